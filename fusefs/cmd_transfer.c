@@ -1,0 +1,33 @@
+/* dqlitefs transfer MOUNTPOINT [--to NODE|HOST:PORT]: hand leadership to another node. */
+#include <stdio.h>
+#include "cli.h"
+#include "client.h"
+
+int fsd_cmd_transfer(int argc, char **argv)
+{
+	static const struct option options[] = {{"to", required_argument, NULL, 't'}, {0}};
+	const char *mountpoint, *to = NULL, *node, *address;
+	char path[PATH_MAX];
+	struct fsd_mountinfo mount;
+	json_t *answer;
+	int c;
+
+	while ((c = fsd_next_option(argc, argv, ":", options)) != -1) {
+		if (c == '?')
+			return FSD_EXIT_USAGE;
+		to = optarg;
+	}
+	mountpoint = fsd_only_argument(argc, argv, "MOUNTPOINT");
+	if (!mountpoint)
+		return FSD_EXIT_USAGE;
+	if (fsd_client_find(mountpoint, path, &mount))
+		return FSD_EXIT_FAILED;
+	answer = fsd_client_call(mount.source,
+				 json_pack("{s:s, s:s*}", "command", "transfer", "to", to));
+	if (!answer)
+		return FSD_EXIT_FAILED;
+	if (!json_unpack(answer, "{s:{s:s, s:s}}", "leader", "node", &node, "address", &address))
+		printf("leader %s at %s\n", node, address);
+	json_decref(answer);
+	return 0;
+}

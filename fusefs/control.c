@@ -1,0 +1,246 @@
+/* The daemon's side of the control socket, DATA/.dqlitefs/control.
+ *
+ * A client connects, sends one line of JSON and gets one line back:
+ *
+ *   {"command": "status"}                  the keys of `status --json`
+ *   {"command": "pid"}                     {"pid": 4711}
+ *   {"command": "transfer", "to": "..."}   {"leader": {...}}; "to" may be absent
+ *   anything that fails                    {"error": "one line"}
+ *
+ * The directory is 0700, so only root gets here. A path in sockaddr_un ends at 108 bytes, and a data
+ * directory's may be longer: the socket is named through /proc/self/fd.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "log.h"
+#include "mount.h"
+
+#define REQUEST_MAX 4096
+#define TRANSFER_TIMEOUT_MS 5000
+
+int fsd_control_listen(int state_fd, char errmsg[FSD_ERRMSG_SIZE])
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int rv, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d/%s", state_fd,
+		 FSD_CONTROL_SOCKET);
+	/* We hold the lock: what is there was left by a daemon that died. */
+	unlinkat(state_fd, FSD_CONTROL_SOCKET, 0);
+	if (fd >= 0 && !bind(fd, (struct sockaddr *)&sa, sizeof(sa)) && !listen(fd, 16))
+		return fd;
+	rv = -errno;
+	snprintf(errmsg, FSD_ERRMSG_SIZE, "cannot make the control socket: %s", strerror(-rv));
+	if (fd >= 0)
+		close(fd);
+	return rv;
+}
+
+static json_t *error_answer(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static json_t *error_answer(const char *format, ...)
+{
+	char line[256];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	return json_pack("{s:s}", "error", line);
+}
+
+static json_t *node_json(uint64_t id)
+{
+	char text[17];
+
+	snprintf(text, sizeof(text), "%08" PRIx64, id);
+	return json_string(text);
+}
+
+static json_t *checksum_json(uint64_t checksum)
+{
+	char text[17];
+
+	snprintf(text, sizeof(text), "%016" PRIx64, checksum);
+	return json_string(text);
+}
+
+static json_t *leader_json(const struct rlog_status *status)
+{
+	if (!status->view.leader_id)
+		return json_null();
+	return json_pack("{s:o, s:s}", "node", node_json(status->view.leader_id), "address",
+			 status->leader_address);
+}
+
+static json_t *members_json(const struct rlog_status *status)
+{
+	static const char *const roles[] = {"voter", "standby", "spare"};
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < status->member_count; i++) {
+		const struct rlog_member *m = &status->members[i];
+
+		json_array_append_new(list,
+				      json_pack("{s:o, s:s, s:s, s:I}", "node", node_json(m->id),
+						"address", m->address, "role", roles[m->role],
+						"match_index", (json_int_t)m->match_index));
+	}
+	return list;
+}
+
+static json_t *databases_json(struct fsd *fs)
+{
+	struct wrep_db_status *all = NULL;
+	json_t *list = json_array();
+	size_t count = 0;
+
+	if (wrep_databases(fs->wrep, &all, &count))
+		count = 0;
+	for (size_t i = 0; i < count; i++)
+		json_array_append_new(list,
+				      json_pack("{s:s, s:I, s:o, s:I, s:I, s:s}", "name",
+						all[i].name, "version", (json_int_t)all[i].version,
+						"checksum", checksum_json(all[i].checksum),
+						"page_size", (json_int_t)all[i].page_size, "pages",
+						(json_int_t)all[i].page_count, "mode",
+						all[i].mode));
+	free(all);
+	return list;
+}
+
+static json_t *answer_status(struct fsd *fs)
+{
+	static const char *const roles[] = {"follower", "candidate", "leader"};
+	struct rlog_status status;
+
+	rlog_status(wrep_log(fs->wrep), &status);
+	return json_pack("{s:o, s:s, s:s, s:o, s:I, s:I, s:I, s:o, s:o}", "node",
+			 node_json(fs->identity.node), "address", fs->identity.address, "role",
+			 roles[status.view.role], "leader", leader_json(&status), "term",
+			 (json_int_t)status.view.term, "commit_index",
+			 (json_int_t)status.commit_index, "applied_index",
+			 (json_int_t)status.applied_index, "members", members_json(&status),
+			 "databases", databases_json(fs));
+}
+
+/* A member named by its node id or its address; 0 when there is none. */
+static uint64_t find_member(const struct rlog_status *status, const char *name)
+{
+	char id[17];
+
+	for (unsigned i = 0; i < status->member_count; i++) {
+		snprintf(id, sizeof(id), "%08" PRIx64, status->members[i].id);
+		if (!strcmp(id, name) || !strcmp(status->members[i].address, name))
+			return status->members[i].id;
+	}
+	return 0;
+}
+
+static json_t *answer_transfer(struct fsd *fs, const char *to)
+{
+	struct rlog *log = wrep_log(fs->wrep);
+	struct rlog_status status;
+	uint64_t id = 0;
+
+	rlog_status(log, &status);
+	if (to) {
+		id = find_member(&status, to);
+		if (!id)
+			return error_answer("no member %s: name one that 'dqlitefs status' lists",
+					    to);
+		if (id == status.view.leader_id)
+			return json_pack("{s:o}", "leader", leader_json(&status));
+	}
+	switch (rlog_transfer(log, id, TRANSFER_TIMEOUT_MS)) {
+	case 0:
+		rlog_status(log, &status);
+		return json_pack("{s:o}", "leader", leader_json(&status));
+	case -EALREADY:
+		return error_answer("this node does not lead: run it on the leader (%s)",
+				    status.leader_address[0] ? status.leader_address
+							     : "none is known now");
+	case -ENOENT:
+		return error_answer(to ? "%s is no voter yet: wait until 'dqlitefs status' says so"
+				       : "there is no other voter%s: add a node with --join",
+				    to ? to : "");
+	case -ETIMEDOUT:
+		return error_answer("no other node took over in %d ms: see its log, then try again",
+				    TRANSFER_TIMEOUT_MS);
+	default:
+		return error_answer("the transfer failed: see the daemon's log");
+	}
+}
+
+static json_t *answer(struct fsd *fs, const char *line)
+{
+	json_t *request = json_loads(line, 0, NULL), *reply;
+	const char *command = NULL, *to = NULL;
+
+	if (json_unpack(request, "{s:s, s?s}", "command", &command, "to", &to))
+		reply = error_answer("not a request");
+	else if (!strcmp(command, "status"))
+		reply = answer_status(fs);
+	else if (!strcmp(command, "pid"))
+		reply = json_pack("{s:i}", "pid", getpid());
+	else if (!strcmp(command, "transfer"))
+		reply = answer_transfer(fs, to);
+	else
+		reply = error_answer(
+			"unknown command: the daemon is older than this program; mount "
+			"again");
+	json_decref(request);
+	return reply;
+}
+
+static int read_line(int fd, char *line, size_t size)
+{
+	size_t used = 0;
+
+	while (used < size - 1) {
+		ssize_t len = recv(fd, line + used, size - 1 - used, 0);
+
+		if (len <= 0)
+			return -EIO;
+		used += (size_t)len;
+		line[used] = '\0';
+		if (strchr(line, '\n'))
+			return 0;
+	}
+	return -EMSGSIZE;
+}
+
+void fsd_control_accept(struct fsd *fs, int control_fd)
+{
+	/* The loop that calls this must not hang on a client that stopped. */
+	const struct timeval patience = {.tv_sec = 1};
+	char line[REQUEST_MAX], *text = NULL;
+	json_t *reply;
+	int fd = accept4(control_fd, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	if (!read_line(fd, line, sizeof(line))) {
+		reply = answer(fs, line);
+		text = json_dumps(reply, JSON_COMPACT);
+		json_decref(reply);
+	}
+	for (size_t sent = 0, len = text ? strlen(text) : 0; sent < len;) {
+		ssize_t n = send(fd, text + sent, len - sent, MSG_NOSIGNAL);
+
+		if (n <= 0)
+			break;
+		sent += (size_t)n;
+	}
+	free(text);
+	close(fd);
+}

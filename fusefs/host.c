@@ -1,0 +1,182 @@
+/* What walrepl calls up for: files opened through the mount, the kernel's cache, logging, and the
+ * end of the daemon.
+ */
+#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
+#include <fuse_lowlevel.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "inode.h"
+#include "log.h"
+
+void fsd_wake(struct fsd *fs)
+{
+	uint64_t one = 1;
+
+	/* Fails only when it is more than awake already. */
+	if (write(fs->wake_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+void fsd_stop(struct fsd *fs, int exit_code)
+{
+	if (exit_code)
+		atomic_store(&fs->exit_code, exit_code);
+	atomic_store(&fs->stopping, true);
+	fsd_wake(fs);
+}
+
+/* A side file that the applier makes looks like its database's, as SQLite would have it. */
+static int create_like_database(struct fsd *fs, const char *name, int flags, struct wrep_file **out)
+{
+	struct stat st = {.st_mode = 0600};
+	struct wrep_op op = {0};
+	struct wrep_file *db;
+	char db_name[NAME_MAX + 1];
+	const char *dash = strrchr(name, '-');
+	int rv;
+
+	if (dash && (size_t)(dash - name) < sizeof(db_name)) {
+		memcpy(db_name, name, (size_t)(dash - name));
+		db_name[dash - name] = '\0';
+		if (!wrep_lookup(fs->wrep, db_name, &db)) {
+			wrep_file_stat(db, &st);
+			wrep_file_unref(db);
+		}
+	}
+	rv = wrep_create(fs->wrep, name, st.st_mode & 0777, st.st_uid, st.st_gid, flags, true, &op);
+	assert(rv != WREP_PENDING); /* side files are local */
+	*out = op.file;
+	return rv;
+}
+
+/* FUSE's file handle (the kernel's fs/fuse/inode.c, fuse_encode_fh): the node id, high word first,
+ * and the generation, which is always 0 here. */
+static int open_by_number(int dir_fd, uint64_t number, int flags)
+{
+	union {
+		struct file_handle handle;
+		char bytes[sizeof(struct file_handle) + 3 * sizeof(uint32_t)];
+	} h = {.handle = {.handle_bytes = 3 * sizeof(uint32_t), .handle_type = 0x81}};
+	const uint32_t words[3] = {(uint32_t)(number >> 32), (uint32_t)number, 0};
+	int fd;
+
+	memcpy(h.bytes + offsetof(struct file_handle, f_handle), words, sizeof(words));
+	fd = open_by_handle_at(dir_fd, &h.handle, flags);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Opened by number, not by name: a walk to the name may want the directory's lock, which an
+ * application's create or unlink holds until its entry is applied. The applier would wait for
+ * itself. */
+static int mounted_open(void *ctx, const char *name, int flags)
+{
+	struct fsd *fs = ctx;
+	struct fsd_inode *inode;
+	struct wrep_file *file;
+	bool created = false;
+	int rv, dir_fd = fsd_mount_wait(fs);
+
+	if (dir_fd < 0)
+		return dir_fd;
+	rv = wrep_lookup(fs->wrep, name, &file);
+	if (rv == -ENOENT && (flags & O_CREAT)) {
+		rv = create_like_database(fs, name, flags, &file);
+		created = !rv;
+	} else if (!rv && (flags & O_CREAT) && (flags & O_EXCL)) {
+		wrep_file_unref(file);
+		rv = -EEXIST;
+	}
+	if (rv)
+		return rv;
+	inode = fsd_inode_of(fs, file);
+	if (!inode)
+		return -ENOMEM;
+	rv = open_by_number(dir_fd, inode->id,
+			    (flags & ~(O_CREAT | O_EXCL)) | O_CLOEXEC | O_NOFOLLOW);
+	if (created)
+		wrep_file_release(inode->file, true);
+	fsd_inode_unref(fs, inode);
+	return rv;
+}
+
+/* The session, once there can be something in the kernel's cache. */
+static struct fuse_session *session_if_up(struct fsd *fs)
+{
+	bool up;
+
+	pthread_mutex_lock(&fs->up_lock);
+	up = fs->up == FSD_UP;
+	pthread_mutex_unlock(&fs->up_lock);
+	return up ? fs->session : NULL;
+}
+
+static void report(const char *what, const char *name, int rv)
+{
+	static struct fsd_log_limit limit;
+
+	/* ENOENT: the kernel has nothing of it. */
+	if (rv && rv != -ENOENT && rv != -ENOTCONN && rv != -ENODEV)
+		fsd_log_limited(&limit, 'E', "%s failed name=%s error=%s", what, name,
+				strerror(-rv));
+}
+
+static void invalidate(void *ctx, struct wrep_file *file, uint64_t off, uint64_t len)
+{
+	struct fsd *fs = ctx;
+	struct fuse_session *session = session_if_up(fs);
+
+	/* Without a number the kernel has never seen it. */
+	if (session && atomic_load(wrep_file_host_data(file)))
+		report("invalidation", wrep_file_name(file),
+		       fuse_lowlevel_notify_inval_inode(session, fsd_inode_number(fs, file),
+							(off_t)off, (off_t)len));
+}
+
+/* Nothing to do: names have no lifetime in the kernel's cache (entry timeout 0), so each use of one
+ * asks us again. Telling the kernel would even be wrong: it takes the directory's lock for that, which
+ * an application's create or unlink holds until its entry is committed, and the applier must never
+ * wait for a commit. */
+static void invalidate_name(void *ctx, const char *name)
+{
+}
+
+static void fatal(void *ctx, const char *msg)
+{
+	fsd_log('E', "%s", msg);
+	fsd_stop(ctx, 1);
+}
+
+static void log_line(void *ctx, char level, const char *line)
+{
+	fsd_log(level, "%s", line);
+}
+
+static void view(void *ctx, const struct rlog_view *view)
+{
+	static const char *const roles[] = {"follower", "candidate", "leader"};
+	struct fsd *fs = ctx;
+	struct rlog_view *last = &fs->last_view;
+
+	if (view->role != last->role || view->term != last->term ||
+	    view->leader_id != last->leader_id)
+		fsd_log('I', "role changed role=%s term=%" PRIu64 " leader=%08" PRIx64,
+			roles[view->role], view->term, view->leader_id);
+	*last = *view;
+}
+
+const struct wrep_host fsd_host = {
+	.mounted_open = mounted_open,
+	.invalidate = invalidate,
+	.invalidate_name = invalidate_name,
+	.fatal = fatal,
+	.log = log_line,
+	.view = view,
+};

@@ -1,0 +1,139 @@
+/* The table of inodes: a hash over node ids under one lock, which is held for a few instructions. */
+#include "inode.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#define ROOT_ID 1
+
+static struct fsd_inode **bucket(struct fsd *fs, uint64_t id)
+{
+	return &fs->inodes[id % FSD_INODE_BUCKETS];
+}
+
+uint64_t fsd_inode_number(struct fsd *fs, struct wrep_file *file)
+{
+	_Atomic(void *) *slot = wrep_file_host_data(file);
+	void *value = atomic_load(slot), *fresh;
+
+	if (value)
+		return (uintptr_t)value;
+	fresh = (void *)(uintptr_t)(ROOT_ID + atomic_fetch_add(&fs->next_id, 1) + 1);
+	if (atomic_compare_exchange_strong(slot, &value, fresh))
+		value = fresh;
+	return (uintptr_t)value;
+}
+
+static struct fsd_inode *find_locked(struct fsd *fs, uint64_t id)
+{
+	struct fsd_inode *inode = *bucket(fs, id);
+
+	while (inode && inode->id != id)
+		inode = inode->next;
+	return inode;
+}
+
+struct fsd_inode *fsd_inode_find(struct fsd *fs, uint64_t id)
+{
+	struct fsd_inode *inode;
+
+	pthread_mutex_lock(&fs->inode_lock);
+	inode = find_locked(fs, id);
+	if (inode)
+		inode->refs++;
+	pthread_mutex_unlock(&fs->inode_lock);
+	return inode;
+}
+
+struct fsd_inode *fsd_inode_of(struct fsd *fs, struct wrep_file *file)
+{
+	uint64_t id = fsd_inode_number(fs, file);
+	struct fsd_inode *inode = fsd_inode_find(fs, id), *fresh;
+
+	if (inode) {
+		wrep_file_unref(file);
+		return inode;
+	}
+	fresh = calloc(1, sizeof(*fresh));
+	if (!fresh) {
+		wrep_file_unref(file);
+		return NULL;
+	}
+	fresh->id = id;
+	fresh->file = file;
+	fresh->refs = 1;
+
+	pthread_mutex_lock(&fs->inode_lock);
+	inode = find_locked(fs, id);
+	if (inode) {
+		inode->refs++;
+	} else {
+		fresh->next = *bucket(fs, id);
+		*bucket(fs, id) = fresh;
+	}
+	pthread_mutex_unlock(&fs->inode_lock);
+
+	if (inode) {
+		free(fresh);
+		wrep_file_unref(file);
+		return inode;
+	}
+	return fresh;
+}
+
+/* Takes the inode out of the table when nobody refers to it any more. */
+static struct fsd_inode *unlink_if_unused(struct fsd *fs, struct fsd_inode *inode)
+{
+	struct fsd_inode **at = bucket(fs, inode->id);
+
+	if (inode->refs || inode->lookups)
+		return NULL;
+	while (*at != inode)
+		at = &(*at)->next;
+	*at = inode->next;
+	return inode;
+}
+
+static void destroy(struct fsd *fs, struct fsd_inode *inode)
+{
+	if (!inode)
+		return;
+	assert(!inode->backing_opens);
+	/* After walrepl has closed, its files are gone, and this process soon is. */
+	if (atomic_load(&fs->gate) != FSD_GATE_SHUT)
+		wrep_file_unref(inode->file);
+	free(inode);
+}
+
+void fsd_inode_unref(struct fsd *fs, struct fsd_inode *inode)
+{
+	struct fsd_inode *dead;
+
+	pthread_mutex_lock(&fs->inode_lock);
+	assert(inode->refs > 0);
+	inode->refs--;
+	dead = unlink_if_unused(fs, inode);
+	pthread_mutex_unlock(&fs->inode_lock);
+	destroy(fs, dead);
+}
+
+void fsd_inode_looked_up(struct fsd *fs, struct fsd_inode *inode)
+{
+	pthread_mutex_lock(&fs->inode_lock);
+	inode->lookups++;
+	pthread_mutex_unlock(&fs->inode_lock);
+}
+
+void fsd_inode_forget(struct fsd *fs, uint64_t id, uint64_t lookups)
+{
+	struct fsd_inode *inode, *dead = NULL;
+
+	pthread_mutex_lock(&fs->inode_lock);
+	inode = find_locked(fs, id);
+	if (inode) {
+		inode->lookups -= lookups < inode->lookups ? lookups : inode->lookups;
+		dead = unlink_if_unused(fs, inode);
+	}
+	pthread_mutex_unlock(&fs->inode_lock);
+	destroy(fs, dead);
+}

@@ -1,0 +1,41 @@
+/* What the kernel knows by a node id.
+ *
+ * Every incarnation of a file has a number of its own that is never used again, kept in the
+ * wrep_file itself: it is also the inode number that applications see (SQLite tells files apart
+ * by it), so it must survive the kernel forgetting the file. The inode exists while the kernel knows
+ * the number or a descriptor is open, and keeps a reference of the wrep_file.
+ */
+#ifndef FUSEFS_INODE_H
+#define FUSEFS_INODE_H
+
+#include <stdint.h>
+#include "mount.h"
+
+struct fsd_inode {
+	uint64_t id;
+	struct wrep_file *file; /* a reference */
+	struct fsd_inode *next; /* inode_lock */
+	uint64_t lookups;	/* inode_lock: the kernel's references */
+	unsigned refs;		/* inode_lock: ours (open files, requests) */
+	/* passthrough, -shm only; backing_lock */
+	int backing_id;
+	unsigned backing_opens;
+};
+
+/* The number of a file, made at its first use. [any thread] */
+uint64_t fsd_inode_number(struct fsd *fs, struct wrep_file *file);
+
+/* The inode of `file`, with a reference; the caller's reference of the file passes to it. NULL when
+ * out of memory. */
+struct fsd_inode *fsd_inode_of(struct fsd *fs, struct wrep_file *file);
+
+/* The inode that the kernel calls `id`, with a reference; NULL when there is none. */
+struct fsd_inode *fsd_inode_find(struct fsd *fs, uint64_t id);
+
+void fsd_inode_unref(struct fsd *fs, struct fsd_inode *inode);
+
+/* The kernel got, or gave back, references to the number. */
+void fsd_inode_looked_up(struct fsd *fs, struct fsd_inode *inode);
+void fsd_inode_forget(struct fsd *fs, uint64_t id, uint64_t lookups);
+
+#endif

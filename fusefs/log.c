@@ -1,0 +1,90 @@
+/* Writes log lines, each with a single write(2), so that lines of several threads never mix and a
+ * line is in the kernel before the next thing happens: a daemon that dies leaves its last words.
+ */
+#include "log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE_SIZE 1024
+
+static _Atomic int log_fd = STDERR_FILENO;
+
+void fsd_log_to(int fd)
+{
+	int old = atomic_exchange(&log_fd, fd);
+
+	if (old > STDERR_FILENO)
+		close(old);
+}
+
+static void log_va(char level, unsigned held_back, const char *format, va_list args)
+{
+	char line[LINE_SIZE];
+	struct timespec now;
+	struct tm tm;
+	size_t len;
+	int n;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	gmtime_r(&now.tv_sec, &tm);
+	len = strftime(line, sizeof(line), "%Y-%m-%dT%H:%M:%S", &tm);
+	len += (size_t)snprintf(line + len, sizeof(line) - len, ".%03ldZ %c ",
+				now.tv_nsec / 1000000, level);
+
+	n = vsnprintf(line + len, sizeof(line) - len, format, args);
+	if (n > 0)
+		len += (size_t)n;
+	if (len > sizeof(line) - 1)
+		len = sizeof(line) - 1;
+	if (held_back) {
+		n = snprintf(line + len, sizeof(line) - len, " held_back=%u", held_back);
+		if (n > 0)
+			len += (size_t)n;
+	}
+	if (len > sizeof(line) - 1)
+		len = sizeof(line) - 1;
+
+	/* File names come from applications: a line break in one must not forge a log line. */
+	for (size_t i = 0; i < len; i++) {
+		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+			line[i] = '?';
+	}
+	line[len++] = '\n';
+
+	/* A log that cannot be written (its disk is full) stops nothing. */
+	while (write(atomic_load(&log_fd), line, len) < 0 && errno == EINTR)
+		;
+}
+
+void fsd_log(char level, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	log_va(level, 0, format, args);
+	va_end(args);
+}
+
+void fsd_log_limited(struct fsd_log_limit *limit, char level, const char *format, ...)
+{
+	struct timespec now;
+	int64_t second = atomic_load(&limit->second);
+	va_list args;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (second != now.tv_sec &&
+	    atomic_compare_exchange_strong(&limit->second, &second, now.tv_sec))
+		atomic_store(&limit->lines, 0);
+	if (atomic_fetch_add(&limit->lines, 1) >= FSD_LOG_BURST) {
+		atomic_fetch_add(&limit->held_back, 1);
+		return;
+	}
+	va_start(args, format);
+	log_va(level, atomic_exchange(&limit->held_back, 0), format, args);
+	va_end(args);
+}

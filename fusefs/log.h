@@ -1,0 +1,28 @@
+/* The daemon's log: one line for each thing that happened, "time level what key=value ...".
+ *
+ * All functions may be called from any thread. The data path is silent: what a caller could repeat
+ * at will goes through fsd_log_limited().
+ */
+#ifndef FUSEFS_LOG_H
+#define FUSEFS_LOG_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+/* Log to `fd` from now on (the descriptor passes to the log); stderr before the first call. */
+void fsd_log_to(int fd);
+
+/* `level` is 'I', 'W' or 'E'. Control characters in the line become '?'. */
+void fsd_log(char level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* At most FSD_LOG_BURST lines a second for each `limit`; the next line that gets through says how
+ * many were held back. Zero it before its first use. */
+#define FSD_LOG_BURST 10
+struct fsd_log_limit {
+	_Atomic int64_t second;
+	_Atomic unsigned lines, held_back;
+};
+void fsd_log_limited(struct fsd_log_limit *limit, char level, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,121 @@
+/* Finds our mounts in /proc/self/mountinfo. A line there is
+ *
+ *   36 35 98:0 /root /mountpoint rw,noatime master:1 - fuse.dqlitefs /data/dir rw,user_id=0
+ *   |          |     |                     |         | |             |
+ *   mount id   root  mount point           optional  - type          source
+ *
+ * with blanks and backslashes inside a field written as \ooo. Later lines lie on top of earlier
+ * ones at the same mount point.
+ */
+#include "mountinfo.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void fsd_mountinfo_unescape(char *field)
+{
+	char *to = field;
+
+	for (const char *from = field; *from;) {
+		if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] >= '0' &&
+		    from[2] <= '7' && from[3] >= '0' && from[3] <= '7') {
+			*to++ = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 |
+				       (from[3] - '0'));
+			from += 4;
+		} else {
+			*to++ = *from++;
+		}
+	}
+	*to = '\0';
+}
+
+static bool copy_field(char *to, size_t size, char *field)
+{
+	if (!field)
+		return false;
+	fsd_mountinfo_unescape(field);
+	if (strlen(field) >= size)
+		return false;
+	strcpy(to, field);
+	return true;
+}
+
+bool fsd_mountinfo_parse(char *line, struct fsd_mountinfo *out)
+{
+	char *save = NULL, *field, *mountpoint;
+
+	line[strcspn(line, "\n")] = '\0';
+	field = strtok_r(line, " ", &save);
+	if (!field)
+		return false;
+	out->id = atoi(field);
+	strtok_r(NULL, " ", &save); /* parent */
+	strtok_r(NULL, " ", &save); /* major:minor */
+	strtok_r(NULL, " ", &save); /* root */
+	mountpoint = strtok_r(NULL, " ", &save);
+	do
+		field = strtok_r(NULL, " ", &save);
+	while (field && strcmp(field, "-"));
+	return copy_field(out->mountpoint, sizeof(out->mountpoint), mountpoint) &&
+	       copy_field(out->fstype, sizeof(out->fstype), strtok_r(NULL, " ", &save)) &&
+	       copy_field(out->source, sizeof(out->source), strtok_r(NULL, " ", &save));
+}
+
+/* Calls `match` for each mount and keeps the last one it likes. */
+static int find(bool (*match)(const struct fsd_mountinfo *m, const void *arg), const void *arg,
+		struct fsd_mountinfo *out)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	struct fsd_mountinfo m;
+	char *line = NULL;
+	size_t size = 0;
+	int rv = -ENOENT;
+
+	if (!file)
+		return -errno;
+	while (getline(&line, &size, file) > 0) {
+		if (fsd_mountinfo_parse(line, &m) && match(&m, arg)) {
+			*out = m;
+			rv = 0;
+		}
+	}
+	if (ferror(file))
+		rv = -EIO;
+	free(line);
+	fclose(file);
+	return rv;
+}
+
+static bool match_mountpoint(const struct fsd_mountinfo *m, const void *arg)
+{
+	return !strcmp(m->mountpoint, arg);
+}
+
+static bool match_data(const struct fsd_mountinfo *m, const void *arg)
+{
+	return !strcmp(m->fstype, FSD_FSTYPE) && !strcmp(m->source, arg);
+}
+
+static bool match_id(const struct fsd_mountinfo *m, const void *arg)
+{
+	return m->id == *(const int *)arg;
+}
+
+int fsd_mountinfo_at(const char *mountpoint, struct fsd_mountinfo *out)
+{
+	return find(match_mountpoint, mountpoint, out);
+}
+
+int fsd_mountinfo_of_data(const char *data, struct fsd_mountinfo *out)
+{
+	return find(match_data, data, out);
+}
+
+bool fsd_mountinfo_has(int id)
+{
+	struct fsd_mountinfo m;
+
+	return find(match_id, &id, &m) != -ENOENT;
+}

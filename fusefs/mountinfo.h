@@ -1,0 +1,32 @@
+/* Reading /proc/self/mountinfo (proc(5)). */
+#ifndef FUSEFS_MOUNTINFO_H
+#define FUSEFS_MOUNTINFO_H
+
+#include <limits.h>
+#include <stdbool.h>
+
+#define FSD_FSTYPE "fuse.dqlitefs"
+
+struct fsd_mountinfo {
+	int id;
+	char mountpoint[PATH_MAX];
+	char fstype[64];
+	char source[PATH_MAX]; /* of ours: the data directory */
+};
+
+/* The topmost mount at exactly `mountpoint` (an absolute path). 0, -ENOENT, -errno. */
+int fsd_mountinfo_at(const char *mountpoint, struct fsd_mountinfo *out);
+
+/* A mount of ours whose data directory is `data`. 0, -ENOENT, -errno. */
+int fsd_mountinfo_of_data(const char *data, struct fsd_mountinfo *out);
+
+/* Is mount `id` still there? When that cannot be told, yes. */
+bool fsd_mountinfo_has(int id);
+
+/* Undo the \ooo escapes of a field, in place. */
+void fsd_mountinfo_unescape(char *field);
+
+/* One line into `out`; false when it is no line of mountinfo. */
+bool fsd_mountinfo_parse(char *line, struct fsd_mountinfo *out);
+
+#endif

@@ -1,0 +1,190 @@
+/* The file system's operations, as libfuse's low-level API calls them.
+ *
+ * One flat directory of databases and their side files. A request is looked at, handed to walrepl,
+ * and answered at once; where walrepl answers WREP_PENDING (a commit, a creation, an open before
+ * the node has caught up) the request stays with a `struct fsd_pend` and its reply is sent by the
+ * thread that learned the outcome. No handler waits.
+ *
+ * What the kernel does by itself, since nothing here asks for it: POSIX and flock locks; the page
+ * cache of databases and -wal, kept across opens and dropped only by name (EXPLICIT_INVAL_DATA);
+ * reads, writes and mappings of -shm, which go straight to the backing file (passthrough). Names and
+ * attributes are never cached (timeouts 0): they change under the kernel whenever an entry is
+ * applied.
+ *
+ * fsync and fsyncdir are not implemented on purpose: the kernel then answers 0 by itself and asks
+ * no more. What was committed is durable in the Raft log before the write returned; what was not
+ * committed need not be durable at all. Extended attributes are left out for the same effect: the
+ * kernel asks once and answers EOPNOTSUPP from then on, instead of asking before each write.
+ */
+#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
+#include <fuse_lowlevel.h>
+
+#include <errno.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+#include "log.h"
+#include "ops.h"
+
+/* ---- the gate ---------------------------------------------------------------------------------- */
+
+struct fsd *fsd_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* The daemon's own applier reaches its files through the mount, too. */
+bool fsd_is_internal(struct fsd *fs, fuse_req_t req)
+{
+	return fuse_req_ctx(req)->pid == wrep_applier_tid(fs->wrep);
+}
+
+/* Every request that calls walrepl comes in here, and leaves. A handle knows who opened it;
+ * otherwise the caller is asked, which needs walrepl, so only once inside. */
+bool fsd_enter_as(struct fsd *fs, fuse_req_t req, bool internal)
+{
+	static _Thread_local bool prepared;
+	int gate;
+
+	if (!prepared) {
+		/* libfuse ends its ring threads with pthread_cancel(): not inside a handler. */
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+		prepared = true;
+	}
+	atomic_fetch_add(&fs->inside, 1);
+	gate = atomic_load(&fs->gate);
+	if (gate == FSD_GATE_OPEN ||
+	    (gate == FSD_GATE_INTERNAL && (internal || fsd_is_internal(fs, req))))
+		return true;
+	atomic_fetch_sub(&fs->inside, 1);
+	return false;
+}
+
+void fsd_leave(struct fsd *fs)
+{
+	atomic_fetch_sub(&fs->inside, 1);
+}
+
+/* The same for a request that gets EIO when the gate is closed. */
+bool fsd_enter(struct fsd *fs, fuse_req_t req)
+{
+	if (fsd_enter_as(fs, req, false))
+		return true;
+	fuse_reply_err(req, EIO);
+	return false;
+}
+
+void fsd_ops_close_gate(struct fsd *fs, enum fsd_gate gate)
+{
+	atomic_store(&fs->gate, (int)gate);
+	while (atomic_load(&fs->inside))
+		usleep(500);
+}
+
+/* ---- the connection ----------------------------------------------------------------------------- */
+
+static void init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct fsd *fs = userdata;
+	bool passthrough = fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
+
+	fuse_set_feature_flag(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
+	fuse_set_feature_flag(conn, FUSE_CAP_EXPORT_SUPPORT); /* host.c opens by number */
+	fuse_set_feature_flag(conn, FUSE_CAP_PARALLEL_DIROPS);
+	fuse_unset_feature_flag(conn, FUSE_CAP_AUTO_INVAL_DATA);
+	fuse_unset_feature_flag(conn, FUSE_CAP_WRITEBACK_CACHE);
+	/* A truncation is a SETATTR of its own, which walrepl can refuse. */
+	fuse_unset_feature_flag(conn, FUSE_CAP_ATOMIC_O_TRUNC);
+	fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_READ);
+	if (!fs->uring)
+		fuse_unset_feature_flag(conn, FUSE_CAP_OVER_IO_URING);
+	conn->max_write = FSD_MAX_WRITE;
+	conn->max_background = 64;
+	/* Interrupted opens are noticed by opens.c; commits are waited for. */
+	conn->no_interrupt = 1;
+	fsd_mount_init_done(fs, passthrough);
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct statvfs st;
+
+	if (fstatvfs(fsd_of(req)->data_fd, &st))
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_statfs(req, &st);
+}
+
+/* ---- what does not exist here ------------------------------------------------------------------ */
+
+bool fsd_is_hidden(const char *name)
+{
+	return !strncmp(name, FSD_STATE_DIR, strlen(FSD_STATE_DIR));
+}
+
+void fsd_refuse(fuse_req_t req, const char *what, const char *name)
+{
+	static struct fsd_log_limit limit;
+
+	fsd_log_limited(&limit, 'W', "refused %s name=%s: " WREP_NAME_RULE, what, name);
+	fuse_reply_err(req, EPERM);
+}
+
+static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	fsd_refuse(req, "mknod", name);
+}
+
+static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	fsd_refuse(req, "mkdir", name);
+}
+
+static void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
+{
+	fsd_refuse(req, "symlink", name);
+}
+
+static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
+{
+	fsd_refuse(req, "link", newname);
+}
+
+static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+		      const char *newname, unsigned int flags)
+{
+	static struct fsd_log_limit limit;
+
+	fsd_log_limited(
+		&limit, 'W',
+		"refused rename name=%s to=%s: a replicated database keeps its name; copy it "
+		"with sqlite3's .backup or VACUUM INTO, then remove the old one",
+		name, newname);
+	fuse_reply_err(req, EPERM);
+}
+
+const struct fuse_lowlevel_ops fsd_ops = {
+	.init = init,
+	.lookup = fsd_op_lookup,
+	.forget = fsd_op_forget,
+	.forget_multi = fsd_op_forget_multi,
+	.getattr = fsd_op_getattr,
+	.setattr = fsd_op_setattr,
+	.open = fsd_op_open,
+	.create = fsd_op_create,
+	.read = fsd_op_read,
+	.write = fsd_op_write,
+	.flush = fsd_op_flush,
+	.release = fsd_op_release,
+	.opendir = fsd_op_opendir,
+	.readdir = fsd_op_readdir,
+	.releasedir = fsd_op_releasedir,
+	.unlink = fsd_op_unlink,
+	.statfs = op_statfs,
+	.mknod = op_mknod,
+	.mkdir = op_mkdir,
+	.symlink = op_symlink,
+	.link = op_link,
+	.rename = op_rename,
+};
+const size_t fsd_ops_size = sizeof(fsd_ops);

@@ -1,0 +1,57 @@
+/* The operations, one file for each kind, and what they share. Includers define FUSE_USE_VERSION and
+ * include fuse_lowlevel.h first.
+ */
+#ifndef FUSEFS_OPS_H
+#define FUSEFS_OPS_H
+
+#include "inode.h"
+#include "mount.h"
+
+struct fsd *fsd_of(fuse_req_t req);
+
+/* Does the request come from walrepl's applier? Asks walrepl: only once inside. */
+bool fsd_is_internal(struct fsd *fs, fuse_req_t req);
+
+/* Every request that calls walrepl enters, and leaves. False: walrepl is closing, and an answer must
+ * be made without it. `internal`: the handle says that the applier opened it. */
+bool fsd_enter_as(struct fsd *fs, fuse_req_t req, bool internal);
+void fsd_leave(struct fsd *fs);
+
+/* The same; when it returns false the request has been answered with EIO. */
+bool fsd_enter(struct fsd *fs, fuse_req_t req);
+
+/* Our own files in the data directory are not there for anybody. */
+bool fsd_is_hidden(const char *name);
+
+/* EPERM, and a log line that names the rule. */
+void fsd_refuse(fuse_req_t req, const char *what, const char *name);
+
+/* 0 or -errno. */
+int fsd_inode_attr(struct fsd_inode *inode, struct stat *st);
+
+/* ops_attr.c */
+void fsd_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void fsd_op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t lookups);
+void fsd_op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
+void fsd_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fsd_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
+		    struct fuse_file_info *fi);
+
+/* ops_file.c */
+void fsd_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		   struct fuse_file_info *fi);
+void fsd_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fsd_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fsd_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void fsd_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+		  struct fuse_file_info *fi);
+void fsd_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+
+/* ops_dir.c */
+void fsd_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fsd_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fsd_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		    struct fuse_file_info *fi);
+
+#endif

@@ -1,0 +1,244 @@
+/* Names, attributes and their changes. The kernel caches none of them (timeouts 0). */
+#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
+#include <fuse_lowlevel.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include "opens.h"
+#include "ops.h"
+
+static int root_attr(struct fsd *fs, struct stat *st)
+{
+	if (fstat(fs->data_fd, st))
+		return -errno;
+	st->st_ino = FUSE_ROOT_ID;
+	st->st_nlink = 2;
+	return 0;
+}
+
+int fsd_inode_attr(struct fsd_inode *inode, struct stat *st)
+{
+	int rv;
+
+	memset(st, 0, sizeof(*st));
+	rv = wrep_file_stat(inode->file, st);
+	st->st_ino = inode->id;
+	return rv;
+}
+
+/* What `name` is now, with a reference. A file's own "." is asked for when it is opened by its
+ * number (host.c) and the kernel does not know it. */
+static int look_up(struct fsd *fs, fuse_ino_t parent, const char *name, struct fsd_inode **out)
+{
+	struct wrep_file *file;
+	int rv;
+
+	if (parent != FUSE_ROOT_ID) {
+		*out = strcmp(name, ".") ? NULL : fsd_inode_find(fs, parent);
+		return *out ? 0 : -ESTALE;
+	}
+	rv = wrep_lookup(fs->wrep, name, &file);
+	if (rv)
+		return rv;
+	*out = fsd_inode_of(fs, file);
+	return *out ? 0 : -ENOMEM;
+}
+
+void fsd_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fsd *fs = fsd_of(req);
+	struct fuse_entry_param entry = {0};
+	struct fsd_inode *inode = NULL;
+	int rv;
+
+	if (fsd_is_hidden(name)) {
+		fuse_reply_err(req, ENOENT);
+		return;
+	}
+	if (!fsd_enter(fs, req))
+		return;
+	rv = look_up(fs, parent, name, &inode);
+	if (!rv)
+		rv = fsd_inode_attr(inode, &entry.attr);
+	if (rv) {
+		fuse_reply_err(req, -rv);
+	} else {
+		entry.ino = inode->id;
+		fsd_inode_looked_up(fs, inode);
+		if (fuse_reply_entry(req, &entry))
+			fsd_inode_forget(fs, entry.ino, 1);
+	}
+	if (inode)
+		fsd_inode_unref(fs, inode);
+	fsd_leave(fs);
+}
+
+void fsd_op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t lookups)
+{
+	struct fsd *fs = fsd_of(req);
+
+	if (fsd_enter_as(fs, req, true)) {
+		fsd_inode_forget(fs, ino, lookups);
+		fsd_leave(fs);
+	}
+	fuse_reply_none(req);
+}
+
+void fsd_op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	struct fsd *fs = fsd_of(req);
+
+	if (fsd_enter_as(fs, req, true)) {
+		for (size_t i = 0; i < count; i++)
+			fsd_inode_forget(fs, forgets[i].ino, forgets[i].nlookup);
+		fsd_leave(fs);
+	}
+	fuse_reply_none(req);
+}
+
+void fsd_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fsd *fs = fsd_of(req);
+	struct fsd_inode *inode;
+	struct stat st;
+	int rv;
+
+	if (ino == FUSE_ROOT_ID) {
+		atomic_store(&fs->over_uring, fuse_req_is_uring(req));
+		rv = root_attr(fs, &st);
+		if (rv)
+			fuse_reply_err(req, -rv);
+		else
+			fuse_reply_attr(req, &st, 0);
+		return;
+	}
+	if (!fsd_enter(fs, req))
+		return;
+	inode = fsd_inode_find(fs, ino);
+	rv = inode ? fsd_inode_attr(inode, &st) : -ESTALE;
+	if (rv)
+		fuse_reply_err(req, -rv);
+	else
+		fuse_reply_attr(req, &st, 0);
+	if (inode)
+		fsd_inode_unref(fs, inode);
+	fsd_leave(fs);
+}
+
+static void setattr_finish(struct fsd_pend *pend, int result)
+{
+	struct stat st;
+
+	if (!result)
+		result = fsd_inode_attr(pend->inode, &st);
+	if (result)
+		fuse_reply_err(pend->req, -result);
+	else
+		fuse_reply_attr(pend->req, &st, 0);
+	fsd_inode_unref(pend->fs, pend->inode);
+	fsd_pend_unref(pend);
+}
+
+static void setattr_done(struct wrep_op *op, int result)
+{
+	setattr_finish((struct fsd_pend *)op, result);
+}
+
+static void setattr_rest(struct fsd_pend *pend, int result)
+{
+	if (!result && pend->attr.valid) {
+		memset(&pend->op, 0, sizeof(pend->op));
+		pend->op.done = setattr_done;
+		result = wrep_file_setattr(pend->inode->file, &pend->attr, &pend->op);
+	}
+	if (result != WREP_PENDING)
+		setattr_finish(pend, result);
+}
+
+static void truncate_done(struct wrep_op *op, int result)
+{
+	setattr_rest((struct fsd_pend *)op, result);
+}
+
+static void wanted_times(const struct stat *st, int valid, struct wrep_attr *attr)
+{
+	struct timespec now;
+
+	if (!(valid & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW |
+		       FUSE_SET_ATTR_MTIME_NOW)))
+		return;
+	attr->valid |= WREP_ATTR_TIMES;
+	clock_gettime(CLOCK_REALTIME, &now);
+	attr->atime.tv_nsec = UTIME_OMIT;
+	attr->mtime.tv_nsec = UTIME_OMIT;
+	if (valid & FUSE_SET_ATTR_ATIME)
+		attr->atime = st->st_atim;
+	if (valid & FUSE_SET_ATTR_MTIME)
+		attr->mtime = st->st_mtim;
+	if (valid & FUSE_SET_ATTR_ATIME_NOW)
+		attr->atime = now;
+	if (valid & FUSE_SET_ATTR_MTIME_NOW)
+		attr->mtime = now;
+}
+
+/* The directory's own attributes are those of this node's data directory. */
+static void setattr_root(fuse_req_t req, const struct wrep_attr *attr)
+{
+	struct fsd *fs = fsd_of(req);
+	struct timespec times[2] = {attr->atime, attr->mtime};
+	struct stat st;
+
+	if (((attr->valid & WREP_ATTR_MODE) && fchmod(fs->data_fd, attr->mode)) ||
+	    ((attr->valid & (WREP_ATTR_UID | WREP_ATTR_GID)) &&
+	     fchown(fs->data_fd, attr->valid & WREP_ATTR_UID ? attr->uid : (uid_t)-1,
+		    attr->valid & WREP_ATTR_GID ? attr->gid : (gid_t)-1)) ||
+	    ((attr->valid & WREP_ATTR_TIMES) && futimens(fs->data_fd, times)))
+		fuse_reply_err(req, errno);
+	else if (root_attr(fs, &st))
+		fuse_reply_err(req, EIO);
+	else
+		fuse_reply_attr(req, &st, 0);
+}
+
+void fsd_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
+		    struct fuse_file_info *fi)
+{
+	struct fsd *fs = fsd_of(req);
+	struct wrep_attr attr = {.mode = st->st_mode & 07777, .uid = st->st_uid, .gid = st->st_gid};
+	struct fsd_pend *pend;
+	int rv;
+
+	attr.valid = (valid & FUSE_SET_ATTR_MODE ? WREP_ATTR_MODE : 0) |
+		     (valid & FUSE_SET_ATTR_UID ? WREP_ATTR_UID : 0) |
+		     (valid & FUSE_SET_ATTR_GID ? WREP_ATTR_GID : 0);
+	wanted_times(st, valid, &attr);
+	if (ino == FUSE_ROOT_ID) {
+		setattr_root(req, &attr);
+		return;
+	}
+	if (!fsd_enter(fs, req))
+		return;
+	pend = fsd_pend_new(fs, req);
+	if (pend)
+		pend->inode = fsd_inode_find(fs, ino);
+	if (!pend || !pend->inode) {
+		fuse_reply_err(req, pend ? ESTALE : ENOMEM);
+		free(pend);
+		fsd_leave(fs);
+		return;
+	}
+	pend->attr = attr;
+	if (valid & FUSE_SET_ATTR_SIZE) {
+		pend->op.done = truncate_done;
+		rv = wrep_file_truncate(pend->inode->file, (uint64_t)st->st_size, &pend->op);
+		if (rv != WREP_PENDING)
+			setattr_rest(pend, rv);
+	} else {
+		setattr_rest(pend, 0);
+	}
+	fsd_leave(fs);
+}

@@ -1,0 +1,354 @@
+/* Open files: opening, creating, reading, writing, closing and removing them.
+ *
+ * What waits for walrepl is a `struct fsd_pend`: each operation has a `_finish` that replies, called
+ * at once or by the op's `done`, and that is the last to touch the pend.
+ */
+#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
+#include <fuse_lowlevel.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "log.h"
+#include "opens.h"
+#include "ops.h"
+
+/* A file handle is the inode, with a reference, and whether the applier opened it. */
+#define FH_INTERNAL 1ull
+
+static struct fsd_inode *fh_inode(uint64_t fh)
+{
+	return (struct fsd_inode *)(uintptr_t)(fh & ~FH_INTERNAL);
+}
+
+static bool fh_internal(uint64_t fh)
+{
+	return fh & FH_INTERNAL;
+}
+
+static void app_opens_sub(struct fsd *fs)
+{
+	/* The last one to go may be what an unmounted directory was waiting for. */
+	if (atomic_fetch_sub(&fs->app_opens, 1) == 1)
+		fsd_wake(fs);
+}
+
+/* All opens of a -shm share one backing id: the kernel wants that. */
+static int backing_get(struct fsd *fs, fuse_req_t req, struct fsd_inode *inode)
+{
+	int rv = 0;
+
+	pthread_mutex_lock(&fs->backing_lock);
+	if (!inode->backing_id)
+		inode->backing_id = fuse_passthrough_open(req, wrep_file_fd(inode->file));
+	if (inode->backing_id > 0) {
+		rv = inode->backing_id;
+		inode->backing_opens++;
+	} else {
+		inode->backing_id = 0;
+	}
+	pthread_mutex_unlock(&fs->backing_lock);
+	return rv;
+}
+
+static void backing_put(struct fsd *fs, fuse_req_t req, struct fsd_inode *inode)
+{
+	pthread_mutex_lock(&fs->backing_lock);
+	if (!--inode->backing_opens) {
+		fuse_passthrough_close(req, inode->backing_id);
+		inode->backing_id = 0;
+	}
+	pthread_mutex_unlock(&fs->backing_lock);
+}
+
+/* The file is open at walrepl: tell the kernel how to treat it. */
+static int fill_open(struct fsd_pend *pend, struct fuse_file_info *fi)
+{
+	struct fsd_inode *inode = pend->inode;
+
+	memset(fi, 0, sizeof(*fi));
+	fi->fh = (uint64_t)(uintptr_t)inode | (pend->internal ? FH_INTERNAL : 0);
+	if (wrep_file_kind(inode->file) != WREP_SHM) {
+		fi->keep_cache = wrep_file_keep_cache(inode->file);
+		return 0;
+	}
+	fi->backing_id = backing_get(pend->fs, pend->req, inode);
+	if (fi->backing_id)
+		return 0;
+	fsd_log('E', "cannot open by passthrough file=%s: its backing file must lie on a tmpfs",
+		wrep_file_name(inode->file));
+	return -EIO;
+}
+
+/* The kernel did not take the open file: put everything back. Ends the pend's inode reference. */
+static void undo_open(struct fsd_pend *pend, const struct fuse_file_info *fi)
+{
+	if (fi && fi->backing_id)
+		backing_put(pend->fs, pend->req, pend->inode);
+	wrep_file_release(pend->inode->file, pend->internal);
+	fsd_inode_unref(pend->fs, pend->inode);
+	if (!pend->internal)
+		app_opens_sub(pend->fs);
+}
+
+static void open_finish(struct fsd_pend *pend, int result)
+{
+	struct fsd *fs = pend->fs;
+	struct fuse_file_info fi;
+
+	fsd_opens_remove(pend);
+	if (result) {
+		fuse_reply_err(pend->req, -result);
+		fsd_inode_unref(fs, pend->inode);
+		if (!pend->internal)
+			app_opens_sub(fs);
+	} else if (fill_open(pend, &fi)) {
+		fuse_reply_err(pend->req, EIO);
+		undo_open(pend, NULL);
+	} else if (fuse_reply_open(pend->req, &fi)) {
+		undo_open(pend, &fi);
+	}
+	fsd_pend_unref(pend);
+}
+
+static void open_done(struct wrep_op *op, int result)
+{
+	open_finish((struct fsd_pend *)op, result);
+}
+
+void fsd_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fsd *fs = fsd_of(req);
+	struct fsd_pend *pend;
+	int rv;
+
+	if (!fsd_enter(fs, req))
+		return;
+	pend = fsd_pend_new(fs, req);
+	if (pend)
+		pend->inode = fsd_inode_find(fs, ino);
+	if (!pend || !pend->inode) {
+		fuse_reply_err(req, pend ? ESTALE : ENOMEM);
+		free(pend);
+		fsd_leave(fs);
+		return;
+	}
+	pend->op.done = open_done;
+	pend->flags = fi->flags;
+	pend->internal = fsd_is_internal(fs, req);
+	pend->tid = fuse_req_ctx(req)->pid;
+	if (!pend->internal) {
+		atomic_fetch_add(&fs->app_opens, 1);
+		fsd_opens_add(pend);
+	}
+	rv = wrep_file_open(pend->inode->file, fi->flags, pend->internal, &pend->op);
+	if (rv == WREP_PENDING)
+		fsd_wake(fs); /* to look after it from now on */
+	else
+		open_finish(pend, rv);
+	fsd_leave(fs);
+}
+
+static void create_finish(struct fsd_pend *pend, int result)
+{
+	struct fsd *fs = pend->fs;
+	struct fuse_entry_param entry = {0};
+	struct fuse_file_info fi;
+
+	if (!result) {
+		pend->inode = fsd_inode_of(fs, pend->op.file);
+		if (!pend->inode)
+			result = -ENOMEM;
+	}
+	if (result) {
+		fuse_reply_err(pend->req, -result);
+		if (!pend->internal)
+			app_opens_sub(fs);
+		fsd_pend_unref(pend);
+		return;
+	}
+	result = fsd_inode_attr(pend->inode, &entry.attr);
+	if (!result)
+		result = fill_open(pend, &fi);
+	if (result) {
+		fuse_reply_err(pend->req, -result);
+		undo_open(pend, NULL);
+		fsd_pend_unref(pend);
+		return;
+	}
+	entry.ino = pend->inode->id;
+	fsd_inode_looked_up(fs, pend->inode);
+	if (fuse_reply_create(pend->req, &entry, &fi)) {
+		fsd_inode_forget(fs, entry.ino, 1);
+		undo_open(pend, &fi);
+	}
+	fsd_pend_unref(pend);
+}
+
+static void create_done(struct wrep_op *op, int result)
+{
+	create_finish((struct fsd_pend *)op, result);
+}
+
+void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+		   struct fuse_file_info *fi)
+{
+	struct fsd *fs = fsd_of(req);
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct fsd_pend *pend;
+	enum wrep_kind kind;
+	int rv;
+
+	if (!fsd_enter(fs, req))
+		return;
+	if (parent != FUSE_ROOT_ID || fsd_is_hidden(name) ||
+	    !wrep_name_kind(fs->wrep, name, &kind)) {
+		fsd_refuse(req, "to create", name);
+		fsd_leave(fs);
+		return;
+	}
+	pend = fsd_pend_new(fs, req);
+	if (!pend) {
+		fuse_reply_err(req, ENOMEM);
+		fsd_leave(fs);
+		return;
+	}
+	pend->op.done = create_done;
+	pend->flags = fi->flags;
+	pend->internal = fsd_is_internal(fs, req);
+	if (!pend->internal)
+		atomic_fetch_add(&fs->app_opens, 1);
+	rv = wrep_create(fs->wrep, name, mode & 07777, ctx->uid, ctx->gid, fi->flags,
+			 pend->internal, &pend->op);
+	if (rv != WREP_PENDING)
+		create_finish(pend, rv);
+	fsd_leave(fs);
+}
+
+void fsd_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fsd *fs = fsd_of(req);
+
+	if (fsd_enter_as(fs, req, fh_internal(fi->fh))) {
+		wrep_file_flush(fh_inode(fi->fh)->file);
+		fsd_leave(fs);
+	}
+	fuse_reply_err(req, 0);
+}
+
+void fsd_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fsd *fs = fsd_of(req);
+	struct fsd_inode *inode = fh_inode(fi->fh);
+	bool internal = fh_internal(fi->fh);
+
+	if (fsd_enter_as(fs, req, internal)) {
+		if (wrep_file_kind(inode->file) == WREP_SHM)
+			backing_put(fs, req, inode);
+		wrep_file_release(inode->file, internal);
+		fsd_inode_unref(fs, inode);
+		if (!internal)
+			app_opens_sub(fs);
+		fsd_leave(fs);
+	}
+	fuse_reply_err(req, 0);
+}
+
+/* ---- data -------------------------------------------------------------------------------------- */
+
+void fsd_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	static _Thread_local char own_buffer[FSD_MAX_WRITE];
+	struct fsd *fs = fsd_of(req);
+	char *buf = own_buffer, *allocated = NULL;
+	size_t room = sizeof(own_buffer);
+	ssize_t len;
+
+	if (!fsd_enter(fs, req))
+		return;
+	/* Over io_uring the reply's place in the ring is the buffer: no copy. */
+	if (fuse_req_is_uring(req) && fuse_req_get_payload(req, &buf, &room, NULL)) {
+		buf = own_buffer;
+		room = sizeof(own_buffer);
+	}
+	if (size > room)
+		buf = allocated = malloc(size);
+	len = buf ? wrep_file_read(fh_inode(fi->fh)->file, buf, size, (uint64_t)off) : -ENOMEM;
+	if (len < 0)
+		fuse_reply_err(req, (int)-len);
+	else
+		fuse_reply_buf(req, buf, (size_t)len);
+	free(allocated);
+	fsd_leave(fs);
+}
+
+static void write_finish(struct fsd_pend *pend, int result)
+{
+	if (result)
+		fuse_reply_err(pend->req, -result);
+	else
+		fuse_reply_write(pend->req, pend->size);
+	fsd_pend_unref(pend);
+}
+
+static void write_done(struct wrep_op *op, int result)
+{
+	write_finish((struct fsd_pend *)op, result);
+}
+
+void fsd_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+		  struct fuse_file_info *fi)
+{
+	struct fsd *fs = fsd_of(req);
+	struct wrep_file *file = fh_inode(fi->fh)->file;
+	struct fsd_pend *pend;
+	int rv;
+
+	if (!fsd_enter(fs, req))
+		return;
+	pend = fsd_pend_new(fs, req);
+	if (!pend || wrep_file_kind(file) == WREP_SHM) {
+		/* Writes to a -shm go to its backing file; one that comes here is a mistake. */
+		fuse_reply_err(req, pend ? EIO : ENOMEM);
+		free(pend);
+		fsd_leave(fs);
+		return;
+	}
+	pend->op.done = write_done;
+	pend->size = size;
+	rv = wrep_file_write(file, buf, size, (uint64_t)off, &pend->op);
+	if (rv != WREP_PENDING)
+		write_finish(pend, rv);
+	fsd_leave(fs);
+}
+
+/* ---- removal ------------------------------------------------------------------------------------ */
+
+static void unlink_done(struct wrep_op *op, int result)
+{
+	struct fsd_pend *pend = (struct fsd_pend *)op;
+
+	fuse_reply_err(pend->req, -result);
+	fsd_pend_unref(pend);
+}
+
+void fsd_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fsd *fs = fsd_of(req);
+	struct fsd_pend *pend;
+	int rv;
+
+	if (!fsd_enter(fs, req))
+		return;
+	pend = fsd_pend_new(fs, req);
+	if (!pend) {
+		fuse_reply_err(req, ENOMEM);
+		fsd_leave(fs);
+		return;
+	}
+	pend->op.done = unlink_done;
+	rv = fsd_is_hidden(name) ? -ENOENT : wrep_unlink(fs->wrep, name, &pend->op);
+	if (rv != WREP_PENDING)
+		unlink_done(&pend->op, rv);
+	fsd_leave(fs);
+}

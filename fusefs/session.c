@@ -1,0 +1,299 @@
+/* The mount: libfuse's session, the mount that users see, and the private clone of it.
+ *
+ * In the good case: a session is made and mounted, its loop runs in a thread of its own (which
+ * starts the pool of /dev/fuse readers and, with io_uring, one thread per CPU), INIT is answered, a
+ * clone of the mount that is attached nowhere is opened, and one request through the clone proves
+ * that the way is open. The daemon itself uses only the clone, so its open files never keep the
+ * visible mount busy; the file system lives until both are gone and nobody has a file open.
+ */
+#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
+#include <fuse_lowlevel.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include "log.h"
+#include "mount.h"
+#include "mountinfo.h"
+
+#define INIT_TIMEOUT_S 10
+
+static void set_up(struct fsd *fs, enum fsd_up up)
+{
+	pthread_mutex_lock(&fs->up_lock);
+	fs->up = up;
+	pthread_cond_broadcast(&fs->up_changed);
+	pthread_mutex_unlock(&fs->up_lock);
+}
+
+void fsd_mount_init_done(struct fsd *fs, bool passthrough)
+{
+	pthread_mutex_lock(&fs->up_lock);
+	fs->passthrough = passthrough;
+	if (fs->up == FSD_NOT_YET)
+		fs->up = FSD_INIT_DONE;
+	pthread_cond_broadcast(&fs->up_changed);
+	pthread_mutex_unlock(&fs->up_lock);
+}
+
+int fsd_mount_wait(struct fsd *fs)
+{
+	int fd;
+
+	pthread_mutex_lock(&fs->up_lock);
+	while (fs->up != FSD_UP && fs->up != FSD_GONE)
+		pthread_cond_wait(&fs->up_changed, &fs->up_lock);
+	fd = fs->up == FSD_UP ? fs->clone_dir_fd : -ENOTCONN;
+	pthread_mutex_unlock(&fs->up_lock);
+	return fd;
+}
+
+void fsd_mount_drop_clone(struct fsd *fs)
+{
+	int fd, dir_fd;
+
+	pthread_mutex_lock(&fs->up_lock);
+	fd = fs->clone_fd;
+	dir_fd = fs->clone_dir_fd;
+	fs->clone_fd = fs->clone_dir_fd = -1;
+	fs->up = FSD_GONE;
+	pthread_cond_broadcast(&fs->up_changed);
+	pthread_mutex_unlock(&fs->up_lock);
+	if (dir_fd >= 0)
+		close(dir_fd);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* While the mount starts, libfuse's complaint becomes part of the one error line. Only the main
+ * thread and the INIT request write it. */
+static _Atomic bool starting;
+static char complaint[256];
+
+static void log_libfuse(enum fuse_log_level level, const char *format, va_list args)
+{
+	char line[256];
+
+	vsnprintf(line, sizeof(line), format, args);
+	if (atomic_load(&starting)) {
+		/* The first line is the cause; it may come in pieces. */
+		if (!strchr(complaint, '\n') && level <= FUSE_LOG_WARNING)
+			strncat(complaint, line, sizeof(complaint) - strlen(complaint) - 1);
+		return;
+	}
+	line[strcspn(line, "\n")] = '\0';
+	fsd_log(level <= FUSE_LOG_ERR	   ? 'E'
+		: level <= FUSE_LOG_NOTICE ? 'W'
+					   : 'I',
+		"libfuse: %s", line);
+}
+
+static void *session_main(void *arg)
+{
+	struct fsd *fs = arg;
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int rv = -ENOMEM;
+
+	prctl(PR_SET_NAME, "fsd-session");
+	if (config) {
+		fuse_loop_cfg_set_clone_fd(config, 0);
+		rv = fuse_session_loop_mt(fs->session, config);
+		fuse_loop_cfg_destroy(config);
+	}
+	if (!atomic_load(&fs->stopping)) {
+		fsd_log('E', "the kernel's connection ended error=%d: mount again", rv);
+		fsd_stop(fs, 1);
+	}
+	return NULL;
+}
+
+/* "-ofsname=" and a path whose commas and backslashes do not end the option. */
+static char *fsname_option(const char *path)
+{
+	static const char prefix[] = "-ofsname=";
+	char *option = malloc(sizeof(prefix) + 2 * strlen(path)), *to;
+
+	if (!option)
+		return NULL;
+	strcpy(option, prefix);
+	to = option + strlen(option);
+	for (; *path; path++) {
+		if (*path == ',' || *path == '\\')
+			*to++ = '\\';
+		*to++ = *path;
+	}
+	*to = '\0';
+	return option;
+}
+
+static struct fuse_session *session_new(struct fsd *fs, const char *options)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	struct fuse_session *session = NULL;
+	char *fsname = fsname_option(fs->data_path);
+	char uring[64];
+
+	snprintf(uring, sizeof(uring), "-oio_uring,io_uring_q_depth=%u", FSD_RING_DEPTH);
+	/* Ours come last and win: fsname is how the other commands find the data directory. */
+	if (fsname && !fuse_opt_add_arg(&args, "dqlitefs") &&
+	    (!options || (!fuse_opt_add_arg(&args, "-o") && !fuse_opt_add_arg(&args, options))) &&
+	    !fuse_opt_add_arg(&args, fsname) &&
+	    !fuse_opt_add_arg(&args, "-osubtype=dqlitefs,allow_other,default_permissions") &&
+	    (!fs->uring || !fuse_opt_add_arg(&args, uring)))
+		session = fuse_session_new(&args, &fsd_ops, fsd_ops_size, fs);
+	fuse_opt_free_args(&args);
+	free(fsname);
+	return session;
+}
+
+static const char *complaint_line(const char *otherwise)
+{
+	complaint[strcspn(complaint, "\n")] = '\0';
+	return complaint[0] ? complaint : otherwise;
+}
+
+static int wait_for_init(struct fsd *fs)
+{
+	struct timespec deadline;
+	int rv = 0;
+
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += INIT_TIMEOUT_S;
+	pthread_mutex_lock(&fs->up_lock);
+	while (fs->up == FSD_NOT_YET && !rv)
+		rv = -pthread_cond_timedwait(&fs->up_changed, &fs->up_lock, &deadline);
+	if (!rv && !fs->passthrough)
+		rv = -EOPNOTSUPP;
+	pthread_mutex_unlock(&fs->up_lock);
+	return rv;
+}
+
+/* The id of the topmost mount at the mount point, without asking ourselves for anything. */
+static int read_mount_id(const char *mountpoint)
+{
+	struct statx stx;
+
+	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_MNT_ID, &stx))
+		return -errno;
+	return (int)stx.stx_mnt_id;
+}
+
+static int open_clone(struct fsd *fs)
+{
+	struct stat st;
+	int dir_fd = -1, rv = 0;
+	int fd = open_tree(AT_FDCWD, fs->mountpoint, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+	if (fd >= 0)
+		dir_fd = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir_fd < 0 || fstat(dir_fd, &st)) {
+		rv = -errno;
+		if (dir_fd >= 0)
+			close(dir_fd);
+		if (fd >= 0)
+			close(fd);
+		return rv;
+	}
+	pthread_mutex_lock(&fs->up_lock);
+	fs->clone_fd = fd;
+	fs->clone_dir_fd = dir_fd;
+	pthread_mutex_unlock(&fs->up_lock);
+	set_up(fs, FSD_UP);
+	return 0;
+}
+
+int fsd_mount_prepare(struct fsd *fs, const char *options, char errmsg[FSD_ERRMSG_SIZE])
+{
+	fuse_set_log_func(log_libfuse);
+	atomic_store(&starting, true);
+	fs->session = session_new(fs, options);
+	atomic_store(&starting, false);
+	if (!fs->session) {
+		snprintf(errmsg, FSD_ERRMSG_SIZE,
+			 "cannot mount with '-o %s' (%s): leave out what is wrong there",
+			 options ? options : "", complaint_line("out of memory"));
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int fsd_mount_start(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
+{
+	int rv;
+
+	atomic_store(&starting, true);
+	rv = fuse_session_mount(fs->session, fs->mountpoint);
+	atomic_store(&starting, false);
+	if (rv) {
+		snprintf(errmsg, FSD_ERRMSG_SIZE, "cannot mount at %s: %s", fs->mountpoint,
+			 complaint_line("libfuse did not say why"));
+		fuse_session_destroy(fs->session);
+		fs->session = NULL;
+		return -EIO;
+	}
+	fs->mount_id = read_mount_id(fs->mountpoint);
+	rv = -pthread_create(&fs->session_thread, NULL, session_main, fs);
+	if (!rv) {
+		fs->session_started = true;
+		rv = wait_for_init(fs);
+	}
+	if (rv) {
+		snprintf(errmsg, FSD_ERRMSG_SIZE,
+			 rv == -EOPNOTSUPP
+				 ? "this kernel has no FUSE passthrough: boot Linux 6.9 or newer, "
+				   "built with CONFIG_FUSE_PASSTHROUGH"
+				 : "the kernel did not start the file system: see its log (dmesg)");
+		goto fail;
+	}
+	rv = open_clone(fs);
+	if (rv) {
+		snprintf(errmsg, FSD_ERRMSG_SIZE, "cannot clone the mount: %s", strerror(-rv));
+		goto fail;
+	}
+	if (atomic_load(&fs->over_uring))
+		fsd_log('I', "mounted mountpoint=%s data=%s transport=io_uring", fs->mountpoint,
+			fs->data_path);
+	else
+		fsd_log('W',
+			"mounted mountpoint=%s data=%s transport=/dev/fuse: each request costs two "
+			"process switches; --fuse-uring=on makes commits several times faster",
+			fs->mountpoint, fs->data_path);
+	return 0;
+fail:
+	atomic_store(&fs->stopping, true);
+	fsd_mount_detach(fs);
+	fsd_mount_stop(fs);
+	return rv;
+}
+
+bool fsd_mount_visible(const struct fsd *fs)
+{
+	return fsd_mountinfo_has(fs->mount_id);
+}
+
+void fsd_mount_detach(struct fsd *fs)
+{
+	/* Somebody may have mounted something else on top: that stays. */
+	if (fsd_mount_visible(fs) && read_mount_id(fs->mountpoint) == fs->mount_id)
+		umount2(fs->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
+void fsd_mount_stop(struct fsd *fs)
+{
+	fsd_mount_drop_clone(fs);
+	if (!fs->session)
+		return;
+	fuse_session_exit(fs->session);
+	if (fs->session_started)
+		pthread_join(fs->session_thread, NULL);
+	fuse_session_destroy(fs->session); /* closes /dev/fuse: what is open now fails */
+	fs->session = NULL;
+}

@@ -1,0 +1,161 @@
+/* raftlog: a log of opaque entries, replicated by Raft.
+ *
+ * The only header of this folder that other folders include. A node owns one `struct rlog`. Its
+ * loop thread owns libraft, the io_uring, the segments and the sockets; every callback below is
+ * called on that thread, in log order, and must neither block nor call back into rlog except where
+ * a function says so. Functions that other threads may call are marked [any thread].
+ *
+ * What it promises: an entry handed to `apply` is committed: it is on the disks of a majority and
+ * will be handed to `apply`, at the same index, on every node that ever gets that far. Entries
+ * arrive once each per process, without gaps, from index 1 (or from the snapshot) on.
+ */
+#ifndef RAFTLOG_H
+#define RAFTLOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct rlog;
+
+/* A reference-counted, immutable byte buffer: the payload of an entry. [any thread] */
+struct rlog_buf {
+	_Atomic unsigned refs;
+	size_t len;
+	_Alignas(16) uint8_t data[];
+};
+struct rlog_buf *rlog_buf_new(size_t len); /* refs = 1; NULL when out of memory */
+struct rlog_buf *rlog_buf_ref(struct rlog_buf *buf);
+void rlog_buf_unref(struct rlog_buf *buf); /* NULL is allowed */
+
+/* How a submission ended. UNKNOWN never turns into REFUSED: it says that the entry may still be
+ * committed later, by this node or by another leader. */
+enum rlog_outcome {
+	RLOG_COMMITTED, /* told through `apply`, with the request; never through `done` */
+	RLOG_REFUSED,	/* the entry is not in the log of any future leader: it never will commit */
+	RLOG_UNKNOWN,	/* the commit timeout passed, or this node shut down, while it was in flight */
+};
+
+/* One submission, owned by the caller, alive until `done` or the `apply` that carries it. Zero it
+ * before its first use. */
+struct rlog_request {
+	struct rlog_buf *buf; /* the entry; the reference passes to raftlog on submit */
+	/* Called for REFUSED and UNKNOWN. */
+	void (*done)(struct rlog_request *req, enum rlog_outcome outcome);
+	/* private to raftlog */
+	struct rlog_request *next;
+	uint64_t index, term, deadline_ms;
+	int state;
+};
+
+enum rlog_role { RLOG_FOLLOWER, RLOG_CANDIDATE, RLOG_LEADER };
+
+/* This node's place in the cluster, as of now. */
+struct rlog_view {
+	enum rlog_role role;
+	/* Leader only: a barrier of this term has been handed to `apply`, and so has all before it. */
+	bool ready;
+	uint64_t term;
+	uint64_t leader_id; /* 0: none known */
+};
+
+struct rlog_callbacks {
+	/* Committed entry `index`. `req` is the submission of this process that made it, or NULL. The
+	 * buffer belongs to raftlog: take a reference to keep it. Returns 0, or -EAGAIN when the
+	 * receiver is full: delivery stops and the same entry comes again after rlog_resume(). Barriers
+	 * and membership changes are not delivered; `index` may skip their numbers. */
+	int (*apply)(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *buf,
+		     struct rlog_request *req);
+	/* The view changed. In order with `apply`: when `ready` becomes true, all committed entries
+	 * before the barrier have been handed over. */
+	void (*view)(void *ctx, const struct rlog_view *view);
+	/* Once: everything that the leader had committed when this node first heard from it (or
+	 * became leader itself) has been handed to `apply`. */
+	void (*caught_up)(void *ctx);
+	/* The node cannot go on (disk error, damaged log, broken invariant). The loop has stopped.
+	 * `msg` is one line that names the remedy. Pending requests end as UNKNOWN after this. */
+	void (*fatal)(void *ctx, const char *msg);
+	/* One log line: level 'I', 'W' or 'E', text "what happened key=value ...". */
+	void (*log)(void *ctx, char level, const char *line);
+};
+
+struct rlog_config {
+	const char *dir; /* the log's directory, made by rlog_bootstrap() or rlog_init_member() */
+	uint64_t id;	 /* this node, not 0 */
+	uint64_t cluster_id;
+	const char *address; /* HOST:PORT that peers dial */
+	int listen_fd;	     /* bound and listening; owned by the rlog after a successful open */
+	unsigned election_timeout_ms; /* 0: the default, 500; the timer is randomised in [1x, 2x] */
+	unsigned heartbeat_ms;	      /* 0: the default, 50 */
+	unsigned commit_timeout_ms;   /* 0: the default, 10000 */
+	struct rlog_callbacks cb;
+	void *ctx;
+};
+
+#define RLOG_ERRMSG_SIZE 256
+
+/* Make `dir` (which must not exist) the log of a new cluster whose only voter is this node.
+ * Atomic: a crash leaves either nothing or a whole log (made aside, then renamed). 0 or -errno,
+ * with a line in `errmsg`. */
+int rlog_bootstrap(const char *dir, uint64_t id, uint64_t cluster_id, const char *address,
+		   char errmsg[RLOG_ERRMSG_SIZE]);
+
+/* Make `dir` (which must not exist) the empty log of a node that is about to join. Same atomicity. */
+int rlog_init_member(const char *dir, uint64_t id, uint64_t cluster_id,
+		     char errmsg[RLOG_ERRMSG_SIZE]);
+
+/* Ask the cluster that `peer` (HOST:PORT, any member) belongs to, to add node `id` at `address`.
+ * Blocking, up to `timeout_ms`: follows the member's pointer to the leader, returns after the
+ * membership change has committed; the leader makes the node a voter by itself once it has caught
+ * up. Asking again with the same id and address is harmless. `*cluster_id` is 0 on the first join;
+ * when it is not 0 it must match the peer's cluster, else -EXDEV. Errors: -EHOSTUNREACH (nobody
+ * answers at `peer`, or no leader in time), -EADDRINUSE (`address` belongs to another node id),
+ * -EXDEV, -EPROTO. `errmsg` says it in one line that names the remedy. [before rlog_open] */
+int rlog_join(const char *peer, uint64_t id, const char *address, uint64_t *cluster_id,
+	      unsigned timeout_ms, char errmsg[RLOG_ERRMSG_SIZE]);
+
+/* Read the log (checking all of it) and start the loop thread. 0 or -errno with `errmsg`. */
+int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[RLOG_ERRMSG_SIZE]);
+
+/* Stop the loop, end pending requests as UNKNOWN, close everything. Not from the loop thread. */
+void rlog_close(struct rlog *log);
+
+/* Submit an entry. Returns at once; the end is told by `apply` with this request, or by its `done`.
+ * Submissions are appended in the order of the calls. On a node that does not lead: REFUSED when
+ * another leader is known; otherwise (no leader known) the request waits, unsubmitted, until this
+ * node leads again (it is then submitted), another leader appears, or the commit timeout passes
+ * (both REFUSED). [any thread] */
+void rlog_submit(struct rlog *log, struct rlog_request *req);
+
+/* Deliver again after `apply` returned -EAGAIN. [any thread] */
+void rlog_resume(struct rlog *log);
+
+/* Hand leadership to `id`, or to the most up-to-date voter when 0; waits until this node no longer
+ * leads and a new leader is known, at most timeout_ms. 0, -EALREADY (this node does not lead), -ENOENT (no other voter,
+ * or no such voter), -ETIMEDOUT. [any thread but the loop] */
+int rlog_transfer(struct rlog *log, uint64_t id, unsigned timeout_ms);
+
+enum rlog_member_role { RLOG_VOTER, RLOG_STANDBY, RLOG_SPARE };
+
+struct rlog_member {
+	uint64_t id;
+	char address[128];
+	enum rlog_member_role role;
+	uint64_t match_index; /* known on the leader, else 0 */
+	bool connected;	      /* this node's connection to it is up; true for itself */
+};
+
+#define RLOG_MEMBERS_MAX 32
+
+struct rlog_status {
+	struct rlog_view view;
+	char leader_address[128];
+	uint64_t commit_index, applied_index, first_index, last_index, durable_index;
+	unsigned member_count;
+	struct rlog_member members[RLOG_MEMBERS_MAX];
+};
+
+/* A copy of the loop's last published status. [any thread] */
+void rlog_status(struct rlog *log, struct rlog_status *out);
+
+#endif

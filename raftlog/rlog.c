@@ -1,0 +1,333 @@
+/* The public functions: making a log's directory, opening and closing, and the door that leads from
+ * other threads to the loop. */
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "loop.h"
+
+/* ---- making a directory ------------------------------------------------------------------- */
+
+static int fail(char errmsg[RLOG_ERRMSG_SIZE], int error, const char *what, const char *path)
+{
+	snprintf(errmsg, RLOG_ERRMSG_SIZE, "%s %.150s: %s", what, path, strerror(-error));
+	return error;
+}
+
+static int sync_parent(const char *path)
+{
+	char parent[4096];
+	char *slash;
+	int fd, rv = 0;
+
+	snprintf(parent, sizeof parent, "%s", path);
+	slash = strrchr(parent, '/');
+	if (slash == NULL)
+		strcpy(parent, ".");
+	else
+		slash[slash == parent ? 1 : 0] = 0;
+	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (fsync(fd) != 0)
+		rv = -errno;
+	close(fd);
+	return rv;
+}
+
+/* Remove what a crash left of an earlier attempt: files only, nothing beneath. */
+static int remove_leftover(const char *path)
+{
+	DIR *dir = opendir(path);
+	struct dirent *entry;
+	int rv = 0;
+
+	if (dir == NULL)
+		return errno == ENOENT ? 0 : -errno;
+	while ((entry = readdir(dir)) != NULL) {
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		if (unlinkat(dirfd(dir), entry->d_name, 0) != 0)
+			rv = -errno;
+	}
+	closedir(dir);
+	if (rv == 0 && rmdir(path) != 0)
+		rv = -errno;
+	return rv;
+}
+
+/* Make the log aside, durable, then give it its name. */
+static int make_log(const char *path, uint64_t id, uint64_t cluster_id,
+		    const struct rlog_record *first, char errmsg[RLOG_ERRMSG_SIZE])
+{
+	struct rlog_log_options options = {.cluster_id = cluster_id, .node_id = id};
+	struct rlog_disk *disk;
+	struct stat st;
+	char aside[4096];
+	int rv;
+
+	if ((size_t)snprintf(aside, sizeof aside, "%s.tmp", path) >= sizeof aside)
+		return fail(errmsg, -ENAMETOOLONG, "cannot make", path);
+	if (lstat(path, &st) == 0)
+		return fail(errmsg, -EEXIST, "cannot make", path);
+	rv = remove_leftover(aside);
+	if (rv != 0)
+		return fail(errmsg, rv, "cannot remove", aside);
+	if (mkdir(aside, 0700) != 0)
+		return fail(errmsg, -errno, "cannot make", aside);
+	rv = rlog_disk_open(&disk, aside);
+	if (rv != 0)
+		return fail(errmsg, rv, "cannot open", aside);
+	rv = rlog_log_create(disk, &options, first, errmsg);
+	if (rv == 0) {
+		rv = disk->sync_dir(disk);
+		if (rv != 0)
+			fail(errmsg, rv, "cannot sync", aside);
+	}
+	rlog_disk_close(disk);
+	if (rv == 0 && rename(aside, path) != 0)
+		rv = fail(errmsg, -errno, "cannot rename", aside);
+	if (rv != 0) {
+		remove_leftover(aside);
+		return rv;
+	}
+	rv = sync_parent(path);
+	if (rv != 0)
+		return fail(errmsg, rv, "cannot sync the directory of", path);
+	return 0;
+}
+
+int rlog_bootstrap(const char *dir, uint64_t id, uint64_t cluster_id, const char *address,
+		   char errmsg[RLOG_ERRMSG_SIZE])
+{
+	struct rlog_record first = {.index = 1, .term = 1, .type = RAFT_CHANGE};
+	struct raft_configuration conf;
+	struct raft_buffer encoded;
+	int rv;
+
+	if (strlen(address) >= RLOG_ADDRESS_MAX)
+		return fail(errmsg, -ENAMETOOLONG, "cannot use the address", address);
+	raft_configuration_init(&conf);
+	rv = raft_configuration_add(&conf, id, address, RAFT_VOTER);
+	if (rv == 0)
+		rv = raft_configuration_encode(&conf, &encoded);
+	raft_configuration_close(&conf);
+	if (rv != 0)
+		return fail(errmsg, -EINVAL, "cannot make a cluster in", dir);
+	first.buf = rlog_buf_new(encoded.len);
+	if (first.buf != NULL)
+		memcpy(first.buf->data, encoded.base, encoded.len);
+	raft_free(encoded.base);
+	if (first.buf == NULL)
+		return fail(errmsg, -ENOMEM, "cannot make a cluster in", dir);
+	rv = make_log(dir, id, cluster_id, &first, errmsg);
+	rlog_buf_unref(first.buf);
+	return rv;
+}
+
+int rlog_init_member(const char *dir, uint64_t id, uint64_t cluster_id,
+		     char errmsg[RLOG_ERRMSG_SIZE])
+{
+	return make_log(dir, id, cluster_id, NULL, errmsg);
+}
+
+/* ---- life --------------------------------------------------------------------------------- */
+
+static void log_line(void *ctx, char level, const char *line)
+{
+	rlog_loop_log(ctx, level, "%s", line);
+}
+
+static void release(struct rlog *l)
+{
+	rlog_server_free(l->server);
+	if (l->log != NULL)
+		rlog_log_close(l->log);
+	if (l->disk != NULL)
+		rlog_disk_close(l->disk);
+	if (l->event_fd >= 0)
+		close(l->event_fd);
+	while (l->net.links != NULL) {
+		struct rlog_link *next = l->net.links->next;
+
+		free(l->net.links);
+		l->net.links = next;
+	}
+	pthread_cond_destroy(&l->changed);
+	pthread_mutex_destroy(&l->mutex);
+	free(l);
+}
+
+static void stop_helper(struct rlog *l)
+{
+	pthread_mutex_lock(&l->mutex);
+	l->helper_stop = true;
+	pthread_cond_broadcast(&l->changed);
+	pthread_mutex_unlock(&l->mutex);
+	pthread_join(l->helper, NULL);
+	/* The loop has ended too: this thread stands in for it. */
+	while (l->jobs_done != NULL) {
+		struct rlog_job *job = l->jobs_done;
+
+		l->jobs_done = job->next;
+		job->done(l, job);
+	}
+}
+
+int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[RLOG_ERRMSG_SIZE])
+{
+	struct rlog_log_options options = {.cluster_id = config->cluster_id,
+					   .node_id = config->id,
+					   .log = log_line};
+	struct rlog *l;
+	unsigned seed;
+	int rv;
+
+	errmsg[0] = 0;
+	if (strlen(config->address) >= RLOG_ADDRESS_MAX)
+		return fail(errmsg, -ENAMETOOLONG, "cannot use the address", config->address);
+	l = calloc(1, sizeof *l);
+	if (l == NULL)
+		return fail(errmsg, -ENOMEM, "cannot open", config->dir);
+	l->id = config->id;
+	l->cluster_id = config->cluster_id;
+	strcpy(l->address, config->address);
+	l->election_timeout_ms =
+		config->election_timeout_ms != 0 ? config->election_timeout_ms : 500;
+	l->cb = config->cb;
+	l->ctx = config->ctx;
+	l->net.listen_fd = config->listen_fd;
+	l->jobs_tail = &l->jobs;
+	pthread_mutex_init(&l->mutex, NULL);
+	pthread_cond_init(&l->changed, NULL);
+	options.ctx = l;
+	l->event_fd = eventfd(0, EFD_CLOEXEC);
+	rv = l->event_fd < 0 ? -errno : 0;
+	if (rv == 0 && getrandom(&seed, sizeof seed, 0) != sizeof seed)
+		rv = -EIO;
+	if (rv == 0)
+		rv = rlog_disk_open(&l->disk, config->dir);
+	if (rv != 0) {
+		fail(errmsg, rv, "cannot open", config->dir);
+		release(l);
+		return rv;
+	}
+	rv = rlog_log_open(&l->log, l->disk, &options, errmsg);
+	if (rv != 0) {
+		release(l);
+		return rv;
+	}
+	l->server_config = (struct rlog_server_config){
+		.id = l->id,
+		.address = l->address,
+		.election_timeout_ms = config->election_timeout_ms,
+		.heartbeat_ms = config->heartbeat_ms,
+		.commit_timeout_ms = config->commit_timeout_ms,
+		.seed = seed,
+		.cb = l->cb,
+		.ctx = l->ctx,
+	};
+	rv = -pthread_create(&l->helper, NULL, rlog_helper_main, l);
+	if (rv != 0) {
+		fail(errmsg, rv, "cannot start a thread for", config->dir);
+		release(l);
+		return rv;
+	}
+	rv = -pthread_create(&l->thread, NULL, rlog_loop_main, l);
+	if (rv != 0) {
+		fail(errmsg, rv, "cannot start a thread for", config->dir);
+		stop_helper(l);
+		release(l);
+		return rv;
+	}
+	pthread_mutex_lock(&l->mutex);
+	while (!l->started)
+		pthread_cond_wait(&l->changed, &l->mutex);
+	rv = l->start_result;
+	pthread_mutex_unlock(&l->mutex);
+	if (rv != 0) {
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "%s", l->start_errmsg);
+		pthread_join(l->thread, NULL);
+		stop_helper(l);
+		release(l);
+		return rv;
+	}
+	*out = l;
+	return 0;
+}
+
+void rlog_close(struct rlog *l)
+{
+	if (l == NULL)
+		return;
+	assert(!pthread_equal(pthread_self(), l->thread));
+	atomic_store(&l->stop, true);
+	rlog_loop_wake(l);
+	pthread_join(l->thread, NULL);
+	stop_helper(l);
+	close(l->net.listen_fd);
+	release(l);
+}
+
+/* ---- the door ----------------------------------------------------------------------------- */
+
+void rlog_submit(struct rlog *l, struct rlog_request *req)
+{
+	struct rlog_request *head = atomic_load_explicit(&l->submitted, memory_order_relaxed);
+
+	do
+		req->next = head;
+	while (!atomic_compare_exchange_weak(&l->submitted, &head, req));
+	if (!atomic_load(&l->dead)) {
+		rlog_loop_wake(l);
+		return;
+	}
+	/* Nobody listens any more. Whoever takes a request off the stack ends it. */
+	for (req = atomic_exchange(&l->submitted, NULL); req != NULL; req = head) {
+		head = req->next;
+		rlog_buf_unref(req->buf);
+		req->buf = NULL;
+		req->done(req, RLOG_REFUSED);
+	}
+}
+
+void rlog_resume(struct rlog *l)
+{
+	atomic_store(&l->resume, true);
+	rlog_loop_wake(l);
+}
+
+int rlog_transfer(struct rlog *l, uint64_t id, unsigned timeout_ms)
+{
+	struct rlog_command command = {.id = id, .timeout_ms = timeout_ms};
+
+	assert(!pthread_equal(pthread_self(), l->thread));
+	pthread_mutex_lock(&l->mutex);
+	if (atomic_load(&l->dead)) {
+		pthread_mutex_unlock(&l->mutex);
+		return -EALREADY;
+	}
+	command.next = l->commands;
+	l->commands = &command;
+	pthread_mutex_unlock(&l->mutex);
+	rlog_loop_wake(l);
+	pthread_mutex_lock(&l->mutex);
+	while (!command.finished)
+		pthread_cond_wait(&l->changed, &l->mutex);
+	pthread_mutex_unlock(&l->mutex);
+	return command.result;
+}
+
+void rlog_status(struct rlog *l, struct rlog_status *out)
+{
+	pthread_mutex_lock(&l->mutex);
+	*out = l->status;
+	pthread_mutex_unlock(&l->mutex);
+}

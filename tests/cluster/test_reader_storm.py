@@ -1,0 +1,142 @@
+"""Readers beside a storm of transactions: never malformed, torn, backwards or refused."""
+
+import threading
+import time
+
+import pytest
+from harness import PROGRAM, PYTHON, WORKERS, Connection, Writer, run, sql
+
+ACCOUNTS = 50
+
+
+def prepare(leader, db):
+    sql(
+        leader,
+        db,
+        "PRAGMA journal_mode=WAL; CREATE TABLE tick(n); INSERT INTO tick VALUES(0);"
+        "CREATE TABLE account(id INTEGER PRIMARY KEY, balance, filler);"
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<{ACCOUNTS})"
+        f"INSERT INTO account SELECT i, {1000 // ACCOUNTS}, zeroblob(700) FROM n;"
+        "CREATE TABLE log(id INTEGER PRIMARY KEY, body);",
+    )
+
+
+def storm(leader, db, seconds, autocheckpoint):
+    """Transactions that touch many pages, one after the other, in one connection."""
+    count = 0
+    with Connection(leader, db, busy_ms=10000) as connection:
+        connection.execute(f"PRAGMA wal_autocheckpoint={autocheckpoint}")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            count += 1
+            time.sleep(0.0005)  # two cores: the readers and the followers need some of them
+            a, b = count * 7 % ACCOUNTS + 1, count * 11 % ACCOUNTS + 1
+            for statement in (
+                "BEGIN IMMEDIATE",
+                f"UPDATE account SET balance=balance-1 WHERE id={a}",
+                f"UPDATE account SET balance=balance+1 WHERE id={b}",
+                f"INSERT INTO log VALUES({count}, randomblob({count % 5 * 1000}))",
+                "UPDATE tick SET n=n+1",
+                "COMMIT",
+            ):
+                connection.execute(statement)
+    return count
+
+
+def run_readers(readers, storm_function, seconds):
+    """All at once; returns what the readers printed and how many transactions there were."""
+    results = [None] * (len(readers) + 1)
+
+    def in_thread(i, function):
+        try:
+            results[i] = function()
+        except BaseException as error:  # told in the test's own thread
+            results[i] = error
+
+    jobs = [lambda r=r: run([PYTHON, "-B", *map(str, r)], seconds + 30) for r in readers]
+    threads = [
+        threading.Thread(target=in_thread, args=(i, job))
+        for i, job in enumerate([*jobs, storm_function])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    for reader, result in zip(readers, results):
+        assert result.code == 0, f"reader {reader[1:]}: {result.out.strip()} {result.err.strip()}"
+        words = result.out.split()
+        assert int(words[1]) > 20, f"reader {reader[1:]} hardly read: {result.out}"
+        assert int(words[3]) > 3, f"reader {reader[1:]} saw no progress: {result.out}"
+    return results[:-1], results[-1]
+
+
+READERS = [[], ["reopen"], ["mmap"]]
+
+
+@pytest.mark.limit(180)
+@pytest.mark.parametrize(
+    "where, autocheckpoint",
+    [("follower", 1000), ("follower", 30), ("follower", 0), ("leader", 30)],
+    ids=[
+        "follower_checkpoints_rare",
+        "follower_checkpoints_often",
+        "follower_no_checkpoints",
+        "leader_checkpoints_often",
+    ],
+)
+def test_readers_in_a_storm_see_whole_transactions_in_order(
+    shared_cluster, db, where, autocheckpoint, soak
+):
+    leader, follower = shared_cluster.leader(), shared_cluster.followers()[0]
+    seconds = 120 if soak else 5
+    prepare(leader, db)
+    shared_cluster.check_sound(db)
+    node = follower if where == "follower" else leader
+    program = WORKERS / "storm_reader.py"
+    _, count = run_readers(
+        [[program, node.path(db), seconds, *options] for options in READERS],
+        lambda: storm(leader, db, seconds, autocheckpoint),
+        seconds,
+    )
+    shared_cluster.check_sound(db)
+    assert int(shared_cluster.wait_same(db, "SELECT n FROM tick")) == count
+
+
+@pytest.mark.limit(180)
+def test_readers_in_a_storm_survive_changes_of_the_leader(cluster, db, soak):
+    leader = cluster.leader()
+    prepare(leader, db)
+    cluster.check_sound(db)
+    # no invariant of its own, only a writer that follows the leader
+    writer = Writer(cluster.nodes, db, "--busy-ms", 20, "--pause-ms", 4)
+    readers = [
+        (node, Connection(node, db, busy_ms=1000)) for node in cluster.nodes for _ in range(2)
+    ]
+    last = [0] * len(readers)
+    end = time.monotonic() + (120 if soak else 8)
+    turn = 0
+    try:
+        while time.monotonic() < end:
+            turn += 1
+            if turn % 40 == 0:
+                leader = cluster.leader()
+                if leader:
+                    run([PROGRAM, "transfer", str(leader.mnt)])
+            for i, (node, reader) in enumerate(readers):
+                if not last[i] and not reader.execute(
+                    "SELECT 1 FROM sqlite_master WHERE name='rows'"
+                ):
+                    continue
+                count = reader.value("SELECT count(*) FROM rows")
+                assert count % 5 == 0, f"a part of a transaction on {node}"
+                assert count >= last[i], f"{node} went back from {last[i]} to {count}"
+                last[i] = count
+    finally:
+        for _, reader in readers:
+            reader.close()
+    writer.stop()
+    assert min(last) > 0
+    cluster.check_rows(db, [writer])

@@ -1,0 +1,504 @@
+/* Three real nodes over loopback in one process: joining, promotion, replication, a leader that goes
+ * away, a transfer. The times printed are for the reader; nothing here depends on them. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "raftlog.h"
+
+#define CLUSTER 0x1122334455667788u
+
+struct node {
+	uint64_t id;
+	char base[64], dir[96], address[64];
+	int listen_fd;
+	struct rlog *log;
+	pthread_mutex_t mutex; /* guards what follows */
+	pthread_cond_t changed;
+	unsigned applied;
+	uint64_t hash, last_index;
+	bool caught_up, fatal, full;
+	unsigned pushed_back;
+	struct rlog_view view;
+};
+
+struct submission {
+	struct rlog_request req;
+	struct node *node;
+	bool ended;
+	enum rlog_outcome outcome;
+};
+
+static uint64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *buf,
+		    struct rlog_request *req)
+{
+	struct node *n = ctx;
+
+	(void)term;
+	pthread_mutex_lock(&n->mutex);
+	if (n->full) {
+		n->pushed_back++;
+		pthread_cond_broadcast(&n->changed);
+		pthread_mutex_unlock(&n->mutex);
+		return -EAGAIN;
+	}
+	assert_true(index > n->last_index);
+	n->last_index = index;
+	n->applied++;
+	for (size_t i = 0; i < buf->len; i++)
+		n->hash = (n->hash ^ buf->data[i]) * 1099511628211u;
+	if (req != NULL) {
+		struct submission *s = (struct submission *)req;
+
+		s->ended = true;
+		s->outcome = RLOG_COMMITTED;
+	}
+	pthread_cond_broadcast(&n->changed);
+	pthread_mutex_unlock(&n->mutex);
+	return 0;
+}
+
+static void on_done(struct rlog_request *req, enum rlog_outcome outcome)
+{
+	struct submission *s = (struct submission *)req;
+
+	pthread_mutex_lock(&s->node->mutex);
+	s->ended = true;
+	s->outcome = outcome;
+	pthread_cond_broadcast(&s->node->changed);
+	pthread_mutex_unlock(&s->node->mutex);
+}
+
+static void on_view(void *ctx, const struct rlog_view *view)
+{
+	struct node *n = ctx;
+
+	pthread_mutex_lock(&n->mutex);
+	n->view = *view;
+	pthread_cond_broadcast(&n->changed);
+	pthread_mutex_unlock(&n->mutex);
+}
+
+static void on_caught_up(void *ctx)
+{
+	struct node *n = ctx;
+
+	pthread_mutex_lock(&n->mutex);
+	n->caught_up = true;
+	pthread_mutex_unlock(&n->mutex);
+}
+
+static void on_fatal(void *ctx, const char *msg)
+{
+	struct node *n = ctx;
+
+	fprintf(stderr, "node %d: fatal: %s\n", (int)n->id, msg);
+	pthread_mutex_lock(&n->mutex);
+	n->fatal = true;
+	pthread_mutex_unlock(&n->mutex);
+}
+
+static void on_log(void *ctx, char level, const char *line)
+{
+	struct node *n = ctx;
+
+	if (getenv("VERBOSE") != NULL)
+		fprintf(stderr, "node %d: %c %s\n", (int)n->id, level, line);
+}
+
+static void node_listen(struct node *n)
+{
+	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof sin;
+	int one = 1;
+
+	if (n->address[0] != 0)
+		sin.sin_port = htons((uint16_t)atoi(strchr(n->address, ':') + 1));
+	n->listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	setsockopt(n->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	assert_int_equal(bind(n->listen_fd, (struct sockaddr *)&sin, sizeof sin), 0);
+	assert_int_equal(listen(n->listen_fd, 16), 0);
+	getsockname(n->listen_fd, (struct sockaddr *)&sin, &len);
+	snprintf(n->address, sizeof n->address, "127.0.0.1:%u", ntohs(sin.sin_port));
+}
+
+static void node_init(struct node *n, uint64_t id)
+{
+	memset(n, 0, sizeof *n);
+	n->id = id;
+	strcpy(n->base, "/var/tmp/raftlog-cluster-XXXXXX");
+	assert_non_null(mkdtemp(n->base));
+	snprintf(n->dir, sizeof n->dir, "%s/log", n->base);
+	pthread_mutex_init(&n->mutex, NULL);
+	pthread_cond_init(&n->changed, NULL);
+	node_listen(n);
+}
+
+static void node_open(struct node *n)
+{
+	char errmsg[RLOG_ERRMSG_SIZE];
+	struct rlog_config config = {
+		.dir = n->dir,
+		.id = n->id,
+		.cluster_id = CLUSTER,
+		.address = n->address,
+		.listen_fd = n->listen_fd,
+		.cb = {on_apply, on_view, on_caught_up, on_fatal, on_log},
+		.ctx = n,
+	};
+
+	n->applied = 0;
+	n->hash = 0;
+	n->last_index = 0;
+	n->caught_up = false;
+	memset(&n->view, 0, sizeof n->view);
+	if (rlog_open(&n->log, &config, errmsg) != 0)
+		fail_msg("rlog_open: %s", errmsg);
+}
+
+static void node_close(struct node *n)
+{
+	rlog_close(n->log);
+	n->log = NULL;
+}
+
+static void node_remove(struct node *n)
+{
+	char command[160];
+
+	if (n->log != NULL)
+		node_close(n);
+	snprintf(command, sizeof command, "rm -rf %s", n->base);
+	assert_int_equal(system(command), 0);
+}
+
+/* Wait, at most 20 s, until `holds`; true if it came to that. */
+static bool wait_until(bool (*holds)(struct node *nodes, void *arg), struct node *nodes, void *arg)
+{
+	uint64_t until = now_us() + 20 * 1000000;
+
+	while (!holds(nodes, arg)) {
+		if (now_us() > until)
+			return false;
+		usleep(2000);
+	}
+	return true;
+}
+
+static bool is_ready(struct node *n, void *arg)
+{
+	bool ready;
+
+	(void)arg;
+	pthread_mutex_lock(&n->mutex);
+	ready = n->view.ready;
+	pthread_mutex_unlock(&n->mutex);
+	return ready;
+}
+
+static bool all_voters(struct node *n, void *arg)
+{
+	struct rlog_status st;
+	unsigned voters = 0;
+
+	rlog_status(n->log, &st);
+	for (unsigned i = 0; i < st.member_count; i++)
+		voters += st.members[i].role == RLOG_VOTER;
+	return voters == *(unsigned *)arg;
+}
+
+static bool has_applied(struct node *n, void *arg)
+{
+	bool yes;
+
+	pthread_mutex_lock(&n->mutex);
+	yes = n->applied >= *(unsigned *)arg;
+	pthread_mutex_unlock(&n->mutex);
+	return yes;
+}
+
+static void submit(struct node *n, struct submission *s, const void *bytes, size_t len)
+{
+	memset(s, 0, sizeof *s);
+	s->node = n;
+	s->req.done = on_done;
+	s->req.buf = rlog_buf_new(len);
+	memcpy(s->req.buf->data, bytes, len);
+	rlog_submit(n->log, &s->req);
+}
+
+static uint64_t hash_of(struct node *n)
+{
+	uint64_t hash;
+
+	pthread_mutex_lock(&n->mutex);
+	hash = n->hash;
+	pthread_mutex_unlock(&n->mutex);
+	return hash;
+}
+
+static enum rlog_outcome wait_for(struct submission *s)
+{
+	enum rlog_outcome outcome;
+
+	pthread_mutex_lock(&s->node->mutex);
+	while (!s->ended)
+		pthread_cond_wait(&s->node->changed, &s->node->mutex);
+	outcome = s->outcome;
+	pthread_mutex_unlock(&s->node->mutex);
+	return outcome;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* One after the other, `count` entries of `len` bytes; prints how long one takes. */
+static void submit_serially(struct node *n, unsigned count, size_t len, const char *what)
+{
+	uint64_t *us = calloc(count, sizeof *us);
+	char *bytes = calloc(1, len);
+
+	for (unsigned i = 0; i < count; i++) {
+		struct submission s;
+		uint64_t begin = now_us();
+
+		snprintf(bytes, len, "%s %u", what, i);
+		submit(n, &s, bytes, len);
+		assert_int_equal(wait_for(&s), RLOG_COMMITTED);
+		us[i] = now_us() - begin;
+	}
+	qsort(us, count, sizeof *us, by_value);
+	print_message("%s: %u entries of %zu bytes, one at a time: median %llu us, 99%% %llu us\n",
+		      what, count, len, (unsigned long long)us[count / 2],
+		      (unsigned long long)us[count * 99 / 100]);
+	free(us);
+	free(bytes);
+}
+
+static void submit_at_once(struct node *n, unsigned count)
+{
+	struct submission *all = calloc(count, sizeof *all);
+	uint64_t begin = now_us();
+
+	for (unsigned i = 0; i < count; i++)
+		submit(n, &all[i], &i, sizeof i);
+	for (unsigned i = 0; i < count; i++)
+		assert_int_equal(wait_for(&all[i]), RLOG_COMMITTED);
+	print_message("%u at once: %llu us\n", count, (unsigned long long)(now_us() - begin));
+	free(all);
+}
+
+static void bootstrap(struct node *n)
+{
+	char errmsg[RLOG_ERRMSG_SIZE];
+
+	if (rlog_bootstrap(n->dir, n->id, CLUSTER, n->address, errmsg) != 0)
+		fail_msg("rlog_bootstrap: %s", errmsg);
+	node_open(n);
+	assert_true(wait_until(is_ready, n, NULL));
+}
+
+static void join(struct node *n, struct node *peer)
+{
+	char errmsg[RLOG_ERRMSG_SIZE];
+	uint64_t cluster_id = 0;
+
+	if (rlog_join(peer->address, n->id, n->address, &cluster_id, 5000, errmsg) != 0)
+		fail_msg("rlog_join: %s", errmsg);
+	assert_int_equal(cluster_id, CLUSTER);
+	/* Again, as after a crash at this point. */
+	assert_int_equal(rlog_join(peer->address, n->id, n->address, &cluster_id, 5000, errmsg), 0);
+	if (rlog_init_member(n->dir, n->id, cluster_id, errmsg) != 0)
+		fail_msg("rlog_init_member: %s", errmsg);
+	node_open(n);
+}
+
+static void one_node_commits_and_finds_all_again(void **state)
+{
+	struct node n;
+	unsigned count = 1500;
+	uint64_t hash;
+
+	(void)state;
+	node_init(&n, 7);
+	bootstrap(&n);
+	submit_serially(&n, 500, 4200, "one node");
+	submit_at_once(&n, 1000);
+	assert_true(n.caught_up);
+	hash = n.hash;
+	node_close(&n);
+	node_listen(&n);
+	node_open(&n);
+	assert_true(wait_until(has_applied, &n, &count));
+	assert_true(wait_until(is_ready, &n, NULL));
+	assert_int_equal(n.applied, count);
+	assert_true(n.hash == hash);
+	node_remove(&n);
+}
+
+static void one_node_receiver_full_delivers_again(void **state)
+{
+	struct node n;
+	struct submission s;
+
+	(void)state;
+	node_init(&n, 7);
+	bootstrap(&n);
+	n.full = true;
+	submit(&n, &s, "x", 1);
+	pthread_mutex_lock(&n.mutex);
+	while (n.pushed_back == 0)
+		pthread_cond_wait(&n.changed, &n.mutex);
+	assert_false(s.ended);
+	n.full = false;
+	pthread_mutex_unlock(&n.mutex);
+	rlog_resume(n.log);
+	assert_int_equal(wait_for(&s), RLOG_COMMITTED);
+	assert_int_equal(n.pushed_back, 1);
+	assert_int_equal(rlog_transfer(n.log, 0, 1000), -ENOENT);
+	node_remove(&n);
+}
+
+static struct node *find_leader(struct node *nodes, uint64_t *took_us)
+{
+	uint64_t begin = now_us();
+
+	while (now_us() - begin < 20 * 1000000) {
+		for (unsigned i = 0; i < 3; i++) {
+			if (nodes[i].log != NULL && is_ready(&nodes[i], NULL)) {
+				*took_us = now_us() - begin;
+				return &nodes[i];
+			}
+		}
+		usleep(1000);
+	}
+	fail_msg("no leader");
+	return NULL;
+}
+
+static void three_nodes_replicate_and_survive_their_leader(void **state)
+{
+	char errmsg[RLOG_ERRMSG_SIZE];
+	struct node nodes[3], *leader;
+	struct submission s;
+	uint64_t took, other = CLUSTER + 1;
+	unsigned three = 3, expected;
+	char *large;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		node_init(&nodes[i], i + 1);
+	bootstrap(&nodes[0]);
+	submit_serially(&nodes[0], 100, 4200, "before the others");
+	join(&nodes[1], &nodes[0]);
+	join(&nodes[2], &nodes[1]); /* a follower, which knows the leader */
+	assert_int_equal(rlog_join(nodes[0].address, 9, nodes[1].address, &other, 2000, errmsg),
+			 -EXDEV);
+	other = 0;
+	assert_int_equal(rlog_join(nodes[0].address, 9, nodes[1].address, &other, 2000, errmsg),
+			 -EADDRINUSE);
+	for (unsigned i = 0; i < 3; i++)
+		assert_true(wait_until(all_voters, &nodes[i], &three));
+
+	submit_serially(&nodes[0], 500, 4200, "three nodes");
+	submit_at_once(&nodes[0], 1000);
+	large = malloc(8000000);
+	memset(large, 'x', 8000000);
+	submit(&nodes[0], &s, large, 8000000);
+	assert_int_equal(wait_for(&s), RLOG_COMMITTED);
+	free(large);
+	submit(&nodes[1], &s, "x", 1);
+	assert_int_equal(wait_for(&s), RLOG_REFUSED);
+	expected = 1601;
+	for (unsigned i = 0; i < 3; i++) {
+		assert_true(wait_until(has_applied, &nodes[i], &expected));
+		assert_true(hash_of(&nodes[i]) == hash_of(&nodes[0]));
+		assert_true(nodes[i].caught_up);
+	}
+
+	node_close(&nodes[0]);
+	leader = find_leader(nodes, &took);
+	print_message("a new leader after %llu ms\n", (unsigned long long)took / 1000);
+	assert_true(took < 5000000);
+	submit_serially(leader, 100, 4200, "two of three");
+	node_listen(&nodes[0]);
+	node_open(&nodes[0]);
+	expected += 100;
+	for (unsigned i = 0; i < 3; i++) {
+		assert_true(wait_until(has_applied, &nodes[i], &expected));
+		assert_true(hash_of(&nodes[i]) == hash_of(leader));
+	}
+
+	took = now_us();
+	assert_int_equal(rlog_transfer(nodes[0].log, 0, 1000), -EALREADY);
+	assert_int_equal(rlog_transfer(leader->log, 99, 1000), -ENOENT);
+	assert_int_equal(rlog_transfer(leader->log, 1, 5000), 0);
+	assert_true(wait_until(is_ready, &nodes[0], NULL));
+	print_message("handed over after %llu ms\n", (unsigned long long)(now_us() - took) / 1000);
+	submit_serially(&nodes[0], 10, 4200, "after the transfer");
+	expected += 10;
+	for (unsigned i = 0; i < 3; i++)
+		assert_true(wait_until(has_applied, &nodes[i], &expected));
+
+	/* Two of three gone: nothing commits, nothing is refused that may yet commit. */
+	node_close(&nodes[1]);
+	node_close(&nodes[2]);
+	submit(&nodes[0], &s, "y", 1);
+	usleep(100000);
+	node_close(&nodes[0]);
+	assert_int_equal(wait_for(&s), RLOG_UNKNOWN);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_false(nodes[i].fatal);
+		node_remove(&nodes[i]);
+	}
+}
+
+static void join_nobody_there_says_so(void **state)
+{
+	char errmsg[RLOG_ERRMSG_SIZE];
+	uint64_t cluster_id = 0;
+
+	(void)state;
+	assert_int_equal(rlog_join("127.0.0.1:1", 5, "127.0.0.1:2", &cluster_id, 300, errmsg),
+			 -EHOSTUNREACH);
+	assert_non_null(strstr(errmsg, "127.0.0.1:1"));
+	assert_int_equal(rlog_join("nonsense", 5, "127.0.0.1:2", &cluster_id, 300, errmsg),
+			 -EPROTO);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(one_node_commits_and_finds_all_again),
+		cmocka_unit_test(one_node_receiver_full_delivers_again),
+		cmocka_unit_test(three_nodes_replicate_and_survive_their_leader),
+		cmocka_unit_test(join_nobody_there_says_so),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

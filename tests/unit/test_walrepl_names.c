@@ -1,0 +1,130 @@
+/* The naming rule, case by case. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+#include "names.h"
+
+static const struct {
+	const char *name, *base; /* base NULL: no file of a database */
+	enum wrep_kind kind;
+} builtin_cases[] = {
+	{"a.db", "a.db", WREP_DB},
+	{"a.sqlite", "a.sqlite", WREP_DB},
+	{"a.sqlite3", "a.sqlite3", WREP_DB},
+	{"a.db3", "a.db3", WREP_DB},
+	{"a.db-wal", "a.db", WREP_WAL},
+	{"a.db-shm", "a.db", WREP_SHM},
+	{"a.db-journal", "a.db", WREP_JOURNAL},
+	{"with space.and.dots.sqlite3-wal", "with space.and.dots.sqlite3", WREP_WAL},
+	{".db", ".db", WREP_DB},
+	{"a-wal.db", "a-wal.db", WREP_DB},
+	{"", NULL, 0},
+	{".", NULL, 0},
+	{"..", NULL, 0},
+	{"-wal", NULL, 0},
+	{"a", NULL, 0},
+	{"a-wal", NULL, 0},
+	{"a.db-", NULL, 0},
+	{"a.db-wal-wal", NULL, 0},
+	{"a.db-WAL", NULL, 0},
+	{"a.db4", NULL, 0},
+	{"a.dbx-wal", NULL, 0},
+	{"a.db-mj0A1B2C3D", NULL, 0},
+	{"d/a.db", NULL, 0},
+	{"/a.db", NULL, 0},
+};
+
+static void check(const char *const *match, const char *name, const char *base, enum wrep_kind kind)
+{
+	enum wrep_kind found = WREP_DB;
+	char found_base[256];
+
+	if (base == NULL) {
+		if (wrep_names_kind(match, name, &found, found_base))
+			fail_msg("\"%s\" was taken for a file of \"%s\"", name, found_base);
+		return;
+	}
+	if (!wrep_names_kind(match, name, &found, found_base))
+		fail_msg("\"%s\" was not recognised", name);
+	assert_string_equal(found_base, base);
+	assert_int_equal(found, kind);
+	assert_true(wrep_names_kind(match, name, &found, NULL));
+}
+
+static void builtin_names_follow_the_rule(void **state)
+{
+	static const char *const no_globs[] = {NULL};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(builtin_cases) / sizeof(builtin_cases[0]); i++) {
+		check(NULL, builtin_cases[i].name, builtin_cases[i].base, builtin_cases[i].kind);
+		check(no_globs, builtin_cases[i].name, builtin_cases[i].base,
+		      builtin_cases[i].kind);
+	}
+}
+
+static void globs_add_databases_and_their_side_files(void **state)
+{
+	static const char *const globs[] = {"*.data", "places", "v[0-9]*", NULL};
+
+	(void)state;
+	check(globs, "x.data", "x.data", WREP_DB);
+	check(globs, "x.data-journal", "x.data", WREP_JOURNAL);
+	check(globs, "places", "places", WREP_DB);
+	check(globs, "places-wal", "places", WREP_WAL);
+	check(globs, "placesx", NULL, 0);
+	check(globs, "v1", "v1", WREP_DB);
+	check(globs, "vx", NULL, 0);
+	check(globs, "a.db-shm", "a.db", WREP_SHM);
+}
+
+static void glob_for_everything_keeps_side_files_side_files(void **state)
+{
+	static const char *const all[] = {"*", NULL};
+
+	(void)state;
+	check(all, "anything", "anything", WREP_DB);
+	check(all, "anything-wal", "anything", WREP_WAL);
+	check(all, "anything-wal-wal", NULL, 0);
+	check(all, "-wal", NULL, 0);
+	check(all, ".", NULL, 0);
+	check(all, "..", NULL, 0);
+	check(all, "..-wal", NULL, 0);
+	check(all, "a/b", NULL, 0);
+}
+
+static void database_name_leaves_room_for_its_journal(void **state)
+{
+	char name[300], side[320];
+
+	(void)state;
+	memset(name, 'a', sizeof(name));
+	memcpy(name + 247 - 3, ".db", 4);
+	check(NULL, name, name, WREP_DB);
+	strcpy(side, name);
+	strcat(side, "-journal");
+	check(NULL, side, name, WREP_JOURNAL);
+	memset(name, 'a', sizeof(name));
+	memcpy(name + 248 - 3, ".db", 4);
+	check(NULL, name, NULL, 0);
+	memset(name, 'a', sizeof(name));
+	memcpy(name + 290, ".db", 4);
+	check(NULL, name, NULL, 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(builtin_names_follow_the_rule),
+		cmocka_unit_test(globs_add_databases_and_their_side_files),
+		cmocka_unit_test(glob_for_everything_keeps_side_files_side_files),
+		cmocka_unit_test(database_name_leaves_room_for_its_journal),
+	};
+
+	return cmocka_run_group_tests_name("walrepl_names", tests, NULL, NULL);
+}

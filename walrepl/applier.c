@@ -1,0 +1,806 @@
+/* The applier: one thread that brings the backing files up to what the log says, in its order.
+ *
+ * A transaction of another node is applied in one of three ways. A database that no application has
+ * open is *cold*: its pages go straight into the database file, and the next open drops the kernel's
+ * cache. A *hot* one goes through the daemon's own SQLite connection (conn.h), as one more writer
+ * among the applications: appended to the -wal, or written under the EXCLUSIVE lock in rollback mode.
+ *
+ * The gate: while this node may not write, the connection of every open database holds the writers'
+ * lock. It is taken before an application's first open returns, and when leadership went elsewhere
+ * (as soon as the writer that holds it lets go; until then its commits are refused by Raft). It is
+ * opened when this node leads and everything before its barrier is applied, which is when the VIEW
+ * item comes to the head of the queue.
+ *
+ * What is busy (a reader in rollback mode, a writer that has not noticed that it lost) is tried
+ * again, and everything behind it waits: the order of the log is kept.
+ */
+#include "internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RETRY_MS 2		 /* between attempts at a busy lock */
+#define BUSY_LOG_MS 5000	 /* an attempt that lasts this long is worth a log line */
+#define CHECKPOINT_FRAMES 1000 /* of a -wal that only the daemon writes; SQLite's own default */
+
+/* ---- the queue ------------------------------------------------------------------------------------ */
+
+struct wrep_item *wrep_item_new(enum wrep_item_type type, struct wrep_db *db)
+{
+	struct wrep_item *item = calloc(1, sizeof *item);
+
+	if (!item)
+		abort(); /* a few dozen bytes: the machine is beyond help */
+	item->type = type;
+	item->db = db ? wrep_db_ref(db) : NULL;
+	return item;
+}
+
+void wrep_item_free(struct wrep_item *item)
+{
+	if (!item)
+		return;
+	wrep_db_unref(item->db);
+	rlog_buf_unref(item->buf);
+	wrep_parts_reset(&item->parts);
+	wrep_commit_free(item->commit);
+	free(item);
+}
+
+void wrep_applier_push(struct wrep *w, struct wrep_item *item)
+{
+	item->next = NULL;
+	pthread_mutex_lock(&w->lock);
+	*w->queue_tail = item;
+	w->queue_tail = &item->next;
+	w->queue_bytes += item->bytes;
+	pthread_cond_signal(&w->queue_wake);
+	pthread_mutex_unlock(&w->lock);
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static bool stopping(struct wrep *w)
+{
+	bool stop;
+
+	pthread_mutex_lock(&w->lock);
+	stop = w->closing || w->failed;
+	pthread_mutex_unlock(&w->lock);
+	return stop;
+}
+
+/* ---- connection and gate ------------------------------------------------------------------------- */
+
+static int conn_mounted_open(void *ctx, const char *name, int flags)
+{
+	struct wrep *w = ((struct wrep_db *)ctx)->w;
+
+	return w->config.host.mounted_open(w->config.host_ctx, name, flags);
+}
+
+static void invalidate(struct wrep_db *db, enum wrep_kind kind, uint64_t off, uint64_t len)
+{
+	struct wrep_file *f;
+
+	pthread_mutex_lock(&db->lock);
+	f = wrep_db_file(db, kind);
+	pthread_mutex_unlock(&db->lock);
+	if (f)
+		db->w->config.host.invalidate(db->w->config.host_ctx, f, off, len);
+	wrep_file_unref(f);
+}
+
+static void conn_invalidate(void *ctx, const char *suffix, uint64_t off, uint64_t len)
+{
+	invalidate(ctx, *suffix ? WREP_WAL : WREP_DB, off, len);
+}
+
+/* The database left WAL mode: its -wal or -shm is gone from the backing directory. */
+static void conn_removed(void *ctx, const char *suffix)
+{
+	struct wrep_db *db = ctx;
+	enum wrep_kind kind = !strcmp(suffix, "-wal") ? WREP_WAL : WREP_SHM;
+	char name[WREP_NAME_MAX + 16];
+
+	wrep_db_backing_name(db, kind, name);
+	pthread_mutex_lock(&db->lock);
+	wrep_db_forget_file(db, kind);
+	pthread_mutex_unlock(&db->lock);
+	db->w->config.host.invalidate_name(db->w->config.host_ctx, name);
+}
+
+/* What the daemon is about to write, it does behind the capture's back. */
+static void forget_capture(struct wrep_db *db)
+{
+	pthread_mutex_lock(&db->lock);
+	if (db->capture)
+		wrep_capture_forget(db->capture);
+	pthread_mutex_unlock(&db->lock);
+}
+
+/* With the writers' lock in hand no application is in a transaction: a journal that lies there, and
+ * the overlay beneath it, belong to one that died or was refused. The committed state is the database
+ * file. */
+static void discard_overlay(struct wrep_db *db)
+{
+	char name[WREP_NAME_MAX + 16];
+	bool changed = false;
+
+	pthread_mutex_lock(&db->lock);
+	if (db->overlay && !db->pending) {
+		wrep_db_backing_name(db, WREP_JOURNAL, name);
+		unlinkat(wrep_dir_fd(db->w, WREP_JOURNAL), name, 0);
+		wrep_db_forget_file(db, WREP_JOURNAL);
+		wrep_overlay_close(db->overlay);
+		db->overlay = NULL;
+		changed = true;
+	}
+	pthread_mutex_unlock(&db->lock);
+	if (changed) {
+		invalidate(db, WREP_DB, 0, 0);
+		db->w->config.host.invalidate_name(db->w->config.host_ctx, name);
+	}
+}
+
+/* Close the gate of a database, making its connection if there is none. 0, -EBUSY, -errno. */
+static int close_gate(struct wrep_db *db)
+{
+	struct wrep_conn_host host = {
+		.data_fd = db->w->config.data_fd,
+		.shm_fd = db->w->config.shm_fd,
+		.mounted_open = conn_mounted_open,
+		.invalidate = conn_invalidate,
+		.removed = conn_removed,
+		.ctx = db,
+	};
+	bool wal_mode;
+	int rc = 0;
+
+	pthread_mutex_lock(&db->lock);
+	wal_mode = db->local_wal_mode;
+	pthread_mutex_unlock(&db->lock);
+	if (!db->conn)
+		rc = wrep_conn_open(&db->conn, db->name, &host);
+	if (!rc)
+		rc = wrep_conn_gate_close(db->conn, wal_mode);
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&db->lock);
+	db->gated = true;
+	if (db->capture)
+		wrep_capture_forget(db->capture);
+	pthread_mutex_unlock(&db->lock);
+	discard_overlay(db);
+	return 0;
+}
+
+static void open_gate(struct wrep_db *db)
+{
+	if (!db->conn)
+		return;
+	wrep_conn_close(db->conn);
+	db->conn = NULL;
+	forget_capture(db);
+	pthread_mutex_lock(&db->lock);
+	db->gated = false;
+	pthread_mutex_unlock(&db->lock);
+}
+
+/* Nobody here has the database open: fold its -wal into the database file and let go of it. */
+static int make_cold(struct wrep_db *db)
+{
+	struct stat st;
+	struct wrep_file *wal;
+	bool has_frames;
+	int rc;
+
+	pthread_mutex_lock(&db->lock);
+	wal = wrep_db_file(db, WREP_WAL);
+	pthread_mutex_unlock(&db->lock);
+	has_frames = wal && fstat(wal->fd, &st) == 0 && st.st_size > 0;
+	wrep_file_unref(wal);
+	if (!db->conn && !has_frames) {
+		discard_overlay(db);
+		return 0;
+	}
+	rc = close_gate(db);
+	if (!rc && has_frames)
+		rc = wrep_conn_checkpoint(db->conn, true, NULL, NULL);
+	if (rc)
+		return rc;
+	open_gate(db);
+	return 0;
+}
+
+/* ---- applying -------------------------------------------------------------------------------------- */
+
+/* The images of a transaction, gathered from its entries. */
+struct gathered {
+	struct wrep_conn_txn txn;
+	enum wrep_commit_mode mode;
+	uint32_t *pgnos;
+	const void **images;
+	bool sets_wal_mode, wal_mode;
+};
+
+static void gathered_free(struct gathered *g)
+{
+	free(g->pgnos);
+	free(g->images);
+}
+
+/* The entries were checked when they were delivered (replica.c). */
+static int gather(const struct wrep_item *item, struct gathered *g)
+{
+	struct wrep_entry e, piece;
+	uint32_t n = 0;
+	int rc = wrep_entry_decode(item->buf, &e);
+
+	memset(g, 0, sizeof *g);
+	if (rc < 0)
+		return rc;
+	g->mode = e.commit_mode;
+	g->pgnos = malloc(((size_t)e.total_pages + 1) * sizeof *g->pgnos);
+	g->images = malloc(((size_t)e.total_pages + 1) * sizeof *g->images);
+	if (!g->pgnos || !g->images) {
+		gathered_free(g);
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i <= item->parts.count; i++) {
+		piece = e;
+		if (i < item->parts.count) {
+			rc = wrep_entry_decode(item->parts.bufs[i], &piece);
+			if (rc < 0) {
+				gathered_free(g);
+				return rc;
+			}
+		}
+		for (uint32_t k = 0; k < piece.image_count; k++) {
+			g->pgnos[n] = wrep_entry_pgno(&piece, k);
+			g->images[n] = piece.images + (size_t)k * e.page_size;
+			if (g->pgnos[n] == 1) {
+				g->sets_wal_mode = true;
+				g->wal_mode = wrep_page1_is_wal(g->images[n]);
+			}
+			n++;
+		}
+	}
+	g->txn = (struct wrep_conn_txn){
+		.page_size = e.page_size,
+		.page_count = e.page_count,
+		.image_count = n,
+		.pgnos = g->pgnos,
+		.images = g->images,
+	};
+	return 0;
+}
+
+/* No application has it open, and opens come through this thread: nobody looks. */
+static int apply_cold(struct wrep_db *db, const struct gathered *g)
+{
+	struct wrep_file *f, *wal;
+	int rc = 0;
+
+	pthread_mutex_lock(&db->lock);
+	f = wrep_db_file(db, WREP_DB);
+	wal = wrep_db_file(db, WREP_WAL);
+	if (f)
+		f->stale_cache = true;
+	if (wal)
+		wal->stale_cache = true;
+	pthread_mutex_unlock(&db->lock);
+	wrep_file_unref(wal);
+	if (!f)
+		return -ENOENT;
+	for (uint32_t i = 0; i < g->txn.image_count && !rc; i++) {
+		off_t off = (off_t)(g->pgnos[i] - 1) * g->txn.page_size;
+		ssize_t n = pwrite(f->fd, g->images[i], g->txn.page_size, off);
+
+		if (n != (ssize_t)g->txn.page_size)
+			rc = n < 0 ? -errno : -ENOSPC;
+	}
+	if (!rc && ftruncate(f->fd, (off_t)g->txn.page_count * g->txn.page_size) < 0)
+		rc = -errno;
+	wrep_file_unref(f);
+	return rc;
+}
+
+static int apply_hot(struct wrep_db *db, const struct gathered *g)
+{
+	uint32_t frames, copied;
+	int rc;
+
+	/* A transaction that was written in rollback mode leaves WAL mode, or has never been in it:
+	 * the gate is closed in the mode of the transaction. */
+	rc = wrep_conn_gate_close(db->conn, g->mode == WREP_COMMIT_WAL);
+	if (rc)
+		return rc;
+	if (g->mode != WREP_COMMIT_WAL)
+		return wrep_conn_apply_direct(db->conn, &g->txn);
+	rc = wrep_conn_apply_wal(db->conn, &g->txn);
+	if (rc)
+		return rc;
+	db->frames_to_copy += g->txn.image_count;
+	if (db->frames_to_copy < CHECKPOINT_FRAMES)
+		return 0;
+	/* Readers may hold some frames back; the next transaction tries again. */
+	rc = wrep_conn_checkpoint(db->conn, false, &frames, &copied);
+	if (rc == 0)
+		db->frames_to_copy = frames - copied;
+	return rc == -EBUSY ? 0 : rc;
+}
+
+static int apply_once(struct wrep_db *db, const struct gathered *g)
+{
+	bool open;
+	int rc;
+
+	pthread_mutex_lock(&db->lock);
+	open = db->opens > 0;
+	pthread_mutex_unlock(&db->lock);
+	if (!open) {
+		rc = make_cold(db);
+		if (rc == 0) {
+			/* This node may write: opens do not come through this thread. The local
+			 * version still lags, so nothing that is built now can commit, but readers
+			 * must not see half a transaction. */
+			pthread_mutex_lock(&db->lock);
+			open = db->opens > 0 || atomic_load(&db->w->may_write);
+			pthread_mutex_unlock(&db->lock);
+			if (!open)
+				return apply_cold(db, g);
+		} else if (rc != -EBUSY) {
+			return rc;
+		}
+	}
+	rc = close_gate(db);
+	return rc ? rc : apply_hot(db, g);
+}
+
+static void apply_transaction(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_db *db = item->db;
+	struct gathered g;
+	uint64_t since = now_ms(), logged = 0;
+	int rc = gather(item, &g);
+
+	while (!rc) {
+		rc = apply_once(db, &g);
+		if (rc != -EBUSY)
+			break;
+		if (stopping(w)) {
+			gathered_free(&g);
+			return;
+		}
+		if (!logged && now_ms() - since > BUSY_LOG_MS) {
+			logged = 1;
+			wrep_logf(w, 'W', "replication waits for an application that holds a lock "
+					  "database=%s; end its open transaction", db->name);
+		}
+		usleep(RETRY_MS * 1000);
+		rc = 0;
+	}
+	if (rc == 0) {
+		pthread_mutex_lock(&db->lock);
+		db->local_version++;
+		if (g.sets_wal_mode)
+			db->local_wal_mode = g.wal_mode;
+		if (db->capture)
+			wrep_capture_forget(db->capture);
+		pthread_mutex_unlock(&db->lock);
+		if (atomic_load(&w->may_write))
+			open_gate(db); /* a transaction of ours whose outcome had been unknown */
+	} else {
+		wrep_fatalf(w, "cannot apply a committed transaction database=%s version=%llu "
+			       "error=%s; repair the disk and mount again", db->name,
+			    (unsigned long long)db->local_version + 1, strerror(-rc));
+	}
+	gathered_free(&g);
+}
+
+/* A rollback-journal transaction of an application here has committed: its pages move from the
+ * overlay into the database file, and the journal goes. */
+static void install(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_commit *c = item->commit;
+	struct wrep_db *db = item->db;
+	struct wrep_op *op = c->op;
+	int rc;
+
+	pthread_mutex_lock(&db->lock);
+	assert(db->pending == c);
+	rc = db->files[WREP_DB] ? wrep_overlay_commit(db->overlay, db->files[WREP_DB]->fd)
+				: -ENOENT;
+	if (rc == 0)
+		rc = wrep_commit_pull_trigger(db, c);
+	wrep_overlay_close(db->overlay);
+	db->overlay = NULL;
+	db->pending = NULL;
+	db->local_version++;
+	if (c->sets_wal_mode)
+		db->local_wal_mode = c->wal_mode;
+	pthread_mutex_unlock(&db->lock);
+	if (rc < 0)
+		wrep_fatalf(w, "cannot write a committed transaction into the database file "
+			       "database=%s error=%s; repair the disk and mount again", db->name,
+			    strerror(-rc));
+	op->done(op, 0); /* it is committed, whatever became of this copy */
+}
+
+/* ---- names and attributes ------------------------------------------------------------------------ */
+
+static void create_database(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_db *db = item->db;
+	struct wrep_entry e;
+	struct wrep_file *f = NULL;
+	int fd = -1, rc = wrep_entry_decode(item->buf, &e);
+
+	if (rc == 0) {
+		fd = openat(w->config.data_fd, db->name,
+			    O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, e.mode);
+		if (fd < 0 || fchown(fd, e.uid, e.gid) < 0 || fchmod(fd, e.mode) < 0)
+			rc = -errno;
+	}
+	pthread_mutex_lock(&db->lock);
+	if (rc == 0)
+		rc = wrep_file_make(db, WREP_DB, fd, &f);
+	if (rc == 0) {
+		db->files[WREP_DB] = f;
+		if (item->op) {
+			wrep_file_opened(f, false);
+			item->op->file = wrep_file_ref(f);
+		}
+	}
+	pthread_mutex_unlock(&db->lock);
+	if (rc == 0)
+		w->config.host.invalidate_name(w->config.host_ctx, db->name);
+	if (item->op)
+		item->op->done(item->op, rc);
+	if (rc < 0) {
+		if (fd >= 0)
+			close(fd);
+		wrep_fatalf(w, "cannot create a database file name=%s error=%s; repair the disk "
+			       "and mount again", db->name, strerror(-rc));
+	}
+}
+
+static void unlink_database(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_db *db = item->db;
+	char name[WREP_NAME_MAX + 16];
+	int rc = 0;
+
+	open_gate(db);
+	for (int k = 0; k < 4; k++) {
+		bool gone;
+
+		wrep_db_backing_name(db, k, name);
+		pthread_mutex_lock(&db->lock);
+		gone = unlinkat(wrep_dir_fd(w, k), name, 0) == 0;
+		if (!gone && errno != ENOENT)
+			rc = -errno;
+		if (k == WREP_JOURNAL && db->overlay && !db->pending) {
+			wrep_overlay_close(db->overlay);
+			db->overlay = NULL;
+		}
+		/* A transaction may still be undecided over the -wal: it keeps the capture. */
+		if (!db->pending)
+			wrep_db_forget_file(db, k);
+		pthread_mutex_unlock(&db->lock);
+		if (gone)
+			w->config.host.invalidate_name(w->config.host_ctx, name);
+	}
+	if (item->op)
+		item->op->done(item->op, rc);
+	if (rc < 0)
+		wrep_logf(w, 'E', "cannot remove a database file name=%s error=%s", db->name,
+			  strerror(-rc));
+}
+
+static struct timespec to_timespec(int64_t ns, bool omit)
+{
+	struct timespec t = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+
+	if (omit)
+		t.tv_nsec = UTIME_OMIT;
+	else if (t.tv_nsec < 0) {
+		t.tv_nsec += 1000000000;
+		t.tv_sec--;
+	}
+	return t;
+}
+
+static void set_attributes(struct wrep_item *item)
+{
+	struct wrep_db *db = item->db;
+	struct wrep_file *f;
+	struct wrep_entry e;
+	int rc = wrep_entry_decode(item->buf, &e);
+
+	pthread_mutex_lock(&db->lock);
+	f = wrep_db_file(db, WREP_DB);
+	pthread_mutex_unlock(&db->lock);
+	if (!f)
+		rc = -ENOENT;
+	if (!rc && (e.attr_valid & (WREP_ATTR_UID | WREP_ATTR_GID)) &&
+	    fchown(f->fd, e.attr_valid & WREP_ATTR_UID ? e.uid : (uid_t)-1,
+		   e.attr_valid & WREP_ATTR_GID ? e.gid : (gid_t)-1) < 0)
+		rc = -errno;
+	if (!rc && (e.attr_valid & WREP_ATTR_MODE) && fchmod(f->fd, e.mode) < 0)
+		rc = -errno;
+	if (!rc && (e.attr_valid & WREP_ATTR_TIMES) &&
+	    futimens(f->fd, (struct timespec[]){ to_timespec(e.atime_ns, e.atime_omit),
+						 to_timespec(e.mtime_ns, e.mtime_omit) }) < 0)
+		rc = -errno;
+	wrep_file_unref(f);
+	if (item->op)
+		item->op->done(item->op, rc);
+}
+
+/* ---- opens, views ---------------------------------------------------------------------------------- */
+
+static void open_database(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_db *db = item->db;
+	struct wrep_op *op;
+	struct wrep_file *f;
+	int rc = 0;
+
+	pthread_mutex_lock(&w->lock);
+	op = item->op; /* NULL: interrupted meanwhile */
+	item->op = NULL;
+	pthread_mutex_unlock(&w->lock);
+	if (!op)
+		return;
+	pthread_mutex_lock(&db->lock);
+	f = wrep_db_file(db, WREP_DB);
+	pthread_mutex_unlock(&db->lock);
+	if (!f)
+		rc = -ENOENT;
+	if (!rc && !atomic_load(&w->may_write)) {
+		rc = close_gate(db);
+		/* A writer of before is still at it: it cannot commit, and readers are welcome. */
+		if (rc == -EBUSY)
+			rc = 0;
+	}
+	if (!rc) {
+		pthread_mutex_lock(&db->lock);
+		wrep_file_opened(f, false);
+		pthread_mutex_unlock(&db->lock);
+		if (!op->file)
+			op->file = wrep_file_ref(f);
+	} else if (rc != -ENOENT) {
+		wrep_logf(w, 'E', "cannot attach to a database name=%s error=%s", db->name,
+			  strerror(-rc));
+	}
+	wrep_file_unref(f);
+	wrep_op_finish_open(op, rc);
+}
+
+/* Bring every gate to where it belongs. Returns true when one could not be closed yet. */
+static bool settle_gates(struct wrep *w)
+{
+	bool may_write = atomic_load(&w->may_write), again = false;
+	struct wrep_db **all;
+	size_t count;
+
+	if (wrep_db_all(w, &all, &count) < 0)
+		return true;
+	for (size_t i = 0; i < count; i++) {
+		struct wrep_db *db = all[i];
+		bool want, gated;
+
+		pthread_mutex_lock(&db->lock);
+		want = !may_write && db->opens > 0 && !db->removed;
+		gated = db->gated;
+		pthread_mutex_unlock(&db->lock);
+		if (may_write) {
+			open_gate(db);
+		} else if (want && !gated) {
+			int rc = close_gate(db);
+
+			if (rc == -EBUSY)
+				again = true;
+			else if (rc < 0)
+				wrep_logf(w, 'E', "cannot close the gate database=%s error=%s",
+					  db->name, strerror(-rc));
+		}
+		wrep_db_unref(db);
+	}
+	free(all);
+	return again;
+}
+
+static bool view_changed(struct wrep *w, const struct wrep_item *item)
+{
+	bool latest;
+
+	pthread_mutex_lock(&w->lock);
+	latest = item->view_sequence == w->view_sequence;
+	/* Only the latest view opens the gate: a later one may lie behind entries yet to come. */
+	if (latest && w->view.role == RLOG_LEADER && w->view.ready)
+		atomic_store(&w->may_write, true);
+	pthread_mutex_unlock(&w->lock);
+	return latest ? settle_gates(w) : false;
+}
+
+static void caught_up(struct wrep *w)
+{
+	struct wrep_item *waiting, *next;
+
+	pthread_mutex_lock(&w->lock);
+	w->caught_up = true;
+	waiting = w->waiting;
+	w->waiting = NULL;
+	pthread_mutex_unlock(&w->lock);
+	for (; waiting; waiting = next) {
+		next = waiting->next;
+		wrep_applier_push(w, waiting); /* as OPEN items, behind what is queued */
+	}
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------ */
+
+static struct wrep_item *take(struct wrep *w, bool retry)
+{
+	struct wrep_item *item;
+	struct timespec until;
+	bool resume = false;
+
+	pthread_mutex_lock(&w->lock);
+	if (!w->queue_head && !w->closing && retry) {
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += RETRY_MS * 1000000;
+		if (until.tv_nsec >= 1000000000) {
+			until.tv_nsec -= 1000000000;
+			until.tv_sec++;
+		}
+		pthread_cond_timedwait(&w->queue_wake, &w->lock, &until);
+	}
+	while (!w->queue_head && !w->closing && !retry)
+		pthread_cond_wait(&w->queue_wake, &w->lock);
+	item = w->queue_head;
+	if (item) {
+		w->queue_head = item->next;
+		if (!w->queue_head)
+			w->queue_tail = &w->queue_head;
+		w->queue_bytes -= item->bytes;
+		if (w->queue_full && w->resumable) {
+			w->queue_full = false;
+			resume = true;
+		}
+	}
+	pthread_mutex_unlock(&w->lock);
+	if (resume)
+		rlog_resume(w->log);
+	return item;
+}
+
+static bool closing(struct wrep *w)
+{
+	bool is;
+
+	pthread_mutex_lock(&w->lock);
+	is = w->closing;
+	pthread_mutex_unlock(&w->lock);
+	return is;
+}
+
+/* The daemon is going away: nothing more is applied (the log has it), nobody is left waiting. */
+static void end_item(struct wrep_item *item)
+{
+	if (!item)
+		return;
+	if (item->op && item->type == WREP_ITEM_OPEN)
+		wrep_op_finish_open(item->op, -EIO);
+	else if (item->op)
+		item->op->done(item->op, -EIO);
+	wrep_item_free(item);
+}
+
+static void *applier_main(void *arg)
+{
+	struct wrep *w = arg;
+	bool retry = false;
+
+	prctl(PR_SET_NAME, "applier");
+	atomic_store(&w->applier_tid, gettid());
+	for (;;) {
+		struct wrep_item *item = take(w, retry);
+
+		if (stopping(w) && !(item && item->type == WREP_ITEM_INSTALL)) {
+			if (!item && closing(w))
+				return NULL;
+			end_item(item);
+			retry = false;
+			continue;
+		}
+		if (!item) {
+			retry = settle_gates(w);
+			continue;
+		}
+		switch (item->type) {
+		case WREP_ITEM_CREATE:
+			create_database(w, item);
+			break;
+		case WREP_ITEM_UNLINK:
+			unlink_database(w, item);
+			break;
+		case WREP_ITEM_SETATTR:
+			set_attributes(item);
+			break;
+		case WREP_ITEM_APPLY:
+			apply_transaction(w, item);
+			break;
+		case WREP_ITEM_INSTALL:
+			install(w, item);
+			break;
+		case WREP_ITEM_OPEN:
+			open_database(w, item);
+			break;
+		case WREP_ITEM_VIEW:
+			retry = view_changed(w, item) || retry;
+			break;
+		case WREP_ITEM_CAUGHT_UP:
+			caught_up(w);
+			break;
+		}
+		wrep_item_free(item);
+	}
+}
+
+int wrep_applier_start(struct wrep *w)
+{
+	int rc = pthread_create(&w->applier, NULL, applier_main, w);
+
+	if (rc)
+		return -rc;
+	w->applier_running = true;
+	return 0;
+}
+
+void wrep_applier_stop(struct wrep *w)
+{
+	struct wrep_item *waiting;
+	struct wrep_db **all;
+	size_t count;
+
+	if (!w->applier_running)
+		return;
+	pthread_mutex_lock(&w->lock);
+	assert(w->closing);
+	waiting = w->waiting;
+	w->waiting = NULL;
+	pthread_cond_signal(&w->queue_wake);
+	pthread_mutex_unlock(&w->lock);
+	while (waiting) {
+		struct wrep_item *next = waiting->next;
+
+		end_item(waiting);
+		waiting = next;
+	}
+	pthread_join(w->applier, NULL);
+	w->applier_running = false;
+	/* The connections were the applier's; it is gone. */
+	if (wrep_db_all(w, &all, &count) < 0)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		open_gate(all[i]);
+		wrep_db_unref(all[i]);
+	}
+	free(all);
+}

@@ -1,0 +1,91 @@
+/* Which of the writes to a -wal completes a transaction. Private to walrepl.
+ *
+ * Judged by content, never by the shape of the writes: a transaction is complete at the write after
+ * which the chain of frame checksums is valid from the last committed frame through a frame whose
+ * "database size" field is not zero (SQLite's file format, section 4). The kernel may split and
+ * merge an application's writes at page boundaries; SQLite rewrites frames in place after a cache
+ * spill, with headers (and their checksums) last. None of that matters here.
+ *
+ * The caller serialises all calls on one capture (the database's lock).
+ */
+#ifndef WALREPL_CAPTURE_H
+#define WALREPL_CAPTURE_H
+
+#include <stdbool.h>
+#include "pagesum.h"
+
+struct wrep_capture;
+
+/* A complete transaction, in the -wal and the write at hand, not yet committed. */
+struct wrep_wal_txn {
+	uint32_t page_size;
+	uint32_t page_count;  /* "database size" of the commit frame */
+	uint64_t end;	      /* offset in the -wal behind the commit frame */
+	uint32_t image_count; /* distinct pages, ascending, none above page_count */
+	struct wrep_wal_image {
+		uint32_t pgno;
+		uint64_t hash;
+		uint64_t offset; /* of the page's last image in the -wal, behind its frame header */
+	} *images;
+};
+
+/* Over the backing -wal `fd` (not owned; must stay open). Nothing is read yet. */
+int wrep_capture_open(struct wrep_capture **out, int fd);
+void wrep_capture_close(struct wrep_capture *c);
+
+/* The backing file changed by other hands (applied, restarted, recovered), or the caller failed to
+ * put an ordinary write into it: read it again before the next judgement, from the committed end
+ * when the last committed frame is still in its place, else from the start. Everything whose chain is
+ * valid through a commit frame counts as committed. Not while a transaction is undecided. */
+void wrep_capture_forget(struct wrep_capture *c);
+
+/* An application is about to write `len` bytes at `off`; the backing file does not hold them yet.
+ * When the write begins a new generation, the backing file is cut behind the header by this call (its
+ * frames are dead, and SQLite begins one only when all of them are in the database file). A write that
+ * holds several commit frames makes one transaction, which leads to the last of them; what it holds
+ * behind that frame belongs to the next.
+ * Returns
+ *   0         an ordinary write: put it into the backing file;
+ *   1         it completes the transaction `*txn` (owned by the capture, valid until committed or
+ *             refused): hold the bytes back;
+ *   -EPERM    it would change what is committed (a whole header that starts a new WAL generation at
+ *             offset 0 is allowed; so is writing again the same bytes);
+ *   -EBUSY    a transaction is undecided;
+ *   -EBADMSG  it ends a transaction whose frames have no checksums and never will: the work of an
+ *             older SQLite (3.40 is one) after a cache spill and a ROLLBACK TO. The application sees
+ *             an I/O error and rolls back; a larger `PRAGMA cache_size` avoids it. Log it;
+ *   -EFBIG, -EIO, -ENOMEM.
+ * A frame repeated behind its transaction as padding (same pages, same content, `sum` unchanged) is
+ * no transaction: 0, and the committed end moves. `sum`: the database as committed. */
+int wrep_capture_write(struct wrep_capture *c, const void *buf, size_t len, uint64_t off,
+		       const struct wrep_pagesum *sum, const struct wrep_wal_txn **txn);
+
+/* Read the image of a page of the undecided transaction: from the backing file, or from the write
+ * that was held back (`wrep_capture_write` keeps its bytes). 0 or -errno. */
+int wrep_capture_image(struct wrep_capture *c, const struct wrep_wal_image *image, void *page);
+
+/* The bytes held back: written into the backing file by this call, and the committed end moves.
+ * 0 or -errno (then the backing -wal is unfit: the caller stops the node). */
+int wrep_capture_committed(struct wrep_capture *c);
+/* Forget the write: it never happened. */
+void wrep_capture_refused(struct wrep_capture *c);
+
+/* The application truncates the -wal. 0, or -EPERM when that cuts into what is committed but does not
+ * remove all of it (size 0), or when the zeros of a longer file would complete a transaction; -EBUSY.
+ * The caller then truncates the backing file. */
+int wrep_capture_truncate(struct wrep_capture *c, uint64_t size);
+
+/* Frames committed in this generation of the -wal, and the salts of its header (0 frames: no valid
+ * header, or none yet). */
+struct wrep_wal_position {
+	uint32_t frame_count;
+	uint32_t page_size;
+	uint32_t salt[2]; /* as in the wal-index header: the 8 bytes copied from the WAL header */
+};
+int wrep_capture_position(struct wrep_capture *c, struct wrep_wal_position *out);
+
+/* Is `hash` the content of page `pgno` in some committed frame of this generation? (A checkpoint may
+ * copy an older one than the newest.) */
+bool wrep_capture_holds(struct wrep_capture *c, uint32_t pgno, uint64_t hash);
+
+#endif

@@ -1,0 +1,84 @@
+/* The daemon's own SQLite connection to one database: applying transactions of other nodes,
+ * checkpointing, and the gate. Private to walrepl; used by the applier thread only, which may block
+ * in system calls but never in a lock of SQLite's: what is busy returns -EBUSY and is tried again.
+ *
+ * It is an ordinary participant of SQLite's locking protocol whose locks (OFD locks) are taken on
+ * files opened through the mount, where they meet those of applications, while it reads, writes and
+ * maps the backing files. Every write to a backing file is invalidated in the kernel's cache before
+ * SQLite goes on, so before the wal-index says that it is there.
+ */
+#ifndef WALREPL_CONN_H
+#define WALREPL_CONN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct wrep_conn;
+
+struct wrep_conn_host {
+	int data_fd, shm_fd; /* directories of the backing files */
+	/* As in struct wrep_host; names as in the mount. A file descriptor or -errno. */
+	int (*mounted_open)(void *ctx, const char *name, int flags);
+	/* suffix: "" (the database), "-wal". Before SQLite goes on. */
+	void (*invalidate)(void *ctx, const char *suffix, uint64_t off, uint64_t len);
+	/* The backing file of "-wal" or "-shm" was unlinked, because the database left WAL mode.
+	 * Nobody has the database open. May be NULL. */
+	void (*removed)(void *ctx, const char *suffix);
+	void *ctx;
+};
+
+/* Register the VFS and set SQLite up; once per process, before any other call. */
+int wrep_conn_init(void);
+
+/* Attach to database `name`: opens the mounted file for its locks. No SQLite lock is taken yet. */
+int wrep_conn_open(struct wrep_conn **out, const char *name, const struct wrep_conn_host *host);
+/* Drops all locks. Leaves the -wal and -shm as they are (no checkpoint, no deletion). */
+void wrep_conn_close(struct wrep_conn *c);
+
+/* Close the gate: hold the lock that a writer needs, the WAL write lock (-shm byte 120) of a
+ * database in WAL mode, or the RESERVED byte otherwise. For WAL mode this attaches to the -wal and
+ * the -shm. 0 when held (also when held already), -EBUSY, -errno; -EINVAL when told of a WAL mode
+ * that page 1 of the file does not show. `wal_mode`: what page 1 of the committed database says.
+ *
+ * In WAL mode every call also recovers the wal-index if it is invalid: behind a closed gate nobody
+ * else can. From attached in WAL mode, `false` leaves WAL mode: needs EXCLUSIVE on the database, so
+ * -EBUSY while an application has it open (PENDING stays held, which lets no more of them in, until
+ * that is done or the gate is opened); then checkpoints, removes -wal and -shm, and keeps EXCLUSIVE
+ * until the transaction that leaves WAL mode has been applied directly, or the gate is opened. */
+int wrep_conn_gate_close(struct wrep_conn *c, bool wal_mode);
+void wrep_conn_gate_open(struct wrep_conn *c);
+bool wrep_conn_gate_closed(const struct wrep_conn *c);
+
+struct wrep_conn_txn {
+	uint32_t page_size, page_count;
+	uint32_t image_count;
+	const uint32_t *pgnos;	     /* ascending */
+	const void *const *images; /* image_count pointers to page_size bytes */
+};
+
+/* Append the transaction to the -wal as one commit and publish the wal-index, through the patched
+ * SQLite. The gate must be closed for WAL mode. Readers keep their snapshots and are never blocked.
+ * 0, -EBUSY (nothing changed), -errno (the caller stops the node). */
+int wrep_conn_apply_wal(struct wrep_conn *c, const struct wrep_conn_txn *txn);
+
+/* Write the transaction into the database file itself, under SQLite's EXCLUSIVE lock (PENDING keeps
+ * new readers out while old ones finish: call again on -EBUSY; PENDING stays held meanwhile). The
+ * gate must be closed for rollback mode. No journal: the Raft log redoes it after a crash. When
+ * page 1 says WAL afterwards, the gate is closed for WAL mode on return. After an error other than
+ * -EBUSY the EXCLUSIVE lock stays, so that nobody reads half a transaction. */
+int wrep_conn_apply_direct(struct wrep_conn *c, const struct wrep_conn_txn *txn);
+
+/* Copy frames into the database file. `all`: wait for nobody, but report -EBUSY unless every frame
+ * was copied and the -wal truncated to 0 (SQLITE_CHECKPOINT_TRUNCATE), else PASSIVE. `*wal_frames`
+ * (may be NULL): frames in the -wal afterwards; `*copied`: how many of them are in the database. */
+int wrep_conn_checkpoint(struct wrep_conn *c, bool all, uint32_t *wal_frames, uint32_t *copied);
+
+/* ---- the wal-index after a writer died ---- */
+
+/* Compare the wal-index in the backing -shm `shm_fd` with what is committed in the -wal (`frames`
+ * frames of the generation with `salt`); where it lags, or is of another generation, make the next
+ * reader recover it (both copies of the header become invalid). Returns 1 when it did so, 0 when
+ * all was well or there is no wal-index yet, -errno. Callable from any thread. */
+int wrep_shm_repair(int shm_fd, uint32_t frames, const uint32_t salt[2]);
+
+#endif

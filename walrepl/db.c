@@ -1,0 +1,261 @@
+/* The databases and the incarnations of their files: who refers to what, and for how long.
+ *
+ * The table holds one reference to each database that exists; an entry that removes it takes it out,
+ * and it lives on while files, queued work or undecided transactions refer to it. A database holds
+ * one reference to the current incarnation of each of its files, and every file one to its database;
+ * wrep_db_forget_file() is what unties the two.
+ */
+#include "internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+static const char *const suffix[] = { "", "-wal", "-shm", "-journal" };
+
+/* ---- the table -------------------------------------------------------------------------------- */
+
+static unsigned name_bucket(const char *name)
+{
+	return (unsigned)(XXH3_64bits(name, strlen(name)) % WREP_BUCKETS);
+}
+
+struct wrep_db *wrep_db_ref(struct wrep_db *db)
+{
+	atomic_fetch_add_explicit(&db->refs, 1, memory_order_relaxed);
+	return db;
+}
+
+void wrep_parts_reset(struct wrep_parts *parts)
+{
+	for (uint32_t i = 0; i < parts->count; i++)
+		rlog_buf_unref(parts->bufs[i]);
+	free(parts->bufs);
+	memset(parts, 0, sizeof *parts);
+}
+
+void wrep_db_unref(struct wrep_db *db)
+{
+	if (!db || atomic_fetch_sub(&db->refs, 1) != 1)
+		return;
+	assert(!db->conn && !db->pending);
+	if (db->overlay)
+		wrep_overlay_close(db->overlay);
+	if (db->capture)
+		wrep_capture_close(db->capture);
+	wrep_parts_reset(&db->parts);
+	wrep_pagesum_close(&db->sum);
+	pthread_mutex_destroy(&db->lock);
+	free(db);
+}
+
+struct wrep_db *wrep_db_by_name(struct wrep *w, const char *name)
+{
+	struct wrep_db *db;
+
+	pthread_mutex_lock(&w->lock);
+	for (db = w->by_name[name_bucket(name)]; db; db = db->next_by_name)
+		if (!strcmp(db->name, name))
+			break;
+	if (db)
+		wrep_db_ref(db);
+	pthread_mutex_unlock(&w->lock);
+	return db;
+}
+
+struct wrep_db *wrep_db_by_id(struct wrep *w, uint64_t id)
+{
+	struct wrep_db *db;
+
+	pthread_mutex_lock(&w->lock);
+	for (db = w->by_id[id % WREP_BUCKETS]; db; db = db->next_by_id)
+		if (db->id == id)
+			break;
+	if (db)
+		wrep_db_ref(db);
+	pthread_mutex_unlock(&w->lock);
+	return db;
+}
+
+int wrep_db_all(struct wrep *w, struct wrep_db ***out, size_t *count)
+{
+	size_t n = 0;
+	struct wrep_db **all;
+
+	pthread_mutex_lock(&w->lock);
+	for (size_t b = 0; b < WREP_BUCKETS; b++)
+		for (struct wrep_db *db = w->by_name[b]; db; db = db->next_by_name)
+			n++;
+	all = malloc((n + 1) * sizeof *all);
+	if (!all) {
+		pthread_mutex_unlock(&w->lock);
+		return -ENOMEM;
+	}
+	n = 0;
+	for (size_t b = 0; b < WREP_BUCKETS; b++)
+		for (struct wrep_db *db = w->by_name[b]; db; db = db->next_by_name)
+			all[n++] = wrep_db_ref(db);
+	pthread_mutex_unlock(&w->lock);
+	*out = all;
+	*count = n;
+	return 0;
+}
+
+/* A new database enters the table; the table holds one reference. */
+struct wrep_db *wrep_db_new(struct wrep *w, const char *name, uint64_t id)
+{
+	struct wrep_db *db = calloc(1, sizeof *db);
+	unsigned b = name_bucket(name);
+
+	if (!db)
+		return NULL;
+	atomic_init(&db->refs, 1);
+	db->w = w;
+	db->id = id;
+	snprintf(db->name, sizeof db->name, "%s", name);
+	pthread_mutex_init(&db->lock, NULL);
+	pthread_mutex_lock(&w->lock);
+	db->next_by_name = w->by_name[b];
+	w->by_name[b] = db;
+	db->next_by_id = w->by_id[id % WREP_BUCKETS];
+	w->by_id[id % WREP_BUCKETS] = db;
+	pthread_mutex_unlock(&w->lock);
+	return db;
+}
+
+/* Out of the table, by which no name and no entry finds it any more. */
+void wrep_db_remove(struct wrep_db *db)
+{
+	struct wrep *w = db->w;
+	struct wrep_db **p;
+
+	pthread_mutex_lock(&w->lock);
+	for (p = &w->by_name[name_bucket(db->name)]; *p != db; p = &(*p)->next_by_name)
+		;
+	*p = db->next_by_name;
+	for (p = &w->by_id[db->id % WREP_BUCKETS]; *p != db; p = &(*p)->next_by_id)
+		;
+	*p = db->next_by_id;
+	pthread_mutex_unlock(&w->lock);
+	wrep_db_unref(db);
+}
+
+/* ---- files ------------------------------------------------------------------------------------ */
+
+void wrep_db_backing_name(const struct wrep_db *db, enum wrep_kind kind,
+			  char name[WREP_NAME_MAX + 16])
+{
+	snprintf(name, WREP_NAME_MAX + 16, "%s%s", db->name, suffix[kind]);
+}
+
+int wrep_dir_fd(const struct wrep *w, enum wrep_kind kind)
+{
+	return kind == WREP_SHM ? w->config.shm_fd : w->config.data_fd;
+}
+
+struct wrep_file *wrep_file_ref(struct wrep_file *f)
+{
+	atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
+	return f;
+}
+
+void wrep_file_unref(struct wrep_file *f)
+{
+	if (!f || atomic_fetch_sub(&f->refs, 1) != 1)
+		return;
+	close(f->fd);
+	wrep_db_unref(f->db);
+	free(f);
+}
+
+enum wrep_kind wrep_file_kind(const struct wrep_file *f)
+{
+	return f->kind;
+}
+
+const char *wrep_file_name(const struct wrep_file *f)
+{
+	return f->name;
+}
+
+_Atomic(void *) *wrep_file_host_data(struct wrep_file *f)
+{
+	return &f->host_data;
+}
+
+int wrep_file_fd(struct wrep_file *f)
+{
+	return f->fd;
+}
+
+int wrep_file_make(struct wrep_db *db, enum wrep_kind kind, int fd, struct wrep_file **out)
+{
+	struct wrep_file *f = calloc(1, sizeof *f);
+
+	if (!f)
+		return -ENOMEM;
+	atomic_init(&f->refs, 1);
+	f->kind = kind;
+	f->fd = fd;
+	f->db = wrep_db_ref(db);
+	wrep_db_backing_name(db, kind, f->name);
+	if (kind == WREP_WAL) {
+		int rc;
+
+		assert(!db->capture);
+		rc = wrep_capture_open(&db->capture, fd);
+		if (rc < 0) {
+			wrep_db_unref(db);
+			free(f);
+			return rc;
+		}
+	}
+	*out = f;
+	return 0;
+}
+
+struct wrep_file *wrep_db_file(struct wrep_db *db, enum wrep_kind kind)
+{
+	struct wrep_file *f = db->files[kind];
+	char name[WREP_NAME_MAX + 16];
+	int fd;
+
+	if (!f && kind != WREP_DB && !db->removed) {
+		/* The daemon's own SQLite makes -wal and -shm as well. */
+		wrep_db_backing_name(db, kind, name);
+		fd = openat(wrep_dir_fd(db->w, kind), name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+		if (fd < 0)
+			return NULL;
+		if (wrep_file_make(db, kind, fd, &f) < 0) {
+			close(fd);
+			return NULL;
+		}
+		db->files[kind] = f;
+	}
+	return f ? wrep_file_ref(f) : NULL;
+}
+
+void wrep_db_forget_file(struct wrep_db *db, enum wrep_kind kind)
+{
+	struct wrep_file *f = db->files[kind];
+
+	db->files[kind] = NULL;
+	if (kind == WREP_WAL && db->capture) {
+		wrep_capture_close(db->capture);
+		db->capture = NULL;
+	}
+	wrep_file_unref(f);
+}
+
+void wrep_db_settled(struct wrep_db *db)
+{
+	if (!db->removed)
+		return;
+	for (int k = 0; k < 4; k++)
+		wrep_db_forget_file(db, k);
+}

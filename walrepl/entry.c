@@ -1,0 +1,335 @@
+/* Encoding of the entries in the Raft log.
+ *
+ * Every entry begins with the same 16 bytes; each type goes on as drawn. Numbers are little-endian.
+ * What is drawn as 0 must be 0, so that a later version can give it a meaning.
+ *
+ *   all          0: u8 type | 1: u8 version | 2: u16 0 | 4: u32 0   | 8: u64 db_id
+ *   CREATE       db_id is 0, 2: u16 name_len, 4: u32 mode
+ *               16: u32 uid | 20: u32 gid | 24: name, without a NUL, to the end
+ *   UNLINK      nothing more
+ *   SETATTR      4: u32 mode
+ *               16: u32 uid | 20: u32 gid | 24: u32 attr_valid | 28: u32 omit (1 atime, 2 mtime)
+ *               32: i64 atime_ns | 40: i64 mtime_ns
+ *   PAGES        4: u32 part
+ *               16: u64 origin | 24: u64 sequence | 32: u32 page_size | 36: u32 image_count
+ *               40: images, image_count * page_size bytes
+ *                 : page numbers, image_count * u32
+ *   COMMIT      as PAGES up to 40, then
+ *               40: u64 base_version | 48: u64 checksum | 56: u32 page_count | 60: u32 total_pages
+ *               64: u32 commit_mode | 68: u32 0
+ *               72: images, then page numbers, as in PAGES
+ *
+ * The images come before the page numbers so that they stay aligned.
+ *
+ * Version history: 1, the first.
+ */
+#include "entry.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include "pagesum.h"
+#include "walrepl.h"
+
+#define ENTRY_VERSION 1
+
+#define COMMON_BYTES 16u
+#define CREATE_BYTES 24u
+#define SETATTR_BYTES 48u
+#define PAGES_BYTES 40u
+#define COMMIT_BYTES 72u
+
+#define OMIT_ATIME 1u
+#define OMIT_MTIME 2u
+#define ATTR_ALL (WREP_ATTR_MODE | WREP_ATTR_UID | WREP_ATTR_GID | WREP_ATTR_TIMES)
+#define MODE_ALL 0177777u
+
+static void put16(uint8_t *p, uint16_t v)
+{
+	p[0] = (uint8_t)v;
+	p[1] = (uint8_t)(v >> 8);
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+	put16(p, (uint16_t)v);
+	put16(p + 2, (uint16_t)(v >> 16));
+}
+
+static void put64(uint8_t *p, uint64_t v)
+{
+	put32(p, (uint32_t)v);
+	put32(p + 4, (uint32_t)(v >> 32));
+}
+
+static uint16_t get16(const uint8_t *p)
+{
+	return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static uint32_t get32(const uint8_t *p)
+{
+	return (uint32_t)get16(p) | (uint32_t)get16(p + 2) << 16;
+}
+
+static uint64_t get64(const uint8_t *p)
+{
+	return (uint64_t)get32(p) | (uint64_t)get32(p + 4) << 32;
+}
+
+static size_t header_bytes(enum wrep_entry_type type)
+{
+	return type == WREP_ENTRY_COMMIT ? COMMIT_BYTES : PAGES_BYTES;
+}
+
+uint32_t wrep_entry_images_max(uint32_t page_size)
+{
+	uint32_t count = (WREP_ENTRY_BYTES - COMMIT_BYTES) / (page_size + 4);
+
+	return count > 0 ? count : 1;
+}
+
+/* ---- decoding ---------------------------------------------------------------------------------- */
+
+static int decode_create(const uint8_t *p, size_t len, struct wrep_entry *e)
+{
+	size_t name_len;
+
+	if (len < CREATE_BYTES || e->db_id != 0)
+		return -EBADMSG;
+	name_len = get16(p + 2);
+	if (name_len == 0 || name_len > WREP_NAME_MAX || len != CREATE_BYTES + name_len)
+		return -EBADMSG;
+	e->mode = get32(p + 4);
+	e->uid = get32(p + 16);
+	e->gid = get32(p + 20);
+	memcpy(e->name, p + CREATE_BYTES, name_len);
+	e->name[name_len] = '\0';
+	if (e->mode & ~MODE_ALL || strlen(e->name) != name_len || strchr(e->name, '/') != NULL ||
+	    strcmp(e->name, ".") == 0 || strcmp(e->name, "..") == 0)
+		return -EBADMSG;
+	return 0;
+}
+
+static int decode_setattr(const uint8_t *p, size_t len, struct wrep_entry *e)
+{
+	uint32_t omit;
+
+	if (len != SETATTR_BYTES || get16(p + 2) != 0)
+		return -EBADMSG;
+	e->mode = get32(p + 4);
+	e->uid = get32(p + 16);
+	e->gid = get32(p + 20);
+	e->attr_valid = get32(p + 24);
+	omit = get32(p + 28);
+	e->atime_ns = (int64_t)get64(p + 32);
+	e->mtime_ns = (int64_t)get64(p + 40);
+	e->atime_omit = (omit & OMIT_ATIME) != 0;
+	e->mtime_omit = (omit & OMIT_MTIME) != 0;
+	if (e->mode & ~MODE_ALL || e->attr_valid & ~ATTR_ALL || omit & ~(OMIT_ATIME | OMIT_MTIME))
+		return -EBADMSG;
+	return 0;
+}
+
+static bool page_size_valid(uint32_t page_size)
+{
+	return page_size >= 512 && page_size <= 65536 && (page_size & (page_size - 1)) == 0;
+}
+
+/* The page numbers: ascending, and within what the entry says of the database. */
+static int check_pgnos(const struct wrep_entry *e)
+{
+	uint32_t last = 0;
+
+	for (uint32_t i = 0; i < e->image_count; i++) {
+		uint32_t pgno = wrep_entry_pgno(e, i);
+
+		if (pgno <= last || pgno == wrep_lock_page(e->page_size))
+			return -EBADMSG;
+		last = pgno;
+	}
+	if (e->type == WREP_ENTRY_COMMIT && last > e->page_count)
+		return -EBADMSG;
+	return 0;
+}
+
+static int check_commit(const struct wrep_entry *e)
+{
+	if (e->commit_mode != WREP_COMMIT_WAL && e->commit_mode != WREP_COMMIT_ROLLBACK)
+		return -EBADMSG;
+	if (e->image_count > e->total_pages)
+		return -EBADMSG;
+	if (e->part == 0 && e->image_count != e->total_pages)
+		return -EBADMSG;
+	return 0;
+}
+
+static int decode_images(const uint8_t *p, size_t len, struct wrep_entry *e)
+{
+	size_t head = header_bytes(e->type);
+	uint64_t images;
+	int rc;
+
+	if (len < head || get16(p + 2) != 0)
+		return -EBADMSG;
+	e->part = get32(p + 4);
+	e->origin = get64(p + 16);
+	e->sequence = get64(p + 24);
+	e->page_size = get32(p + 32);
+	e->image_count = get32(p + 36);
+	if (e->type == WREP_ENTRY_COMMIT) {
+		e->base_version = get64(p + 40);
+		e->checksum = get64(p + 48);
+		e->page_count = get32(p + 56);
+		e->total_pages = get32(p + 60);
+		e->commit_mode = get32(p + 64);
+		if (get32(p + 68) != 0)
+			return -EBADMSG;
+		rc = check_commit(e);
+		if (rc != 0)
+			return rc;
+	} else if (e->image_count == 0) {
+		return -EBADMSG;
+	}
+	/* A database that became empty has no page size. */
+	if (!page_size_valid(e->page_size) && !(e->type == WREP_ENTRY_COMMIT && e->page_size == 0 &&
+						e->page_count == 0 && e->total_pages == 0))
+		return -EBADMSG;
+	images = (uint64_t)e->image_count * e->page_size;
+	if (len != head + images + (uint64_t)e->image_count * 4)
+		return -EBADMSG;
+	if (len > WREP_ENTRY_BYTES && e->image_count != 1)
+		return -EBADMSG;
+	e->images = p + head;
+	e->pgnos = p + head + images;
+	return check_pgnos(e);
+}
+
+int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out)
+{
+	const uint8_t *p = buf->data;
+	size_t len = buf->len;
+
+	memset(out, 0, sizeof(*out));
+	if (len < COMMON_BYTES || p[1] != ENTRY_VERSION)
+		return -EBADMSG;
+	out->type = p[0];
+	out->db_id = get64(p + 8);
+	if (out->type != WREP_ENTRY_CREATE && out->db_id == 0)
+		return -EBADMSG;
+	switch (out->type) {
+	case WREP_ENTRY_CREATE:
+		return decode_create(p, len, out);
+	case WREP_ENTRY_UNLINK:
+		return len == COMMON_BYTES && get16(p + 2) == 0 && get32(p + 4) == 0 ? 0 : -EBADMSG;
+	case WREP_ENTRY_SETATTR:
+		return decode_setattr(p, len, out);
+	case WREP_ENTRY_PAGES:
+	case WREP_ENTRY_COMMIT:
+		return decode_images(p, len, out);
+	}
+	return -EBADMSG;
+}
+
+/* ---- encoding ---------------------------------------------------------------------------------- */
+
+/* A zeroed buffer up to `zeroed` bytes, with the common part filled in. */
+static struct rlog_buf *new_entry(const struct wrep_entry *e, size_t len, size_t zeroed)
+{
+	struct rlog_buf *buf = rlog_buf_new(len);
+
+	if (buf == NULL)
+		return NULL;
+	memset(buf->data, 0, zeroed);
+	buf->data[0] = (uint8_t)e->type;
+	buf->data[1] = ENTRY_VERSION;
+	put64(buf->data + 8, e->type == WREP_ENTRY_CREATE ? 0 : e->db_id);
+	return buf;
+}
+
+static struct rlog_buf *encode_create(const struct wrep_entry *e)
+{
+	size_t name_len = strnlen(e->name, sizeof(e->name));
+	struct rlog_buf *buf = new_entry(e, CREATE_BYTES + name_len, CREATE_BYTES);
+
+	assert(name_len > 0 && name_len <= WREP_NAME_MAX);
+	if (buf == NULL)
+		return NULL;
+	put16(buf->data + 2, (uint16_t)name_len);
+	put32(buf->data + 4, e->mode);
+	put32(buf->data + 16, e->uid);
+	put32(buf->data + 20, e->gid);
+	memcpy(buf->data + CREATE_BYTES, e->name, name_len);
+	return buf;
+}
+
+static struct rlog_buf *encode_setattr(const struct wrep_entry *e)
+{
+	struct rlog_buf *buf = new_entry(e, SETATTR_BYTES, SETATTR_BYTES);
+
+	if (buf == NULL)
+		return NULL;
+	put32(buf->data + 4, e->mode);
+	put32(buf->data + 16, e->uid);
+	put32(buf->data + 20, e->gid);
+	put32(buf->data + 24, e->attr_valid);
+	put32(buf->data + 28, (e->atime_omit ? OMIT_ATIME : 0) | (e->mtime_omit ? OMIT_MTIME : 0));
+	put64(buf->data + 32, (uint64_t)e->atime_ns);
+	put64(buf->data + 40, (uint64_t)e->mtime_ns);
+	return buf;
+}
+
+struct rlog_buf *wrep_entry_encode(const struct wrep_entry *e)
+{
+	struct wrep_entry copy;
+
+	switch (e->type) {
+	case WREP_ENTRY_CREATE:
+		return encode_create(e);
+	case WREP_ENTRY_UNLINK:
+		return new_entry(e, COMMON_BYTES, COMMON_BYTES);
+	case WREP_ENTRY_SETATTR:
+		return encode_setattr(e);
+	case WREP_ENTRY_PAGES:
+	case WREP_ENTRY_COMMIT:
+		break;
+	}
+	assert(e->type == WREP_ENTRY_COMMIT && e->image_count == 0);
+	copy = *e;
+	return wrep_entry_alloc(&copy);
+}
+
+struct rlog_buf *wrep_entry_alloc(struct wrep_entry *e)
+{
+	size_t head = header_bytes(e->type);
+	size_t images = (size_t)e->image_count * e->page_size;
+	struct rlog_buf *buf;
+	uint8_t *p;
+
+	assert(e->type == WREP_ENTRY_PAGES || e->type == WREP_ENTRY_COMMIT);
+	buf = new_entry(e, head + images + (size_t)e->image_count * 4, head);
+	if (buf == NULL)
+		return NULL;
+	p = buf->data;
+	put32(p + 4, e->part);
+	put64(p + 16, e->origin);
+	put64(p + 24, e->sequence);
+	put32(p + 32, e->page_size);
+	put32(p + 36, e->image_count);
+	if (e->type == WREP_ENTRY_COMMIT) {
+		put64(p + 40, e->base_version);
+		put64(p + 48, e->checksum);
+		put32(p + 56, e->page_count);
+		put32(p + 60, e->total_pages);
+		put32(p + 64, e->commit_mode);
+	}
+	e->images = p + head;
+	e->pgnos = p + head + images;
+	return buf;
+}
+
+void wrep_entry_set_pgno(struct wrep_entry *e, uint32_t i, uint32_t pgno)
+{
+	assert(i < e->image_count);
+	put32((uint8_t *)e->pgnos + (size_t)i * 4, pgno);
+}

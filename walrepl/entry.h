@@ -1,0 +1,79 @@
+/* The entries that walrepl puts into the Raft log, and their encoding. Private to walrepl.
+ *
+ * A transaction is zero or more PAGES entries (only when it is too large for one entry) followed by
+ * one COMMIT entry, all submitted in order by one node within one term. Nothing is visible before
+ * the COMMIT. All numbers are little-endian; a diagram stands in entry.c.
+ */
+#ifndef WALREPL_ENTRY_H
+#define WALREPL_ENTRY_H
+
+#include "raftlog.h"
+
+enum wrep_entry_type {
+	WREP_ENTRY_CREATE = 1, /* a database file appears, empty */
+	WREP_ENTRY_UNLINK = 2,
+	WREP_ENTRY_SETATTR = 3,
+	WREP_ENTRY_PAGES = 4,
+	WREP_ENTRY_COMMIT = 5,
+};
+
+/* Entries stay below this, except a COMMIT or PAGES that holds a single page. */
+#define WREP_ENTRY_BYTES (1u << 20)
+#define WREP_NAME_MAX 255
+
+/* How the originating SQLite wrote the transaction, so how it is applied. */
+enum wrep_commit_mode { WREP_COMMIT_WAL = 1, WREP_COMMIT_ROLLBACK = 2 };
+
+/* One decoded entry. Pointers point into the buffer it was decoded from. */
+struct wrep_entry {
+	enum wrep_entry_type type;
+	/* CREATE: `name`, mode, uid, gid (the database's id becomes the index of this entry).
+	 * UNLINK, SETATTR, PAGES, COMMIT: `db_id`. */
+	char name[WREP_NAME_MAX + 1];
+	uint64_t db_id;
+	uint32_t mode, uid, gid;
+	uint32_t attr_valid; /* SETATTR: WREP_ATTR_* */
+	int64_t atime_ns, mtime_ns;
+	uint32_t atime_omit, mtime_omit;
+	/* PAGES, COMMIT: which transaction; unique over all nodes and restarts. */
+	uint64_t origin, sequence;
+	uint32_t part; /* PAGES: 0, 1, ...; COMMIT: how many PAGES came before */
+	/* COMMIT */
+	enum wrep_commit_mode commit_mode;
+	uint64_t base_version; /* it leads from this version to base_version + 1 */
+	uint64_t checksum;     /* of the whole database afterwards (pagesum.h) */
+	uint32_t page_count;   /* size of the database afterwards */
+	uint32_t total_pages;  /* images in the whole transaction, all parts */
+	/* PAGES, COMMIT */
+	uint32_t page_size;
+	uint32_t image_count;	 /* in this entry */
+	const uint8_t *pgnos;	 /* image_count little-endian u32, see wrep_entry_pgno() */
+	const uint8_t *images; /* image_count * page_size bytes */
+};
+
+static inline uint32_t wrep_entry_pgno(const struct wrep_entry *e, uint32_t i)
+{
+	const uint8_t *p = e->pgnos + (size_t)i * 4;
+
+	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* Decode and check bounds, enums, page size (a power of two, 512..65536; 0 in a COMMIT that leaves
+ * an empty database), page numbers (not 0, not the lock page, ascending, none above page_count in a
+ * COMMIT), names (no '/', not empty, not "." or ".."). 0 or -EBADMSG. */
+int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out);
+
+/* Encode an entry without images. NULL: out of memory. */
+struct rlog_buf *wrep_entry_encode(const struct wrep_entry *e);
+
+/* Encode a PAGES or COMMIT entry with room for `e->image_count` images: the caller fills in page
+ * numbers and images where the pointers in `e` then point (they point into the new buffer; cast
+ * away const, they are the caller's until submitted). */
+struct rlog_buf *wrep_entry_alloc(struct wrep_entry *e);
+void wrep_entry_set_pgno(struct wrep_entry *e, uint32_t i, uint32_t pgno);
+
+/* How many images of `page_size` bytes fit into one PAGES or COMMIT entry; at least 1. Decoding
+ * refuses an entry with more. */
+uint32_t wrep_entry_images_max(uint32_t page_size);
+
+#endif

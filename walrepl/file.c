@@ -1,0 +1,646 @@
+/* The files of a database as request threads use them: lookup, create, open, read, write, truncate,
+ * attributes, unlink. Where an operation needs the cluster's agreement it is handed to commit.c;
+ * where it needs SQLite's locks, to the applier.
+ *
+ * What a write to each file means:
+ *   -wal      judged by capture.c; all but the last write of a transaction go straight through.
+ *   database  in WAL mode only a checkpoint writes here, so only content that is committed already
+ *             is let through; in rollback mode, under a hot journal, pages gather in the overlay.
+ *             Anything else is no transaction that could be replicated, and refused.
+ *   -journal  local; removing, truncating or zeroing it is the commit.
+ *   -shm      never comes here: the kernel passes it through to the backing file.
+ */
+#include "internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "names.h"
+
+/* The first 8 bytes of a journal that holds something to roll back (SQLite's file format, 3.0). */
+static const uint8_t journal_magic[8] = { 0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7 };
+
+/* The database that `name` belongs to, with a reference; fills `kind`. */
+static struct wrep_db *db_of(struct wrep *w, const char *name, enum wrep_kind *kind)
+{
+	char base[256];
+
+	if (!wrep_names_kind(w->config.match, name, kind, base))
+		return NULL;
+	return wrep_db_by_name(w, base);
+}
+
+int wrep_lookup(struct wrep *w, const char *name, struct wrep_file **out)
+{
+	enum wrep_kind kind;
+	struct wrep_db *db = db_of(w, name, &kind);
+
+	if (!db)
+		return -ENOENT;
+	pthread_mutex_lock(&db->lock);
+	*out = wrep_db_file(db, kind);
+	pthread_mutex_unlock(&db->lock);
+	wrep_db_unref(db);
+	return *out ? 0 : -ENOENT;
+}
+
+int wrep_list(struct wrep *w, int (*each)(void *arg, const char *name), void *arg)
+{
+	struct wrep_db **all;
+	size_t count;
+	int rc = wrep_db_all(w, &all, &count), stop = 0;
+
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < count; i++) {
+		for (int k = 0; !stop && k < 4; k++) {
+			struct wrep_file *f;
+
+			pthread_mutex_lock(&all[i]->lock);
+			f = wrep_db_file(all[i], k);
+			pthread_mutex_unlock(&all[i]->lock);
+			if (f)
+				stop = each(arg, f->name);
+			wrep_file_unref(f);
+		}
+		wrep_db_unref(all[i]);
+	}
+	free(all);
+	return stop;
+}
+
+int wrep_file_stat(struct wrep_file *f, struct stat *st)
+{
+	if (fstat(f->fd, st) < 0)
+		return -errno;
+	if (f->kind == WREP_DB) {
+		pthread_mutex_lock(&f->db->lock);
+		if (f->db->overlay && f->db->files[WREP_DB] == f)
+			st->st_size = (off_t)wrep_overlay_size(f->db->overlay);
+		pthread_mutex_unlock(&f->db->lock);
+	}
+	return 0;
+}
+
+/* ---- opening ------------------------------------------------------------------------------------ */
+
+void wrep_file_opened(struct wrep_file *f, bool internal)
+{
+	if (f->kind == WREP_DB && !internal)
+		f->db->opens++;
+}
+
+/* A side file springs into being: local to this node. db->lock held. */
+static int create_side_file(struct wrep_db *db, enum wrep_kind kind, mode_t mode, uid_t uid,
+			    gid_t gid, struct wrep_file **out)
+{
+	char name[WREP_NAME_MAX + 16];
+	int fd, rc;
+
+	wrep_db_backing_name(db, kind, name);
+	fd = openat(wrep_dir_fd(db->w, kind), name,
+		    O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, mode & 07777);
+	if (fd < 0)
+		return -errno;
+	if (fchown(fd, uid, gid) < 0 || fchmod(fd, mode & 07777) < 0) {
+		rc = -errno;
+		close(fd);
+		return rc;
+	}
+	rc = wrep_file_make(db, kind, fd, &db->files[kind]);
+	if (rc < 0) {
+		close(fd);
+		return rc;
+	}
+	*out = wrep_file_ref(db->files[kind]);
+	return 0;
+}
+
+/* `f` may be NULL: a database whose CREATE is still on its way through the applier. */
+static int open_file(struct wrep_db *db, struct wrep_file *f, bool internal, struct wrep_op *op,
+		     int state)
+{
+	struct wrep *w = db->w;
+	struct wrep_item *item;
+	int rc = 0;
+
+	if (internal || (f && f->kind != WREP_DB))
+		return 0;
+	op->state = state;
+	item = wrep_item_new(WREP_ITEM_OPEN, db);
+	item->op = op;
+	pthread_mutex_lock(&w->lock);
+	if (w->closing) {
+		rc = -EIO;
+	} else if (!w->caught_up) {
+		item->next = w->waiting;
+		w->waiting = item;
+		item = NULL;
+		rc = WREP_PENDING;
+	}
+	pthread_mutex_unlock(&w->lock);
+	if (!rc && f) {
+		pthread_mutex_lock(&db->lock);
+		if (atomic_load(&w->may_write) || db->gated)
+			wrep_file_opened(f, internal);
+		else
+			rc = WREP_PENDING;
+		pthread_mutex_unlock(&db->lock);
+	} else if (!rc) {
+		rc = WREP_PENDING;
+	}
+	if (item && rc == WREP_PENDING)
+		wrep_applier_push(w, item);
+	else
+		wrep_item_free(item);
+	return rc;
+}
+
+static void drop_file(struct wrep_op *op)
+{
+	wrep_file_unref(op->file);
+	op->file = NULL;
+}
+
+void wrep_op_finish_open(struct wrep_op *op, int result)
+{
+	if (result < 0 && op->state == WREP_OP_CREATE && op->file)
+		drop_file(op);
+	op->done(op, result);
+}
+
+int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid, int flags,
+		bool internal, struct wrep_op *op)
+{
+	struct wrep_entry e = { .type = WREP_ENTRY_CREATE };
+	enum wrep_kind kind;
+	struct wrep_db *db;
+	struct wrep_file *f;
+	int rc = 0;
+
+	if (!wrep_name_kind(w, name, &kind))
+		return -EPERM;
+	db = db_of(w, name, &kind);
+	if (db) {
+		pthread_mutex_lock(&db->lock);
+		f = wrep_db_file(db, kind);
+		if (f && (flags & O_EXCL))
+			rc = -EEXIST;
+		else if (!f && kind != WREP_DB)
+			rc = create_side_file(db, kind, mode, uid, gid, &f);
+		pthread_mutex_unlock(&db->lock);
+		if (rc) {
+			wrep_file_unref(f);
+		} else {
+			op->file = f;
+			rc = open_file(db, f, internal, op, WREP_OP_CREATE);
+			if (rc < 0)
+				drop_file(op);
+		}
+		wrep_db_unref(db);
+		return rc;
+	}
+	if (kind != WREP_DB)
+		return -EPERM; /* a side file of no database */
+	if (!atomic_load(&w->may_write))
+		return -EROFS;
+	op->file = NULL;
+	op->state = WREP_OP_CREATE;
+	snprintf(e.name, sizeof e.name, "%s", name);
+	e.mode = mode & 07777;
+	e.uid = uid;
+	e.gid = gid;
+	return wrep_submit_meta(w, NULL, &e, flags, op);
+}
+
+int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op *op)
+{
+	(void)flags;
+	return open_file(f->db, f, internal, op, WREP_OP_OPEN);
+}
+
+void wrep_op_interrupt(struct wrep *w, struct wrep_op *op)
+{
+	struct wrep_item *waited = NULL;
+	bool found = false;
+
+	pthread_mutex_lock(&w->lock);
+	for (struct wrep_item **p = &w->waiting; !found && *p; p = &(*p)->next) {
+		if ((*p)->op != op)
+			continue;
+		waited = *p;
+		*p = waited->next;
+		found = true;
+		break;
+	}
+	for (struct wrep_item *i = w->queue_head; !found && i; i = i->next) {
+		if (i->type == WREP_ITEM_OPEN && i->op == op) {
+			i->op = NULL;
+			found = true;
+		}
+	}
+	pthread_mutex_unlock(&w->lock);
+	wrep_item_free(waited);
+	if (found)
+		wrep_op_finish_open(op, -EINTR);
+}
+
+void wrep_file_release(struct wrep_file *f, bool internal)
+{
+	if (internal || f->kind != WREP_DB)
+		return;
+	pthread_mutex_lock(&f->db->lock);
+	assert(f->db->opens > 0);
+	f->db->opens--;
+	pthread_mutex_unlock(&f->db->lock);
+}
+
+bool wrep_file_keep_cache(struct wrep_file *f)
+{
+	bool keep;
+
+	pthread_mutex_lock(&f->db->lock);
+	keep = !f->stale_cache;
+	f->stale_cache = false;
+	pthread_mutex_unlock(&f->db->lock);
+	return keep;
+}
+
+/* ---- reading and writing ---------------------------------------------------------------------- */
+
+static int pwrite_all(int fd, const uint8_t *buf, size_t len, uint64_t off)
+{
+	while (len) {
+		ssize_t n = pwrite(fd, buf, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		buf += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
+{
+	struct wrep_db *db = f->db;
+	ssize_t n;
+
+	if (f->kind == WREP_DB) {
+		pthread_mutex_lock(&db->lock);
+		if (db->overlay && db->files[WREP_DB] == f) {
+			n = wrep_overlay_read(db->overlay, f->fd, buf, len, off);
+			pthread_mutex_unlock(&db->lock);
+			return n;
+		}
+		pthread_mutex_unlock(&db->lock);
+	}
+	do
+		n = pread(f->fd, buf, len, (off_t)off);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+/* Does the -journal hold what undoes the writes that come now? db->lock held. */
+static bool journal_is_hot(struct wrep_db *db)
+{
+	struct wrep_file *journal = wrep_db_file(db, WREP_JOURNAL);
+	uint8_t head[8];
+	bool hot;
+
+	if (!journal)
+		return false;
+	hot = pread(journal->fd, head, sizeof head, 0) == sizeof head &&
+	      !memcmp(head, journal_magic, sizeof head);
+	wrep_file_unref(journal);
+	return hot;
+}
+
+static int refuse_write(struct wrep_db *db, const char *what)
+{
+	wrep_logf(db->w, 'W',
+		  "write refused: %s database=%s; SQLite in WAL, DELETE, TRUNCATE or PERSIST mode "
+		  "writes transactions; copy a database in with: sqlite3 DB '.restore FILE'",
+		  what, db->name);
+	return -EPERM;
+}
+
+/* A checkpoint copies committed pages into the database file; so nothing else is let through, and
+ * nothing that the log does not hold can get there. db->lock held. */
+static int check_checkpoint(struct wrep_db *db, const uint8_t *buf, size_t len, uint64_t off)
+{
+	uint32_t size = db->sum.page_size;
+
+	if (!size || off % size || len % size)
+		return -EPERM;
+	if (!db->capture) {
+		struct wrep_file *wal = wrep_db_file(db, WREP_WAL);
+
+		wrep_file_unref(wal);
+	}
+	for (size_t at = 0; at < len; at += size) {
+		uint64_t page = (off + at) / size + 1;
+		uint64_t hash;
+
+		if (page > UINT32_MAX)
+			return -EPERM;
+		hash = wrep_page_hash((uint32_t)page, buf + at, size);
+		if (page <= db->sum.page_count && db->sum.hash[page - 1] == hash)
+			continue;
+		/* an older image: the newest is beyond what readers let the checkpoint copy */
+		if (!db->capture || !wrep_capture_holds(db->capture, (uint32_t)page, hash))
+			return -EPERM;
+	}
+	return 0;
+}
+
+static int write_database(struct wrep_file *f, const void *buf, size_t len, uint64_t off)
+{
+	struct wrep_db *db = f->db;
+	struct stat st;
+	int rc;
+
+	if (db->pending)
+		return -EIO; /* SQLite waits for its commit before it writes again */
+	if (db->overlay || journal_is_hot(db)) {
+		if (!db->overlay) {
+			if (fstat(f->fd, &st) < 0)
+				return -errno;
+			rc = wrep_overlay_open(&db->overlay, db->w->config.data_fd,
+					       (uint64_t)st.st_size);
+			if (rc < 0)
+				return rc;
+		}
+		return wrep_overlay_write(db->overlay, f->fd, buf, len, off);
+	}
+	if (!db->local_wal_mode)
+		return refuse_write(db, "outside of a transaction, or with journal_mode MEMORY or OFF,");
+	rc = check_checkpoint(db, buf, len, off);
+	if (rc < 0)
+		return refuse_write(db, "content that no transaction has committed,");
+	return pwrite_all(f->fd, buf, len, off);
+}
+
+/* A journal that is zeroed at its start while the overlay holds pages: journal_mode=PERSIST
+ * commits. db->lock held on entry; as wrep_commit_rollback(). */
+static int write_journal(struct wrep_file *f, const uint8_t *buf, size_t len, uint64_t off,
+			 struct wrep_op *op)
+{
+	static const uint8_t zero[8];
+	struct wrep_db *db = f->db;
+	struct wrep_commit *shape;
+	int rc;
+
+	if (!db->overlay || off != 0 || len < sizeof zero || memcmp(buf, zero, sizeof zero) ||
+	    !journal_is_hot(db)) {
+		rc = pwrite_all(f->fd, buf, len, off);
+		pthread_mutex_unlock(&db->lock);
+		return rc;
+	}
+	shape = calloc(1, sizeof *shape);
+	if (shape)
+		shape->journal_bytes = malloc(len);
+	if (!shape || !shape->journal_bytes) {
+		pthread_mutex_unlock(&db->lock);
+		free(shape);
+		return -ENOMEM;
+	}
+	memcpy(shape->journal_bytes, buf, len);
+	shape->journal_len = len;
+	shape->trigger = WREP_TRIGGER_WRITE;
+	shape->op = op;
+	rc = wrep_commit_rollback(db, shape);
+	if (rc == 0) {
+		rc = pwrite_all(f->fd, buf, len, off);
+		pthread_mutex_unlock(&db->lock);
+	}
+	return rc;
+}
+
+int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
+		    struct wrep_op *op)
+{
+	struct wrep_db *db = f->db;
+	const struct wrep_wal_txn *txn;
+	int rc;
+
+	if (f->kind == WREP_SHM)
+		return -EIO;
+	if (!len)
+		return 0;
+	pthread_mutex_lock(&db->lock);
+	if (db->files[f->kind] != f) { /* unlinked: nobody else will ever see it */
+		rc = f->kind == WREP_DB ? -EIO : pwrite_all(f->fd, buf, len, off);
+		pthread_mutex_unlock(&db->lock);
+		return rc;
+	}
+	switch (f->kind) {
+	case WREP_WAL:
+		/* The gate keeps applications out; one that lost its lock is refused here. */
+		rc = db->gated ? -EIO
+			       : wrep_capture_write(db->capture, buf, len, off, &db->sum, &txn);
+		if (rc == 1)
+			return wrep_commit_wal(db, txn, op); /* unlocks */
+		if (rc == 0) {
+			rc = pwrite_all(f->fd, buf, len, off);
+			if (rc < 0)
+				wrep_capture_forget(db->capture);
+		} else if (rc == -EBADMSG)
+			/* SQLite before 3.53 after a spill and a ROLLBACK TO: see capture.c */
+			wrep_logf(db->w, 'W', "commit refused: this SQLite wrote a transaction that no "
+					      "recovery would find; use a newer SQLite, or a larger "
+					      "PRAGMA cache_size database=%s", db->name);
+		else if (rc == -EPERM)
+			wrep_logf(db->w, 'W', "write refused: it would change committed frames of "
+					      "the -wal database=%s offset=%llu", db->name,
+				  (unsigned long long)off);
+		break;
+	case WREP_JOURNAL:
+		return write_journal(f, buf, len, off, op); /* unlocks */
+	case WREP_DB:
+		rc = write_database(f, buf, len, off);
+		break;
+	default:
+		rc = -EIO;
+	}
+	pthread_mutex_unlock(&db->lock);
+	return rc == -EBADMSG ? -EIO : rc;
+}
+
+static int truncate_database(struct wrep_file *f, uint64_t size)
+{
+	struct wrep_db *db = f->db;
+	struct stat st;
+	int rc;
+
+	if (db->pending)
+		return -EIO;
+	if (fstat(f->fd, &st) < 0)
+		return -errno;
+	if (db->overlay || journal_is_hot(db)) {
+		if (!db->overlay) {
+			rc = wrep_overlay_open(&db->overlay, db->w->config.data_fd,
+					       (uint64_t)st.st_size);
+			if (rc < 0)
+				return rc;
+		}
+		return wrep_overlay_truncate(db->overlay, size);
+	}
+	if ((uint64_t)st.st_size == size)
+		return 0;
+	/* After a checkpoint of a database that shrank. */
+	if (db->local_wal_mode && size < (uint64_t)st.st_size &&
+	    size >= (uint64_t)db->sum.page_count * db->sum.page_size)
+		return ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
+	return refuse_write(db, "a truncation outside of a transaction");
+}
+
+int wrep_file_truncate(struct wrep_file *f, uint64_t size, struct wrep_op *op)
+{
+	struct wrep_db *db = f->db;
+	struct wrep_commit *shape;
+	int rc = 0;
+
+	pthread_mutex_lock(&db->lock);
+	if (db->files[f->kind] == f) {
+		switch (f->kind) {
+		case WREP_DB:
+			rc = truncate_database(f, size);
+			pthread_mutex_unlock(&db->lock);
+			return rc;
+		case WREP_WAL:
+			rc = db->gated ? -EIO : wrep_capture_truncate(db->capture, size);
+			break;
+		case WREP_JOURNAL:
+			if (size >= sizeof journal_magic || !db->overlay)
+				break;
+			shape = calloc(1, sizeof *shape);
+			if (!shape) {
+				rc = -ENOMEM;
+				break;
+			}
+			shape->trigger = WREP_TRIGGER_TRUNCATE;
+			shape->journal_size = size;
+			shape->op = op;
+			rc = wrep_commit_rollback(db, shape);
+			if (rc)
+				return rc; /* unlocked */
+			break;
+		case WREP_SHM:
+			break;
+		}
+	}
+	if (!rc && ftruncate(f->fd, (off_t)size) < 0)
+		rc = -errno;
+	pthread_mutex_unlock(&db->lock);
+	return rc;
+}
+
+/* ---- attributes and names ------------------------------------------------------------------------ */
+
+int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct wrep_op *op)
+{
+	struct wrep_db *db = f->db;
+	struct wrep *w = db->w;
+
+	if (f->kind == WREP_DB) {
+		struct wrep_entry e = {
+			.type = WREP_ENTRY_SETATTR,
+			.db_id = db->id,
+			.attr_valid = attr->valid,
+			.mode = attr->mode & 07777,
+			.uid = attr->uid,
+			.gid = attr->gid,
+		};
+
+		if (!atomic_load(&w->may_write))
+			return -EROFS;
+		e.atime_omit = attr->atime.tv_nsec == UTIME_OMIT;
+		e.mtime_omit = attr->mtime.tv_nsec == UTIME_OMIT;
+		if (!e.atime_omit)
+			e.atime_ns = attr->atime.tv_sec * 1000000000LL + attr->atime.tv_nsec;
+		if (!e.mtime_omit)
+			e.mtime_ns = attr->mtime.tv_sec * 1000000000LL + attr->mtime.tv_nsec;
+		return wrep_submit_meta(w, db, &e, 0, op);
+	}
+	if ((attr->valid & (WREP_ATTR_UID | WREP_ATTR_GID)) &&
+	    fchown(f->fd, attr->valid & WREP_ATTR_UID ? attr->uid : (uid_t)-1,
+		   attr->valid & WREP_ATTR_GID ? attr->gid : (gid_t)-1) < 0)
+		return -errno;
+	if ((attr->valid & WREP_ATTR_MODE) && fchmod(f->fd, attr->mode & 07777) < 0)
+		return -errno;
+	if ((attr->valid & WREP_ATTR_TIMES) &&
+	    futimens(f->fd, (struct timespec[]){ attr->atime, attr->mtime }) < 0)
+		return -errno;
+	return 0;
+}
+
+int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
+{
+	enum wrep_kind kind;
+	struct wrep_db *db = db_of(w, name, &kind);
+	struct wrep_commit *shape;
+	struct wrep_file *f;
+	int rc = 0;
+
+	if (!db)
+		return -ENOENT;
+	pthread_mutex_lock(&db->lock);
+	f = wrep_db_file(db, kind);
+	if (!f) {
+		rc = -ENOENT;
+	} else if (kind == WREP_DB) {
+		struct wrep_entry e = { .type = WREP_ENTRY_UNLINK, .db_id = db->id };
+
+		pthread_mutex_unlock(&db->lock);
+		rc = atomic_load(&w->may_write) ? wrep_submit_meta(w, db, &e, 0, op) : -EROFS;
+		goto out;
+	} else if (db->pending) {
+		rc = -EBUSY;
+	} else if (kind == WREP_JOURNAL && db->overlay) {
+		shape = calloc(1, sizeof *shape);
+		if (!shape) {
+			rc = -ENOMEM;
+		} else {
+			shape->trigger = WREP_TRIGGER_UNLINK;
+			shape->op = op;
+			rc = wrep_commit_rollback(db, shape);
+			if (rc)
+				goto out; /* unlocked */
+		}
+	}
+	if (!rc && unlinkat(wrep_dir_fd(w, kind), name, 0) < 0)
+		rc = -errno;
+	if (!rc)
+		wrep_db_forget_file(db, kind);
+	pthread_mutex_unlock(&db->lock);
+out:
+	wrep_file_unref(f);
+	wrep_db_unref(db);
+	return rc;
+}
+
+void wrep_file_flush(struct wrep_file *f)
+{
+	struct wrep_db *db = f->db;
+	struct wrep_wal_position at;
+
+	if (f->kind != WREP_SHM)
+		return;
+	pthread_mutex_lock(&db->lock);
+	/* Under the gate only the daemon's SQLite writes, and it does not die half-way alone. */
+	if (db->files[WREP_SHM] == f && !db->gated && db->capture && !db->pending &&
+	    wrep_capture_position(db->capture, &at) == 0 && at.frame_count > 0 &&
+	    wrep_shm_repair(f->fd, at.frame_count, at.salt) == 1)
+		wrep_logf(db->w, 'I', "a writer died between its commit and the wal-index; the next "
+				      "reader recovers it database=%s frames=%u", db->name,
+			  at.frame_count);
+	pthread_mutex_unlock(&db->lock);
+}

@@ -1,0 +1,220 @@
+/* What the files of walrepl share: the replica, its databases, their files, the applier's queue.
+ *
+ * A database has two states. The *replicated* state (version, checksum, page hashes) follows the Raft
+ * log: raftlog's thread moves it, entry by entry, in the same way on every node. The *local* state is
+ * what the backing files show: on the node whose application wrote a transaction the two move at
+ * once; elsewhere the applier brings the files up to date a little later. An application's next
+ * transaction is built on what the files show, so it names `local_version` as its base.
+ */
+#ifndef WALREPL_INTERNAL_H
+#define WALREPL_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include "capture.h"
+#include "conn.h"
+#include "entry.h"
+#include "overlay.h"
+#include "pagesum.h"
+#include "walrepl.h"
+
+struct wrep_db;
+
+struct wrep_file {
+	_Atomic unsigned refs;
+	enum wrep_kind kind;
+	char name[WREP_NAME_MAX + 16];
+	struct wrep_db *db; /* a reference */
+	int fd;		    /* the backing file */
+	_Atomic(void *) host_data;
+	/* Guarded by db->lock. */
+	bool stale_cache; /* changed while nobody had it open: the kernel must not keep its cache */
+};
+
+/* The PAGES entries of a transaction whose COMMIT has not come yet. */
+struct wrep_parts {
+	uint64_t origin, sequence;
+	uint32_t count, capacity;
+	struct rlog_buf **bufs;
+	uint64_t bytes;
+};
+
+struct wrep_db {
+	_Atomic unsigned refs;
+	struct wrep *w;
+	char name[WREP_NAME_MAX + 1];
+	uint64_t id; /* index of the entry that created it */
+	struct wrep_db *next_by_name, *next_by_id; /* guarded by w->lock */
+
+	pthread_mutex_t lock; /* guards everything down to the next comment */
+	/* replicated */
+	bool removed;
+	bool wal_mode; /* page 1 says so */
+	uint64_t version;
+	struct wrep_pagesum sum;
+	struct wrep_parts parts;
+	/* local */
+	uint64_t local_version;
+	bool local_wal_mode;
+	bool gated; /* the applier holds the writers' lock: applications here cannot write */
+	struct wrep_file *files[4]; /* by enum wrep_kind; the table's references */
+	struct wrep_capture *capture; /* over files[WREP_WAL]->fd */
+	struct wrep_overlay *overlay; /* while a rollback-journal transaction is being written */
+	struct wrep_commit *pending;  /* the undecided transaction of an application here */
+	unsigned opens;		      /* of the database file, by applications */
+
+	/* the applier's own */
+	struct wrep_conn *conn;
+	uint32_t frames_to_copy; /* in the -wal that the daemon wrote, not checkpointed yet */
+};
+
+/* Work for the applier, in order. */
+enum wrep_item_type {
+	WREP_ITEM_CREATE,
+	WREP_ITEM_UNLINK,
+	WREP_ITEM_SETATTR,
+	WREP_ITEM_APPLY,     /* a transaction from elsewhere */
+	WREP_ITEM_INSTALL,   /* a rollback-journal transaction of an application here */
+	WREP_ITEM_OPEN,	     /* an application opens the database: catch up, close the gate */
+	WREP_ITEM_VIEW,	     /* leadership changed */
+	WREP_ITEM_CAUGHT_UP,
+};
+
+struct wrep_item {
+	struct wrep_item *next;
+	enum wrep_item_type type;
+	struct wrep_db *db;   /* a reference, or NULL */
+	struct rlog_buf *buf; /* the entry, or NULL */
+	struct wrep_parts parts;
+	struct wrep_commit *commit; /* INSTALL */
+	struct wrep_op *op;	    /* to be finished, or NULL */
+	int open_flags;		    /* CREATE with op */
+	uint64_t view_sequence;	    /* VIEW */
+	size_t bytes;
+};
+
+#define WREP_BUCKETS 1024
+
+struct wrep {
+	struct wrep_config config;
+	struct rlog *log;
+	uint64_t node_id;
+	uint64_t origin;	    /* of this process's transactions */
+	_Atomic uint64_t sequence;  /* of the next one */
+	uint64_t commit_timeout_ms;
+
+	pthread_mutex_t lock; /* the table, the queue, the waiting opens, the view */
+	struct wrep_db *by_name[WREP_BUCKETS];
+	struct wrep_db *by_id[WREP_BUCKETS];
+	struct rlog_view view;
+	uint64_t view_sequence;
+	bool caught_up; /* everything up to the leader's commit index at first contact is local */
+	bool closing, failed;
+	struct wrep_item *waiting; /* opens that wait for caught_up */
+	struct wrep_item *queue_head, **queue_tail;
+	size_t queue_bytes;
+	bool queue_full; /* raftlog was told -EAGAIN */
+	bool resumable;	 /* `log` is set: rlog_resume() may be called */
+	pthread_cond_t queue_wake;
+
+	/* This node leads, or led last and knows of no other leader: applications may write. */
+	_Atomic bool may_write;
+	pthread_t applier;
+	bool applier_running;
+	_Atomic pid_t applier_tid;
+};
+
+/* replica.c */
+void wrep_logf(struct wrep *w, char level, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+void wrep_fatalf(struct wrep *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* db.c */
+struct wrep_db *wrep_db_ref(struct wrep_db *db);
+void wrep_db_unref(struct wrep_db *db);
+struct wrep_db *wrep_db_by_name(struct wrep *w, const char *name); /* a reference, or NULL */
+struct wrep_db *wrep_db_by_id(struct wrep *w, uint64_t id);
+/* Enter a database into the table, or take it out (no name and no entry finds it then). */
+struct wrep_db *wrep_db_new(struct wrep *w, const char *name, uint64_t id); /* NULL: no memory */
+void wrep_db_remove(struct wrep_db *db);
+/* Snapshot of all databases: references in a malloc'd array. */
+int wrep_db_all(struct wrep *w, struct wrep_db ***out, size_t *count);
+void wrep_parts_reset(struct wrep_parts *parts);
+/* The database's file of `kind`, with a reference: the current incarnation, which is opened from the
+ * backing directory if it is there; NULL if not. db->lock held. */
+struct wrep_file *wrep_db_file(struct wrep_db *db, enum wrep_kind kind);
+/* Forget the current incarnation of a file (its name went). db->lock held. */
+void wrep_db_forget_file(struct wrep_db *db, enum wrep_kind kind);
+void wrep_db_backing_name(const struct wrep_db *db, enum wrep_kind kind, char name[WREP_NAME_MAX + 16]);
+/* An incarnation over the open backing file `fd`, which it owns from then on. db->lock held. */
+int wrep_file_make(struct wrep_db *db, enum wrep_kind kind, int fd, struct wrep_file **out);
+/* The undecided transaction is decided: if the database was removed meanwhile, let its files go.
+ * db->lock held. */
+void wrep_db_settled(struct wrep_db *db);
+int wrep_dir_fd(const struct wrep *w, enum wrep_kind kind);
+
+/* commit.c: an application's transaction on its way through Raft. */
+
+/* What the application waits for in rollback-journal mode. */
+enum wrep_trigger { WREP_TRIGGER_NONE, WREP_TRIGGER_UNLINK, WREP_TRIGGER_TRUNCATE, WREP_TRIGGER_WRITE };
+
+struct wrep_commit {
+	struct rlog_request request; /* first */
+	struct wrep_db *db;
+	struct wrep_op *op;
+	enum wrep_commit_mode mode;
+	enum wrep_trigger trigger;
+	uint64_t journal_size;	/* TRUNCATE: the journal's size to be */
+	uint8_t *journal_bytes; /* WRITE: what is written to the journal ... */
+	size_t journal_len;
+	uint64_t journal_off; /* ... and where */
+	uint64_t base_version;
+	uint64_t checksum;
+	uint32_t page_size, page_count;
+	bool sets_wal_mode, wal_mode; /* page 1 is among the pages */
+	struct wrep_page_change *changes;
+	uint32_t change_count;
+};
+void wrep_commit_free(struct wrep_commit *c);
+
+/* A write completed `txn`; db->lock held on entry, released before the return. */
+int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct wrep_op *op);
+/* A journal is being removed, truncated or zeroed by the application: agree on what the overlay
+ * holds. db->lock held on entry; released when WREP_PENDING or an error is returned, still held
+ * when 0 is returned: then nothing was to be agreed on, and the caller does what was asked. */
+int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *shape);
+/* Do to the journal what the application asked for. db->lock held. */
+int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c);
+
+/* Submit an entry of CREATE, UNLINK or SETATTR; `op` is finished by the applier. */
+int wrep_submit_meta(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e, int open_flags,
+		     struct wrep_op *op);
+
+/* A request as it comes back to replica.c's apply: the kind is told by which struct it heads. */
+struct wrep_meta_request {
+	struct rlog_request request; /* first */
+	struct wrep *w;
+	int open_flags;
+	struct wrep_op *op;
+};
+
+/* applier.c */
+int wrep_applier_start(struct wrep *w);
+void wrep_applier_stop(struct wrep *w); /* w->closing is set */
+/* Append to the queue; takes the item and what it references. Never fails. */
+void wrep_applier_push(struct wrep *w, struct wrep_item *item);
+struct wrep_item *wrep_item_new(enum wrep_item_type type, struct wrep_db *db);
+void wrep_item_free(struct wrep_item *item);
+
+/* file.c */
+/* The last steps of an open, on whatever thread: counts it. db->lock held. */
+void wrep_file_opened(struct wrep_file *f, bool internal);
+enum { WREP_OP_OPEN, WREP_OP_CREATE }; /* wrep_op.state: does a failure own op->file? */
+void wrep_op_finish_open(struct wrep_op *op, int result);
+/* Does the committed image say WAL? (bytes 18 and 19 of page 1, the file format versions) */
+static inline bool wrep_page1_is_wal(const uint8_t *page1)
+{
+	return page1[18] == 2 && page1[19] == 2;
+}
+
+#endif

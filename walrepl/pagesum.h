@@ -1,0 +1,41 @@
+/* The checksum over all pages of a database. Private to walrepl.
+ *
+ * Every page that was ever written has a hash of its number and content; the database's checksum is
+ * their sum modulo 2^64, so a commit costs its own pages only. A page that lies within the database
+ * but was never written (SQLite does not write pages that it only put on the freelist) counts 0, and
+ * so does the lock page (the one that holds byte 1 GiB, which SQLite never writes). Derived from
+ * committed entries alone, hence equal on all nodes.
+ */
+#ifndef WALREPL_PAGESUM_H
+#define WALREPL_PAGESUM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct wrep_pagesum {
+	uint32_t page_size;  /* 0: empty database */
+	uint32_t page_count; /* pages 1..page_count; hash[pgno - 1] */
+	uint32_t capacity;
+	uint64_t *hash;
+	uint64_t sum;
+};
+
+/* XXH3-64 of the content, seeded with the page number; never 0. */
+uint64_t wrep_page_hash(uint32_t pgno, const void *page, size_t page_size);
+uint32_t wrep_lock_page(uint32_t page_size);
+
+struct wrep_page_change {
+	uint32_t pgno;
+	uint64_t hash;
+};
+
+/* The sum after `changes` (distinct pgnos, all <= page_count) in a database then of `page_count`
+ * pages of `page_size` bytes. A changed page size forgets all former pages. */
+uint64_t wrep_pagesum_preview(const struct wrep_pagesum *s, uint32_t page_size, uint32_t page_count,
+			      const struct wrep_page_change *changes, size_t count);
+/* Make it so. 0 or -ENOMEM (then nothing changed). */
+int wrep_pagesum_apply(struct wrep_pagesum *s, uint32_t page_size, uint32_t page_count,
+		       const struct wrep_page_change *changes, size_t count);
+void wrep_pagesum_close(struct wrep_pagesum *s);
+
+#endif

@@ -1,0 +1,590 @@
+/* The replica: the table of databases and their replicated state, moved entry by entry by raftlog.
+ *
+ * In the good case an application's commit arrives here as a committed entry together with the
+ * request that submitted it: its pages are already in the backing -wal, all but the write that was
+ * held back. That write is let through, the version moves, the application gets its reply, all on
+ * raftlog's thread. An entry of another node moves the same replicated state and is then queued for
+ * the applier, which brings the files up to date.
+ *
+ * Why nothing forks. A COMMIT names the database by the index of the entry that created it, and the
+ * version it was built on. Whether it takes effect depends on these alone, so on nothing but the
+ * log, and every node decides alike; the version grows by one with each that does. Two transactions
+ * built on the same version (an old leader's and a new one's, or a retry after an unknown outcome)
+ * can therefore never both take effect. The checksum it names then proves that the pages it carried
+ * lead this node to the same database as the originator; a node where they do not stops.
+ */
+#include "internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <dirent.h>
+#include <unistd.h>
+#include <xxhash.h>
+#include "names.h"
+
+/* Queued entries that the applier has not got to; beyond it raftlog keeps them. */
+#define QUEUE_BYTES_MAX (64u << 20)
+
+void wrep_logf(struct wrep *w, char level, const char *format, ...)
+{
+	char line[1024];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(line, sizeof line, format, ap);
+	va_end(ap);
+	w->config.host.log(w->config.host_ctx, level, line);
+}
+
+void wrep_fatalf(struct wrep *w, const char *format, ...)
+{
+	char line[1024];
+	va_list ap;
+	bool first;
+
+	va_start(ap, format);
+	vsnprintf(line, sizeof line, format, ap);
+	va_end(ap);
+	atomic_store(&w->may_write, false);
+	pthread_mutex_lock(&w->lock);
+	first = !w->failed;
+	w->failed = true;
+	pthread_mutex_unlock(&w->lock);
+	if (first)
+		w->config.host.fatal(w->config.host_ctx, line);
+}
+
+/* ---- committed entries, on raftlog's thread --------------------------------------------------- */
+
+static void meta_finish(struct rlog_request *req, int result)
+{
+	struct wrep_meta_request *m = (struct wrep_meta_request *)req;
+
+	if (m->op)
+		m->op->done(m->op, result);
+	free(m);
+}
+
+/* Queue the local half of a CREATE, UNLINK or SETATTR; the application that asked for it, if it is
+ * one of this node, waits for that. */
+static void push_meta(struct wrep *w, enum wrep_item_type type, struct wrep_db *db,
+		      struct rlog_buf *buf, struct rlog_request *req)
+{
+	struct wrep_item *item = wrep_item_new(type, db);
+
+	item->buf = rlog_buf_ref(buf);
+	item->bytes = buf->len;
+	if (req) {
+		struct wrep_meta_request *m = (struct wrep_meta_request *)req;
+
+		item->op = m->op;
+		item->open_flags = m->open_flags;
+		free(m);
+	}
+	wrep_applier_push(w, item);
+}
+
+static void apply_create(struct wrep *w, uint64_t index, const struct wrep_entry *e,
+			 struct rlog_buf *buf, struct rlog_request *req)
+{
+	struct wrep_db *db = wrep_db_by_name(w, e->name);
+
+	if (db) { /* two at once: the second finds it there */
+		struct wrep_meta_request *m = (struct wrep_meta_request *)req;
+
+		if (m && !(m->open_flags & O_EXCL)) {
+			struct wrep_item *item = wrep_item_new(WREP_ITEM_OPEN, db);
+
+			item->op = m->op;
+			wrep_applier_push(w, item);
+			free(m);
+		} else if (m) {
+			meta_finish(req, -EEXIST);
+		}
+		wrep_db_unref(db);
+		return;
+	}
+	db = wrep_db_new(w, e->name, index);
+	if (!db) {
+		wrep_fatalf(w, "out of memory while creating a database name=%s", e->name);
+		return;
+	}
+	push_meta(w, WREP_ITEM_CREATE, db, buf, req);
+}
+
+static void apply_unlink(struct wrep *w, struct wrep_db *db, struct rlog_buf *buf,
+			 struct rlog_request *req)
+{
+	pthread_mutex_lock(&db->lock);
+	db->removed = true;
+	pthread_mutex_unlock(&db->lock);
+	push_meta(w, WREP_ITEM_UNLINK, db, buf, req);
+	wrep_db_remove(db);
+}
+
+/* A PAGES entry joins those of its transaction. Part 0, or any part of another transaction, shows
+ * that the former one's COMMIT will never come: entries of one database are submitted by one node at
+ * a time, in order. */
+static void apply_pages(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e,
+			struct rlog_buf *buf)
+{
+	struct wrep_parts *p = &db->parts;
+
+	pthread_mutex_lock(&db->lock);
+	if (e->part == 0 || e->origin != p->origin || e->sequence != p->sequence)
+		wrep_parts_reset(p);
+	p->origin = e->origin;
+	p->sequence = e->sequence;
+	if (e->part == p->count) { /* a gap leaves the transaction incomplete, so refused */
+		if (p->count == p->capacity) {
+			uint32_t capacity = p->capacity ? p->capacity * 2 : 16;
+			struct rlog_buf **bufs = realloc(p->bufs, capacity * sizeof *bufs);
+
+			if (!bufs) {
+				pthread_mutex_unlock(&db->lock);
+				wrep_fatalf(w, "out of memory while collecting a large transaction "
+					       "database=%s", db->name);
+				return;
+			}
+			p->bufs = bufs;
+			p->capacity = capacity;
+		}
+		p->bufs[p->count++] = rlog_buf_ref(buf);
+		p->bytes += buf->len;
+	}
+	pthread_mutex_unlock(&db->lock);
+}
+
+/* Hash the pages that a transaction carries, in its parts and in the COMMIT itself. */
+static int hash_images(const struct wrep_entry *e, const struct wrep_parts *parts,
+		       struct wrep_page_change **out, bool *sets_mode, bool *wal_mode)
+{
+	struct wrep_page_change *changes = malloc(((size_t)e->total_pages + 1) * sizeof *changes);
+	uint32_t n = 0;
+
+	if (!changes)
+		return -ENOMEM;
+	for (uint32_t i = 0; i <= e->part; i++) {
+		struct wrep_entry piece;
+
+		if (i == e->part) {
+			piece = *e;
+		} else if (wrep_entry_decode(parts->bufs[i], &piece) < 0 ||
+			   piece.page_size != e->page_size) {
+			free(changes);
+			return -EBADMSG;
+		}
+		if (piece.image_count > e->total_pages - n) {
+			free(changes);
+			return -EBADMSG;
+		}
+		for (uint32_t k = 0; k < piece.image_count; k++) {
+			uint32_t pgno = wrep_entry_pgno(&piece, k);
+			const uint8_t *page = piece.images + (size_t)k * e->page_size;
+
+			if ((n && pgno <= changes[n - 1].pgno) || pgno > e->page_count) {
+				free(changes);
+				return -EBADMSG;
+			}
+			if (pgno == 1) {
+				*sets_mode = true;
+				*wal_mode = wrep_page1_is_wal(page);
+			}
+			changes[n].pgno = pgno;
+			changes[n++].hash = wrep_page_hash(pgno, page, e->page_size);
+		}
+	}
+	if (n != e->total_pages) {
+		free(changes);
+		return -EBADMSG;
+	}
+	*out = changes;
+	return 0;
+}
+
+/* The commit of an application of this node: `c` holds what was computed when it was captured. */
+static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c)
+{
+	struct wrep_op *op = c->op;
+	int rc;
+
+	if (c->mode == WREP_COMMIT_ROLLBACK) {
+		/* The overlay may be large: the applier moves it into the database file. */
+		struct wrep_item *item = wrep_item_new(WREP_ITEM_INSTALL, db);
+
+		item->commit = c;
+		pthread_mutex_unlock(&db->lock);
+		wrep_applier_push(w, item);
+		return;
+	}
+	assert(db->pending == c);
+	rc = wrep_capture_committed(db->capture);
+	db->pending = NULL;
+	db->local_version = db->version;
+	db->local_wal_mode = db->wal_mode;
+	pthread_mutex_unlock(&db->lock);
+	if (rc < 0)
+		wrep_fatalf(w, "cannot write a committed transaction into the -wal database=%s "
+			       "error=%s; free the disk and mount again", db->name, strerror(-rc));
+	/* The transaction is committed, whatever became of this copy of it. */
+	op->done(op, 0);
+	wrep_commit_free(c);
+}
+
+/* The entry is in the log but takes no effect: it was built on another version. */
+static void refuse_own(struct wrep_db *db, struct wrep_commit *c)
+{
+	struct wrep_op *op = c->op;
+
+	pthread_mutex_lock(&db->lock);
+	assert(db->pending == c);
+	db->pending = NULL;
+	if (c->mode == WREP_COMMIT_WAL)
+		wrep_capture_refused(db->capture);
+	wrep_db_settled(db);
+	pthread_mutex_unlock(&db->lock);
+	op->done(op, -EIO);
+	wrep_commit_free(c);
+}
+
+static void apply_commit(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e,
+			 struct rlog_buf *buf, struct rlog_request *req)
+{
+	struct wrep_commit *own = (struct wrep_commit *)req;
+	struct wrep_page_change *changes = NULL;
+	bool sets_mode = false, wal_mode = false, complete;
+	struct wrep_item *item;
+	uint64_t sum;
+	uint32_t change_count;
+	int rc;
+
+	pthread_mutex_lock(&db->lock);
+	complete = e->part == 0 || (db->parts.origin == e->origin &&
+				    db->parts.sequence == e->sequence &&
+				    db->parts.count == e->part);
+	if (db->removed || e->base_version != db->version || !complete) {
+		wrep_parts_reset(&db->parts);
+		pthread_mutex_unlock(&db->lock);
+		if (own)
+			refuse_own(db, own);
+		else
+			wrep_logf(w, 'I', "transaction refused database=%s base_version=%llu "
+					  "version=%llu", db->name,
+				  (unsigned long long)e->base_version,
+				  (unsigned long long)db->version);
+		return;
+	}
+	if (own) {
+		changes = own->changes;
+		change_count = own->change_count;
+		sets_mode = own->sets_wal_mode;
+		wal_mode = own->wal_mode;
+	} else {
+		rc = hash_images(e, &db->parts, &changes, &sets_mode, &wal_mode);
+		if (rc < 0) {
+			pthread_mutex_unlock(&db->lock);
+			wrep_fatalf(w, "an entry of the log cannot be understood database=%s "
+				       "version=%llu error=%s; run the same dqlitefs version on "
+				       "all nodes", db->name, (unsigned long long)db->version,
+				    strerror(-rc));
+			return;
+		}
+		change_count = e->total_pages;
+	}
+	sum = wrep_pagesum_preview(&db->sum, e->page_size, e->page_count, changes, change_count);
+	if (sum != e->checksum) {
+		pthread_mutex_unlock(&db->lock);
+		if (!own)
+			free(changes);
+		wrep_fatalf(w, "checksum mismatch: this node's copy differs database=%s "
+			       "version=%llu expected=%016llx got=%016llx; remove its data "
+			       "directory and join it to the cluster again", db->name,
+			    (unsigned long long)db->version + 1, (unsigned long long)e->checksum,
+			    (unsigned long long)sum);
+		return;
+	}
+	rc = wrep_pagesum_apply(&db->sum, e->page_size, e->page_count, changes, change_count);
+	if (rc < 0) {
+		pthread_mutex_unlock(&db->lock);
+		if (!own)
+			free(changes);
+		wrep_fatalf(w, "out of memory for page checksums database=%s", db->name);
+		return;
+	}
+	db->version++;
+	if (sets_mode)
+		db->wal_mode = wal_mode;
+	if (own) {
+		wrep_parts_reset(&db->parts);
+		finish_own(w, db, own); /* unlocks */
+		return;
+	}
+	free(changes);
+	item = wrep_item_new(WREP_ITEM_APPLY, db);
+	item->buf = rlog_buf_ref(buf);
+	item->bytes = buf->len + db->parts.bytes;
+	item->parts = db->parts;
+	memset(&db->parts, 0, sizeof db->parts);
+	pthread_mutex_unlock(&db->lock);
+	wrep_applier_push(w, item);
+}
+
+static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *buf,
+		    struct rlog_request *req)
+{
+	struct wrep *w = ctx;
+	struct wrep_entry e;
+	struct wrep_db *db;
+	bool full;
+
+	(void)term;
+	pthread_mutex_lock(&w->lock);
+	full = w->queue_bytes > QUEUE_BYTES_MAX && !w->closing;
+	w->queue_full = full;
+	pthread_mutex_unlock(&w->lock);
+	if (full)
+		return -EAGAIN;
+	if (wrep_entry_decode(buf, &e) < 0) {
+		wrep_fatalf(w, "an entry of the log cannot be understood index=%llu; run the same "
+			       "dqlitefs version on all nodes", (unsigned long long)index);
+		return 0;
+	}
+	if (e.type == WREP_ENTRY_CREATE) {
+		apply_create(w, index, &e, buf, req);
+		return 0;
+	}
+	db = wrep_db_by_id(w, e.db_id);
+	if (!db) { /* removed by an earlier entry */
+		if (!req)
+			return 0;
+		if (e.type == WREP_ENTRY_COMMIT)
+			refuse_own(((struct wrep_commit *)req)->db, (struct wrep_commit *)req);
+		else if (e.type == WREP_ENTRY_PAGES)
+			free(req);
+		else
+			meta_finish(req, -ENOENT);
+		return 0;
+	}
+	switch (e.type) {
+	case WREP_ENTRY_UNLINK:
+		apply_unlink(w, db, buf, req);
+		break;
+	case WREP_ENTRY_SETATTR:
+		push_meta(w, WREP_ITEM_SETATTR, db, buf, req);
+		break;
+	case WREP_ENTRY_PAGES:
+		apply_pages(w, db, &e, buf);
+		free(req);
+		break;
+	case WREP_ENTRY_COMMIT:
+		apply_commit(w, db, &e, buf, req);
+		break;
+	case WREP_ENTRY_CREATE:
+		break;
+	}
+	wrep_db_unref(db);
+	return 0;
+}
+
+/* The view decides who may write here. Losing it to another leader takes effect at once; gaining it
+ * only when the applier has come to this point of the queue, so when everything before the barrier
+ * is in the files. Without any known leader nothing changes: writers wait in rlog_submit(). */
+static void on_view(void *ctx, const struct rlog_view *view)
+{
+	struct wrep *w = ctx;
+	struct wrep_item *item = wrep_item_new(WREP_ITEM_VIEW, NULL);
+
+	pthread_mutex_lock(&w->lock);
+	w->view = *view;
+	item->view_sequence = ++w->view_sequence;
+	if (view->leader_id && view->leader_id != w->node_id)
+		atomic_store(&w->may_write, false);
+	pthread_mutex_unlock(&w->lock);
+	wrep_applier_push(w, item);
+	w->config.host.view(w->config.host_ctx, view);
+}
+
+static void on_caught_up(void *ctx)
+{
+	wrep_applier_push(ctx, wrep_item_new(WREP_ITEM_CAUGHT_UP, NULL));
+}
+
+static void on_fatal(void *ctx, const char *msg)
+{
+	wrep_fatalf(ctx, "%s", msg);
+}
+
+static void on_log(void *ctx, char level, const char *line)
+{
+	wrep_logf(ctx, level, "%s", line);
+}
+
+/* ---- opening and closing ------------------------------------------------------------------------- */
+
+bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind)
+{
+	char base[256];
+
+	return wrep_names_kind(w->config.match, name, kind, base);
+}
+
+/* The backing files are a copy of what the log holds: start them afresh. */
+static int empty_directory(struct wrep *w, int dir_fd)
+{
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	enum wrep_kind kind;
+	int rc = 0;
+
+	if (!dir) {
+		rc = -errno;
+		if (fd >= 0)
+			close(fd);
+		return rc;
+	}
+	while (!rc && (entry = readdir(dir)))
+		if (wrep_name_kind(w, entry->d_name, &kind) &&
+		    unlinkat(dir_fd, entry->d_name, 0) < 0)
+			rc = -errno;
+	closedir(dir);
+	return rc;
+}
+
+int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[RLOG_ERRMSG_SIZE])
+{
+	struct wrep *w = calloc(1, sizeof *w);
+	struct rlog_config log;
+	int rc;
+
+	if (!w)
+		return -ENOMEM;
+	w->config = *config;
+	w->node_id = config->log.id;
+	w->queue_tail = &w->queue_head;
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->queue_wake, NULL);
+	rc = wrep_conn_init();
+	if (!rc && getrandom(&w->origin, sizeof w->origin, 0) != sizeof w->origin)
+		rc = -EIO;
+	if (!rc)
+		rc = empty_directory(w, config->data_fd);
+	if (!rc)
+		rc = empty_directory(w, config->shm_fd);
+	if (rc) {
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot prepare the data directory: %s",
+			 strerror(-rc));
+		goto fail;
+	}
+	rc = wrep_applier_start(w);
+	if (rc) {
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot start a thread: %s", strerror(-rc));
+		goto fail;
+	}
+	log = config->log;
+	log.cb = (struct rlog_callbacks){
+		.apply = on_apply,
+		.view = on_view,
+		.caught_up = on_caught_up,
+		.fatal = on_fatal,
+		.log = on_log,
+	};
+	log.ctx = w;
+	rc = rlog_open(&w->log, &log, errmsg);
+	if (rc) {
+		pthread_mutex_lock(&w->lock);
+		w->closing = true;
+		pthread_mutex_unlock(&w->lock);
+		wrep_applier_stop(w);
+		goto fail;
+	}
+	pthread_mutex_lock(&w->lock);
+	w->resumable = true;
+	pthread_mutex_unlock(&w->lock);
+	rlog_resume(w->log); /* if the applier emptied its queue before w->log was known */
+	*out = w;
+	return 0;
+fail:
+	pthread_cond_destroy(&w->queue_wake);
+	pthread_mutex_destroy(&w->lock);
+	free(w);
+	return rc;
+}
+
+void wrep_close(struct wrep *w)
+{
+	struct wrep_db **all;
+	size_t count;
+
+	atomic_store(&w->may_write, false);
+	pthread_mutex_lock(&w->lock);
+	w->closing = true;
+	pthread_mutex_unlock(&w->lock);
+	rlog_close(w->log); /* pending commits end as unknown */
+	wrep_applier_stop(w);
+	if (wrep_db_all(w, &all, &count) == 0) {
+		for (size_t i = 0; i < count; i++) {
+			pthread_mutex_lock(&all[i]->lock);
+			for (int k = 0; k < 4; k++)
+				wrep_db_forget_file(all[i], k);
+			pthread_mutex_unlock(&all[i]->lock);
+			wrep_db_remove(all[i]);
+			wrep_db_unref(all[i]);
+		}
+		free(all);
+	}
+	pthread_cond_destroy(&w->queue_wake);
+	pthread_mutex_destroy(&w->lock);
+	free(w);
+}
+
+struct rlog *wrep_log(struct wrep *w)
+{
+	return w->log;
+}
+
+pid_t wrep_applier_tid(const struct wrep *w)
+{
+	return atomic_load(&w->applier_tid);
+}
+
+int wrep_databases(struct wrep *w, struct wrep_db_status **out, size_t *count)
+{
+	struct wrep_db **all;
+	struct wrep_db_status *list;
+	size_t n;
+	int rc = wrep_db_all(w, &all, &n);
+
+	if (rc < 0)
+		return rc;
+	list = calloc(n + 1, sizeof *list);
+	for (size_t i = 0; i < n; i++) {
+		struct wrep_db *db = all[i];
+
+		if (list) {
+			pthread_mutex_lock(&db->lock);
+			snprintf(list[i].name, sizeof list[i].name, "%s", db->name);
+			list[i].version = db->version;
+			list[i].checksum = db->sum.sum;
+			list[i].page_size = db->sum.page_size;
+			list[i].page_count = db->sum.page_count;
+			list[i].mode = !db->sum.page_count ? "empty"
+				       : db->wal_mode	   ? "wal"
+							   : "delete";
+			pthread_mutex_unlock(&db->lock);
+		}
+		wrep_db_unref(db);
+	}
+	free(all);
+	if (!list)
+		return -ENOMEM;
+	*out = list;
+	*count = n;
+	return 0;
+}

@@ -1,0 +1,180 @@
+/* walrepl: turns what SQLite writes into replicated transactions, and back.
+ *
+ * The only header of this folder that fusefs includes. A mount owns one `struct wrep`; it owns the
+ * databases' backing files, their replicated state and the raftlog beneath. It knows pages and
+ * transactions, not FUSE: the kernel's cache and the mounted names are reached through `struct
+ * wrep_host`.
+ *
+ * Threads. File functions are called by request threads, any number at once; they never wait for
+ * Raft or for a lock of SQLite's. What must wait takes a `struct wrep_op` and returns WREP_PENDING;
+ * its `done` is called later, once, from another thread. The applier thread (one per wrep) is the
+ * only one that calls the host's `mounted_open`, `invalidate` and `invalidate_name`.
+ *
+ * Lock order: wrep->lock (the table of databases), then a database's lock. Nobody calls the host, an
+ * op's `done` or raftlog's blocking functions while holding either.
+ */
+#ifndef WALREPL_H
+#define WALREPL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include "raftlog.h"
+
+struct wrep;
+struct wrep_file;
+
+/* The four files of a database. */
+enum wrep_kind { WREP_DB, WREP_WAL, WREP_SHM, WREP_JOURNAL };
+
+/* ---- what walrepl needs from the mount ------------------------------------------------------ */
+
+struct wrep_host {
+	/* Open `name` through the mount (the private clone): locks taken on this descriptor meet those
+	 * of applications. A file descriptor or -errno. [applier] */
+	int (*mounted_open)(void *ctx, const char *name, int flags);
+	/* Drop `len` bytes at `off` (len 0: everything) of `file`, and its attributes, from the
+	 * kernel's cache; no read that starts after the return sees what was cached. [applier] */
+	void (*invalidate)(void *ctx, struct wrep_file *file, uint64_t off, uint64_t len);
+	/* `name` appeared, disappeared or was replaced. [applier] */
+	void (*invalidate_name)(void *ctx, const char *name);
+	/* The node cannot go on; `msg` names the remedy. The daemon unmounts and exits. [any] */
+	void (*fatal)(void *ctx, const char *msg);
+	/* One log line. [any] */
+	void (*log)(void *ctx, char level, const char *line);
+	/* This node's place changed (for status and logs). [raftlog's thread] */
+	void (*view)(void *ctx, const struct rlog_view *view);
+};
+
+struct wrep_config {
+	int data_fd; /* directory of the backing files of *.db, -wal, -journal; stays the caller's */
+	int shm_fd;  /* directory, on a tmpfs, of the backing files of -shm; stays the caller's */
+	const char *const *match; /* further globs that name databases, NULL-terminated, or NULL */
+	struct rlog_config log;	  /* without cb and ctx, which walrepl fills */
+	struct wrep_host host;
+	void *host_ctx;
+};
+
+/* Empty the working files of the last run, open the log and start to apply it. The databases are
+ * rebuilt from the log; opens wait until that has happened. 0 or -errno with `errmsg`. */
+int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[RLOG_ERRMSG_SIZE]);
+
+/* Stop the applier and the log. Pending ops end with -EIO (or -EINTR for opens). The mount must
+ * still answer requests while this runs. */
+void wrep_close(struct wrep *w);
+
+struct rlog *wrep_log(struct wrep *w); /* for status and transfer */
+
+/* ---- names ------------------------------------------------------------------------------------ */
+
+/* Is `name` a file of a database by the naming rule (*.db, *.sqlite, *.sqlite3, *.db3, the
+ * configured globs, each with -wal, -shm, -journal)? Fills `kind`; false when it is none. */
+bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind);
+
+/* One line for a refused name, naming the rule. */
+#define WREP_NAME_RULE                                                                             \
+	"only databases (*.db *.sqlite *.sqlite3 *.db3, more with --match GLOB) and their -wal, "  \
+	"-shm, -journal files live here"
+
+/* ---- operations that may wait -------------------------------------------------------------------- */
+
+#define WREP_PENDING 1
+
+struct wrep_op {
+	/* `result` is 0 or -errno. After it walrepl does not touch the op again. */
+	void (*done)(struct wrep_op *op, int result);
+	struct wrep_file *file; /* out, of wrep_create(): a reference */
+	struct wrep_op *next;	/* private */
+	int state;		/* private */
+};
+
+/* Give up waiting, for an op of wrep_file_open() only (the caller was interrupted): its `done` gets
+ * -EINTR. Any other op ignores this: the outcome of a commit is waited for. */
+void wrep_op_interrupt(struct wrep *w, struct wrep_op *op);
+
+/* ---- files ------------------------------------------------------------------------------------ */
+
+/* One incarnation of a file: unlinking a name and making it again gives another wrep_file, and the
+ * old one lives until its last reference goes. `host_data` is the mount's to use. */
+struct wrep_file *wrep_file_ref(struct wrep_file *f);
+void wrep_file_unref(struct wrep_file *f);
+enum wrep_kind wrep_file_kind(const struct wrep_file *f);
+const char *wrep_file_name(const struct wrep_file *f);
+_Atomic(void *) *wrep_file_host_data(struct wrep_file *f);
+
+/* The file now called `name`, with a reference; -ENOENT. */
+int wrep_lookup(struct wrep *w, const char *name, struct wrep_file **out);
+
+/* Calls `each` for every name. Returns 0, or what `each` returned when not 0. */
+int wrep_list(struct wrep *w, int (*each)(void *arg, const char *name), void *arg);
+
+/* Attributes as the applications shall see them (size with uncommitted pages of a rollback-journal
+ * transaction). st_ino is not filled in. 0 or -errno. */
+int wrep_file_stat(struct wrep_file *f, struct stat *st);
+
+/* Make `name` and open it. A database is created on every node (EROFS where this node may not
+ * write); side files are local. -EEXIST with O_EXCL, else an existing file is opened.
+ * `internal`: the caller is the applier itself (its thread id: wrep_applier_tid()). 0, WREP_PENDING, -errno; the file
+ * comes in op->file. */
+int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid, int flags,
+		bool internal, struct wrep_op *op);
+
+/* An application opens the file; waits until this node has caught up and, on a node that may not
+ * write, until the gate of the database is closed. */
+int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op *op);
+void wrep_file_release(struct wrep_file *f, bool internal); /* the counterpart, per open and create */
+
+/* May the kernel keep what it has cached of this file from before this open? Asked once per open. */
+bool wrep_file_keep_cache(struct wrep_file *f);
+
+pid_t wrep_applier_tid(const struct wrep *w);
+
+/* Backing descriptor of a -shm (for passthrough) or a -wal; owned by the file. */
+int wrep_file_fd(struct wrep_file *f);
+
+ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off);
+
+/* All of `buf` or nothing. A write that completes a transaction is held back: WREP_PENDING, and
+ * `done` once Raft has decided: 0 when committed; -EIO when refused or unknown; -ENOSPC. The bytes
+ * are copied where they are needed later. Not for -shm. */
+int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
+		    struct wrep_op *op);
+int wrep_file_truncate(struct wrep_file *f, uint64_t size, struct wrep_op *op);
+
+/* Mode, owner, times: of a database on every node, of side files locally. `valid` says which. */
+#define WREP_ATTR_MODE 1u
+#define WREP_ATTR_UID 2u
+#define WREP_ATTR_GID 4u
+#define WREP_ATTR_TIMES 8u
+struct wrep_attr {
+	unsigned valid;
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+	struct timespec atime, mtime; /* tv_nsec may be UTIME_OMIT; never UTIME_NOW */
+};
+int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct wrep_op *op);
+
+/* Remove a name. Of a -journal that holds a transaction: its commit. */
+int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op);
+
+/* A descriptor of the file was closed by a process (FUSE's FLUSH, which comes before the kernel
+ * drops the process's locks): repairs the wal-index after a writer that died between its commit
+ * and its update of the wal-index. */
+void wrep_file_flush(struct wrep_file *f);
+
+/* ---- status ------------------------------------------------------------------------------------ */
+
+struct wrep_db_status {
+	char name[256];
+	uint64_t version, checksum;
+	uint32_t page_size, page_count;
+	const char *mode; /* "wal", "delete" (any rollback journal), "empty" */
+};
+
+/* All databases, as of the last committed entry handed over. `*out` is free()d by the caller. */
+int wrep_databases(struct wrep *w, struct wrep_db_status **out, size_t *count);
+
+#endif
