@@ -73,7 +73,7 @@ int fsd_path_resolve(const char *path, char out[PATH_MAX])
 	/* Take components off the end until the rest exists, then put them back. A directory whose
 	 * file system is dead counts as one that does not exist. */
 	while (!realpath(parent, out)) {
-		if (errno != ENOENT && errno != ENOTCONN)
+		if (errno != ENOENT && errno != ENOTCONN && errno != ECONNABORTED)
 			return -errno;
 		for (n = (int)strlen(parent); n > 1 && parent[n - 1] == '/'; n--)
 			parent[n - 1] = '\0';

@@ -19,7 +19,7 @@ static int is_dead(const char *path)
 {
 	struct stat st;
 
-	return stat(path, &st) && errno == ENOTCONN;
+	return stat(path, &st) && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 static int wait_for_end(int pid_fd, const char *data)

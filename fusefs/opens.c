@@ -9,6 +9,9 @@
  * FSD_OPENS_MAX, the oldest is answered EINTR, on which SQLite just tries again: else the applier's
  * own open through the mount, without which the node never catches up, would find no place.
  */
+#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
+#include <fuse_lowlevel.h>
+
 #include "opens.h"
 
 #include <stdio.h>
@@ -31,8 +34,10 @@ struct fsd_pend *fsd_pend_new(struct fsd *fs, struct fuse_req *req)
 
 void fsd_pend_unref(struct fsd_pend *pend)
 {
-	if (atomic_fetch_sub(&pend->refs, 1) == 1)
-		free(pend);
+	if (atomic_fetch_sub(&pend->refs, 1) != 1)
+		return;
+	free(pend->name);
+	free(pend);
 }
 
 static void interrupt(struct fsd_pend *pend)
@@ -128,4 +133,18 @@ int fsd_opens_tick(struct fsd *fs)
 	}
 	free(waiting);
 	return count ? TICK_MS : -1;
+}
+
+int fsd_wait_ready(struct fsd_pend *pend, void (*ready)(struct wrep_op *op, int result))
+{
+	struct fsd *fs = pend->fs;
+	int rv;
+
+	pend->op.done = ready;
+	pend->tid = fuse_req_ctx(pend->req)->pid;
+	fsd_opens_add(pend);
+	rv = wrep_wait_ready(fs->wrep, &pend->op);
+	if (rv == WREP_PENDING)
+		fsd_wake(fs); /* to look after it from now on */
+	return rv;
 }

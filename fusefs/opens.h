@@ -14,6 +14,8 @@ struct fsd_pend {
 	struct fsd_inode *inode; /* a reference, or NULL */
 	bool internal;
 	int flags;	       /* open and create: O_... */
+	uint64_t parent;       /* lookup */
+	char *name;	       /* lookup; owned */
 	size_t size;	       /* write: bytes */
 	struct wrep_attr attr; /* setattr: what is still to do once the size is changed */
 
@@ -26,6 +28,10 @@ struct fsd_pend {
 
 struct fsd_pend *fsd_pend_new(struct fsd *fs, struct fuse_req *req);
 void fsd_pend_unref(struct fsd_pend *pend);
+
+/* Wait until the node has caught up, interruptibly. 0, WREP_PENDING (then `ready` is called, once,
+ * from another thread), -errno. */
+int fsd_wait_ready(struct fsd_pend *pend, void (*ready)(struct wrep_op *op, int result));
 
 /* An open begins, or has ended. Between the two it may be interrupted. */
 void fsd_opens_add(struct fsd_pend *pend);

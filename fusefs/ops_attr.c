@@ -48,20 +48,12 @@ static int look_up(struct fsd *fs, fuse_ino_t parent, const char *name, struct f
 	return *out ? 0 : -ENOMEM;
 }
 
-void fsd_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+static void lookup_reply(struct fsd *fs, fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct fsd *fs = fsd_of(req);
 	struct fuse_entry_param entry = {0};
 	struct fsd_inode *inode = NULL;
-	int rv;
+	int rv = look_up(fs, parent, name, &inode);
 
-	if (fsd_is_hidden(name)) {
-		fuse_reply_err(req, ENOENT);
-		return;
-	}
-	if (!fsd_enter(fs, req))
-		return;
-	rv = look_up(fs, parent, name, &inode);
 	if (!rv)
 		rv = fsd_inode_attr(inode, &entry.attr);
 	if (rv) {
@@ -74,6 +66,53 @@ void fsd_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 	if (inode)
 		fsd_inode_unref(fs, inode);
+}
+
+static void lookup_ready(struct wrep_op *op, int result)
+{
+	struct fsd_pend *pend = (struct fsd_pend *)op;
+
+	fsd_opens_remove(pend);
+	if (result)
+		fuse_reply_err(pend->req, -result);
+	else
+		lookup_reply(pend->fs, pend->req, pend->parent, pend->name);
+	fsd_pend_unref(pend);
+}
+
+/* A node that has not caught up does not know yet which names there are: "no such file" would be a
+ * wrong answer, on which SQLite makes a new database. */
+void fsd_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fsd *fs = fsd_of(req);
+	struct fsd_pend *pend;
+	int rv;
+
+	if (fsd_is_hidden(name)) {
+		fuse_reply_err(req, ENOENT);
+		return;
+	}
+	if (!fsd_enter(fs, req))
+		return;
+	if (wrep_is_ready(fs->wrep) || fsd_is_internal(fs, req)) {
+		lookup_reply(fs, req, parent, name);
+		fsd_leave(fs);
+		return;
+	}
+	pend = fsd_pend_new(fs, req);
+	if (pend)
+		pend->name = strdup(name);
+	if (!pend || !pend->name) {
+		fuse_reply_err(req, ENOMEM);
+		if (pend)
+			fsd_pend_unref(pend);
+		fsd_leave(fs);
+		return;
+	}
+	pend->parent = parent;
+	rv = fsd_wait_ready(pend, lookup_ready);
+	if (rv != WREP_PENDING)
+		lookup_ready(&pend->op, rv);
 	fsd_leave(fs);
 }
 

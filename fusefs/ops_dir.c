@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <string.h>
 #include <sys/stat.h>
 #include "inode.h"
+#include "opens.h"
 #include "ops.h"
 
 /* What one reader of the directory sees: the names as of its first read. */
@@ -43,17 +45,47 @@ static int listing_add(void *arg, const char *name)
 	return 0;
 }
 
+static void opendir_ready(struct wrep_op *op, int result)
+{
+	struct fsd_pend *pend = (struct fsd_pend *)op;
+	struct fuse_file_info fi = {0};
+	struct listing *listing = NULL;
+
+	fsd_opens_remove(pend);
+	if (!result) {
+		listing = calloc(1, sizeof(*listing));
+		result = listing ? 0 : -ENOMEM;
+	}
+	fi.fh = (uint64_t)(uintptr_t)listing;
+	if (result)
+		fuse_reply_err(pend->req, -result);
+	else if (fuse_reply_open(pend->req, &fi))
+		free(listing);
+	fsd_pend_unref(pend);
+}
+
+/* Like a lookup: which names there are is known once the node has caught up. */
 void fsd_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct listing *listing = calloc(1, sizeof(*listing));
+	struct fsd *fs = fsd_of(req);
+	struct fsd_pend *pend;
+	int rv = 0;
 
-	if (!listing) {
+	if (!fsd_enter(fs, req))
+		return;
+	pend = fsd_pend_new(fs, req);
+	if (!pend) {
 		fuse_reply_err(req, ENOMEM);
+		fsd_leave(fs);
 		return;
 	}
-	fi->fh = (uint64_t)(uintptr_t)listing;
-	if (fuse_reply_open(req, fi))
-		free(listing);
+	/* The daemon opens the root of its own mount for its clone. */
+	if (!wrep_is_ready(fs->wrep) && fuse_req_ctx(req)->pid != getpid() &&
+	    !fsd_is_internal(fs, req))
+		rv = fsd_wait_ready(pend, opendir_ready);
+	if (rv != WREP_PENDING)
+		opendir_ready(&pend->op, rv);
+	fsd_leave(fs);
 }
 
 void fsd_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

@@ -68,6 +68,8 @@ static int fill_open(struct fsd_pend *pend, struct fuse_file_info *fi)
 
 	memset(fi, 0, sizeof(*fi));
 	fi->fh = (uint64_t)(uintptr_t)inode | (pend->internal ? FH_INTERNAL : 0);
+	/* A killed daemon closes its own files while it no longer answers: no FLUSH for those. */
+	fi->noflush = pend->internal;
 	if (wrep_file_kind(inode->file) != WREP_SHM) {
 		fi->keep_cache = wrep_file_keep_cache(inode->file);
 		return 0;

@@ -70,7 +70,8 @@ static int check_mountpoint(struct start *st)
 		if (errno == ENOENT)
 			return fail(st, -ENOENT,
 				    "the mount point %s does not exist: make it with mkdir", given);
-		if (errno != ENOTCONN || fsd_mountinfo_at(st->mountpoint, &mount)) {
+		if ((errno != ENOTCONN && errno != ECONNABORTED) ||
+		    fsd_mountinfo_at(st->mountpoint, &mount)) {
 			int rv = -errno;
 
 			return fail(st, rv, "cannot use the mount point %s: %s", given,

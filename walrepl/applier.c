@@ -424,6 +424,10 @@ static void install(struct wrep *w, struct wrep_item *item)
 	assert(db->pending == c);
 	rc = db->files[WREP_DB] ? wrep_overlay_commit(db->overlay, db->files[WREP_DB]->fd)
 				: -ENOENT;
+	/* SQLite cuts a database that shrank only after its commit. */
+	if (rc == 0 && ftruncate(db->files[WREP_DB]->fd,
+				 (off_t)c->page_count * c->page_size) < 0)
+		rc = -errno;
 	if (rc == 0)
 		rc = wrep_commit_pull_trigger(db, c);
 	wrep_overlay_close(db->overlay);
@@ -591,6 +595,18 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 	wrep_op_finish_open(op, rc);
 }
 
+static void ready(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_op *op;
+
+	pthread_mutex_lock(&w->lock);
+	op = item->op; /* NULL: interrupted meanwhile */
+	item->op = NULL;
+	pthread_mutex_unlock(&w->lock);
+	if (op)
+		op->done(op, 0);
+}
+
 /* Bring every gate to where it belongs. Returns true when one could not be closed yet. */
 static bool settle_gates(struct wrep *w)
 {
@@ -751,6 +767,9 @@ static void *applier_main(void *arg)
 			break;
 		case WREP_ITEM_OPEN:
 			open_database(w, item);
+			break;
+		case WREP_ITEM_READY:
+			ready(w, item);
 			break;
 		case WREP_ITEM_VIEW:
 			retry = view_changed(w, item) || retry;

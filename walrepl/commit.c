@@ -232,20 +232,37 @@ fail:
 	return rc;
 }
 
-/* The page size that the transaction leaves behind: in bytes 16 and 17 of page 1 (SQLite's file
- * format, 1.3.2). 0 when there is none to be read. */
-static uint32_t overlay_page_size(struct wrep_db *db)
+static uint32_t be32(const uint8_t *p)
 {
-	uint8_t head[100];
-	uint32_t size;
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
 
+/* The shape that the transaction leaves behind, from the header of page 1 (SQLite's file format, 1.3):
+ * the page size, and the size in pages. A file that shrinks is cut only after the commit, so the
+ * header's size counts where it is valid, else that of the file. false: no database. */
+static bool overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_count)
+{
+	uint64_t file_size = wrep_overlay_size(db->overlay);
+	uint8_t head[100];
+	uint32_t size, pages;
+
+	*page_size = *page_count = 0;
+	if (!file_size)
+		return true;
 	if (wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, head, sizeof head, 0) !=
 	    sizeof head)
-		return 0;
+		return false;
 	size = (uint32_t)head[16] << 8 | head[17];
 	if (size == 1)
 		size = 65536;
-	return size >= 512 && size <= 65536 && !(size & (size - 1)) ? size : 0;
+	if (size < 512 || size > 65536 || (size & (size - 1)) || file_size / size > UINT32_MAX)
+		return false;
+	*page_size = size;
+	*page_count = (uint32_t)(file_size / size);
+	pages = be32(head + 28);
+	if (pages && pages < *page_count && be32(head + 24) == be32(head + 92))
+		*page_count = pages;
+	return true;
 }
 
 /* The pages of the overlay that differ from the committed ones. */
@@ -305,7 +322,6 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 	struct image_source source = { .db = db };
 	struct rlog_request **chain;
 	uint32_t chain_count;
-	uint64_t size;
 	int rc;
 
 	c->db = wrep_db_ref(db);
@@ -314,23 +330,20 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 		rc = -EIO;
 		goto fail;
 	}
-	size = wrep_overlay_size(db->overlay);
-	c->page_size = size ? overlay_page_size(db) : 0;
-	if (size && (!c->page_size || size % c->page_size)) {
+	if (!overlay_shape(db, &c->page_size, &c->page_count)) {
 		wrep_logf(w, 'W', "commit refused: what was written is no SQLite database "
-				  "database=%s size=%llu", db->name, (unsigned long long)size);
+				  "database=%s", db->name);
 		rc = -EIO;
 		goto fail;
 	}
-	c->page_count = size ? (uint32_t)(size / c->page_size) : 0;
-	if (size) {
+	if (c->page_count) {
 		rc = overlay_changes(db, c->page_size, c->page_count, &c->changes,
 				     &c->change_count);
 		if (rc < 0)
 			goto fail;
 	}
 	if (!c->change_count && c->page_count == db->sum.page_count &&
-	    (c->page_size == db->sum.page_size || !size)) {
+	    (c->page_size == db->sum.page_size || !c->page_count)) {
 		/* A rollback, or no change at all: the database file holds it already. */
 		wrep_overlay_close(db->overlay);
 		db->overlay = NULL;

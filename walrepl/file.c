@@ -120,6 +120,32 @@ static int create_side_file(struct wrep_db *db, enum wrep_kind kind, mode_t mode
 	return 0;
 }
 
+bool wrep_is_ready(struct wrep *w)
+{
+	return atomic_load(&w->caught_up);
+}
+
+int wrep_wait_ready(struct wrep *w, struct wrep_op *op)
+{
+	struct wrep_item *item = wrep_item_new(WREP_ITEM_READY, NULL);
+	int rc = 0;
+
+	op->state = WREP_OP_OPEN;
+	item->op = op;
+	pthread_mutex_lock(&w->lock);
+	if (w->closing) {
+		rc = -EIO;
+	} else if (!w->caught_up) {
+		item->next = w->waiting;
+		w->waiting = item;
+		item = NULL;
+		rc = WREP_PENDING;
+	}
+	pthread_mutex_unlock(&w->lock);
+	wrep_item_free(item);
+	return rc;
+}
+
 /* `f` may be NULL: a database whose CREATE is still on its way through the applier. */
 static int open_file(struct wrep_db *db, struct wrep_file *f, bool internal, struct wrep_op *op,
 		     int state)
@@ -238,7 +264,7 @@ void wrep_op_interrupt(struct wrep *w, struct wrep_op *op)
 		break;
 	}
 	for (struct wrep_item *i = w->queue_head; !found && i; i = i->next) {
-		if (i->type == WREP_ITEM_OPEN && i->op == op) {
+		if ((i->type == WREP_ITEM_OPEN || i->type == WREP_ITEM_READY) && i->op == op) {
 			i->op = NULL;
 			found = true;
 		}

@@ -76,6 +76,7 @@ enum wrep_item_type {
 	WREP_ITEM_APPLY,     /* a transaction from elsewhere */
 	WREP_ITEM_INSTALL,   /* a rollback-journal transaction of an application here */
 	WREP_ITEM_OPEN,	     /* an application opens the database: catch up, close the gate */
+	WREP_ITEM_READY,     /* somebody waits until this node has caught up */
 	WREP_ITEM_VIEW,	     /* leadership changed */
 	WREP_ITEM_CAUGHT_UP,
 };
@@ -108,7 +109,7 @@ struct wrep {
 	struct wrep_db *by_id[WREP_BUCKETS];
 	struct rlog_view view;
 	uint64_t view_sequence;
-	bool caught_up; /* everything up to the leader's commit index at first contact is local */
+	_Atomic bool caught_up; /* everything up to the leader's commit index at first contact is local */
 	bool closing, failed;
 	struct wrep_item *waiting; /* opens that wait for caught_up */
 	struct wrep_item *queue_head, **queue_tail;

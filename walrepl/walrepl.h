@@ -90,8 +90,8 @@ struct wrep_op {
 	int state;		/* private */
 };
 
-/* Give up waiting, for an op of wrep_file_open() only (the caller was interrupted): its `done` gets
- * -EINTR. Any other op ignores this: the outcome of a commit is waited for. */
+/* Give up waiting, for an op of wrep_file_open() or wrep_wait_ready() only (the caller was
+ * interrupted): its `done` gets -EINTR. Any other op ignores this: the outcome of a commit is waited for. */
 void wrep_op_interrupt(struct wrep *w, struct wrep_op *op);
 
 /* ---- files ------------------------------------------------------------------------------------ */
@@ -103,6 +103,11 @@ void wrep_file_unref(struct wrep_file *f);
 enum wrep_kind wrep_file_kind(const struct wrep_file *f);
 const char *wrep_file_name(const struct wrep_file *f);
 _Atomic(void *) *wrep_file_host_data(struct wrep_file *f);
+
+/* Has this node caught up? Before, it knows neither all names nor their content. */
+bool wrep_is_ready(struct wrep *w);
+/* 0 when it has, else WREP_PENDING: `done` once it has (interruptible, see wrep_op_interrupt()). */
+int wrep_wait_ready(struct wrep *w, struct wrep_op *op);
 
 /* The file now called `name`, with a reference; -ENOENT. */
 int wrep_lookup(struct wrep *w, const char *name, struct wrep_file **out);
