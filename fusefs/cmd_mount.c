@@ -238,7 +238,12 @@ static int run(const struct fsd_options *options, int ready_fd)
 
 	prepare_process();
 	fs = fsd_new();
-	rv = fs ? fsd_start(fs, options, &control_fd, errmsg) : -ENOMEM;
+	rv = fs ? fsd_guard_start(&fs->guard, errmsg) : -ENOMEM;
+	if (!rv) {
+		rv = fsd_start(fs, options, &control_fd, errmsg);
+		if (rv)
+			fsd_guard_stop(&fs->guard);
+	}
 	if (rv) {
 		fsd_complain("%s", errmsg[0] ? errmsg : strerror(-rv));
 		return FSD_EXIT_FAILED;
@@ -249,7 +254,9 @@ static int run(const struct fsd_options *options, int ready_fd)
 			fsd_log('W', "nobody waits for the mount any more");
 		close(ready_fd);
 	}
-	return fsd_serve(fs, control_fd);
+	rv = fsd_serve(fs, control_fd);
+	fsd_guard_stop(&fs->guard);
+	return rv;
 }
 
 static int wait_until_ready(pid_t child, int ready_fd)

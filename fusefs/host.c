@@ -140,10 +140,10 @@ static void invalidate(void *ctx, struct wrep_file *file, uint64_t off, uint64_t
 							(off_t)off, (off_t)len));
 }
 
-/* Nothing to do: names have no lifetime in the kernel's cache (entry timeout 0), so each use of one
- * asks us again. Telling the kernel would even be wrong: it takes the directory's lock for that, which
- * an application's create or unlink holds until its entry is committed, and the applier must never
- * wait for a commit. */
+/* Nothing to do: a name that the kernel kept and that means something else by now is noticed when it
+ * is used (ops_attr.c). Telling the kernel would even be wrong: it takes the directory's lock for
+ * that, which an application's create or unlink holds until its entry is committed, and the applier
+ * must never wait for a commit. */
 static void invalidate_name(void *ctx, const char *name)
 {
 }

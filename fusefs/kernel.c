@@ -6,7 +6,8 @@
  *
  * The same API makes the tmpfs for the backing files of -shm: a file system that no path leads to
  * cannot be full of another program's files, needs no cleaning up after a crash, and works where
- * /run lies on a disk.
+ * /run lies on a disk. And the same gives an instance of fusectl, whether or not one is mounted at
+ * /sys/fs/fuse/connections.
  */
 #include "kernel.h"
 
@@ -160,4 +161,22 @@ int fsd_kernel_tmpfs(char errmsg[FSD_ERRMSG_SIZE])
 	if (fs >= 0)
 		close(fs);
 	return rv ? rv : mount;
+}
+
+int fsd_kernel_open_abort(unsigned connection)
+{
+	char path[32];
+	int mount = -1, file = -1, rv = 0;
+	int fs = fsopen("fusectl", FSOPEN_CLOEXEC);
+
+	snprintf(path, sizeof(path), "%u/abort", connection);
+	if (fs < 0 || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) ||
+	    (mount = fsmount(fs, FSMOUNT_CLOEXEC, 0)) < 0 ||
+	    (file = openat(mount, path, O_WRONLY | O_CLOEXEC)) < 0)
+		rv = -errno;
+	if (mount >= 0)
+		close(mount);
+	if (fs >= 0)
+		close(fs);
+	return rv ? rv : file;
 }

@@ -18,4 +18,9 @@ int fsd_kernel_uring(enum fsd_uring wish, bool *use, char errmsg[FSD_ERRMSG_SIZE
  * -errno with one line. */
 int fsd_kernel_tmpfs(char errmsg[FSD_ERRMSG_SIZE]);
 
+/* The file that aborts a FUSE connection when something is written to it: all its requests fail
+ * then. It belongs to this connection for as long as it is open, not to its number. Safe to call in
+ * the fork of a process with threads. A descriptor or -errno. */
+int fsd_kernel_open_abort(unsigned connection);
+
 #endif

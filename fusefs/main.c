@@ -44,7 +44,7 @@ static const struct {
 int main(int argc, char **argv)
 {
 	if (argc < 2) {
-		fsd_complain("what to do? see 'dqlitefs help'");
+		fputs(help, stderr);
 		return FSD_EXIT_USAGE;
 	}
 	if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include "addr.h"
+#include "guard.h"
 #include "identity.h"
 #include "kernel.h"
 #include "walrepl.h"
@@ -53,6 +54,7 @@ struct fsd {
 	int wake_fd; /* an eventfd that wakes serve.c's loop */
 	bool uring;
 	struct fsd_identity identity;
+	struct fsd_guard guard;
 	struct wrep *wrep;
 	struct fuse_session *session;
 	pthread_t session_thread;

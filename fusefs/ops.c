@@ -7,9 +7,8 @@
  *
  * What the kernel does by itself, since nothing here asks for it: POSIX and flock locks; the page
  * cache of databases and -wal, kept across opens and dropped only by name (EXPLICIT_INVAL_DATA);
- * reads, writes and mappings of -shm, which go straight to the backing file (passthrough). Names and
- * attributes are never cached (timeouts 0): they change under the kernel whenever an entry is
- * applied.
+ * reads, writes and mappings of -shm, which go straight to the backing file (passthrough). What it
+ * keeps of names and attributes stands in ops_attr.c.
  *
  * fsync and fsyncdir are not implemented on purpose: the kernel then answers 0 by itself and asks
  * no more. What was committed is durable in the Raft log before the write returned; what was not

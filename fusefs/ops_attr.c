@@ -1,4 +1,14 @@
-/* Names, attributes and their changes. The kernel caches none of them (timeouts 0). */
+/* Names, attributes and their changes.
+ *
+ * The kernel keeps a database's attributes, since SQLite asks for its size in every transaction while
+ * the -wal is empty: what applications here change it knows, what the daemon changes is invalidated
+ * together with the content. Those of side files it does not keep. It also keeps the names of
+ * databases and -wals, once found: a name without a lifetime would be dropped with its last open file, its inode
+ * with it, and with that all that was cached of its content; the next program to open the database
+ * would read it from the daemon again (ten times the price of a warm point select). A name that
+ * meanwhile means another file, or none, is noticed when it is used: walrepl answers ESTALE for a
+ * file that is no longer called so, on which the kernel looks the name up again.
+ */
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
 #include <fuse_lowlevel.h>
 
@@ -18,6 +28,18 @@ static int root_attr(struct fsd *fs, struct stat *st)
 	st->st_ino = FUSE_ROOT_ID;
 	st->st_nlink = 2;
 	return 0;
+}
+
+double fsd_name_timeout(const struct fsd_inode *inode)
+{
+	enum wrep_kind kind = wrep_file_kind(inode->file);
+
+	return kind == WREP_DB || kind == WREP_WAL ? 3600 : 0;
+}
+
+double fsd_attr_timeout(const struct fsd_inode *inode)
+{
+	return wrep_file_kind(inode->file) == WREP_DB ? 3600 : 0;
 }
 
 int fsd_inode_attr(struct fsd_inode *inode, struct stat *st)
@@ -60,6 +82,8 @@ static void lookup_reply(struct fsd *fs, fuse_req_t req, fuse_ino_t parent, cons
 		fuse_reply_err(req, -rv);
 	} else {
 		entry.ino = inode->id;
+		entry.entry_timeout = fsd_name_timeout(inode);
+		entry.attr_timeout = fsd_attr_timeout(inode);
 		fsd_inode_looked_up(fs, inode);
 		if (fuse_reply_entry(req, &entry))
 			fsd_inode_forget(fs, entry.ino, 1);
@@ -162,7 +186,7 @@ void fsd_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (rv)
 		fuse_reply_err(req, -rv);
 	else
-		fuse_reply_attr(req, &st, 0);
+		fuse_reply_attr(req, &st, fsd_attr_timeout(inode));
 	if (inode)
 		fsd_inode_unref(fs, inode);
 	fsd_leave(fs);
@@ -177,7 +201,7 @@ static void setattr_finish(struct fsd_pend *pend, int result)
 	if (result)
 		fuse_reply_err(pend->req, -result);
 	else
-		fuse_reply_attr(pend->req, &st, 0);
+		fuse_reply_attr(pend->req, &st, fsd_attr_timeout(pend->inode));
 	fsd_inode_unref(pend->fs, pend->inode);
 	fsd_pend_unref(pend);
 }

@@ -71,7 +71,7 @@ static int fill_open(struct fsd_pend *pend, struct fuse_file_info *fi)
 	/* A killed daemon closes its own files while it no longer answers: no FLUSH for those. */
 	fi->noflush = pend->internal;
 	if (wrep_file_kind(inode->file) != WREP_SHM) {
-		fi->keep_cache = wrep_file_keep_cache(inode->file);
+		fi->keep_cache = 1; /* what changes is dropped by name (host.c) */
 		return 0;
 	}
 	fi->backing_id = backing_get(pend->fs, pend->req, inode);
@@ -179,6 +179,8 @@ static void create_finish(struct fsd_pend *pend, int result)
 		return;
 	}
 	entry.ino = pend->inode->id;
+	entry.entry_timeout = fsd_name_timeout(pend->inode);
+	entry.attr_timeout = fsd_attr_timeout(pend->inode);
 	fsd_inode_looked_up(fs, pend->inode);
 	if (fuse_reply_create(pend->req, &entry, &fi)) {
 		fsd_inode_forget(fs, entry.ino, 1);

@@ -176,14 +176,29 @@ static int wait_for_init(struct fsd *fs)
 	return rv;
 }
 
-/* The id of the topmost mount at the mount point, without asking ourselves for anything. */
-static int read_mount_id(const char *mountpoint)
+/* The id of the topmost mount at the mount point, without asking ourselves for anything. Its
+ * connection's number, too. */
+static int read_mount_id(const char *mountpoint, unsigned *connection)
 {
 	struct statx stx;
 
 	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_MNT_ID, &stx))
 		return -errno;
+	if (connection)
+		*connection = stx.stx_dev_minor;
 	return (int)stx.stx_mnt_id;
+}
+
+static void start_guarding(struct fsd *fs, unsigned connection)
+{
+	int rv = fsd_guard_watch(&fs->guard, connection);
+
+	/* All works without it, so this does not stop the mount. */
+	if (rv)
+		fsd_log('W',
+			"nobody guards the mount error=%s: should the daemon be killed and not end, "
+			"write 1 to /sys/fs/fuse/connections/%u/abort (type fusectl)",
+			strerror(-rv), connection);
 }
 
 static int open_clone(struct fsd *fs)
@@ -227,6 +242,7 @@ int fsd_mount_prepare(struct fsd *fs, const char *options, char errmsg[FSD_ERRMS
 
 int fsd_mount_start(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 {
+	unsigned connection = 0;
 	int rv;
 
 	atomic_store(&starting, true);
@@ -239,7 +255,8 @@ int fsd_mount_start(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 		fs->session = NULL;
 		return -EIO;
 	}
-	fs->mount_id = read_mount_id(fs->mountpoint);
+	fs->mount_id = read_mount_id(fs->mountpoint, &connection);
+	start_guarding(fs, connection);
 	rv = -pthread_create(&fs->session_thread, NULL, session_main, fs);
 	if (!rv) {
 		fs->session_started = true;
@@ -282,7 +299,7 @@ bool fsd_mount_visible(const struct fsd *fs)
 void fsd_mount_detach(struct fsd *fs)
 {
 	/* Somebody may have mounted something else on top: that stays. */
-	if (fsd_mount_visible(fs) && read_mount_id(fs->mountpoint) == fs->mount_id)
+	if (fsd_mount_visible(fs) && read_mount_id(fs->mountpoint, NULL) == fs->mount_id)
 		umount2(fs->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW);
 }
 

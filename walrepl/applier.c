@@ -1,8 +1,8 @@
 /* The applier: one thread that brings the backing files up to what the log says, in its order.
  *
  * A transaction of another node is applied in one of three ways. A database that no application has
- * open is *cold*: its pages go straight into the database file, and the next open drops the kernel's
- * cache. A *hot* one goes through the daemon's own SQLite connection (conn.h), as one more writer
+ * open is *cold*: its pages go straight into the database file, and what the kernel kept of it is
+ * dropped. A *hot* one goes through the daemon's own SQLite connection (conn.h), as one more writer
  * among the applications: appended to the -wal, or written under the EXCLUSIVE lock in rollback mode.
  *
  * The gate: while this node may not write, the connection of every open database holds the writers'
@@ -291,18 +291,12 @@ static int gather(const struct wrep_item *item, struct gathered *g)
 /* No application has it open, and opens come through this thread: nobody looks. */
 static int apply_cold(struct wrep_db *db, const struct gathered *g)
 {
-	struct wrep_file *f, *wal;
+	struct wrep_file *f;
 	int rc = 0;
 
 	pthread_mutex_lock(&db->lock);
 	f = wrep_db_file(db, WREP_DB);
-	wal = wrep_db_file(db, WREP_WAL);
-	if (f)
-		f->stale_cache = true;
-	if (wal)
-		wal->stale_cache = true;
 	pthread_mutex_unlock(&db->lock);
-	wrep_file_unref(wal);
 	if (!f)
 		return -ENOENT;
 	for (uint32_t i = 0; i < g->txn.image_count && !rc; i++) {
@@ -315,6 +309,7 @@ static int apply_cold(struct wrep_db *db, const struct gathered *g)
 	if (!rc && ftruncate(f->fd, (off_t)g->txn.page_count * g->txn.page_size) < 0)
 		rc = -errno;
 	wrep_file_unref(f);
+	invalidate(db, WREP_DB, 0, 0); /* what the kernel kept from the last time it was open */
 	return rc;
 }
 
@@ -551,6 +546,8 @@ static void set_attributes(struct wrep_item *item)
 						 to_timespec(e.mtime_ns, e.mtime_omit) }) < 0)
 		rc = -errno;
 	wrep_file_unref(f);
+	if (!item->op) /* an application's own change the kernel knows by the reply */
+		invalidate(db, WREP_DB, 0, 0);
 	if (item->op)
 		item->op->done(item->op, rc);
 }

@@ -75,15 +75,21 @@ int wrep_list(struct wrep *w, int (*each)(void *arg, const char *name), void *ar
 
 int wrep_file_stat(struct wrep_file *f, struct stat *st)
 {
+	struct wrep_db *db = f->db;
+	bool stale = false;
+
 	if (fstat(f->fd, st) < 0)
 		return -errno;
-	if (f->kind == WREP_DB) {
-		pthread_mutex_lock(&f->db->lock);
-		if (f->db->overlay && f->db->files[WREP_DB] == f)
-			st->st_size = (off_t)wrep_overlay_size(f->db->overlay);
-		pthread_mutex_unlock(&f->db->lock);
+	pthread_mutex_lock(&db->lock);
+	if (db->files[f->kind] == f) {
+		if (f->kind == WREP_DB && db->overlay)
+			st->st_size = (off_t)wrep_overlay_size(db->overlay);
+	} else {
+		/* SQLite has closed its -wal before it, or we, removed the name. */
+		stale = f->kind == WREP_WAL || (f->kind == WREP_DB && !db->opens);
 	}
-	return 0;
+	pthread_mutex_unlock(&db->lock);
+	return stale ? -ESTALE : 0;
 }
 
 /* ---- opening ------------------------------------------------------------------------------------ */
@@ -154,8 +160,14 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, bool internal, str
 	struct wrep_item *item;
 	int rc = 0;
 
-	if (internal || (f && f->kind != WREP_DB))
-		return 0;
+	if (f && !internal) {
+		pthread_mutex_lock(&db->lock);
+		if (db->files[f->kind] != f)
+			rc = -ESTALE;
+		pthread_mutex_unlock(&db->lock);
+	}
+	if (rc || internal || (f && f->kind != WREP_DB))
+		return rc;
 	op->state = state;
 	item = wrep_item_new(WREP_ITEM_OPEN, db);
 	item->op = op;
@@ -283,17 +295,6 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 	assert(f->db->opens > 0);
 	f->db->opens--;
 	pthread_mutex_unlock(&f->db->lock);
-}
-
-bool wrep_file_keep_cache(struct wrep_file *f)
-{
-	bool keep;
-
-	pthread_mutex_lock(&f->db->lock);
-	keep = !f->stale_cache;
-	f->stale_cache = false;
-	pthread_mutex_unlock(&f->db->lock);
-	return keep;
 }
 
 /* ---- reading and writing ---------------------------------------------------------------------- */

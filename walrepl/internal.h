@@ -27,8 +27,6 @@ struct wrep_file {
 	struct wrep_db *db; /* a reference */
 	int fd;		    /* the backing file */
 	_Atomic(void *) host_data;
-	/* Guarded by db->lock. */
-	bool stale_cache; /* changed while nobody had it open: the kernel must not keep its cache */
 };
 
 /* The PAGES entries of a transaction whose COMMIT has not come yet. */

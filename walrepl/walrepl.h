@@ -116,7 +116,8 @@ int wrep_lookup(struct wrep *w, const char *name, struct wrep_file **out);
 int wrep_list(struct wrep *w, int (*each)(void *arg, const char *name), void *arg);
 
 /* Attributes as the applications shall see them (size with uncommitted pages of a rollback-journal
- * transaction). st_ino is not filled in. 0 or -errno. */
+ * transaction). st_ino is not filled in. 0 or -errno; -ESTALE when
+ * a database or -wal is no longer called so and nobody has it open. */
 int wrep_file_stat(struct wrep_file *f, struct stat *st);
 
 /* Make `name` and open it. A database is created on every node (EROFS where this node may not
@@ -126,13 +127,10 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st);
 int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid, int flags,
 		bool internal, struct wrep_op *op);
 
-/* An application opens the file; waits until this node has caught up and, on a node that may not
+/* An application opens the file: -ESTALE when it is no longer called so; waits until this node has caught up and, on a node that may not
  * write, until the gate of the database is closed. */
 int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op *op);
 void wrep_file_release(struct wrep_file *f, bool internal); /* the counterpart, per open and create */
-
-/* May the kernel keep what it has cached of this file from before this open? Asked once per open. */
-bool wrep_file_keep_cache(struct wrep_file *f);
 
 pid_t wrep_applier_tid(const struct wrep *w);
 

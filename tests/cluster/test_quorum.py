@@ -197,8 +197,9 @@ def test_leader_cut_off_acknowledges_nothing_that_is_lost(split_cluster, db, mod
     outside = Writer(others, db, "--mode", mode, "--busy-ms", 50, "--pause-ms", 10)
     outside.wait_acks(20, 30)
     until("the old leader knows", lambda: old.status()["role"] != "leader", 15)
-    # its readers still read
-    assert int(sql(old, db, "SELECT count(*) FROM rows", busy_ms=5000)) >= 100
+    # its readers still read; with a rollback journal SQLite keeps them out while a commit waits
+    if mode == "wal":
+        assert int(sql(old, db, "SELECT count(*) FROM rows", busy_ms=5000)) >= 100
     late = [event for event in inside.acks() if event[3] > cut + 1]
     assert not late, f"acknowledged without a majority: {late[:3]}"
 

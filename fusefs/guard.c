@@ -1,0 +1,217 @@
+/* In the good case: a thread is made that does nothing but fork the guard and wait for its end. The
+ * mount is there, and fsd_guard_watch() sends its number; the guard opens the connection's `abort`
+ * file, answers, and sleeps. When the daemon stops it closes the socket, and the guard goes.
+ *
+ * What wakes the guard when the daemon dies, each for what the others do not see:
+ *
+ *   PDEATHSIG     The kernel sends it when the *thread* dies that forked, whatever becomes of the
+ *                 daemon's other threads. That thread never touches the mount, so nothing keeps it
+ *                 from dying; the main thread, which does, would not be good enough.
+ *   the socket    is closed when the whole process is gone: before PDEATHSIG was set.
+ *   a message     from the handler of signals that dump core. The kernel waits for all threads
+ *                 before it dumps, and only then lets them die.
+ */
+#include "guard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "kernel.h"
+#include "log.h"
+
+#define ANSWER_TIMEOUT_MS 5000
+#define DEATH_SIGNAL SIGUSR1
+#define SOCKET 0 /* the guard's only descriptor, at first */
+
+/* ---- in the guard ------------------------------------------------------------------------------ */
+
+/* A fork of a process with threads: only what is safe in a signal handler may be called here. */
+
+static int abort_fd = -1;
+
+static void end(int signal) __attribute__((noreturn));
+static void end(int signal)
+{
+	ssize_t written = abort_fd < 0 ? 0 : write(abort_fd, "1", 1);
+
+	(void)signal;
+	_exit(written < 0);
+}
+
+static void keep_nothing(int socket)
+{
+	dup2(socket, SOCKET);
+	close_range(SOCKET + 1, ~0U, 0);
+	if (chdir("/"))
+		_exit(1);
+}
+
+/* Not to be killed along with the daemon by what looks for its name, its command line, or its process
+ * group. ps shows the command line, killall and pkill go by the name. */
+static void look_different(void)
+{
+	static const char line[] = "dqlitefs-guard";
+	char *old = program_invocation_name; /* glibc: argv[0], which the other arguments follow */
+	int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+	char piece[256];
+	size_t size = 0;
+	ssize_t got;
+
+	setsid();
+	prctl(PR_SET_NAME, "fsd-guard");
+	if (fd < 0)
+		return;
+	while ((got = read(fd, piece, sizeof(piece))) > 0)
+		size += (size_t)got;
+	close(fd);
+	if (size >= sizeof(line)) {
+		memset(old, 0, size);
+		memcpy(old, line, sizeof(line));
+	}
+}
+
+static void guard_main(int socket) __attribute__((noreturn));
+static void guard_main(int socket)
+{
+	struct sigaction action = {.sa_handler = end};
+	sigset_t signals;
+	uint32_t connection;
+	int answer;
+
+	sigaction(DEATH_SIGNAL, &action, NULL);
+	sigfillset(&signals);
+	sigdelset(&signals, DEATH_SIGNAL);
+	sigprocmask(SIG_SETMASK, &signals, NULL);
+	prctl(PR_SET_PDEATHSIG, DEATH_SIGNAL);
+	keep_nothing(socket);
+	look_different();
+	if (read(SOCKET, &connection, sizeof(connection)) == sizeof(connection)) {
+		abort_fd = fsd_kernel_open_abort(connection);
+		answer = abort_fd < 0 ? abort_fd : 0;
+		/* Whatever comes then, a message or the end, ends us. */
+		if (write(SOCKET, &answer, sizeof(answer)) == sizeof(answer))
+			while (read(SOCKET, &answer, sizeof(answer)) < 0 && errno == EINTR)
+				;
+	}
+	end(0);
+}
+
+/* ---- in the daemon ----------------------------------------------------------------------------- */
+
+static int crash_fd = -1;
+
+static void on_crash(int signal)
+{
+	send(crash_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	raise(signal); /* delivered when we return, to nobody's handler */
+}
+
+static void watch_crashes(int fd)
+{
+	static const int signals[] = {SIGABRT, SIGBUS,	SIGFPE, SIGILL,	 SIGQUIT,
+				      SIGSEGV, SIGTRAP, SIGSYS, SIGXCPU, SIGXFSZ};
+	const struct sigaction ours = {.sa_handler = on_crash, .sa_flags = SA_RESETHAND};
+	struct sigaction now;
+
+	crash_fd = fd;
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		/* A sanitizer may have its own. */
+		if (!sigaction(signals[i], NULL, &now) && now.sa_handler == SIG_DFL)
+			sigaction(signals[i], &ours, NULL);
+	}
+}
+
+static void *parent_main(void *arg)
+{
+	struct fsd_guard *guard = arg;
+
+	prctl(PR_SET_NAME, "fsd-guarded");
+	guard->pid = fork();
+	if (!guard->pid)
+		guard_main(guard->child_fd);
+	if (guard->pid < 0)
+		guard->pid = -errno;
+	sem_post(&guard->forked);
+	if (guard->pid < 0)
+		return NULL;
+	while (waitpid(guard->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	if (!atomic_load(&guard->stopping))
+		fsd_log('W',
+			"the guard process died pid=%d: should this daemon be killed too, it may "
+			"hang until its FUSE connection is aborted; mount again when convenient",
+			guard->pid);
+	return NULL;
+}
+
+int fsd_guard_start(struct fsd_guard *guard, char errmsg[FSD_ERRMSG_SIZE])
+{
+	int ends[2], rv = 0;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends)) {
+		rv = -errno;
+		goto fail;
+	}
+	guard->fd = ends[0];
+	guard->child_fd = ends[1];
+	sem_init(&guard->forked, 0, 0);
+	rv = -pthread_create(&guard->thread, NULL, parent_main, guard);
+	if (!rv) {
+		while (sem_wait(&guard->forked))
+			;
+		if (guard->pid < 0) {
+			rv = guard->pid;
+			pthread_join(guard->thread, NULL);
+		}
+	}
+	close(guard->child_fd);
+	if (rv) {
+		close(guard->fd);
+		sem_destroy(&guard->forked);
+		goto fail;
+	}
+	guard->started = true;
+	return 0;
+fail:
+	snprintf(errmsg, FSD_ERRMSG_SIZE,
+		 "cannot start the daemon's guard process (%s): raise the limits on processes, open "
+		 "files or memory",
+		 strerror(-rv));
+	return rv;
+}
+
+int fsd_guard_watch(struct fsd_guard *guard, unsigned connection)
+{
+	struct pollfd pfd = {.fd = guard->fd, .events = POLLIN};
+	uint32_t message = connection;
+	int answer = -EPIPE;
+
+	if (send(guard->fd, &message, sizeof(message), MSG_NOSIGNAL) < 0)
+		return -errno;
+	if (poll(&pfd, 1, ANSWER_TIMEOUT_MS) != 1)
+		return -ETIMEDOUT;
+	if (read(guard->fd, &answer, sizeof(answer)) < 0)
+		return -errno;
+	if (!answer)
+		watch_crashes(guard->fd);
+	return answer;
+}
+
+void fsd_guard_stop(struct fsd_guard *guard)
+{
+	if (!guard->started)
+		return;
+	guard->started = false;
+	atomic_store(&guard->stopping, true);
+	shutdown(guard->fd, SHUT_RDWR); /* not closed: a crash at this moment still writes to it */
+	pthread_join(guard->thread, NULL);
+	sem_destroy(&guard->forked);
+}

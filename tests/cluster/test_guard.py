@@ -1,0 +1,194 @@
+"""A daemon that is killed while it waits for itself ends, and its place can be used again.
+
+The daemon uses its own mount. Its thread that waits there for an answer cannot be killed, and
+keeps /dev/fuse open, so without help nothing would ever end that wait: see fusefs/guard.h.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from harness import (
+    PYTHON,
+    WORKERS,
+    Cluster,
+    Connection,
+    Writer,
+    end_process,
+    sql,
+    until,
+)
+
+ENDS_WITHIN = 5
+
+
+def guard_of(node):
+    """The number of the guard process, a child of the daemon."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "stat").read_text().rsplit(")", 1)
+            except OSError:
+                continue
+            state, parent = words[1].split()[:2]
+            if words[0].endswith("(fsd-guard") and parent == str(node.process.pid) and state != "Z":
+                return int(entry.name)
+    return None
+
+
+def gone(pid):
+    try:
+        # whoever adopted it may take a while to notice
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def waits_for_itself(node):
+    """Is the thread that applies transactions waiting for the answer to a FUSE request?"""
+    for task in Path(f"/proc/{node.process.pid}/task").iterdir():
+        if (task / "comm").read_text().strip() == "applier":
+            return "fuse" in (task / "stack").read_text()
+    return False
+
+
+def hold(node):
+    """From now on the daemon takes FUSE requests and does not answer them. To be killed, close
+    the stdin of what this returns."""
+    holder = subprocess.Popen(
+        [PYTHON, "-B", str(WORKERS / "hold.py"), str(node.process.pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    node.workspace.children.append(holder)
+    if holder.stdout.readline() != b"armed\n":
+        reason = holder.stderr.read().decode(errors="replace").strip()
+        if "ptrace" in reason:
+            pytest.skip(reason)
+        raise AssertionError(reason)
+    return holder
+
+
+def make_it_wait_for_itself(cluster, db):
+    """The follower whose applier waits, what holds it, and the leader."""
+    leader, follower = cluster.leader(), cluster.followers()[0]
+    sql(leader, db, "CREATE TABLE t(a); INSERT INTO t VALUES(1);")
+    cluster.wait_same(db, "SELECT count(*) FROM t")
+    # with a reader, it is the daemon's own SQLite that applies, and opens a journal for it
+    reader = Connection(follower, db, busy_ms=5000)
+    assert reader.value("SELECT count(*) FROM t") == 1
+    holder = hold(follower)
+    with Connection(leader, db, busy_ms=5000) as writer:
+        # not to be killed before it waits
+        def waits():
+            writer.execute("INSERT INTO t VALUES(randomblob(20000))")
+            return waits_for_itself(follower)
+
+        until("the applier waits for itself", waits)
+    return leader, follower, holder, reader
+
+
+def check_ended(node, within=ENDS_WITHIN):
+    started = time.monotonic()
+    node.wait_ended(within)
+    print(f"{node} ended after {time.monotonic() - started:.3f} s")
+
+
+@pytest.fixture
+def three(workspace):
+    return Cluster(workspace, 3).start()
+
+
+@pytest.mark.parametrize("uring", ["on", "off"])
+def test_daemon_killed_while_it_waits_for_itself_ends(workspace, db, uring):
+    if uring == "on" and not os.path.exists("/sys/module/fuse/parameters/enable_uring"):
+        pytest.skip("this kernel has no FUSE over io_uring")
+    cluster = Cluster(workspace, 3, options=[f"--fuse-uring={uring}"]).start()
+    _, follower, holder, reader = make_it_wait_for_itself(cluster, db)
+    guard = guard_of(follower)
+    assert guard
+    holder.stdin.close()
+    check_ended(follower)
+    until("the guard is gone", lambda: gone(guard), ENDS_WITHIN)
+    reader.kill9()
+    follower.start()
+    cluster.check_sound(db)
+
+
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGQUIT])
+def test_daemon_that_crashes_while_it_waits_for_itself_ends(three, db, number):
+    """The kernel dumps no core before all threads have stopped."""
+    _, follower, holder, reader = make_it_wait_for_itself(three, db)
+    # of those that are held nobody could handle a signal: let them run into it
+    follower.process.send_signal(number)
+    end_process(holder)
+    check_ended(follower)
+    assert follower.process.returncode == -number
+    reader.kill9()
+    follower.start()
+    three.check_sound(db)
+
+
+@pytest.mark.limit(300)
+def test_follower_killed_in_a_storm_ends_every_time(three, db, soak):
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    leader, follower = three.leader(), three.followers()[0]
+    writers = [Writer([leader], f"{i}{db}", "--busy-ms", 2000) for i in range(2)]
+    for writer in writers:
+        writer.wait_acks(5)
+    for _ in range(200 if soak else 30):
+        readers = []
+        for i in range(2):
+            path = follower.path(f"{i}{db}")
+            script = (
+                "import sqlite3,sys\n"
+                "while True:\n"
+                "    try:\n"
+                "        db = sqlite3.connect(sys.argv[1], timeout=5)\n"
+                "        for _ in range(20): db.execute('SELECT sum(seq) FROM rows').fetchall()\n"
+                "        db.close()\n"
+                "    except sqlite3.Error: pass\n"
+            )
+            readers.append(
+                subprocess.Popen(
+                    [PYTHON, "-B", "-c", script, str(path)], stderr=subprocess.DEVNULL
+                )
+            )
+            follower.workspace.children.append(readers[-1])
+        time.sleep(chance.uniform(0.05, 0.5))
+        follower.process.kill()
+        check_ended(follower)
+        for reader in readers:
+            end_process(reader)
+        follower.start()
+    for writer in writers:
+        writer.stop()
+    for i, writer in enumerate(writers):
+        assert three.check_rows(f"{i}{db}", [writer]) > 0
+
+
+def test_guard_goes_with_an_orderly_umount(node):
+    guard = guard_of(node)
+    assert guard
+    held = [os.readlink(f"/proc/{guard}/fd/{fd}") for fd in os.listdir(f"/proc/{guard}/fd")]
+    assert len(held) == 2 and all("socket" in name or "abort" in name for name in held), held
+    assert str(node.data) not in Path(f"/proc/{guard}/cmdline").read_text()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(guard, number)
+    assert guard_of(node) == guard and node.running
+    node.stop()
+    assert not Path(f"/proc/{guard}").exists()
+
+
+def test_guard_that_was_killed_is_missed_but_not_needed(node, db):
+    os.kill(guard_of(node), signal.SIGKILL)
+    until("the log says so", lambda: "guard process died" in node.log_text())
+    assert sql(node, db, "CREATE TABLE t(a); SELECT 1;") == "1"
+    node.stop()
