@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "cli.h"
 #include "client.h"
+#include "guard.h"
 
 #define END_TIMEOUT_MS 60000
 
@@ -53,6 +54,7 @@ int fsd_cmd_umount(int argc, char **argv)
 	}
 	if (fsd_client_find(mountpoint, path, &mount))
 		return FSD_EXIT_FAILED;
+	fsd_guard_stand_in(path);
 	if (is_dead(path)) {
 		fprintf(stderr, "dqlitefs: the daemon had died; removing the dead mount\n");
 		if (!umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW))

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
@@ -22,10 +23,12 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "kernel.h"
 #include "log.h"
+#include "mountinfo.h"
 
 #define ANSWER_TIMEOUT_MS 5000
 #define DEATH_SIGNAL SIGUSR1
@@ -181,10 +184,11 @@ int fsd_guard_start(struct fsd_guard *guard, char errmsg[FSD_ERRMSG_SIZE])
 	guard->started = true;
 	return 0;
 fail:
-	snprintf(errmsg, FSD_ERRMSG_SIZE,
-		 "cannot start the daemon's guard process (%s): raise the limits on processes, open "
-		 "files or memory",
-		 strerror(-rv));
+	snprintf(
+		errmsg, FSD_ERRMSG_SIZE,
+		"cannot start the daemon's guard process (%s): raise the limits on processes, open "
+		"files or memory",
+		strerror(-rv));
 	return rv;
 }
 
@@ -214,4 +218,65 @@ void fsd_guard_stop(struct fsd_guard *guard)
 	shutdown(guard->fd, SHUT_RDWR); /* not closed: a crash at this moment still writes to it */
 	pthread_join(guard->thread, NULL);
 	sem_destroy(&guard->forked);
+}
+
+/* ---- in the next program ----------------------------------------------------------------------- */
+
+/* The main thread has ended, but the process has not. */
+static bool is_dying(pid_t pid)
+{
+	char path[64], text[512];
+	const char *after_name;
+	ssize_t got;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	got = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[got > 0 ? got : 0] = '\0';
+	after_name = strrchr(text, ')');
+	return after_name && !strncmp(after_name, ") Z", 3);
+}
+
+/* Who holds the lock of a data directory; 0: nobody. */
+static pid_t owner_of(const char *data)
+{
+	char path[PATH_MAX + 32];
+	pid_t owner = 0;
+	int fd, state_fd;
+
+	snprintf(path, sizeof(path), "%s/%s", data, FSD_STATE_DIR);
+	state_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (state_fd < 0)
+		return 0;
+	fd = fsd_identity_lock(state_fd, false, &owner);
+	if (fd >= 0)
+		close(fd);
+	close(state_fd);
+	return fd == -EWOULDBLOCK ? owner : 0;
+}
+
+void fsd_guard_stand_in(const char *mountpoint)
+{
+	struct fsd_mountinfo mount;
+	struct statx stx;
+	pid_t owner;
+	int fd;
+
+	if (fsd_mountinfo_at(mountpoint, &mount) || strcmp(mount.fstype, FSD_FSTYPE))
+		return;
+	owner = owner_of(mount.source);
+	/* Nobody is asked for this: the device is the kernel's own knowledge. */
+	if (!owner || !is_dying(owner) ||
+	    statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &stx))
+		return;
+	fd = fsd_kernel_open_abort(stx.stx_dev_minor);
+	if (fd < 0)
+		return;
+	if (write(fd, "1", 1) == 1)
+		fsd_log('W', "the daemon pid=%d was killed and hung: its mount was aborted", owner);
+	close(fd);
 }

@@ -42,4 +42,8 @@ int fsd_guard_watch(struct fsd_guard *guard, unsigned connection);
  * nothing to a guard that was not started. [main thread] */
 void fsd_guard_stop(struct fsd_guard *guard);
 
+/* In place of a guard that was killed too, before somebody looks at a mount: if one of ours is at
+ * `mountpoint` (absolute, resolved), and its daemon was killed and hangs, abort its connection. */
+void fsd_guard_stand_in(const char *mountpoint);
+
 #endif

@@ -1,8 +1,9 @@
 /* Asks the kernel what it has.
  *
- * The kernel tells what its FUSE can do in the INIT request that it sends for every new mount. To
- * have that request without a mount that anybody could see, a file system is made with the mount
- * API's fsopen(2), attached nowhere, and dropped once INIT has been read.
+ * The kernel tells what its FUSE can do in the INIT request that it sends for every new mount, and
+ * whether we may do it (in a user namespace, say) when it is tried. To try without a mount that
+ * anybody could see, a file system is made with the mount API's fsopen(2), attached nowhere, and
+ * dropped once INIT has been read and answered, and one file been registered for passthrough.
  *
  * The same API makes the tmpfs for the backing files of -shm: a file system that no path leads to
  * cannot be full of another program's files, needs no cleaning up after a crash, and works where
@@ -18,6 +19,8 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -27,13 +30,56 @@
 #define INIT_PASSTHROUGH (1ULL << 37)
 #define INIT_EXT (1ULL << 30)
 
+struct backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+#define IOC_BACKING_OPEN _IOW(229, 1, struct backing_map)
+
+struct init_answer {
+	struct fuse_out_header header;
+	uint32_t major, minor, max_readahead, flags;
+	uint16_t max_background, congestion_threshold;
+	uint32_t max_write, time_gran;
+	uint16_t max_pages, map_alignment;
+	uint32_t flags2, max_stack_depth;
+	uint32_t unused[6];
+};
+_Static_assert(sizeof(struct init_answer) == sizeof(struct fuse_out_header) + 64,
+	       "fuse_init_out of linux/fuse.h");
+
 static int config_string(int fs, const char *key, const char *value)
 {
 	return fsconfig(fs, FSCONFIG_SET_STRING, key, value, 0);
 }
 
-/* The flags of the INIT request that a new FUSE mount brings. */
-static int read_init_flags(int device, uint64_t *flags)
+/* Say that passthrough is wanted, and try it. 0 or -errno. */
+static int try_passthrough(int device, uint64_t unique, uint32_t minor)
+{
+	const struct init_answer answer = {
+		.header = {.len = sizeof(answer), .unique = unique},
+		.major = FUSE_KERNEL_VERSION,
+		.minor = minor,
+		.flags = INIT_EXT,
+		.max_write = 4096,
+		.time_gran = 1,
+		.flags2 = INIT_PASSTHROUGH >> 32,
+		.max_stack_depth = 1,
+	};
+	struct backing_map map = {.fd = memfd_create("dqlitefs-probe", MFD_CLOEXEC)};
+	int rv = 0;
+
+	if (map.fd < 0 || write(device, &answer, sizeof(answer)) != sizeof(answer) ||
+	    ioctl(device, IOC_BACKING_OPEN, &map) < 0)
+		rv = -errno;
+	if (map.fd >= 0)
+		close(map.fd);
+	return rv;
+}
+
+/* The flags of the INIT request that a new FUSE mount brings; `*passthrough` gets 0 or -errno. */
+static int probe(int device, uint64_t *flags, int *passthrough)
 {
 	/* The kernel wants room for the largest request before it hands over any. */
 	static union {
@@ -74,6 +120,9 @@ static int read_init_flags(int device, uint64_t *flags)
 	*flags = init.flags;
 	if (init.flags & INIT_EXT)
 		*flags |= (uint64_t)init.flags2 << 32;
+	*passthrough = -EOPNOTSUPP;
+	if (*flags & INIT_PASSTHROUGH)
+		*passthrough = try_passthrough(device, buf.header.unique, init.minor);
 	rv = 0;
 out:
 	if (mount >= 0)
@@ -85,7 +134,7 @@ out:
 int fsd_kernel_check(char errmsg[FSD_ERRMSG_SIZE])
 {
 	uint64_t flags = 0;
-	int rv, device = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	int passthrough, rv, device = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 
 	if (device < 0) {
 		rv = -errno;
@@ -95,7 +144,7 @@ int fsd_kernel_check(char errmsg[FSD_ERRMSG_SIZE])
 				 : "load the kernel module with 'modprobe fuse'");
 		return rv;
 	}
-	rv = read_init_flags(device, &flags);
+	rv = probe(device, &flags, &passthrough);
 	close(device);
 	if (rv) {
 		snprintf(errmsg, FSD_ERRMSG_SIZE,
@@ -110,7 +159,12 @@ int fsd_kernel_check(char errmsg[FSD_ERRMSG_SIZE])
 			 "CONFIG_FUSE_PASSTHROUGH");
 		return -EOPNOTSUPP;
 	}
-	return 0;
+	if (passthrough)
+		snprintf(errmsg, FSD_ERRMSG_SIZE,
+			 "the kernel refuses FUSE passthrough (%s): run dqlitefs outside of user "
+			 "namespaces, with the capability CAP_SYS_ADMIN",
+			 strerror(-passthrough));
+	return passthrough;
 }
 
 int fsd_kernel_uring(enum fsd_uring wish, bool *use, char errmsg[FSD_ERRMSG_SIZE])

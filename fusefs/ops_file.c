@@ -7,6 +7,7 @@
 #include <fuse_lowlevel.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "log.h"
@@ -229,12 +230,57 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 	fsd_leave(fs);
 }
 
+struct closing {
+	fuse_ino_t ino;
+	pid_t tid; /* the thread that closes */
+};
+
+static pid_t process_of(pid_t tid)
+{
+	char path[64], line[128];
+	int pid = tid;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	file = fopen(path, "re");
+	if (!file)
+		return tid;
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "Tgid: %d", &pid) == 1)
+			break;
+	fclose(file);
+	return pid;
+}
+
+/* Does a process other than the closing one hold the WAL write lock, byte 120 of the -shm? The lock
+ * is the kernel's; /proc/locks names its holder: "1: POSIX  ADVISORY  WRITE 4711 00:2a:5 120 120". */
+static bool writer_lives(void *arg)
+{
+	struct closing *closing = arg;
+	unsigned long long ino;
+	long long first, last;
+	char line[256];
+	bool lives = false;
+	int pid;
+	FILE *file = fopen("/proc/locks", "re");
+
+	while (file && !lives && fgets(line, sizeof(line), file))
+		lives = sscanf(line, "%*s POSIX ADVISORY WRITE %d %*x:%*x:%llu %lld %lld", &pid, &ino,
+			       &first, &last) == 4 &&
+			ino == closing->ino && first <= 120 && 120 <= last &&
+			pid != process_of(closing->tid);
+	if (file)
+		fclose(file);
+	return lives;
+}
+
 void fsd_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct closing closing = {.ino = ino, .tid = fuse_req_ctx(req)->pid};
 	struct fsd *fs = fsd_of(req);
 
 	if (fsd_enter_as(fs, req, fh_internal(fi->fh))) {
-		wrep_file_flush(fh_inode(fi->fh)->file);
+		wrep_file_flush(fh_inode(fi->fh)->file, writer_lives, &closing);
 		fsd_leave(fs);
 	}
 	fuse_reply_err(req, 0);

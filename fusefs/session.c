@@ -280,8 +280,9 @@ int fsd_mount_start(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 			fs->data_path);
 	else
 		fsd_log('W',
-			"mounted mountpoint=%s data=%s transport=/dev/fuse: each request costs two "
-			"process switches; --fuse-uring=on makes commits several times faster",
+			"mounted mountpoint=%s data=%s transport=/dev/fuse: commits take several "
+			"times longer than over io_uring; mount with --fuse-uring=on, which switches "
+			"it on in the kernel (Linux 6.14 or newer)",
 			fs->mountpoint, fs->data_path);
 	return 0;
 fail:

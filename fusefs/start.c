@@ -27,6 +27,7 @@
 #include "mountinfo.h"
 
 #define LOCK_PATIENCE_MS 10000
+#define PORT_PATIENCE_MS 5000
 #define PROBE_TIMEOUT_MS 3000
 #define JOIN_TIMEOUT_MS 15000
 #define RECHECK_TIMEOUT_MS 1000
@@ -66,6 +67,7 @@ static int check_mountpoint(struct start *st)
 	if (fsd_path_resolve(given, st->mountpoint))
 		return fail(st, -ENOENT, "the mount point %s does not exist: make it with mkdir",
 			    given);
+	fsd_guard_stand_in(st->mountpoint);
 	while (stat(st->mountpoint, &stat_buf)) {
 		if (errno == ENOENT)
 			return fail(st, -ENOENT,
@@ -92,6 +94,23 @@ static int check_mountpoint(struct start *st)
 		return fail(st, -EBUSY,
 			    "%s is mounted already (data directory %s): 'dqlitefs umount' it first",
 			    given, mount.source);
+	return 0;
+}
+
+/* Where a disk is not mounted, or a name is mistyped, no new node shall begin. */
+static int check_parent(struct start *st)
+{
+	char parent[PATH_MAX];
+	char *slash;
+
+	strcpy(parent, st->data);
+	slash = strrchr(parent, '/');
+	slash[slash == parent] = '\0';
+	if (access(parent, F_OK))
+		return fail(st, -errno,
+			    "cannot make the data directory %s: %s: %s (make it with mkdir -p, or "
+			    "mount the disk that holds it)",
+			    st->data, parent, strerror(errno));
 	return 0;
 }
 
@@ -127,7 +146,7 @@ static int check_paths(struct start *st)
 			    "with --data DIR",
 			    st->data, st->mountpoint);
 	snprintf(st->raft, sizeof(st->raft), "%s/%s/%s", st->data, FSD_STATE_DIR, FSD_LOG_DIR);
-	return 0;
+	return st->options->data ? check_parent(st) : 0;
 }
 
 /* A daemon that was just unmounted holds its lock until it has ended: wait for it, not for one
@@ -259,6 +278,17 @@ static int check_identity(struct start *st)
 	return 0;
 }
 
+/* Is what listens there a node? One that is asked to join a cluster that does not exist says no, and
+ * nothing has changed anywhere. */
+static int check_peer(struct start *st)
+{
+	uint64_t nowhere = fsd_identity_random64();
+	int rv = rlog_join(st->options->join, fsd_identity_random32(), st->fs->identity.address,
+			   &nowhere, JOIN_TIMEOUT_MS, st->errmsg);
+
+	return rv == -EXDEV ? 0 : rv ? rv : -EPROTO;
+}
+
 static int check_network(struct start *st)
 {
 	const struct fsd_options *options = st->options;
@@ -271,6 +301,14 @@ static int check_network(struct start *st)
 		  : options->listen ? options->listen
 				    : "127.0.0.1:0";
 	st->listen_fd = fsd_addr_listen(address, actual, st->errmsg);
+	/* The kernel takes io_uring's files away from a daemon that was killed a moment after it has
+	 * ended: wait for the former one's port. */
+	for (int waited_ms = 0;
+	     st->listen_fd == -EADDRINUSE && st->has_identity && waited_ms < PORT_PATIENCE_MS;
+	     waited_ms += 50) {
+		usleep(50000);
+		st->listen_fd = fsd_addr_listen(address, actual, st->errmsg);
+	}
 	if (st->listen_fd < 0) {
 		if (st->listen_fd == -EADDRINUSE && st->has_identity)
 			snprintf(st->errmsg, FSD_ERRMSG_SIZE,
@@ -290,7 +328,9 @@ static int check_network(struct start *st)
 	/* A member finds its cluster by itself; what --join names may be down then. */
 	if (rv && (rv == -EINVAL || !st->has_raft))
 		return fail(st, rv, "%s", probe_error);
-	if (st->has_raft && !rv) {
+	if (!st->has_raft)
+		return check_peer(st);
+	if (!rv) {
 		rv = rlog_join(options->join, identity->node, identity->address, &identity->cluster,
 			       RECHECK_TIMEOUT_MS, st->errmsg);
 		if (rv == -EXDEV)

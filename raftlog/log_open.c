@@ -213,7 +213,7 @@ static int open_all(struct rlog_log *l, char errmsg[RLOG_ERRMSG_SIZE])
 		bool cluster = l->meta.cluster_id != l->opt.cluster_id;
 
 		snprintf(errmsg, RLOG_ERRMSG_SIZE,
-			 "raft log of another %s file=%s cluster=%" PRIu64 " node=%" PRIu64
+			 "raft log of another %s file=%s cluster=%016" PRIx64 " node=%08" PRIx64
 			 ": give the data directory of this node",
 			 cluster ? "cluster" : "node", RLOG_META_NAME, l->meta.cluster_id,
 			 l->meta.node_id);
@@ -222,7 +222,7 @@ static int open_all(struct rlog_log *l, char errmsg[RLOG_ERRMSG_SIZE])
 	if (bad_slots)
 		rlog_log_line(l, 'W',
 			      "dropped a torn update of the raft term file=%s term=%" PRIu64
-			      " voted_for=%" PRIu64,
+			      " voted_for=%08" PRIx64,
 			      RLOG_META_NAME, l->meta.term, l->meta.voted_for);
 	err = rlog_scan(l->d, &l->meta, &ops, &o, &end, errmsg);
 	if (err == -ENOMEM)

@@ -276,7 +276,7 @@ static void greet(struct rlog *l, struct rlog_conn *c, const struct rlog_message
 		if (may_log(l, &l->net.logged_ms))
 			rlog_loop_log(l, 'W',
 				      "refused a connection of another cluster or for another node "
-				      "node=%llu address=%s cluster=%016llx",
+				      "node=%08llx address=%s cluster=%016llx",
 				      (unsigned long long)m->hello.from, m->hello.address,
 				      (unsigned long long)m->hello.cluster_id);
 		rlog_conn_send(c, &answer, true);
@@ -302,7 +302,7 @@ static void welcomed(struct rlog *l, struct rlog_conn *c, const struct rlog_mess
 				l, 'W',
 				"the node at an address is not the one expected, or of another "
 				"cluster: if it was set up anew, remove the old member "
-				"address=%s expected=%llu found=%llu cluster=%016llx",
+				"address=%s expected=%08llx found=%08llx cluster=%016llx",
 				link->address, (unsigned long long)link->id,
 				(unsigned long long)m->welcome.from,
 				(unsigned long long)m->welcome.cluster_id);
@@ -434,7 +434,7 @@ static void recv_done(struct rlog *l, struct rlog_op *op, int result)
 	rv = parse(l, c);
 	if (rv != 0) {
 		if (may_log(l, &l->net.logged_ms))
-			rlog_loop_log(l, 'W', "closed a connection: %s node=%llu address=%s",
+			rlog_loop_log(l, 'W', "closed a connection: %s node=%08llx address=%s",
 				      rv == -ENOMEM   ? "out of memory"
 				      : rv == -EPROTO ? "it speaks something else"
 						      : "damaged message",
@@ -503,7 +503,7 @@ static void connect_done(struct rlog *l, struct rlog_op *op, int result)
 		return;
 	if (result != 0) {
 		if (may_log(l, &c->link->logged_ms))
-			rlog_loop_log(l, 'W', "cannot reach node=%llu address=%s: %s",
+			rlog_loop_log(l, 'W', "cannot reach node=%08llx address=%s: %s",
 				      (unsigned long long)c->link->id, c->link->address,
 				      strerror(-result));
 		conn_close(l, c);
@@ -570,7 +570,7 @@ static void resolve_done(struct rlog *l, struct rlog_job *job)
 			dial_address(l, link, &j->found, j->len);
 		} else {
 			if (j->result != 0 && may_log(l, &link->logged_ms))
-				rlog_loop_log(l, 'W', "cannot resolve node=%llu address=%s",
+				rlog_loop_log(l, 'W', "cannot resolve node=%08llx address=%s",
 					      (unsigned long long)link->id, link->address);
 			link_down(l, link);
 		}

@@ -195,7 +195,7 @@ static int load_segment(struct scan *s, uint64_t seq)
 	}
 	if (s->header.cluster_id != s->meta->cluster_id || s->header.node_id != s->meta->node_id) {
 		snprintf(s->errmsg, RLOG_ERRMSG_SIZE,
-			 "raft log of another %s file=%s cluster=%" PRIu64 " node=%" PRIu64
+			 "raft log of another %s file=%s cluster=%016" PRIx64 " node=%08" PRIx64
 			 ": give the data directory of this node, or remove it and join again",
 			 s->header.cluster_id != s->meta->cluster_id ? "cluster" : "node", name,
 			 s->header.cluster_id, s->header.node_id);

@@ -359,7 +359,7 @@ static void receive_part(struct rlog_server *s, uint64_t from_id, const char *ad
 	if (rv != 0) /* the token is gone already */
 		rlog_server_fail(
 			s,
-			"raft cannot go on after a message of node %llu: %s; if this node's "
+			"raft cannot go on after a message of node %08llx: %s; if this node's "
 			"data directory was restored from a copy, remove it and join again",
 			(unsigned long long)from_id, raft_strerror(rv));
 	else if (took)
@@ -376,7 +376,7 @@ static void receive_append(struct rlog_server *s, uint64_t from_id, const char *
 	if (r->state == RAFT_LEADER && m->append.term == r->current_term) {
 		rlog_server_fail(
 			s,
-			"node %llu leads term %llu too: a node runs twice or was restored from "
+			"node %08llx leads term %llu too: a node runs twice or was restored from "
 			"an old copy; stop it, remove its data directory and join it again",
 			(unsigned long long)from_id, (unsigned long long)m->append.term);
 		return;
@@ -513,7 +513,7 @@ void rlog_server_receive(struct rlog_server *s, uint64_t from, const char *addre
 	rv = m->type == RLOG_MSG_VOTE ? step_vote(s, &event, from)
 				      : server_step(s, &event, NULL, NULL, NULL, NULL);
 	if (rv != 0)
-		rlog_server_fail(s, "raft cannot go on after a message of node %llu: %s",
+		rlog_server_fail(s, "raft cannot go on after a message of node %08llx: %s",
 				 (unsigned long long)from, raft_strerror(rv));
 out:
 	rlog_message_clear(m);

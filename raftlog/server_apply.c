@@ -240,7 +240,7 @@ void server_view(struct rlog_server *s)
 		return;
 	if (view.role == RLOG_FOLLOWER && view.leader_id != 0 &&
 	    (view.leader_id != s->view.leader_id || s->view.role != RLOG_FOLLOWER))
-		server_log(s, 'I', "following node=%llu address=%s term=%llu",
+		server_log(s, 'I', "following node=%08llx address=%s term=%llu",
 			   (unsigned long long)view.leader_id, address,
 			   (unsigned long long)view.term);
 	else if (view.role != RLOG_LEADER && s->view.role == RLOG_LEADER)

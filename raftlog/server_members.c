@@ -178,7 +178,7 @@ int rlog_server_add(struct rlog_server *s, uint64_t id, const char *address, uin
 	rv = change(s, id, address, server != NULL ? server->role : RAFT_STANDBY, index);
 	*term = s->raft.current_term;
 	if (rv == 0)
-		server_log(s, 'I', "adding node=%llu address=%s", (unsigned long long)id, address);
+		server_log(s, 'I', "adding node=%08llx address=%s", (unsigned long long)id, address);
 	return rv;
 }
 
@@ -220,7 +220,7 @@ void server_members_tick(struct rlog_server *s)
 		    !server_heard(s, server->id) ||
 		    (match + PROMOTE_BEHIND < last && match < s->marks[1]))
 			continue;
-		server_log(s, 'I', "promoting node=%llu to voter match_index=%llu",
+		server_log(s, 'I', "promoting node=%08llx to voter match_index=%llu",
 			   (unsigned long long)server->id, (unsigned long long)match);
 		change(s, server->id, server->address, RAFT_VOTER, &index);
 		break; /* `conf` is another one now */
@@ -310,5 +310,5 @@ void server_transfer_turn(struct rlog_server *s)
 	event.transfer.server_id = target;
 	rv = server_step(s, &event, NULL, NULL, NULL, NULL);
 	s->transfer_fired = rv == 0;
-	server_log(s, 'I', "handing leadership over node=%llu", (unsigned long long)target);
+	server_log(s, 'I', "handing leadership over node=%08llx", (unsigned long long)target);
 }

@@ -18,7 +18,17 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP / "tests" / "cluster"))
-from harness import PROGRAM, Cluster, Node, Workspace, end_process, run, sql, until  # noqa: E402
+from harness import (  # noqa: E402
+    PROGRAM,
+    Cluster,
+    Node,
+    Workspace,
+    end_process,
+    over_io_uring,
+    run,
+    sql,
+    until,
+)
 
 PARTS = ["insert", "select", "bulk", "failover"]
 TARGETS = {  # ratios to the disk that were set as goals before any tuning
@@ -67,9 +77,9 @@ class Bench:
         self.client = build_client(workspace)
 
     def start(self):
-        self.one = Node(self.workspace, "one").start()
+        self.one = Node(self.workspace, "one", options=over_io_uring()).start()
         until("the node alone leads", lambda: self.one.status()["role"] == "leader")
-        self.cluster = Cluster(self.workspace).start()
+        self.cluster = Cluster(self.workspace, options=over_io_uring()).start()
         disk = self.workspace.base / "disk"
         disk.mkdir()
         self.disk = Place("disk", disk)

@@ -13,7 +13,15 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "cluster"))
-from harness import Cluster, Workspace, Writer, check_acknowledged, run, sql  # noqa: E402
+from harness import (  # noqa: E402
+    Cluster,
+    Workspace,
+    Writer,
+    check_acknowledged,
+    over_io_uring,
+    run,
+    sql,
+)
 
 DB = "demo.db"
 ROWS = 50  # in a transaction
@@ -86,7 +94,7 @@ class Demo:
         self.say(f"{victim} is back, and caught up within {time.monotonic() - begun:.2f} s")
 
     def run(self):
-        self.cluster = Cluster(self.workspace)
+        self.cluster = Cluster(self.workspace, options=over_io_uring())
         self.say("starting three nodes on 127.0.0.1")
         self.cluster.start()
         for node in self.cluster.nodes:

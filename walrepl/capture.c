@@ -18,9 +18,10 @@
  * - a write into an already valid frame moves the scan back to it. After a cache spill SQLite
  *   overwrites pages of its transaction in place and then rewrites the frame headers in order, from
  *   the first that no longer fits: the scan waits at that frame and follows the headers;
- * - the header of a new generation cuts the backing file behind it. The old generation's frames are
- *   dead by their salts, but left there, every frame written over them would look whole, and be
- *   summed, at each of its writes.
+ * - the frames of an old generation stay behind the header of a new one, dead by their salts. A frame
+ *   written over them looks whole, and is summed, at each of its writes. Cutting the file there would
+ *   save that, but the file may not become shorter than the kernel believes: a size that it asks for
+ *   just then would make it zero what it has cached of a write under way.
  *
  * Memory: 24 bytes per frame, the held-back write, and the image list of the undecided transaction.
  */
@@ -523,11 +524,6 @@ static int write_header(struct wrep_capture *c, const struct write *w, bool *res
 	return 0;
 }
 
-static int cut_behind_header(const struct wrep_capture *c)
-{
-	return ftruncate(c->fd, WREP_WAL_HEADER_BYTES) == 0 ? 0 : -EIO;
-}
-
 /* Does the write change whether the frame at the scan position is valid? */
 static bool concerns_scan(const struct wrep_capture *c, const struct write *w, uint64_t old_size)
 {
@@ -653,14 +649,12 @@ static int judge(struct wrep_capture *c, const struct write *w, const struct wre
 		rc = check_committed(c, w);
 	if (rc != 0)
 		return rc;
-	if (restart)
-		c->size = WREP_WAL_HEADER_BYTES;
 	if (c->size < write_end(w))
 		c->size = write_end(w);
 	if (!c->header_valid || write_end(w) <= committed_end(c))
 		return 0;
 	commits = c->committed;
-	rc = write_frames(c, w, restart ? WREP_WAL_HEADER_BYTES : old_size, &commits);
+	rc = write_frames(c, w, old_size, &commits);
 	if (rc != 0)
 		return rc;
 	if (commits > c->committed) {
@@ -678,7 +672,7 @@ static int judge(struct wrep_capture *c, const struct write *w, const struct wre
 		}
 		c->committed = commits;
 	}
-	return restart ? cut_behind_header(c) : 0;
+	return 0;
 }
 
 int wrep_capture_write(struct wrep_capture *c, const void *buf, size_t len, uint64_t off,
@@ -725,14 +719,11 @@ int wrep_capture_image(struct wrep_capture *c, const struct wrep_wal_image *imag
 
 int wrep_capture_committed(struct wrep_capture *c)
 {
-	int rc = 0;
+	int rc;
 
 	assert(c->undecided);
 	c->undecided = false;
-	if (c->held_restart)
-		rc = cut_behind_header(c);
-	if (rc == 0)
-		rc = write_all(c->fd, c->held, c->held_len, c->held_off);
+	rc = write_all(c->fd, c->held, c->held_len, c->held_off);
 	if (rc != 0) {
 		reset(c);
 		return rc;

@@ -40,9 +40,7 @@ void wrep_capture_close(struct wrep_capture *c);
 void wrep_capture_forget(struct wrep_capture *c);
 
 /* An application is about to write `len` bytes at `off`; the backing file does not hold them yet.
- * When the write begins a new generation, the backing file is cut behind the header by this call (its
- * frames are dead, and SQLite begins one only when all of them are in the database file). A write that
- * holds several commit frames makes one transaction, which leads to the last of them; what it holds
+ * A write that holds several commit frames makes one transaction, which leads to the last of them; what it holds
  * behind that frame belongs to the next.
  * Returns
  *   0         an ordinary write: put it into the backing file;

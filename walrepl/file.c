@@ -654,7 +654,7 @@ out:
 	return rc;
 }
 
-void wrep_file_flush(struct wrep_file *f)
+void wrep_file_flush(struct wrep_file *f, bool (*writer_lives)(void *arg), void *arg)
 {
 	struct wrep_db *db = f->db;
 	struct wrep_wal_position at;
@@ -665,6 +665,7 @@ void wrep_file_flush(struct wrep_file *f)
 	/* Under the gate only the daemon's SQLite writes, and it does not die half-way alone. */
 	if (db->files[WREP_SHM] == f && !db->gated && db->capture && !db->pending &&
 	    wrep_capture_position(db->capture, &at) == 0 && at.frame_count > 0 &&
+	    wrep_shm_lags(f->fd, at.frame_count, at.salt) && !writer_lives(arg) &&
 	    wrep_shm_repair(f->fd, at.frame_count, at.salt) == 1)
 		wrep_logf(db->w, 'I', "a writer died between its commit and the wal-index; the next "
 				      "reader recovers it database=%s frames=%u", db->name,

@@ -88,25 +88,37 @@ static bool header_lags(const struct shm_header *h, uint32_t frames, const uint3
 	return h->max_frame > 0 || big_endian(h->salt[0]) != big_endian(salt[0]) + 1;
 }
 
-int wrep_shm_repair(int shm_fd, uint32_t frames, const uint32_t salt[2])
+/* 1: it lags; 0: all is well, or there is none yet; -errno. */
+static int index_lags(int shm_fd, uint32_t frames, const uint32_t salt[2])
 {
 	struct shm_header h[2];
-	const uint8_t invalid = 0;
-	ssize_t n;
+	ssize_t n = pread(shm_fd, h, sizeof(h), 0);
 
-	n = pread(shm_fd, h, sizeof(h), 0);
 	if (n < 0)
 		return -errno;
 	if (n < (ssize_t)sizeof(h))
 		return 0; /* nobody has written one yet */
-	if (memcmp(&h[0], &h[1], sizeof(h[0])) != 0 || !header_valid(&h[0]) ||
-	    !header_lags(&h[0], frames, salt))
-		return 0;
-	for (size_t i = 0; i < 2; i++) {
-		n = pwrite(shm_fd, &invalid, 1,
-			   (off_t)(i * sizeof(h[0]) + offsetof(struct shm_header, is_init)));
+	return memcmp(&h[0], &h[1], sizeof(h[0])) == 0 && header_valid(&h[0]) &&
+	       header_lags(&h[0], frames, salt);
+}
+
+bool wrep_shm_lags(int shm_fd, uint32_t frames, const uint32_t salt[2])
+{
+	return index_lags(shm_fd, frames, salt) == 1;
+}
+
+int wrep_shm_repair(int shm_fd, uint32_t frames, const uint32_t salt[2])
+{
+	const uint8_t invalid = 0;
+	int lags = index_lags(shm_fd, frames, salt);
+
+	for (size_t i = 0; lags == 1 && i < 2; i++) {
+		off_t at = (off_t)(i * sizeof(struct shm_header) +
+				   offsetof(struct shm_header, is_init));
+		ssize_t n = pwrite(shm_fd, &invalid, 1, at);
+
 		if (n != 1)
 			return n < 0 ? -errno : -EIO;
 	}
-	return 1;
+	return lags;
 }

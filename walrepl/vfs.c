@@ -80,7 +80,9 @@ struct vfs_file {
 	sqlite3_file base;
 	struct wrep_vfs *v;
 	int fd;
-	const char *suffix; /* as conn.h's invalidate() takes it */
+	int mounted_fd;	       /* the same file through the mount; owned only for the -wal */
+	sqlite3_int64 known;   /* the kernel knows the mounted file to be at least this long */
+	const char *suffix;    /* as conn.h's invalidate() takes it */
 };
 
 /* ---- byte locks ---- */
@@ -180,13 +182,57 @@ static int vfs_read(sqlite3_file *file, void *buf, int len, sqlite3_int64 off)
 	return SQLITE_OK;
 }
 
+#define WAL_GROWTH (1 << 20)
+#define LEARN_TRIES 10000
+
+/* Make the file at least `end` long, and let the kernel know before anybody may need to.
+ *
+ * A reader that reads behind the size that the kernel knows makes it ask for the size; but the answer
+ * is dropped when an invalidation came in between, and then the read ends short: of the -wal an I/O
+ * error, of the database a page of zeros. In a storm of applies that happens. So the size grows
+ * first, in large steps for the -wal (SQLite does not mind what lies behind the last frame), and
+ * lseek(SEEK_END), which asks and then tells what the kernel came to know, proves that it is known,
+ * before the page and the wal-index that leads to it are written. */
+static int grow(struct vfs_file *f, sqlite3_int64 end)
+{
+	sqlite3_int64 want = end;
+	struct stat st;
+	off_t known = 0;
+
+	if (end <= f->known)
+		return SQLITE_OK;
+	if (*f->suffix)
+		want = (end + WAL_GROWTH - 1) / WAL_GROWTH * WAL_GROWTH;
+	if (fstat(f->fd, &st))
+		return SQLITE_IOERR_FSTAT;
+	if (st.st_size < want) {
+		if (ftruncate(f->fd, want))
+			return errno == ENOSPC || errno == EDQUOT ? SQLITE_FULL
+								  : SQLITE_IOERR_TRUNCATE;
+	} else {
+		want = st.st_size;
+	}
+	f->v->host.invalidate(f->v->host.ctx, f->suffix, (uint64_t)end, (uint64_t)(want - end + 1));
+	for (int i = 0; i < LEARN_TRIES && known < want; i++) {
+		known = lseek(f->mounted_fd, 0, SEEK_END);
+		if (known < 0)
+			return SQLITE_IOERR_SEEK;
+	}
+	if (known < want)
+		return SQLITE_IOERR_SEEK;
+	f->known = want;
+	return SQLITE_OK;
+}
+
 static int vfs_write(sqlite3_file *file, const void *buf, int len, sqlite3_int64 off)
 {
 	struct vfs_file *f = (struct vfs_file *)file;
 	const char *p = buf;
 	sqlite3_int64 at = off;
-	int left = len, rc = SQLITE_OK;
+	int left = len, rc = grow(f, off + len);
 
+	if (rc)
+		return rc;
 	while (left > 0) {
 		ssize_t n = pwrite(f->fd, p, (size_t)left, at);
 
@@ -215,6 +261,8 @@ static int vfs_truncate(sqlite3_file *file, sqlite3_int64 size)
 
 	if (fstat(f->fd, &st) || ftruncate(f->fd, size))
 		return SQLITE_IOERR_TRUNCATE;
+	if (f->known > size)
+		f->known = size;
 	lo = (uint64_t)(size < st.st_size ? size : st.st_size);
 	hi = (uint64_t)(size < st.st_size ? st.st_size : size);
 	if (lo < hi)
@@ -497,7 +545,10 @@ static int main_close(sqlite3_file *file)
 
 static int wal_close(sqlite3_file *file)
 {
-	close(((struct vfs_file *)file)->fd);
+	struct vfs_file *f = (struct vfs_file *)file;
+
+	close(f->mounted_fd);
+	close(f->fd);
 	return SQLITE_OK;
 }
 
@@ -572,12 +623,19 @@ static int vfs_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *file,
 	*f = (struct vfs_file){.v = v, .fd = -1};
 	if (flags & SQLITE_OPEN_MAIN_DB) {
 		f->fd = v->db_fd;
+		f->mounted_fd = v->db_lock_fd;
 		f->suffix = "";
 		f->base.pMethods = &main_methods;
 	} else if (flags & SQLITE_OPEN_WAL) {
 		f->fd = wal_open(v);
 		if (f->fd < 0)
 			return SQLITE_CANTOPEN;
+		f->mounted_fd =
+			v->host.mounted_open(v->host.ctx, v->wal_name, O_RDONLY | O_CLOEXEC);
+		if (f->mounted_fd < 0) {
+			close(f->fd);
+			return SQLITE_CANTOPEN;
+		}
 		f->suffix = "-wal";
 		f->base.pMethods = &wal_methods;
 	} else {

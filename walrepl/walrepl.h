@@ -165,8 +165,9 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op);
 
 /* A descriptor of the file was closed by a process (FUSE's FLUSH, which comes before the kernel
  * drops the process's locks): repairs the wal-index after a writer that died between its commit
- * and its update of the wal-index. */
-void wrep_file_flush(struct wrep_file *f);
+ * and its update of the wal-index. `writer_lives(arg)` is asked only when the wal-index lags: does
+ * another process hold the WAL write lock, so that it is about to update the wal-index itself? */
+void wrep_file_flush(struct wrep_file *f, bool (*writer_lives)(void *arg), void *arg);
 
 /* ---- status ------------------------------------------------------------------------------------ */
 

@@ -111,6 +111,14 @@ def run(command, timeout=20, stdin="", env=None, cwd=None):
     return Result(process.returncode, out, err)
 
 
+def over_io_uring():
+    """The options of a node that switch FUSE over io_uring on, where the kernel has it. Without
+    them a node uses what the machine is set to: most are set to the slower /dev/fuse."""
+    os.close(os.open("/dev/fuse", os.O_RDWR))  # loads the module
+    there = os.path.exists("/sys/module/fuse/parameters/enable_uring")
+    return ["--fuse-uring=on"] if there else []
+
+
 def mounts_under(base):
     """[(mount point, device)], in the order they were mounted."""
     found = []

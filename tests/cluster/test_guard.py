@@ -13,12 +13,17 @@ from pathlib import Path
 
 import pytest
 from harness import (
+    PROGRAM,
     PYTHON,
     WORKERS,
     Cluster,
     Connection,
+    Hang,
     Writer,
     end_process,
+    is_mounted,
+    over_io_uring,
+    run,
     sql,
     until,
 )
@@ -75,22 +80,18 @@ def hold(node):
 
 
 def make_it_wait_for_itself(cluster, db):
-    """The follower whose applier waits, what holds it, and the leader."""
-    leader, follower = cluster.leader(), cluster.followers()[0]
-    sql(leader, db, "CREATE TABLE t(a); INSERT INTO t VALUES(1);")
-    cluster.wait_same(db, "SELECT count(*) FROM t")
-    # with a reader, it is the daemon's own SQLite that applies, and opens a journal for it
-    reader = Connection(follower, db, busy_ms=5000)
-    assert reader.value("SELECT count(*) FROM t") == 1
-    holder = hold(follower)
-    with Connection(leader, db, busy_ms=5000) as writer:
-        # not to be killed before it waits
-        def waits():
-            writer.execute("INSERT INTO t VALUES(randomblob(20000))")
-            return waits_for_itself(follower)
-
-        until("the applier waits for itself", waits)
-    return leader, follower, holder, reader
+    """A node that had to give up leadership, whose applier waits for the file that it opens to
+    keep writers away; what holds it; and the application for whose sake it does so."""
+    node = cluster.leader()
+    sql(node, db, "PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1);")
+    cluster.check_sound(db)
+    application = Connection(node, db)
+    assert application.value("SELECT count(*) FROM t") == 1
+    holder = hold(node)
+    result = run([PROGRAM, "transfer", str(node.mnt)])
+    assert result.code == 0, result
+    until("the applier waits for itself", lambda: waits_for_itself(node))
+    return node, holder, application
 
 
 def check_ended(node, within=ENDS_WITHIN):
@@ -106,31 +107,31 @@ def three(workspace):
 
 @pytest.mark.parametrize("uring", ["on", "off"])
 def test_daemon_killed_while_it_waits_for_itself_ends(workspace, db, uring):
-    if uring == "on" and not os.path.exists("/sys/module/fuse/parameters/enable_uring"):
+    if uring == "on" and not over_io_uring():
         pytest.skip("this kernel has no FUSE over io_uring")
     cluster = Cluster(workspace, 3, options=[f"--fuse-uring={uring}"]).start()
-    _, follower, holder, reader = make_it_wait_for_itself(cluster, db)
-    guard = guard_of(follower)
+    node, holder, application = make_it_wait_for_itself(cluster, db)
+    guard = guard_of(node)
     assert guard
     holder.stdin.close()
-    check_ended(follower)
+    check_ended(node)
     until("the guard is gone", lambda: gone(guard), ENDS_WITHIN)
-    reader.kill9()
-    follower.start()
+    application.kill9()
+    node.start()
     cluster.check_sound(db)
 
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGQUIT])
 def test_daemon_that_crashes_while_it_waits_for_itself_ends(three, db, number):
     """The kernel dumps no core before all threads have stopped."""
-    _, follower, holder, reader = make_it_wait_for_itself(three, db)
+    node, holder, application = make_it_wait_for_itself(three, db)
     # of those that are held nobody could handle a signal: let them run into it
-    follower.process.send_signal(number)
+    node.process.send_signal(number)
     end_process(holder)
-    check_ended(follower)
-    assert follower.process.returncode == -number
-    reader.kill9()
-    follower.start()
+    check_ended(node)
+    assert node.process.returncode == -number
+    application.kill9()
+    node.start()
     three.check_sound(db)
 
 
@@ -157,9 +158,7 @@ def test_follower_killed_in_a_storm_ends_every_time(three, db, soak):
                 "    except sqlite3.Error: pass\n"
             )
             readers.append(
-                subprocess.Popen(
-                    [PYTHON, "-B", "-c", script, str(path)], stderr=subprocess.DEVNULL
-                )
+                subprocess.Popen([PYTHON, "-B", "-c", script, str(path)], stderr=subprocess.DEVNULL)
             )
             follower.workspace.children.append(readers[-1])
         time.sleep(chance.uniform(0.05, 0.5))
@@ -192,3 +191,25 @@ def test_guard_that_was_killed_is_missed_but_not_needed(node, db):
     until("the log says so", lambda: "guard process died" in node.log_text())
     assert sql(node, db, "CREATE TABLE t(a); SELECT 1;") == "1"
     node.stop()
+
+
+@pytest.mark.parametrize("command", ["mount", "umount"])
+def test_next_command_stands_in_for_a_guard_that_was_killed_too(three, db, command):
+    node, holder, application = make_it_wait_for_itself(three, db)
+    os.kill(guard_of(node), signal.SIGKILL)
+    holder.stdin.close()
+    with pytest.raises(Hang):
+        node.wait_ended(1)
+    if command == "umount":
+        result = run([PROGRAM, "umount", str(node.mnt)])
+        assert result.code == 0, result
+        check_ended(node)
+        assert not is_mounted(node.mnt)
+    else:
+        killed, node.process = node.process, None
+        node.start()
+        killed.wait(ENDS_WITHIN)
+    application.kill9()
+    if command == "umount":
+        node.start()
+    three.check_sound(db)

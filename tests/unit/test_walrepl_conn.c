@@ -600,7 +600,7 @@ static void wal_with_checkpoints_starts_over(void **state)
 	}
 	assert_true(most < 200);
 	assert_int_equal(fstatat(f.dir_fd, "b.db-wal", &st, 0), 0);
-	assert_true(st.st_size < 200 * 4200);
+	assert_int_equal(st.st_size, 1 << 20); /* one step of growth holds them all */
 
 	/* A reader of an old snapshot keeps what it needs and nothing is refused. */
 	assert_int_equal(app_exec(&app, "BEGIN; SELECT * FROM meta"), SQLITE_OK);
@@ -882,7 +882,6 @@ static void dead_writer_is_repaired(bool gate)
 	struct app app;
 	uint8_t header[96], wal[32];
 	uint32_t salt[2], frames;
-	struct stat st;
 	int shm, fd;
 
 	start_wal(&f, 4096);
@@ -898,8 +897,14 @@ static void dead_writer_is_repaired(bool gate)
 	fd = openat(f.dir_fd, "b.db-wal", O_RDONLY | O_CLOEXEC);
 	assert_int_equal(pread(fd, wal, sizeof(wal), 0), sizeof(wal));
 	memcpy(salt, wal + 16, sizeof(salt));
-	assert_int_equal(fstat(fd, &st), 0);
-	frames = (uint32_t)((st.st_size - 32) / (4096 + 24));
+	/* zeros follow the last frame: the file grows in steps */
+	for (frames = 0;; frames++) {
+		uint32_t pgno = 0;
+
+		assert_true(pread(fd, &pgno, 4, 32 + (off_t)frames * (4096 + 24)) >= 0);
+		if (!pgno)
+			break;
+	}
 	if (!gate)
 		wrep_conn_gate_open(f.b);
 	assert_int_equal(wrep_shm_repair(shm, frames, salt), 1);
