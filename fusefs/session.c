@@ -24,6 +24,10 @@
 #include "mount.h"
 #include "mountinfo.h"
 
+#ifndef MOVE_MOUNT_BENEATH /* Linux 6.5 */
+#define MOVE_MOUNT_BENEATH 0x200
+#endif
+
 #define INIT_TIMEOUT_S 10
 
 static void set_up(struct fsd *fs, enum fsd_up up)
@@ -240,22 +244,58 @@ int fsd_mount_prepare(struct fsd *fs, const char *options, char errmsg[FSD_ERRMS
 	return 0;
 }
 
+/* Take the place of the mount that a killed daemon left: first beneath it, then it goes. At no moment
+ * is the bare directory there, in which an application would make itself a new, unreplicated
+ * database. `aside`: where the session is mounted so far. */
+static int replace_dead_mount(struct fsd *fs, const char *aside)
+{
+	int fd = open_tree(AT_FDCWD, aside, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	int rv = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (move_mount(fd, "", AT_FDCWD, fs->mountpoint,
+		       MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_BENEATH) == 0) {
+		if (umount2(fs->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW))
+			rv = -errno;
+	} else if (umount2(fs->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) ||
+		   /* where mount propagation forbids "beneath", there is a gap of microseconds */
+		   move_mount(fd, "", AT_FDCWD, fs->mountpoint, MOVE_MOUNT_F_EMPTY_PATH)) {
+		rv = -errno;
+	}
+	close(fd);
+	return rv;
+}
+
 int fsd_mount_start(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 {
+	char aside[] = "/run/dqlitefs-XXXXXX";
+	const char *where = fs->mountpoint;
 	unsigned connection = 0;
 	int rv;
 
+	if (fs->dead_mount) {
+		where = mkdtemp(aside);
+		if (!where) {
+			rv = -errno;
+			snprintf(errmsg, FSD_ERRMSG_SIZE, "cannot make a directory in /run: %s",
+				 strerror(-rv));
+			return rv;
+		}
+	}
 	atomic_store(&starting, true);
-	rv = fuse_session_mount(fs->session, fs->mountpoint);
+	rv = fuse_session_mount(fs->session, where);
 	atomic_store(&starting, false);
 	if (rv) {
+		if (fs->dead_mount)
+			rmdir(aside);
 		snprintf(errmsg, FSD_ERRMSG_SIZE, "cannot mount at %s: %s", fs->mountpoint,
 			 complaint_line("libfuse did not say why"));
 		fuse_session_destroy(fs->session);
 		fs->session = NULL;
 		return -EIO;
 	}
-	fs->mount_id = read_mount_id(fs->mountpoint, &connection);
+	fs->mount_id = read_mount_id(where, &connection);
 	start_guarding(fs, connection);
 	rv = -pthread_create(&fs->session_thread, NULL, session_main, fs);
 	if (!rv) {
@@ -269,6 +309,19 @@ int fsd_mount_start(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 				   "built with CONFIG_FUSE_PASSTHROUGH"
 				 : "the kernel did not start the file system: see its log (dmesg)");
 		goto fail;
+	}
+	if (fs->dead_mount) {
+		rv = replace_dead_mount(fs, aside);
+		umount2(aside, MNT_DETACH | UMOUNT_NOFOLLOW);
+		rmdir(aside);
+		if (rv) {
+			snprintf(errmsg, FSD_ERRMSG_SIZE,
+				 "cannot replace the dead mount at %s: %s: umount it",
+				 fs->mountpoint, strerror(-rv));
+			goto fail;
+		}
+		fs->dead_mount = false;
+		fs->mount_id = read_mount_id(fs->mountpoint, NULL);
 	}
 	rv = open_clone(fs);
 	if (rv) {
@@ -286,6 +339,10 @@ int fsd_mount_start(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 			fs->mountpoint, fs->data_path);
 	return 0;
 fail:
+	if (fs->dead_mount) {
+		umount2(aside, MNT_DETACH | UMOUNT_NOFOLLOW);
+		rmdir(aside);
+	}
 	atomic_store(&fs->stopping, true);
 	fsd_mount_detach(fs);
 	fsd_mount_stop(fs);

@@ -68,7 +68,7 @@ static int check_mountpoint(struct start *st)
 		return fail(st, -ENOENT, "the mount point %s does not exist: make it with mkdir",
 			    given);
 	fsd_guard_stand_in(st->mountpoint);
-	while (stat(st->mountpoint, &stat_buf)) {
+	if (stat(st->mountpoint, &stat_buf)) {
 		if (errno == ENOENT)
 			return fail(st, -ENOENT,
 				    "the mount point %s does not exist: make it with mkdir", given);
@@ -83,10 +83,9 @@ static int check_mountpoint(struct start *st)
 			return fail(st, -ENOTCONN,
 				    "a dead mount of type %s is at %s: remove it with umount",
 				    mount.fstype, given);
-		/* Left by a daemon of ours that was killed. */
-		if (umount2(st->mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW))
-			return fail(st, -EBUSY, "cannot remove the dead mount at %s: %s", given,
-				    strerror(errno));
+		/* Left by a daemon of ours that was killed: fsd_mount_start() takes its place. */
+		st->fs->dead_mount = true;
+		return 0;
 	}
 	if (!S_ISDIR(stat_buf.st_mode))
 		return fail(st, -ENOTDIR, "the mount point %s is not a directory: give one", given);
