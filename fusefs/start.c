@@ -148,8 +148,8 @@ static int check_paths(struct start *st)
 	return st->options->data ? check_parent(st) : 0;
 }
 
-/* A daemon that was just unmounted holds its lock until it has ended: wait for it, not for one
- * whose mount is there. */
+/* A daemon that was just unmounted, or killed, holds its lock until it has ended: wait for it, not
+ * for one whose mount is there and alive. */
 static int check_lock(struct start *st)
 {
 	struct fsd_mountinfo mount;
@@ -162,7 +162,8 @@ static int check_lock(struct start *st)
 		if (st->fs->lock_fd != -EWOULDBLOCK)
 			return fail(st, st->fs->lock_fd, "cannot lock the data directory %s: %s",
 				    st->data, strerror(-st->fs->lock_fd));
-		if (!fsd_mountinfo_of_data(st->data, &mount))
+		if (!fsd_mountinfo_of_data(st->data, &mount) &&
+		    !(st->fs->dead_mount && !strcmp(mount.mountpoint, st->mountpoint)))
 			return fail(st, -EBUSY,
 				    "the data directory %s is in use by the daemon of %s, pid %d: "
 				    "'dqlitefs umount' it, or give another with --data DIR",

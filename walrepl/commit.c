@@ -342,7 +342,8 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 		if (rc < 0)
 			goto fail;
 	}
-	if (!c->change_count && c->page_count == db->sum.page_count &&
+	if (db->local_version == db->version && !c->change_count &&
+	    c->page_count == db->sum.page_count &&
 	    (c->page_size == db->sum.page_size || !c->page_count)) {
 		/* A rollback, or no change at all: the database file holds it already. */
 		wrep_overlay_close(db->overlay);

@@ -455,6 +455,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		    struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
+	static const struct wrep_pagesum nothing;
 	const struct wrep_wal_txn *txn;
 	int rc;
 
@@ -471,8 +472,12 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 	switch (f->kind) {
 	case WREP_WAL:
 		/* The gate keeps applications out; one that lost its lock is refused here. */
+		/* What the files lag behind, no transaction here repeats: none passes as padding. */
 		rc = db->gated ? -EIO
-			       : wrep_capture_write(db->capture, buf, len, off, &db->sum, &txn);
+			       : wrep_capture_write(db->capture, buf, len, off,
+						    db->local_version == db->version ? &db->sum
+										     : &nothing,
+						    &txn);
 		if (rc == 1)
 			return wrep_commit_wal(db, txn, op); /* unlocks */
 		if (rc == 0) {
