@@ -9,6 +9,7 @@
 #define FSD_EXIT_USAGE 2
 
 /* argv[0] is the subcommand's name. */
+int fsd_cmd_log(int argc, char **argv);
 int fsd_cmd_mount(int argc, char **argv);
 int fsd_cmd_status(int argc, char **argv);
 int fsd_cmd_transfer(int argc, char **argv);

@@ -29,12 +29,18 @@ static const char help[] =
 	"  dqlitefs status MOUNTPOINT [--json]\n"
 	"  dqlitefs transfer MOUNTPOINT [--to NODE|HOST:PORT]   hand leadership over\n"
 	"  dqlitefs umount MOUNTPOINT                           unmount, and wait for the end\n"
+	"  dqlitefs log --data DIR [--json]                     what the log of a stopped node holds\n"
+	"      --json                   one JSON object per line; \"kind\" says of what: node,\n"
+	"                               segment, entry (its \"type\": create, unlink, setattr, pages,\n"
+	"                               commit, members, barrier, truncation), database, summary,\n"
+	"                               damage; damage also ends in exit code 1\n"
 	"  dqlitefs help | --version\n";
 
 static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
+	{"log", fsd_cmd_log},
 	{"mount", fsd_cmd_mount},
 	{"status", fsd_cmd_status},
 	{"transfer", fsd_cmd_transfer},

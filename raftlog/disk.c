@@ -22,6 +22,7 @@
 struct real_disk {
 	struct rlog_disk base; /* first: a pointer to it is a pointer to the whole */
 	int dir_fd;
+	int access; /* O_RDWR or O_RDONLY */
 };
 
 static int dir_fd(struct rlog_disk *d)
@@ -31,7 +32,7 @@ static int dir_fd(struct rlog_disk *d)
 
 static int real_open(struct rlog_disk *d, const char *name, bool create)
 {
-	int flags = O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0);
+	int flags = ((struct real_disk *)d)->access | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0);
 	int fd = openat(dir_fd(d), name, flags | O_DIRECT, 0600);
 
 	if (fd < 0 && errno == EINVAL) {
@@ -171,6 +172,7 @@ int rlog_disk_open(struct rlog_disk **out, const char *path)
 		free(r);
 		return err;
 	}
+	r->access = O_RDWR;
 	r->base = (struct rlog_disk){
 		.open = real_open,
 		.close = real_close,
@@ -183,6 +185,53 @@ int rlog_disk_open(struct rlog_disk **out, const char *path)
 		.list = real_list,
 	};
 	*out = &r->base;
+	return 0;
+}
+
+static int read_only_open(struct rlog_disk *d, const char *name, bool create)
+{
+	return create ? -EROFS : real_open(d, name, false);
+}
+
+static int64_t no_pwritev(struct rlog_disk *d, int handle, const struct iovec *iov, int iov_count,
+			  uint64_t off)
+{
+	(void)d, (void)handle, (void)iov, (void)iov_count, (void)off;
+	return -EROFS;
+}
+
+static int no_rename(struct rlog_disk *d, const char *from, const char *to)
+{
+	(void)d, (void)from, (void)to;
+	return -EROFS;
+}
+
+static int no_unlink(struct rlog_disk *d, const char *name)
+{
+	(void)d, (void)name;
+	return -EROFS;
+}
+
+static int no_sync_dir(struct rlog_disk *d)
+{
+	(void)d;
+	return -EROFS;
+}
+
+int rlog_disk_open_read_only(struct rlog_disk **out, const char *path)
+{
+	int err = rlog_disk_open(out, path);
+	struct rlog_disk *d;
+
+	if (err < 0)
+		return err;
+	d = *out;
+	((struct real_disk *)d)->access = O_RDONLY;
+	d->open = read_only_open;
+	d->pwritev = no_pwritev;
+	d->rename = no_rename;
+	d->unlink = no_unlink;
+	d->sync_dir = no_sync_dir;
 	return 0;
 }
 

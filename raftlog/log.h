@@ -37,6 +37,8 @@ struct rlog_disk {
 
 /* The real thing: the directory `path`. */
 int rlog_disk_open(struct rlog_disk **out, const char *path);
+/* The same, where every call that would change something returns -EROFS. */
+int rlog_disk_open_read_only(struct rlog_disk **out, const char *path);
 void rlog_disk_close(struct rlog_disk *d);
 
 /* ---- the log ------------------------------------------------------------------------------ */

@@ -107,11 +107,13 @@ static int open_segment(void *arg, const struct rlog_segment_header *h)
 	return 0;
 }
 
-static int open_record(void *arg, const struct rlog_record_header *r, uint64_t seq, uint64_t offset)
+static int open_record(void *arg, const struct rlog_record_header *r, const uint8_t *payload,
+		       uint64_t seq, uint64_t offset)
 {
 	struct opening *o = arg;
 	struct rlog_index *x = &o->l->index;
 
+	(void)payload;
 	if (r->type == RLOG_RECORD_TRUNCATE) {
 		rlog_index_truncate(x, r->index);
 		return 0;

@@ -158,4 +158,73 @@ struct rlog_status {
 /* A copy of the loop's last published status. [any thread] */
 void rlog_status(struct rlog *log, struct rlog_status *out);
 
+/* ---- looking at the log of a node that does not run --------------------------------------------- */
+
+/* What `meta` says. */
+struct rlog_walk_node {
+	uint64_t id, cluster_id;
+	uint64_t term, voted_for; /* 0: nobody */
+	bool torn;		  /* a later update of the two was torn; the next start drops it */
+};
+
+enum rlog_walk_state {
+	RLOG_SEGMENT_FULL, /* the log goes on in the next one */
+	RLOG_SEGMENT_LAST, /* the log ends in it */
+	RLOG_SEGMENT_TORN, /* so it does, before what a torn write left; the next start drops that */
+	RLOG_SEGMENT_DAMAGED,
+};
+
+struct rlog_walk_segment {
+	const char *file;	       /* its name in the directory */
+	uint64_t first_index;	       /* of the next entry when it was begun */
+	uint64_t entries;	       /* in it */
+	uint64_t used_bytes, all_bytes; /* up to the end of its last whole write; of the file */
+	enum rlog_walk_state state;
+};
+
+enum rlog_walk_type {
+	RLOG_WALK_COMMAND, /* what rlog_submit() was given */
+	RLOG_WALK_BARRIER,
+	RLOG_WALK_MEMBERS,
+	RLOG_WALK_TRUNCATION, /* no entry: those from `index` on are dropped; term 0 */
+	RLOG_WALK_UNKNOWN,
+};
+
+struct rlog_walk_entry {
+	enum rlog_walk_type type;
+	uint64_t index, term;
+	bool dropped;	  /* by a later truncation */
+	const char *file; /* where it stands */
+	uint64_t offset;
+	size_t bytes;	      /* of the payload */
+	struct rlog_buf *buf; /* COMMAND: the payload; take a reference to keep it */
+	/* MEMBERS: without match_index and connected */
+	const struct rlog_member *members;
+	unsigned member_count;
+};
+
+/* Called with what is read; everything they get is valid during the call only. A value other than 0
+ * ends the walk and is returned, without a line in `errmsg`. Any may be NULL. */
+struct rlog_walk_ops {
+	int (*node)(void *arg, const struct rlog_walk_node *node);
+	int (*segment)(void *arg, const struct rlog_walk_segment *segment); /* before its entries */
+	int (*entry)(void *arg, const struct rlog_walk_entry *entry);
+};
+
+struct rlog_walk_end {
+	uint64_t torn_bytes;	    /* behind the end: of a write that nobody was told of */
+	const char *damage;	    /* a constant that says what is wrong; NULL when nothing is */
+	char damage_file[32];	    /* where */
+	uint64_t damage_offset;
+	uint64_t segments_unread; /* files that were not reached because of it */
+};
+
+/* Read the log in `dir` from its first entry to its last, as rlog_open() would, and write nothing at
+ * all: it may lie on a read-only file system. No daemon may have it open. The log is read twice, in
+ * memory for one segment and its largest entry. Whether the last entries are committed cannot be
+ * told from one node's log. 0, or -errno with a line in `errmsg` that names the remedy; -EBADMSG
+ * with `end->damage`, after everything in front of it was handed over. */
+int rlog_walk(const char *dir, const struct rlog_walk_ops *ops, void *arg,
+	      struct rlog_walk_end *end, char errmsg[RLOG_ERRMSG_SIZE]);
+
 #endif

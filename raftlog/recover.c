@@ -72,6 +72,7 @@ struct scan {
 	struct rlog_segment_header header;
 	/* the run so far */
 	uint64_t chain, batch, next_index, first_index;
+	struct rlog_scan_end *end;
 };
 
 static int damaged(struct scan *s, uint64_t seq, uint64_t offset, const char *why)
@@ -82,6 +83,11 @@ static int damaged(struct scan *s, uint64_t seq, uint64_t offset, const char *wh
 	snprintf(s->errmsg, RLOG_ERRMSG_SIZE,
 		 "raft log damaged file=%s offset=%" PRIu64 " (%s): " RLOG_RESTORE_HINT, name,
 		 offset, why);
+	*s->end = (struct rlog_scan_end){
+		.damage_seq = seq,
+		.damage_offset = offset,
+		.damage = why,
+	};
 	return -EBADMSG;
 }
 
@@ -248,7 +254,10 @@ static int take_batch(struct scan *s, uint64_t at, uint64_t end)
 			s->next_index++;
 		}
 		s->chain = r.checksum;
-		err = s->ops->record ? s->ops->record(s->arg, &r, s->header.seq, at) : 0;
+		err = s->ops->record
+			      ? s->ops->record(s->arg, &r, s->bytes + at + RLOG_RECORD_HEADER,
+					       s->header.seq, at)
+			      : 0;
 		if (err)
 			return err;
 	}
@@ -346,9 +355,11 @@ static int scan_segments(struct scan *s, struct rlog_scan_end *end)
 int rlog_scan(struct rlog_disk *d, const struct rlog_meta *m, const struct rlog_scan_ops *ops,
 	      void *arg, struct rlog_scan_end *end, char errmsg[RLOG_ERRMSG_SIZE])
 {
-	struct scan s = {.d = d, .meta = m, .ops = ops, .arg = arg, .errmsg = errmsg};
-	int err = scan_segments(&s, end);
+	struct scan s = {.d = d, .meta = m, .ops = ops, .arg = arg, .errmsg = errmsg, .end = end};
+	int err;
 
+	*end = (struct rlog_scan_end){0};
+	err = scan_segments(&s, end);
 	free(s.seqs);
 	free(s.bytes);
 	return err;

@@ -12,11 +12,13 @@
 /* Called in log order; a value other than 0 ends the scan and is returned. Either may be NULL. */
 struct rlog_scan_ops {
 	int (*segment)(void *arg, const struct rlog_segment_header *h);
-	/* A record of a complete batch, at `offset` of segment `seq`. */
-	int (*record)(void *arg, const struct rlog_record_header *r, uint64_t seq, uint64_t offset);
+	/* A record of a complete batch, at `offset` of segment `seq`. Its payload is valid during the
+	 * call only. */
+	int (*record)(void *arg, const struct rlog_record_header *r, const uint8_t *payload,
+		      uint64_t seq, uint64_t offset);
 };
 
-/* Where the log ends. */
+/* Where the log ends; of one that is damaged, only where and why. */
 struct rlog_scan_end {
 	struct rlog_segment_header segment; /* the last one */
 	uint64_t offset;		    /* in it: where the next record goes */
@@ -24,6 +26,8 @@ struct rlog_scan_end {
 	/* What a torn write left behind `offset`: from the first to behind the last 8 bytes that are
 	 * not zero. Both 0 when there is nothing. */
 	uint64_t torn_from, torn_to;
+	uint64_t damage_seq, damage_offset; /* which file, and where in it */
+	const char *damage;		    /* a constant; NULL when nothing is damaged */
 };
 
 /* 0 or -errno with a line in `errmsg` (damage: -EBADMSG; another cluster's or node's log: -EXDEV).

@@ -181,4 +181,63 @@ struct wrep_db_status {
 /* All databases, as of the last committed entry handed over. `*out` is free()d by the caller. */
 int wrep_databases(struct wrep *w, struct wrep_db_status **out, size_t *count);
 
+/* ---- looking at the log of a node that does not run --------------------------------------------- */
+
+enum wrep_description_kind {
+	WREP_DESCRIBES_CREATE,
+	WREP_DESCRIBES_UNLINK,
+	WREP_DESCRIBES_SETATTR,
+	WREP_DESCRIBES_PAGES, /* a part of a transaction that one entry cannot hold */
+	WREP_DESCRIBES_COMMIT,
+};
+
+/* What an entry says, without its page images. */
+struct wrep_description {
+	enum wrep_description_kind kind;
+	uint64_t db_id; /* index of the database's CREATE entry; in that itself 0 */
+	char name[256]; /* CREATE; of others "" unless wrep_history_add() knows it */
+	/* CREATE, SETATTR */
+	unsigned attr_valid; /* WREP_ATTR_* */
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+	/* PAGES, COMMIT */
+	uint64_t origin, sequence; /* of the transaction */
+	uint32_t part;		   /* PAGES: 0, 1, ...; COMMIT: how many PAGES came before */
+	uint32_t page_size;
+	uint32_t pages; /* in this entry */
+	/* COMMIT */
+	uint64_t base_version; /* leads from it to base_version + 1 */
+	uint64_t checksum;     /* of the whole database afterwards */
+	uint32_t total_pages;  /* in all parts */
+	uint32_t page_count;   /* of the database afterwards */
+	bool wal;	       /* else written with a rollback journal */
+};
+
+/* 0, or -EBADMSG: damaged, or of a later version. */
+int wrep_describe(const struct rlog_buf *buf, struct wrep_description *out);
+
+/* A database as the entries so far leave it. */
+struct wrep_history_db {
+	uint64_t id;
+	const char *name;
+	uint64_t version, checksum;
+	uint32_t page_size, page_count;
+};
+
+/* The replicated state without the files: which databases there are and at which versions, from a
+ * log's entries alone, by the rules of replica.c. Memory for the names of the databases that live. */
+struct wrep_history;
+struct wrep_history *wrep_history_new(void); /* NULL when out of memory */
+void wrep_history_free(struct wrep_history *h);
+
+/* The next entry, in the order of the log, without those that were dropped. Fills in `d->db_id` and
+ * `d->name` where they are known. 1: it takes effect; 0: every node passes it over (built on another
+ * version, an incomplete transaction, a database that is gone or is there already); -ENOMEM. */
+int wrep_history_add(struct wrep_history *h, uint64_t index, struct wrep_description *d);
+
+/* Calls `each` for every database that lives, oldest first. Returns 0, or what `each` returned. */
+int wrep_history_databases(const struct wrep_history *h,
+			   int (*each)(void *arg, const struct wrep_history_db *db), void *arg);
+
 #endif

@@ -1,0 +1,534 @@
+/* dqlitefs log --data DIR [--json]: what the Raft log of a stopped node holds, entry by entry.
+ *
+ * The log is walked and printed as it is read, so that any size of it can be looked at; nothing is
+ * written. The node's lock is held meanwhile, so that no daemon starts to write into what is read.
+ * Damage ends the walk: it is told behind everything that could be read in front of it, and again in
+ * one line on stderr.
+ *
+ * With --json every line is an object; its "kind" says of what:
+ *
+ *   node      node, address, cluster, term, voted_for (or null), torn
+ *   segment   file, first_index, entries, used_bytes, bytes, state: full, last, torn, damaged
+ *   entry     file, offset, index, term, bytes, dropped, type; and by that:
+ *               members              members: [{node, address, role}]
+ *               barrier, unknown
+ *               truncation           the entries from index on are dropped
+ *               create, setattr      database, id, effect, mode, uid, gid (setattr: those it sets)
+ *               unlink               database, id, effect
+ *               pages                database, id, effect, part, pages, page_size
+ *               commit               these, and base_version, version, checksum, total_pages,
+ *                                    page_count, mode: wal, rollback
+ *   database  name, id, version, checksum, page_size, pages: at the end of what was read
+ *   summary   segments, entries, first_index, last_index, terms, first_term, last_term, torn_bytes
+ *   damage    file, offset, message, segments_unread
+ *
+ * A database that an entry names by an id that does not live (any more) is null. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "cli.h"
+#include "identity.h"
+#include "mountinfo.h"
+#include "walrepl.h"
+
+struct shown {
+	bool as_json;
+	struct fsd_identity identity;
+	bool has_identity, other_node;
+	struct wrep_history *history;
+	uint64_t segments, entries, first_index, last_index, terms, first_term, last_term;
+	/* the first entry that this version does not understand */
+	char strange_file[32];
+	uint64_t strange_offset, strange_index;
+};
+
+/* ---- words --------------------------------------------------------------------------------- */
+
+/* A name for a terminal: control characters, and with `ascii` all that is not ASCII, as \xNN. */
+static const char *readable(const char *name, bool ascii, char out[4 * 256 + 1])
+{
+	char *to = out;
+
+	for (const char *c = name; *c && to - out < 4 * 255; c++) {
+		unsigned char byte = (unsigned char)*c;
+
+		if (byte < ' ' || byte == 0x7f || byte == '\\' || (ascii && byte > 0x7f))
+			to += sprintf(to, "\\x%02x", byte);
+		else
+			*to++ = *c;
+	}
+	*to = '\0';
+	return out;
+}
+
+static json_t *name_json(const char *name)
+{
+	char escaped[4 * 256 + 1];
+	json_t *text;
+
+	if (!name[0])
+		return json_null();
+	text = json_string(name);
+	return text ? text : json_string(readable(name, true, escaped)); /* it was not UTF-8 */
+}
+
+static json_t *hex_json(int digits, uint64_t number)
+{
+	return json_sprintf("%0*" PRIx64, digits, number);
+}
+
+static const char *role_word(enum rlog_member_role role)
+{
+	static const char *const words[] = {"voter", "standby", "spare"};
+
+	return words[role];
+}
+
+static const char *type_word(const struct rlog_walk_entry *entry, const struct wrep_description *d)
+{
+	static const char *const kinds[] = {"create", "unlink", "setattr", "pages", "commit"};
+
+	switch (entry->type) {
+	case RLOG_WALK_COMMAND:
+		return d ? kinds[d->kind] : "unknown";
+	case RLOG_WALK_BARRIER:
+		return "barrier";
+	case RLOG_WALK_MEMBERS:
+		return "members";
+	case RLOG_WALK_TRUNCATION:
+		return "truncation";
+	case RLOG_WALK_UNKNOWN:
+		break;
+	}
+	return "unknown";
+}
+
+/* ---- lines --------------------------------------------------------------------------------- */
+
+static int print_json(json_t *object)
+{
+	if (!object)
+		return -ENOMEM;
+	json_dumpf(object, stdout, JSON_COMPACT);
+	json_decref(object);
+	putchar('\n');
+	return ferror(stdout) ? -EIO : 0;
+}
+
+static int print_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static int print_text(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vprintf(format, args);
+	va_end(args);
+	return ferror(stdout) ? -EIO : 0;
+}
+
+static int show_node(void *arg, const struct rlog_walk_node *node)
+{
+	struct shown *s = arg;
+	const char *address = s->has_identity ? s->identity.address : "-";
+
+	s->other_node = s->has_identity &&
+			(node->id != s->identity.node || node->cluster_id != s->identity.cluster);
+	if (s->as_json)
+		return print_json(
+			json_pack("{s:s, s:o, s:s, s:o, s:I, s:o, s:b}", "kind", "node", "node",
+				  hex_json(8, node->id), "address", address, "cluster",
+				  hex_json(16, node->cluster_id), "term", (json_int_t)node->term,
+				  "voted_for",
+				  node->voted_for ? hex_json(8, node->voted_for) : json_null(),
+				  "torn", (int)node->torn));
+	print_text("node     %08" PRIx64 " at %s\n", node->id, address);
+	print_text("cluster  %016" PRIx64 "\n", node->cluster_id);
+	print_text("term     %" PRIu64, node->term);
+	if (node->voted_for)
+		print_text(", voted for %08" PRIx64, node->voted_for);
+	return print_text("%s\n", node->torn ? " (a later update was torn)" : "");
+}
+
+static int show_segment(void *arg, const struct rlog_walk_segment *segment)
+{
+	static const char *const states[] = {"full", "last", "torn", "damaged"};
+	static const char *const meanings[] = {"full", "last", "last, with a torn write at the end",
+					       "damaged"};
+	struct shown *s = arg;
+
+	s->segments++;
+	if (s->as_json)
+		return print_json(
+			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:s}", "kind", "segment", "file",
+				  segment->file, "first_index", (json_int_t)segment->first_index,
+				  "entries", (json_int_t)segment->entries, "used_bytes",
+				  (json_int_t)segment->used_bytes, "bytes",
+				  (json_int_t)segment->all_bytes, "state", states[segment->state]));
+	return print_text("\n%s: first index %" PRIu64 ", entries %" PRIu64 ", used %" PRIu64
+			  " of %" PRIu64 " bytes, %s\n%10s %6s %10s  %s\n",
+			  segment->file, segment->first_index, segment->entries,
+			  segment->used_bytes, segment->all_bytes, meanings[segment->state],
+			  "INDEX", "TERM", "BYTES", "TYPE");
+}
+
+static void add_members_json(json_t *object, const struct rlog_walk_entry *entry)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < entry->member_count; i++)
+		json_array_append_new(list, json_pack("{s:o, s:s, s:s}", "node",
+						      hex_json(8, entry->members[i].id), "address",
+						      entry->members[i].address, "role",
+						      role_word(entry->members[i].role)));
+	json_object_set_new(object, "members", list);
+}
+
+static void add_number(json_t *object, const char *key, uint64_t number)
+{
+	json_object_set_new(object, key, json_integer((json_int_t)number));
+}
+
+static void add_description_json(json_t *object, const struct wrep_description *d, bool effect)
+{
+	json_object_set_new(object, "database", name_json(d->name));
+	add_number(object, "id", d->db_id);
+	json_object_set_new(object, "effect", json_boolean(effect));
+	if (d->attr_valid & WREP_ATTR_MODE)
+		json_object_set_new(object, "mode", json_sprintf("%o", (unsigned)d->mode));
+	if (d->attr_valid & WREP_ATTR_UID)
+		add_number(object, "uid", d->uid);
+	if (d->attr_valid & WREP_ATTR_GID)
+		add_number(object, "gid", d->gid);
+	if (d->kind != WREP_DESCRIBES_PAGES && d->kind != WREP_DESCRIBES_COMMIT)
+		return;
+	add_number(object, "part", d->part);
+	add_number(object, "pages", d->pages);
+	add_number(object, "page_size", d->page_size);
+	if (d->kind != WREP_DESCRIBES_COMMIT)
+		return;
+	add_number(object, "base_version", d->base_version);
+	add_number(object, "version", d->base_version + 1);
+	json_object_set_new(object, "checksum", hex_json(16, d->checksum));
+	add_number(object, "total_pages", d->total_pages);
+	add_number(object, "page_count", d->page_count);
+	json_object_set_new(object, "mode", json_string(d->wal ? "wal" : "rollback"));
+}
+
+static int show_entry_json(const struct rlog_walk_entry *entry, const struct wrep_description *d,
+			   bool effect)
+{
+	json_t *object = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s}", "kind", "entry",
+				   "file", entry->file, "offset", (json_int_t)entry->offset,
+				   "index", (json_int_t)entry->index, "term",
+				   (json_int_t)entry->term, "bytes", (json_int_t)entry->bytes,
+				   "dropped", (int)entry->dropped, "type", type_word(entry, d));
+
+	if (entry->type == RLOG_WALK_MEMBERS)
+		add_members_json(object, entry);
+	if (d)
+		add_description_json(object, d, effect);
+	return print_json(object);
+}
+
+static void print_description(const struct wrep_description *d)
+{
+	char name[4 * 256 + 1];
+
+	if (d->name[0])
+		print_text(" %s", readable(d->name, false, name));
+	else
+		print_text(" database %" PRIu64, d->db_id);
+	if (d->kind == WREP_DESCRIBES_COMMIT)
+		print_text(" version %" PRIu64, d->base_version + 1);
+	if (d->kind == WREP_DESCRIBES_PAGES)
+		print_text(" part %" PRIu32, d->part);
+	if (d->kind == WREP_DESCRIBES_PAGES || d->kind == WREP_DESCRIBES_COMMIT)
+		print_text(", %" PRIu32 " pages of %" PRIu32, d->pages, d->page_size);
+	if (d->kind == WREP_DESCRIBES_COMMIT && d->part)
+		print_text(" (%" PRIu32 " with its parts)", d->total_pages);
+	if (d->kind == WREP_DESCRIBES_COMMIT)
+		print_text(", database of %" PRIu32 " pages, %s", d->page_count,
+			   d->wal ? "wal" : "rollback");
+	if (d->attr_valid & WREP_ATTR_MODE)
+		print_text(", mode %o", (unsigned)d->mode);
+	if (d->attr_valid & WREP_ATTR_UID)
+		print_text(", uid %u", (unsigned)d->uid);
+	if (d->attr_valid & WREP_ATTR_GID)
+		print_text(", gid %u", (unsigned)d->gid);
+	if (d->attr_valid & WREP_ATTR_TIMES)
+		print_text(", times");
+}
+
+static int show_entry_text(const struct rlog_walk_entry *entry, const struct wrep_description *d,
+			   bool effect)
+{
+	if (entry->type == RLOG_WALK_TRUNCATION)
+		return print_text("%10s %6s %10s  truncation: entries from %" PRIu64
+				  " on are dropped\n",
+				  "-", "-", "-", entry->index);
+	print_text("%10" PRIu64 " %6" PRIu64 " %10zu  %s", entry->index, entry->term, entry->bytes,
+		   type_word(entry, d));
+	for (unsigned i = 0; i < entry->member_count; i++)
+		print_text("%s %08" PRIx64 " %s %s", i ? "," : "", entry->members[i].id,
+			   entry->members[i].address, role_word(entry->members[i].role));
+	if (d)
+		print_description(d);
+	return print_text("%s\n", entry->dropped ? ": dropped later"
+				  : d && !effect ? ": no effect"
+						 : "");
+}
+
+static void count_entry(struct shown *s, const struct rlog_walk_entry *entry)
+{
+	if (!s->entries++) {
+		s->first_index = entry->index;
+		s->first_term = entry->term;
+	}
+	if (s->terms == 0 || entry->term != s->last_term)
+		s->terms++;
+	s->last_index = entry->index;
+	s->last_term = entry->term;
+}
+
+static int show_entry(void *arg, const struct rlog_walk_entry *entry)
+{
+	struct shown *s = arg;
+	struct wrep_description description, *d = NULL;
+	int effect = 0;
+
+	if (entry->type == RLOG_WALK_COMMAND && !wrep_describe(entry->buf, &description))
+		d = &description;
+	if (d && !entry->dropped) {
+		effect = wrep_history_add(s->history, entry->index, d);
+		if (effect < 0)
+			return effect;
+	}
+	if (entry->type != RLOG_WALK_TRUNCATION && !entry->dropped) {
+		count_entry(s, entry);
+		if (!s->strange_index && !strcmp(type_word(entry, d), "unknown")) {
+			snprintf(s->strange_file, sizeof(s->strange_file), "%s", entry->file);
+			s->strange_offset = entry->offset;
+			s->strange_index = entry->index;
+		}
+	}
+	return s->as_json ? show_entry_json(entry, d, effect) : show_entry_text(entry, d, effect);
+}
+
+static int show_database(void *arg, const struct wrep_history_db *db)
+{
+	struct shown *s = arg;
+	char name[4 * 256 + 1];
+
+	if (s->as_json)
+		return print_json(json_pack("{s:s, s:o, s:I, s:I, s:o, s:I, s:I}", "kind",
+					    "database", "name", name_json(db->name), "id",
+					    (json_int_t)db->id, "version", (json_int_t)db->version,
+					    "checksum", hex_json(16, db->checksum), "page_size",
+					    (json_int_t)db->page_size, "pages",
+					    (json_int_t)db->page_count));
+	return print_text("%-24s %10" PRIu64 " %10" PRIu64 "  %016" PRIx64 " %9" PRIu32
+			  " %10" PRIu32 "\n",
+			  readable(db->name, false, name), db->id, db->version, db->checksum,
+			  db->page_size, db->page_count);
+}
+
+static int show_summary(struct shown *s, const struct rlog_walk_end *end)
+{
+	if (s->as_json)
+		return print_json(
+			json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "kind",
+				  "summary", "segments", (json_int_t)s->segments, "entries",
+				  (json_int_t)s->entries, "first_index", (json_int_t)s->first_index,
+				  "last_index", (json_int_t)s->last_index, "terms",
+				  (json_int_t)s->terms, "first_term", (json_int_t)s->first_term,
+				  "last_term", (json_int_t)s->last_term, "torn_bytes",
+				  (json_int_t)end->torn_bytes));
+	print_text("\nsegments %" PRIu64 "\nentries  %" PRIu64, s->segments, s->entries);
+	if (s->entries)
+		print_text(", index %" PRIu64 " to %" PRIu64 "\nterms    %" PRIu64 ", %" PRIu64
+			   " to %" PRIu64,
+			   s->first_index, s->last_index, s->terms, s->first_term, s->last_term);
+	if (end->torn_bytes)
+		print_text("\ntorn     %" PRIu64 " bytes that nobody was told of; the next start "
+			   "drops them",
+			   end->torn_bytes);
+	return print_text("\n");
+}
+
+static int show_damage(struct shown *s, const char *file, uint64_t offset, const char *message,
+		       uint64_t unread)
+{
+	if (s->as_json)
+		return print_json(json_pack("{s:s, s:s, s:I, s:s, s:I}", "kind", "damage", "file",
+					    file, "offset", (json_int_t)offset, "message", message,
+					    "segments_unread", (json_int_t)unread));
+	print_text("\ndamage   %s at offset %" PRIu64 ": %s", file, offset, message);
+	if (unread)
+		print_text("; %" PRIu64 " later segments were not read", unread);
+	return print_text("\n");
+}
+
+/* What follows the entries; also of a walk that ended early. */
+static void show_end(struct shown *s, const struct rlog_walk_end *end)
+{
+	if (!s->as_json)
+		print_text("\n%-24s %10s %10s  %-16s %9s %10s\n", "DATABASE", "ID", "VERSION",
+			   "CHECKSUM", "PAGE SIZE", "PAGES");
+	wrep_history_databases(s->history, show_database, s);
+	show_summary(s, end);
+	if (end->damage)
+		show_damage(s, end->damage_file, end->damage_offset, end->damage,
+			    end->segments_unread);
+	if (s->strange_index)
+		show_damage(s, s->strange_file, s->strange_offset, "not an entry of this version",
+			    0);
+}
+
+/* ---- the command --------------------------------------------------------------------------- */
+
+static int show(struct shown *s, const char *data)
+{
+	static const struct rlog_walk_ops ops = {
+		.node = show_node,
+		.segment = show_segment,
+		.entry = show_entry,
+	};
+	char raft[PATH_MAX + 32], errmsg[RLOG_ERRMSG_SIZE] = "out of memory";
+	struct rlog_walk_end end;
+	int err;
+
+	snprintf(raft, sizeof(raft), "%s/%s/%s", data, FSD_STATE_DIR, FSD_LOG_DIR);
+	if (access(raft, F_OK) && errno == ENOENT) {
+		fsd_complain("the node of %s has no log yet: mount it once, with --join if it is "
+			     "to join a cluster",
+			     data);
+		return -ENOENT;
+	}
+	s->history = wrep_history_new();
+	if (!s->history) {
+		fsd_complain("%s", errmsg);
+		return -ENOMEM;
+	}
+	err = rlog_walk(raft, &ops, s, &end, errmsg);
+	if (!ferror(stdout))
+		show_end(s, &end);
+	wrep_history_free(s->history);
+	if (fflush(stdout) || ferror(stdout)) {
+		fsd_complain("cannot write all of the output: look at where it goes");
+		return -EIO;
+	}
+	if (err) {
+		fsd_complain("%s", errmsg);
+	} else if (s->other_node) {
+		fsd_complain("%s/%s and the raft log are not of the same node: bring back the one "
+			     "that was changed",
+			     FSD_STATE_DIR, FSD_NODE_FILE);
+		err = -EXDEV;
+	} else if (s->strange_index) {
+		fsd_complain("an entry of the log cannot be understood index=%" PRIu64
+			     " file=%s offset=%" PRIu64 ": run the dqlitefs version that wrote it",
+			     s->strange_index, s->strange_file, s->strange_offset);
+		err = -EBADMSG;
+	}
+	return err;
+}
+
+static void complain_of_lock(const char *data, int err, pid_t owner)
+{
+	struct fsd_mountinfo mount;
+
+	if (err != -EWOULDBLOCK)
+		fsd_complain("cannot lock the data directory %s: %s", data, strerror(-err));
+	else if (!fsd_mountinfo_of_data(data, &mount))
+		fsd_complain("the data directory %s is in use by the daemon of %s, pid %d: "
+			     "'dqlitefs umount' it first",
+			     data, mount.mountpoint, owner);
+	else if (owner && !kill(owner, 0))
+		fsd_complain("the data directory %s is in use by a daemon, pid %d: end that one "
+			     "first",
+			     data, owner);
+	else
+		fsd_complain("the data directory %s is in use by another command: wait until it "
+			     "has ended",
+			     data);
+}
+
+/* The state directory of a node that does not run, and its lock (-1 where there is none to take). */
+static int open_state(const char *data, int *lock_fd)
+{
+	char path[PATH_MAX + 32];
+	pid_t owner;
+	int state_fd;
+
+	snprintf(path, sizeof(path), "%s/%s", data, FSD_STATE_DIR);
+	state_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (state_fd < 0 && (errno == ENOENT || errno == ENOTDIR)) {
+		fsd_complain("%s is no dqlitefs data directory: give the one that a node was "
+			     "mounted with (--data DIR)",
+			     data);
+		return -ENOENT;
+	}
+	if (state_fd < 0) {
+		int err = -errno;
+
+		fsd_complain("cannot open %s: %s%s", path, strerror(-err),
+			     err == -EACCES ? " (run it as root)" : "");
+		return err;
+	}
+	*lock_fd = fsd_identity_lock(state_fd, false, &owner);
+	/* Where nothing can be written no daemon runs. */
+	if (*lock_fd < 0 && *lock_fd != -ENOENT && *lock_fd != -EROFS) {
+		complain_of_lock(data, *lock_fd, owner);
+		close(state_fd);
+		return -EBUSY;
+	}
+	return state_fd;
+}
+
+int fsd_cmd_log(int argc, char **argv)
+{
+	static const struct option options[] = {{"data", required_argument, NULL, 'd'},
+						{"json", no_argument, NULL, 'j'},
+						{0}};
+	char data[PATH_MAX], errmsg[FSD_ERRMSG_SIZE];
+	struct shown s = {0};
+	const char *given = NULL;
+	int c, err, state_fd, lock_fd = -1, bad_identity;
+
+	while ((c = fsd_next_option(argc, argv, ":", options)) != -1) {
+		if (c == '?')
+			return FSD_EXIT_USAGE;
+		if (c == 'd')
+			given = optarg;
+		else
+			s.as_json = true;
+	}
+	if (optind < argc || !given || !given[0]) {
+		fsd_complain("log wants --data DIR and nothing else: see 'dqlitefs help'");
+		return FSD_EXIT_USAGE;
+	}
+	err = fsd_path_resolve(given, data);
+	if (err) {
+		fsd_complain("cannot use the data directory %s: %s", given, strerror(-err));
+		return FSD_EXIT_FAILED;
+	}
+	state_fd = open_state(data, &lock_fd);
+	if (state_fd < 0)
+		return FSD_EXIT_FAILED;
+	bad_identity = fsd_identity_read(state_fd, &s.identity, errmsg);
+	s.has_identity = !bad_identity;
+	err = show(&s, data);
+	if (bad_identity && !err)
+		fsd_complain("%s", errmsg);
+	if (lock_fd >= 0)
+		close(lock_fd);
+	close(state_fd);
+	return err || bad_identity ? FSD_EXIT_FAILED : 0;
+}

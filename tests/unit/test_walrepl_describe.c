@@ -1,0 +1,285 @@
+/* What entries say, and which databases they leave: the rules of replica.c from the log alone. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include "entry.h"
+#include "walrepl.h"
+
+static struct wrep_description describe(struct rlog_buf *buf)
+{
+	struct wrep_description d;
+
+	assert_non_null(buf);
+	assert_int_equal(wrep_describe(buf, &d), 0);
+	rlog_buf_unref(buf);
+	return d;
+}
+
+static struct wrep_description create(const char *name)
+{
+	struct wrep_entry e = {.type = WREP_ENTRY_CREATE, .mode = 0100640, .uid = 5, .gid = 6};
+
+	strcpy(e.name, name);
+	return describe(wrep_entry_encode(&e));
+}
+
+static struct wrep_description without_images(enum wrep_entry_type type, uint64_t id)
+{
+	struct wrep_entry e = {.type = type, .db_id = id};
+
+	return describe(wrep_entry_encode(&e));
+}
+
+static struct wrep_description images(enum wrep_entry_type type, uint64_t id, uint64_t sequence,
+				      uint32_t part, uint64_t base_version)
+{
+	struct wrep_entry e = {
+		.type = type,
+		.db_id = id,
+		.origin = 9,
+		.sequence = sequence,
+		.part = part,
+		.page_size = 512,
+		.image_count = 2,
+	};
+	struct rlog_buf *buf;
+
+	if (type == WREP_ENTRY_COMMIT) {
+		e.base_version = base_version;
+		e.commit_mode = WREP_COMMIT_WAL;
+		e.checksum = 1000 + base_version;
+		e.page_count = 7;
+		e.total_pages = 2 + 2 * part;
+	}
+	buf = wrep_entry_alloc(&e);
+	assert_non_null(buf);
+	memset((uint8_t *)e.images, 1, 1024);
+	wrep_entry_set_pgno(&e, 0, 1);
+	wrep_entry_set_pgno(&e, 1, 2);
+	return describe(buf);
+}
+
+static struct wrep_description commit(uint64_t id, uint64_t base_version)
+{
+	return images(WREP_ENTRY_COMMIT, id, base_version, 0, base_version);
+}
+
+static int add(struct wrep_history *h, uint64_t index, struct wrep_description d)
+{
+	return wrep_history_add(h, index, &d);
+}
+
+struct wanted {
+	const char *name;
+	uint64_t id, version;
+};
+
+static int next_wanted(void *arg, const struct wrep_history_db *db)
+{
+	struct wanted **next = arg;
+
+	assert_non_null((*next)->name);
+	assert_string_equal(db->name, (*next)->name);
+	assert_int_equal(db->id, (*next)->id);
+	assert_int_equal(db->version, (*next)->version);
+	if (db->version > 0) {
+		assert_int_equal(db->checksum, 1000 + db->version - 1);
+		assert_int_equal(db->page_size, 512);
+		assert_int_equal(db->page_count, 7);
+	}
+	++*next;
+	return 0;
+}
+
+#define assert_databases(h, ...)                                                             \
+	do {                                                                                 \
+		struct wanted wanted_[] = {__VA_ARGS__ __VA_OPT__(, ){0}}, *next_ = wanted_; \
+		assert_int_equal(wrep_history_databases(h, next_wanted, &next_), 0);         \
+		assert_null(next_->name);                                                    \
+	} while (0)
+
+/* ---- describing ---------------------------------------------------------------------------- */
+
+static void every_kind_is_described(void **state)
+{
+	struct wrep_entry e = {.type = WREP_ENTRY_SETATTR,
+			       .db_id = 4,
+			       .attr_valid = WREP_ATTR_MODE | WREP_ATTR_TIMES,
+			       .mode = 0600};
+	struct wrep_description d = create("a.db");
+
+	(void)state;
+	assert_int_equal(d.kind, WREP_DESCRIBES_CREATE);
+	assert_string_equal(d.name, "a.db");
+	assert_int_equal(d.db_id, 0);
+	assert_int_equal(d.mode, 0100640);
+	assert_int_equal(d.uid, 5);
+	assert_int_equal(d.gid, 6);
+	assert_int_equal(d.attr_valid, WREP_ATTR_MODE | WREP_ATTR_UID | WREP_ATTR_GID);
+
+	d = without_images(WREP_ENTRY_UNLINK, 4);
+	assert_int_equal(d.kind, WREP_DESCRIBES_UNLINK);
+	assert_int_equal(d.db_id, 4);
+	assert_string_equal(d.name, "");
+
+	d = describe(wrep_entry_encode(&e));
+	assert_int_equal(d.kind, WREP_DESCRIBES_SETATTR);
+	assert_int_equal(d.attr_valid, WREP_ATTR_MODE | WREP_ATTR_TIMES);
+	assert_int_equal(d.mode, 0600);
+
+	d = images(WREP_ENTRY_PAGES, 4, 3, 1, 0);
+	assert_int_equal(d.kind, WREP_DESCRIBES_PAGES);
+	assert_int_equal(d.part, 1);
+	assert_int_equal(d.pages, 2);
+	assert_int_equal(d.page_size, 512);
+	assert_int_equal(d.origin, 9);
+	assert_int_equal(d.sequence, 3);
+
+	d = images(WREP_ENTRY_COMMIT, 4, 3, 2, 11);
+	assert_int_equal(d.kind, WREP_DESCRIBES_COMMIT);
+	assert_int_equal(d.base_version, 11);
+	assert_int_equal(d.checksum, 1011);
+	assert_int_equal(d.part, 2);
+	assert_int_equal(d.pages, 2);
+	assert_int_equal(d.total_pages, 6);
+	assert_int_equal(d.page_count, 7);
+	assert_true(d.wal);
+}
+
+static void bytes_that_are_no_entry_are_refused(void **state)
+{
+	struct rlog_buf *buf = rlog_buf_new(40);
+	struct wrep_description d;
+
+	(void)state;
+	memset(buf->data, 0xee, 40);
+	assert_int_equal(wrep_describe(buf, &d), -EBADMSG);
+	rlog_buf_unref(buf);
+	buf = rlog_buf_new(0);
+	assert_int_equal(wrep_describe(buf, &d), -EBADMSG);
+	rlog_buf_unref(buf);
+}
+
+/* ---- the table ------------------------------------------------------------------------------ */
+
+static void names_and_versions_follow_the_entries(void **state)
+{
+	struct wrep_history *h = wrep_history_new();
+	struct wrep_description d;
+
+	(void)state;
+	assert_databases(h);
+	d = create("a.db");
+	assert_int_equal(wrep_history_add(h, 2, &d), 1);
+	assert_int_equal(d.db_id, 2);
+	assert_int_equal(add(h, 3, create("b.db")), 1);
+	assert_int_equal(add(h, 4, commit(3, 0)), 1);
+	d = commit(3, 1);
+	assert_int_equal(wrep_history_add(h, 5, &d), 1);
+	assert_string_equal(d.name, "b.db");
+	assert_databases(h, {"a.db", 2, 0}, {"b.db", 3, 2});
+	wrep_history_free(h);
+}
+
+static void commit_built_on_another_version_has_no_effect(void **state)
+{
+	struct wrep_history *h = wrep_history_new();
+
+	(void)state;
+	add(h, 2, create("a.db"));
+	assert_int_equal(add(h, 3, commit(2, 0)), 1);
+	assert_int_equal(add(h, 4, commit(2, 0)), 0);
+	assert_int_equal(add(h, 5, commit(2, 2)), 0);
+	assert_int_equal(add(h, 6, commit(17, 0)), 0);
+	assert_databases(h, {"a.db", 2, 1});
+	wrep_history_free(h);
+}
+
+static void commit_without_all_of_its_parts_has_no_effect(void **state)
+{
+	struct wrep_history *h = wrep_history_new();
+
+	(void)state;
+	add(h, 2, create("a.db"));
+	/* all there */
+	assert_int_equal(add(h, 3, images(WREP_ENTRY_PAGES, 2, 1, 0, 0)), 1);
+	assert_int_equal(add(h, 4, images(WREP_ENTRY_PAGES, 2, 1, 1, 0)), 1);
+	assert_int_equal(add(h, 5, images(WREP_ENTRY_COMMIT, 2, 1, 2, 0)), 1);
+	/* none, and those of the one before do not count */
+	assert_int_equal(add(h, 6, images(WREP_ENTRY_COMMIT, 2, 1, 2, 1)), 0);
+	/* one is missing */
+	assert_int_equal(add(h, 7, images(WREP_ENTRY_PAGES, 2, 2, 0, 0)), 1);
+	assert_int_equal(add(h, 8, images(WREP_ENTRY_PAGES, 2, 2, 2, 0)), 0);
+	assert_int_equal(add(h, 9, images(WREP_ENTRY_COMMIT, 2, 2, 3, 1)), 0);
+	/* of another transaction */
+	assert_int_equal(add(h, 10, images(WREP_ENTRY_PAGES, 2, 3, 0, 0)), 1);
+	assert_int_equal(add(h, 11, images(WREP_ENTRY_COMMIT, 2, 4, 1, 1)), 0);
+	assert_databases(h, {"a.db", 2, 1});
+	wrep_history_free(h);
+}
+
+static void name_made_again_is_another_database(void **state)
+{
+	struct wrep_history *h = wrep_history_new();
+	struct wrep_description d = create("a.db");
+
+	(void)state;
+	add(h, 2, create("a.db"));
+	add(h, 3, create("b.db"));
+	add(h, 4, commit(2, 0));
+	assert_int_equal(wrep_history_add(h, 5, &d), 0); /* is there */
+	assert_int_equal(d.db_id, 2);
+	d = without_images(WREP_ENTRY_UNLINK, 2);
+	assert_int_equal(wrep_history_add(h, 6, &d), 1);
+	assert_string_equal(d.name, "a.db");
+	assert_databases(h, {"b.db", 3, 0});
+	assert_int_equal(add(h, 7, commit(2, 1)), 0);
+	assert_int_equal(add(h, 8, without_images(WREP_ENTRY_UNLINK, 2)), 0);
+	assert_int_equal(add(h, 9, create("a.db")), 1);
+	assert_int_equal(add(h, 10, commit(9, 0)), 1);
+	assert_databases(h, {"b.db", 3, 0}, {"a.db", 9, 1});
+	wrep_history_free(h);
+}
+
+static void many_databases_are_found_by_id(void **state)
+{
+	struct wrep_history *h = wrep_history_new();
+	char name[32];
+
+	(void)state;
+	for (unsigned i = 0; i < 300; i++) {
+		snprintf(name, sizeof(name), "%u.db", i);
+		assert_int_equal(add(h, 10 + 2 * i, create(name)), 1);
+	}
+	for (unsigned i = 0; i < 300; i++) {
+		struct wrep_description d = commit(10 + 2 * i, 0);
+
+		snprintf(name, sizeof(name), "%u.db", i);
+		assert_int_equal(wrep_history_add(h, 1000 + i, &d), 1);
+		assert_string_equal(d.name, name);
+		assert_int_equal(add(h, 2000 + i, commit(11 + 2 * i, 0)), 0);
+	}
+	wrep_history_free(h);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_kind_is_described),
+		cmocka_unit_test(bytes_that_are_no_entry_are_refused),
+		cmocka_unit_test(names_and_versions_follow_the_entries),
+		cmocka_unit_test(commit_built_on_another_version_has_no_effect),
+		cmocka_unit_test(commit_without_all_of_its_parts_has_no_effect),
+		cmocka_unit_test(name_made_again_is_another_database),
+		cmocka_unit_test(many_databases_are_found_by_id),
+	};
+
+	return cmocka_run_group_tests_name("walrepl_describe", tests, NULL, NULL);
+}

@@ -1,0 +1,43 @@
+/* What an entry says, for people: the fields of entry.h without the page images. */
+#include <string.h>
+#include "entry.h"
+#include "walrepl.h"
+
+int wrep_describe(const struct rlog_buf *buf, struct wrep_description *out)
+{
+	static const enum wrep_description_kind kinds[] = {
+		[WREP_ENTRY_CREATE] = WREP_DESCRIBES_CREATE,
+		[WREP_ENTRY_UNLINK] = WREP_DESCRIBES_UNLINK,
+		[WREP_ENTRY_SETATTR] = WREP_DESCRIBES_SETATTR,
+		[WREP_ENTRY_PAGES] = WREP_DESCRIBES_PAGES,
+		[WREP_ENTRY_COMMIT] = WREP_DESCRIBES_COMMIT,
+	};
+	struct wrep_entry e;
+	int err = wrep_entry_decode(buf, &e);
+
+	if (err)
+		return err;
+	*out = (struct wrep_description){
+		.kind = kinds[e.type],
+		.db_id = e.db_id,
+		.attr_valid = e.attr_valid,
+		.mode = e.mode,
+		.uid = e.uid,
+		.gid = e.gid,
+		.origin = e.origin,
+		.sequence = e.sequence,
+		.part = e.part,
+		.page_size = e.page_size,
+		.pages = e.image_count,
+		.base_version = e.base_version,
+		.checksum = e.checksum,
+		.total_pages = e.total_pages,
+		.page_count = e.page_count,
+		.wal = e.type == WREP_ENTRY_COMMIT && e.commit_mode == WREP_COMMIT_WAL,
+	};
+	if (e.type == WREP_ENTRY_CREATE) {
+		out->attr_valid = WREP_ATTR_MODE | WREP_ATTR_UID | WREP_ATTR_GID;
+		strcpy(out->name, e.name);
+	}
+	return 0;
+}
