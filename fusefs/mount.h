@@ -73,6 +73,7 @@ struct fsd {
 	/* ops.c */
 	_Atomic int gate;	 /* enum fsd_gate */
 	_Atomic unsigned inside; /* requests that are past the gate */
+	_Atomic pid_t applier;	 /* FSD_GATE_INTERNAL: the thread that may; walrepl may be gone */
 	_Atomic long app_opens;	 /* files that applications have open, or are opening */
 	_Atomic bool over_uring; /* the last request for the root's attributes came that way */
 

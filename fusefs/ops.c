@@ -53,7 +53,8 @@ bool fsd_enter_as(struct fsd *fs, fuse_req_t req, bool internal)
 	atomic_fetch_add(&fs->inside, 1);
 	gate = atomic_load(&fs->gate);
 	if (gate == FSD_GATE_OPEN ||
-	    (gate == FSD_GATE_INTERNAL && (internal || fsd_is_internal(fs, req))))
+	    (gate == FSD_GATE_INTERNAL &&
+	     (internal || fuse_req_ctx(req)->pid == atomic_load(&fs->applier))))
 		return true;
 	atomic_fetch_sub(&fs->inside, 1);
 	return false;

@@ -47,6 +47,7 @@ static void shut_down(struct fsd *fs, int control_fd)
 	fsd_mount_detach(fs);
 	if (!atomic_load(&fs->exit_code))
 		hand_over(fs);
+	atomic_store(&fs->applier, wrep_applier_tid(fs->wrep));
 	fsd_ops_close_gate(fs, FSD_GATE_INTERNAL);
 	wrep_close(fs->wrep);
 	fsd_ops_close_gate(fs, FSD_GATE_SHUT);

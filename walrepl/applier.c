@@ -122,31 +122,23 @@ static void conn_removed(void *ctx, const char *suffix)
 	db->w->config.host.invalidate_name(db->w->config.host_ctx, name);
 }
 
-/* What the daemon is about to write, it does behind the capture's back. */
-static void forget_capture(struct wrep_db *db)
-{
-	pthread_mutex_lock(&db->lock);
-	if (db->capture)
-		wrep_capture_forget(db->capture);
-	pthread_mutex_unlock(&db->lock);
-}
-
-/* With the writers' lock in hand no application is in a transaction: a journal that lies there, and
- * the overlay beneath it, belong to one that died or was refused. The committed state is the database
- * file. */
+/* With the writers' lock in hand, or while nobody has the database open, no application is in a
+ * transaction: a journal that lies there, and the overlay beneath it, belong to one that died or
+ * was refused. The committed state is the database file. A journal without an overlay must go, too:
+ * its writer died before it wrote a page, and once what is applied now has changed the database, a
+ * rollback of it would bring former pages back, as a transaction that all nodes take. */
 static void discard_overlay(struct wrep_db *db)
 {
 	char name[WREP_NAME_MAX + 16];
 	bool changed = false;
 
+	wrep_db_backing_name(db, WREP_JOURNAL, name);
 	pthread_mutex_lock(&db->lock);
-	if (db->overlay && !db->pending) {
-		wrep_db_backing_name(db, WREP_JOURNAL, name);
-		unlinkat(wrep_dir_fd(db->w, WREP_JOURNAL), name, 0);
+	if (!db->pending && (db->gated || !db->opens)) {
+		changed = unlinkat(wrep_dir_fd(db->w, WREP_JOURNAL), name, 0) == 0 || db->overlay;
 		wrep_db_forget_file(db, WREP_JOURNAL);
 		wrep_overlay_close(db->overlay);
 		db->overlay = NULL;
-		changed = true;
 	}
 	pthread_mutex_unlock(&db->lock);
 	if (changed) {
@@ -179,12 +171,18 @@ static int close_gate(struct wrep_db *db)
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&db->lock);
-	db->gated = true;
-	if (db->capture)
+	/* The lock of one who waits for Raft is his; without it he lost it, and is waited for. */
+	if (db->pending)
+		rc = -EBUSY;
+	else
+		db->gated = true;
+	/* What the daemon is about to write, it does behind the capture's back. */
+	if (!rc && db->capture)
 		wrep_capture_forget(db->capture);
 	pthread_mutex_unlock(&db->lock);
-	discard_overlay(db);
-	return 0;
+	if (!rc)
+		discard_overlay(db);
+	return rc;
 }
 
 static void open_gate(struct wrep_db *db)
@@ -193,8 +191,10 @@ static void open_gate(struct wrep_db *db)
 		return;
 	wrep_conn_close(db->conn);
 	db->conn = NULL;
-	forget_capture(db);
 	pthread_mutex_lock(&db->lock);
+	/* Where the lock was not to be had, nothing was written, and a commit may be undecided. */
+	if (db->gated && db->capture)
+		wrep_capture_forget(db->capture);
 	db->gated = false;
 	pthread_mutex_unlock(&db->lock);
 }
@@ -340,12 +340,15 @@ static int apply_hot(struct wrep_db *db, const struct gathered *g)
 
 static int apply_once(struct wrep_db *db, const struct gathered *g)
 {
-	bool open;
+	bool open, undecided;
 	int rc;
 
 	pthread_mutex_lock(&db->lock);
 	open = db->opens > 0;
+	undecided = db->pending;
 	pthread_mutex_unlock(&db->lock);
+	if (undecided) /* it will be refused, being built on what was before */
+		return -EBUSY;
 	if (!open) {
 		rc = make_cold(db);
 		if (rc == 0) {
@@ -365,6 +368,16 @@ static int apply_once(struct wrep_db *db, const struct gathered *g)
 	return rc ? rc : apply_hot(db, g);
 }
 
+static bool is_removed(struct wrep_db *db)
+{
+	bool removed;
+
+	pthread_mutex_lock(&db->lock);
+	removed = db->removed;
+	pthread_mutex_unlock(&db->lock);
+	return removed;
+}
+
 static void apply_transaction(struct wrep *w, struct wrep_item *item)
 {
 	struct wrep_db *db = item->db;
@@ -376,7 +389,7 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 		rc = apply_once(db, &g);
 		if (rc != -EBUSY)
 			break;
-		if (stopping(w)) {
+		if (stopping(w) || is_removed(db)) {
 			gathered_free(&g);
 			return;
 		}
@@ -398,7 +411,7 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 		pthread_mutex_unlock(&db->lock);
 		if (atomic_load(&w->may_write))
 			open_gate(db); /* a transaction of ours whose outcome had been unknown */
-	} else {
+	} else if (!is_removed(db)) { /* whose name leads nowhere, and whose end is queued */
 		wrep_fatalf(w, "cannot apply a committed transaction database=%s version=%llu "
 			       "error=%s; repair the disk and mount again", db->name,
 			    (unsigned long long)db->local_version + 1, strerror(-rc));
@@ -568,10 +581,10 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 	if (!op)
 		return;
 	pthread_mutex_lock(&db->lock);
-	f = wrep_db_file(db, WREP_DB);
+	f = db->removed ? NULL : wrep_db_file(db, WREP_DB);
 	pthread_mutex_unlock(&db->lock);
 	if (!f)
-		rc = -ENOENT;
+		rc = -ESTALE; /* the kernel looks the name up again */
 	if (!rc && !atomic_load(&w->may_write)) {
 		rc = close_gate(db);
 		/* A writer of before is still at it: it cannot commit, and readers are welcome. */
@@ -582,9 +595,9 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 		pthread_mutex_lock(&db->lock);
 		wrep_file_opened(f, false);
 		pthread_mutex_unlock(&db->lock);
-		if (!op->file)
+		if (op->state == WREP_OP_CREATE && !op->file)
 			op->file = wrep_file_ref(f);
-	} else if (rc != -ENOENT) {
+	} else if (rc != -ESTALE) {
 		wrep_logf(w, 'E', "cannot attach to a database name=%s error=%s", db->name,
 			  strerror(-rc));
 	}
@@ -672,7 +685,6 @@ static struct wrep_item *take(struct wrep *w, bool retry)
 {
 	struct wrep_item *item;
 	struct timespec until;
-	bool resume = false;
 
 	pthread_mutex_lock(&w->lock);
 	if (!w->queue_head && !w->closing && retry) {
@@ -694,12 +706,10 @@ static struct wrep_item *take(struct wrep *w, bool retry)
 		w->queue_bytes -= item->bytes;
 		if (w->queue_full && w->resumable) {
 			w->queue_full = false;
-			resume = true;
+			rlog_resume(w->log); /* under the lock: wrep_close() frees the log */
 		}
 	}
 	pthread_mutex_unlock(&w->lock);
-	if (resume)
-		rlog_resume(w->log);
 	return item;
 }
 
@@ -791,7 +801,7 @@ int wrep_applier_start(struct wrep *w)
 
 void wrep_applier_stop(struct wrep *w)
 {
-	struct wrep_item *waiting;
+	struct wrep_item *waiting, *item;
 	struct wrep_db **all;
 	size_t count;
 
@@ -811,6 +821,15 @@ void wrep_applier_stop(struct wrep *w)
 	}
 	pthread_join(w->applier, NULL);
 	w->applier_running = false;
+	/* What raftlog's last deliveries queued when the applier had gone already. */
+	while ((item = take(w, false))) {
+		if (item->type == WREP_ITEM_INSTALL) {
+			install(w, item);
+			wrep_item_free(item);
+		} else {
+			end_item(item);
+		}
+	}
 	/* The connections were the applier's; it is gone. */
 	if (wrep_db_all(w, &all, &count) < 0)
 		return;

@@ -225,8 +225,9 @@ struct wrep_file *wrep_db_file(struct wrep_db *db, enum wrep_kind kind)
 	char name[WREP_NAME_MAX + 16];
 	int fd;
 
-	if (!f && kind != WREP_DB && !db->removed) {
-		/* The daemon's own SQLite makes -wal and -shm as well. */
+	if (!f && kind != WREP_DB && db->files[WREP_DB] && !db->removed) {
+		/* The daemon's own SQLite makes -wal and -shm as well. Before the applier has made
+		 * the database itself, what lies under the name belonged to a former one. */
 		wrep_db_backing_name(db, kind, name);
 		fd = openat(wrep_dir_fd(db->w, kind), name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 		if (fd < 0)

@@ -229,7 +229,10 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 		if (f && (flags & O_EXCL))
 			rc = -EEXIST;
 		else if (!f && kind != WREP_DB)
-			rc = create_side_file(db, kind, mode, uid, gid, &f);
+			/* Without the database its name may be that of a former one's file. */
+			rc = db->files[WREP_DB] && !db->removed
+				     ? create_side_file(db, kind, mode, uid, gid, &f)
+				     : -EPERM;
 		pthread_mutex_unlock(&db->lock);
 		if (rc) {
 			wrep_file_unref(f);
@@ -388,13 +391,20 @@ static int check_checkpoint(struct wrep_db *db, const uint8_t *buf, size_t len, 
 	return 0;
 }
 
+/* The overlay belongs to a transaction that waits for Raft. (In WAL mode a checkpoint goes on
+ * beside a commit of another process.) db->lock held. */
+static bool rollback_pending(const struct wrep_db *db)
+{
+	return db->pending && db->pending->mode == WREP_COMMIT_ROLLBACK;
+}
+
 static int write_database(struct wrep_file *f, const void *buf, size_t len, uint64_t off)
 {
 	struct wrep_db *db = f->db;
 	struct stat st;
 	int rc;
 
-	if (db->pending)
+	if (rollback_pending(db))
 		return -EIO; /* SQLite waits for its commit before it writes again */
 	if (db->overlay || journal_is_hot(db)) {
 		if (!db->overlay) {
@@ -464,10 +474,11 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 	if (!len)
 		return 0;
 	pthread_mutex_lock(&db->lock);
-	if (db->files[f->kind] != f) { /* unlinked: nobody else will ever see it */
-		rc = f->kind == WREP_DB ? -EIO : pwrite_all(f->fd, buf, len, off);
+	/* Unlinked, by others (SQLite does not write to what it removed): a transaction that ends
+	 * there would count as committed, and nobody else would ever see it. */
+	if (db->files[f->kind] != f) {
 		pthread_mutex_unlock(&db->lock);
-		return rc;
+		return -EIO;
 	}
 	switch (f->kind) {
 	case WREP_WAL:
@@ -512,7 +523,7 @@ static int truncate_database(struct wrep_file *f, uint64_t size)
 	struct stat st;
 	int rc;
 
-	if (db->pending)
+	if (rollback_pending(db))
 		return -EIO;
 	if (fstat(f->fd, &st) < 0)
 		return -errno;
@@ -568,6 +579,8 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, struct wrep_op *op)
 		case WREP_SHM:
 			break;
 		}
+	} else if (f->kind != WREP_SHM) {
+		rc = -EIO; /* as wrep_file_write(): it may be a commit */
 	}
 	if (!rc && ftruncate(f->fd, (off_t)size) < 0)
 		rc = -errno;
@@ -634,8 +647,9 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		pthread_mutex_unlock(&db->lock);
 		rc = atomic_load(&w->may_write) ? wrep_submit_meta(w, db, &e, 0, op) : -EROFS;
 		goto out;
-	} else if (db->pending) {
-		rc = -EBUSY;
+	} else if (db->pending ||
+		   (db->gated && db->local_wal_mode && kind != WREP_JOURNAL)) {
+		rc = -EBUSY; /* under the gate the daemon's SQLite has -wal and -shm open */
 	} else if (kind == WREP_JOURNAL && db->overlay) {
 		shape = calloc(1, sizeof *shape);
 		if (!shape) {

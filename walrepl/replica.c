@@ -341,14 +341,17 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 	struct wrep *w = ctx;
 	struct wrep_entry e;
 	struct wrep_db *db;
-	bool full;
+	bool full, failed;
 
 	(void)term;
 	pthread_mutex_lock(&w->lock);
 	full = w->queue_bytes > QUEUE_BYTES_MAX && !w->closing;
 	w->queue_full = full;
+	failed = w->failed;
 	pthread_mutex_unlock(&w->lock);
-	if (full)
+	/* A failure passed an entry over: what comes behind it must not be judged, or a transaction
+	 * counts as committed here that all others refuse. */
+	if (full || failed)
 		return -EAGAIN;
 	if (wrep_entry_decode(buf, &e) < 0) {
 		wrep_fatalf(w, "an entry of the log cannot be understood index=%llu; run the same "
@@ -525,6 +528,7 @@ void wrep_close(struct wrep *w)
 	atomic_store(&w->may_write, false);
 	pthread_mutex_lock(&w->lock);
 	w->closing = true;
+	w->resumable = false;
 	pthread_mutex_unlock(&w->lock);
 	rlog_close(w->log); /* pending commits end as unknown */
 	wrep_applier_stop(w);

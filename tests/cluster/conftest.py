@@ -50,12 +50,16 @@ def cannot_run():
 
 
 def pytest_collection_modifyitems(config, items):
+    # asked for by an option, so not missing without it
+    if not soaking(config):
+        longer = [item for item in items if item.get_closest_marker("soak")]
+        if longer:
+            config.hook.pytest_deselected(items=longer)
+            items[:] = [item for item in items if item not in longer]
     reason = cannot_run()
     for item in items:
         if reason:
             item.add_marker(pytest.mark.skip(reason=reason))
-        elif item.get_closest_marker("soak") and not soaking(config):
-            item.add_marker(pytest.mark.skip(reason="runs with --soak only"))
 
 
 class limited:
