@@ -855,6 +855,31 @@ static int index_frames(struct wrep_capture *c)
 	return 0;
 }
 
+bool wrep_capture_copied(struct wrep_capture *c, int db_fd, const struct wrep_pagesum *sum)
+{
+	bool copied = true;
+	uint8_t *page;
+
+	if (load(c) != 0)
+		return false;
+	if (c->committed == 0 || sum->page_size != c->header.page_size)
+		return true; /* an emptied database, or one of another page size: nothing of it counts */
+	page = malloc(sum->page_size);
+	if (page == NULL)
+		return false;
+	for (uint32_t i = 0; i < c->committed && copied; i++) {
+		const struct frame *f = &c->frames[i];
+
+		if (f->pgno > sum->page_count || sum->hash[f->pgno - 1] != f->hash)
+			continue; /* cut off, or not the newest */
+		copied = read_exact(db_fd, page, sum->page_size,
+				    (uint64_t)(f->pgno - 1) * sum->page_size) == 0 &&
+			 wrep_page_hash(f->pgno, page, sum->page_size) == f->hash;
+	}
+	free(page);
+	return copied;
+}
+
 bool wrep_capture_holds(struct wrep_capture *c, uint32_t pgno, uint64_t hash)
 {
 	size_t slot;

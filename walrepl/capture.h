@@ -82,6 +82,10 @@ struct wrep_wal_position {
 };
 int wrep_capture_position(struct wrep_capture *c, struct wrep_wal_position *out);
 
+/* Is the newest committed image of every page in this generation of the -wal also in the database
+ * file `db_fd`, so that the -wal may go? (Reads each of those pages.) */
+bool wrep_capture_copied(struct wrep_capture *c, int db_fd, const struct wrep_pagesum *sum);
+
 /* Is `hash` the content of page `pgno` in some committed frame of this generation? (A checkpoint may
  * copy an older one than the newest.) */
 bool wrep_capture_holds(struct wrep_capture *c, uint32_t pgno, uint64_t hash);

@@ -398,6 +398,34 @@ static bool rollback_pending(const struct wrep_db *db)
 	return db->pending && db->pending->mode == WREP_COMMIT_ROLLBACK;
 }
 
+/* May the -wal be removed, cut to nothing or started over? SQLite does that only after a checkpoint of
+ * all of it. Anything else (somebody's `rm`) would let this node's files fall back to former pages,
+ * on which the next transactions are then built. db->lock held. */
+static bool wal_may_go(struct wrep_db *db)
+{
+	struct wrep_file *f = db->files[WREP_DB];
+
+	if (!db->capture || !f || db->local_version != db->version ||
+	    wrep_capture_copied(db->capture, f->fd, &db->sum))
+		return true;
+	wrep_logf(db->w, 'W', "refused to remove the -wal, which holds transactions that the database "
+			      "file does not: PRAGMA wal_checkpoint first database=%s", db->name);
+	return false;
+}
+
+/* Does the write replace the header of a -wal by another, so that its frames count no more? */
+static bool starts_wal_over(struct wrep_file *f, const uint8_t *buf, size_t len, uint64_t off)
+{
+	uint8_t header[32];
+	size_t part;
+
+	if (off >= sizeof header ||
+	    pread(f->fd, header, sizeof header, 0) != (ssize_t)sizeof header)
+		return false;
+	part = sizeof header - off < len ? sizeof header - (size_t)off : len;
+	return memcmp(header + off, buf, part) != 0;
+}
+
 static int write_database(struct wrep_file *f, const void *buf, size_t len, uint64_t off)
 {
 	struct wrep_db *db = f->db;
@@ -483,6 +511,10 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 	switch (f->kind) {
 	case WREP_WAL:
 		/* The gate keeps applications out; one that lost its lock is refused here. */
+		if (starts_wal_over(f, buf, len, off) && !wal_may_go(db)) {
+			rc = -EIO;
+			break;
+		}
 		/* What the files lag behind, no transaction here repeats: none passes as padding. */
 		rc = db->gated ? -EIO
 			       : wrep_capture_write(db->capture, buf, len, off,
@@ -559,7 +591,8 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, struct wrep_op *op)
 			pthread_mutex_unlock(&db->lock);
 			return rc;
 		case WREP_WAL:
-			rc = db->gated ? -EIO : wrep_capture_truncate(db->capture, size);
+			rc = db->gated || !wal_may_go(db) ? -EIO
+							  : wrep_capture_truncate(db->capture, size);
 			break;
 		case WREP_JOURNAL:
 			if (size >= sizeof journal_magic || !db->overlay)
@@ -650,6 +683,8 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 	} else if (db->pending ||
 		   (db->gated && db->local_wal_mode && kind != WREP_JOURNAL)) {
 		rc = -EBUSY; /* under the gate the daemon's SQLite has -wal and -shm open */
+	} else if (kind == WREP_WAL && !wal_may_go(db)) {
+		rc = -EBUSY;
 	} else if (kind == WREP_JOURNAL && db->overlay) {
 		shape = calloc(1, sizeof *shape);
 		if (!shape) {

@@ -190,14 +190,15 @@ static int vfs_read(sqlite3_file *file, void *buf, int len, sqlite3_int64 off)
  * A reader that reads behind the size that the kernel knows makes it ask for the size; but the answer
  * is dropped when an invalidation came in between, and then the read ends short: of the -wal an I/O
  * error, of the database a page of zeros. In a storm of applies that happens. So the size grows
- * first, in large steps for the -wal (SQLite does not mind what lies behind the last frame), and
- * lseek(SEEK_END), which asks and then tells what the kernel came to know, proves that it is known,
- * before the page and the wal-index that leads to it are written. */
+ * first, in large steps for the -wal (SQLite does not mind what lies behind the last frame), and is
+ * proven known, before the page and the wal-index that leads to it are written. (By statx(), which
+ * takes no lock: lseek(SEEK_END) would wait for an application's change of the attributes, and that
+ * may wait for us.) */
 static int grow(struct vfs_file *f, sqlite3_int64 end)
 {
 	sqlite3_int64 want = end;
+	struct statx known = {0};
 	struct stat st;
-	off_t known = 0;
 
 	if (end <= f->known)
 		return SQLITE_OK;
@@ -213,13 +214,15 @@ static int grow(struct vfs_file *f, sqlite3_int64 end)
 		want = st.st_size;
 	}
 	f->v->host.invalidate(f->v->host.ctx, f->suffix, (uint64_t)end, (uint64_t)(want - end + 1));
-	for (int i = 0; i < LEARN_TRIES && known < want; i++) {
-		known = lseek(f->mounted_fd, 0, SEEK_END);
-		if (known < 0)
-			return SQLITE_IOERR_SEEK;
-	}
-	if (known < want)
-		return SQLITE_IOERR_SEEK;
+	for (int i = 0; i < LEARN_TRIES && known.stx_size < (uint64_t)want; i++)
+		/* ask; then see what the kernel kept of the answer */
+		if (statx(f->mounted_fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_SIZE,
+			  &known) ||
+		    statx(f->mounted_fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE,
+			  &known))
+			return SQLITE_IOERR_FSTAT;
+	if (known.stx_size < (uint64_t)want)
+		return SQLITE_IOERR_FSTAT;
 	f->known = want;
 	return SQLITE_OK;
 }

@@ -45,6 +45,7 @@ def test_commit_into_a_removed_side_file_is_not_acknowledged(node, db, mode):
     with Connection(node, db) as connection:
         connection.execute(f"PRAGMA journal_mode={mode}")
         connection.execute("CREATE TABLE t(a)")
+        connection.execute("PRAGMA wal_checkpoint")
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("INSERT INTO t VALUES(1)")
         version = node.database(db)["version"]
@@ -66,6 +67,18 @@ def test_side_files_that_the_daemon_uses_cannot_be_removed(cluster, db):
         sql(cluster.wait_leader(), db, "INSERT INTO t VALUES(1);", busy_ms=5000)
         until("the row is there", lambda: reader.value("SELECT count(*) FROM t") == 1, 5)
     cluster.check_sound(db)
+
+
+def test_wal_that_holds_what_the_database_does_not_stays(node, db):
+    """Removed, it would leave former pages, and the next transactions would be built on those."""
+    with Connection(node, db) as connection:
+        connection.execute("PRAGMA journal_mode=wal")
+        connection.execute("CREATE TABLE t(a)")
+        connection.execute("INSERT INTO t VALUES(1)")
+        assert run(["rm", str(node.path(f"{db}-wal"))]).code != 0
+        assert run(["truncate", "-s0", str(node.path(f"{db}-wal"))]).code != 0
+        connection.execute("INSERT INTO t VALUES(2)")
+    assert sql(node, db, "SELECT count(*) FROM t") == "2"
 
 
 def test_checkpoint_beside_the_commits_of_another_process_gets_through(node, db):
