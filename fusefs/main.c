@@ -40,11 +40,8 @@ static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{"log", fsd_cmd_log},
-	{"mount", fsd_cmd_mount},
-	{"status", fsd_cmd_status},
-	{"transfer", fsd_cmd_transfer},
-	{"umount", fsd_cmd_umount},
+	{"log", fsd_cmd_log},		{"mount", fsd_cmd_mount},   {"status", fsd_cmd_status},
+	{"transfer", fsd_cmd_transfer}, {"umount", fsd_cmd_umount},
 };
 
 int main(int argc, char **argv)

@@ -265,8 +265,8 @@ static bool writer_lives(void *arg)
 	FILE *file = fopen("/proc/locks", "re");
 
 	while (file && !lives && fgets(line, sizeof(line), file))
-		lives = sscanf(line, "%*s POSIX ADVISORY WRITE %d %*x:%*x:%llu %lld %lld", &pid, &ino,
-			       &first, &last) == 4 &&
+		lives = sscanf(line, "%*s POSIX ADVISORY WRITE %d %*x:%*x:%llu %lld %lld", &pid,
+			       &ino, &first, &last) == 4 &&
 			ino == closing->ino && first <= 120 && 120 <= last &&
 			pid != process_of(closing->tid);
 	if (file)

@@ -33,7 +33,7 @@ void rlog_buf_unref(struct rlog_buf *buf); /* NULL is allowed */
 enum rlog_outcome {
 	RLOG_COMMITTED, /* told through `apply`, with the request; never through `done` */
 	RLOG_REFUSED,	/* the entry is not in the log of any future leader: it never will commit */
-	RLOG_UNKNOWN,	/* the commit timeout passed, or this node shut down, while it was in flight */
+	RLOG_UNKNOWN, /* the commit timeout passed, or this node shut down, while it was in flight */
 };
 
 /* One submission, owned by the caller, alive until `done` or the `apply` that carries it. Zero it
@@ -175,9 +175,9 @@ enum rlog_walk_state {
 };
 
 struct rlog_walk_segment {
-	const char *file;	       /* its name in the directory */
-	uint64_t first_index;	       /* of the next entry when it was begun */
-	uint64_t entries;	       /* in it */
+	const char *file;		/* its name in the directory */
+	uint64_t first_index;		/* of the next entry when it was begun */
+	uint64_t entries;		/* in it */
 	uint64_t used_bytes, all_bytes; /* up to the end of its last whole write; of the file */
 	enum rlog_walk_state state;
 };
@@ -212,9 +212,9 @@ struct rlog_walk_ops {
 };
 
 struct rlog_walk_end {
-	uint64_t torn_bytes;	    /* behind the end: of a write that nobody was told of */
-	const char *damage;	    /* a constant that says what is wrong; NULL when nothing is */
-	char damage_file[32];	    /* where */
+	uint64_t torn_bytes;  /* behind the end: of a write that nobody was told of */
+	const char *damage;   /* a constant that says what is wrong; NULL when nothing is */
+	char damage_file[32]; /* where */
 	uint64_t damage_offset;
 	uint64_t segments_unread; /* files that were not reached because of it */
 };

@@ -178,7 +178,8 @@ int rlog_server_add(struct rlog_server *s, uint64_t id, const char *address, uin
 	rv = change(s, id, address, server != NULL ? server->role : RAFT_STANDBY, index);
 	*term = s->raft.current_term;
 	if (rv == 0)
-		server_log(s, 'I', "adding node=%08llx address=%s", (unsigned long long)id, address);
+		server_log(s, 'I', "adding node=%08llx address=%s", (unsigned long long)id,
+			   address);
 	return rv;
 }
 

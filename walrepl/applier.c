@@ -12,7 +12,8 @@
  * item comes to the head of the queue.
  *
  * What is busy (a reader in rollback mode, a writer that has not noticed that it lost) is tried
- * again, and everything behind it waits: the order of the log is kept.
+ * again, and everything behind it waits: the order of the log is kept. Only opens are served
+ * meanwhile: who keeps it busy may be the one who opens.
  */
 #include "internal.h"
 
@@ -25,8 +26,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RETRY_MS 2		 /* between attempts at a busy lock */
-#define BUSY_LOG_MS 5000	 /* an attempt that lasts this long is worth a log line */
+#define RETRY_MS 2	       /* between attempts at a busy lock */
+#define BUSY_LOG_MS 5000       /* an attempt that lasts this long is worth a log line */
 #define CHECKPOINT_FRAMES 1000 /* of a -wal that only the daemon writes; SQLite's own default */
 
 /* ---- the queue ------------------------------------------------------------------------------------ */
@@ -368,6 +369,46 @@ static int apply_once(struct wrep_db *db, const struct gathered *g)
 	return rc ? rc : apply_hot(db, g);
 }
 
+static void open_database(struct wrep *w, struct wrep_item *item);
+
+/* Has an open of this item's database nothing to wait for? w->lock held. */
+static bool can_open(const struct wrep_item *item)
+{
+	bool can;
+
+	if (item->type != WREP_ITEM_OPEN)
+		return false;
+	pthread_mutex_lock(&item->db->lock);
+	can = item->db->removed || item->db->files[WREP_DB]; /* else its CREATE comes first */
+	pthread_mutex_unlock(&item->db->lock);
+	return can;
+}
+
+/* Serve the opens that are queued; what they find is as old as what those see who are in already. */
+static void serve_opens(struct wrep *w)
+{
+	struct wrep_item *opens = NULL, **last = &opens, **p, *item;
+
+	pthread_mutex_lock(&w->lock);
+	for (p = &w->queue_head; (item = *p);) {
+		if (!can_open(item)) {
+			p = &item->next;
+			continue;
+		}
+		*p = item->next;
+		item->next = NULL;
+		*last = item;
+		last = &item->next;
+	}
+	w->queue_tail = p;
+	pthread_mutex_unlock(&w->lock);
+	while ((item = opens)) {
+		opens = item->next;
+		open_database(w, item);
+		wrep_item_free(item);
+	}
+}
+
 static bool is_removed(struct wrep_db *db)
 {
 	bool removed;
@@ -395,9 +436,12 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 		}
 		if (!logged && now_ms() - since > BUSY_LOG_MS) {
 			logged = 1;
-			wrep_logf(w, 'W', "replication waits for an application that holds a lock "
-					  "database=%s; end its open transaction", db->name);
+			wrep_logf(w, 'W',
+				  "replication waits for an application that holds a lock "
+				  "database=%s; end its open transaction",
+				  db->name);
 		}
+		serve_opens(w);
 		usleep(RETRY_MS * 1000);
 		rc = 0;
 	}
@@ -411,10 +455,11 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 		pthread_mutex_unlock(&db->lock);
 		if (atomic_load(&w->may_write))
 			open_gate(db); /* a transaction of ours whose outcome had been unknown */
-	} else if (!is_removed(db)) { /* whose name leads nowhere, and whose end is queued */
-		wrep_fatalf(w, "cannot apply a committed transaction database=%s version=%llu "
-			       "error=%s; repair the disk and mount again", db->name,
-			    (unsigned long long)db->local_version + 1, strerror(-rc));
+	} else if (!is_removed(db)) {  /* whose name leads nowhere, and whose end is queued */
+		wrep_fatalf(w,
+			    "cannot apply a committed transaction database=%s version=%llu "
+			    "error=%s; repair the disk and mount again",
+			    db->name, (unsigned long long)db->local_version + 1, strerror(-rc));
 	}
 	gathered_free(&g);
 }
@@ -433,8 +478,7 @@ static void install(struct wrep *w, struct wrep_item *item)
 	rc = db->files[WREP_DB] ? wrep_overlay_commit(db->overlay, db->files[WREP_DB]->fd)
 				: -ENOENT;
 	/* SQLite cuts a database that shrank only after its commit. */
-	if (rc == 0 && ftruncate(db->files[WREP_DB]->fd,
-				 (off_t)c->page_count * c->page_size) < 0)
+	if (rc == 0 && ftruncate(db->files[WREP_DB]->fd, (off_t)c->page_count * c->page_size) < 0)
 		rc = -errno;
 	if (rc == 0)
 		rc = wrep_commit_pull_trigger(db, c);
@@ -446,9 +490,10 @@ static void install(struct wrep *w, struct wrep_item *item)
 		db->local_wal_mode = c->wal_mode;
 	pthread_mutex_unlock(&db->lock);
 	if (rc < 0)
-		wrep_fatalf(w, "cannot write a committed transaction into the database file "
-			       "database=%s error=%s; repair the disk and mount again", db->name,
-			    strerror(-rc));
+		wrep_fatalf(w,
+			    "cannot write a committed transaction into the database file "
+			    "database=%s error=%s; repair the disk and mount again",
+			    db->name, strerror(-rc));
 	op->done(op, 0); /* it is committed, whatever became of this copy */
 }
 
@@ -485,8 +530,10 @@ static void create_database(struct wrep *w, struct wrep_item *item)
 	if (rc < 0) {
 		if (fd >= 0)
 			close(fd);
-		wrep_fatalf(w, "cannot create a database file name=%s error=%s; repair the disk "
-			       "and mount again", db->name, strerror(-rc));
+		wrep_fatalf(w,
+			    "cannot create a database file name=%s error=%s; repair the disk "
+			    "and mount again",
+			    db->name, strerror(-rc));
 	}
 }
 
@@ -525,7 +572,7 @@ static void unlink_database(struct wrep *w, struct wrep_item *item)
 
 static struct timespec to_timespec(int64_t ns, bool omit)
 {
-	struct timespec t = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+	struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
 
 	if (omit)
 		t.tv_nsec = UTIME_OMIT;
@@ -555,8 +602,8 @@ static void set_attributes(struct wrep_item *item)
 	if (!rc && (e.attr_valid & WREP_ATTR_MODE) && fchmod(f->fd, e.mode) < 0)
 		rc = -errno;
 	if (!rc && (e.attr_valid & WREP_ATTR_TIMES) &&
-	    futimens(f->fd, (struct timespec[]){ to_timespec(e.atime_ns, e.atime_omit),
-						 to_timespec(e.mtime_ns, e.mtime_omit) }) < 0)
+	    futimens(f->fd, (struct timespec[]){to_timespec(e.atime_ns, e.atime_omit),
+						to_timespec(e.mtime_ns, e.mtime_omit)}) < 0)
 		rc = -errno;
 	wrep_file_unref(f);
 	if (!item->op) /* an application's own change the kernel knows by the reply */

@@ -90,4 +90,7 @@ bool wrep_capture_copied(struct wrep_capture *c, int db_fd, const struct wrep_pa
  * copy an older one than the newest.) */
 bool wrep_capture_holds(struct wrep_capture *c, uint32_t pgno, uint64_t hash);
 
+/* Does a committed transaction of this generation leave the database `page_count` pages long? */
+bool wrep_capture_holds_size(struct wrep_capture *c, uint32_t page_count);
+
 #endif

@@ -47,8 +47,9 @@ static void commit_done(struct rlog_request *req, enum rlog_outcome outcome)
 	wrep_db_settled(db);
 	pthread_mutex_unlock(&db->lock);
 	if (outcome == RLOG_UNKNOWN)
-		wrep_logf(db->w, 'W', "commit outcome unknown: no majority answered in time; the "
-				      "application got EIO database=%s base_version=%llu",
+		wrep_logf(db->w, 'W',
+			  "commit outcome unknown: no majority answered in time; the "
+			  "application got EIO database=%s base_version=%llu",
 			  db->name, (unsigned long long)c->base_version);
 	op->done(op, -EIO);
 	wrep_commit_free(c);
@@ -64,7 +65,7 @@ static void part_done(struct rlog_request *req, enum rlog_outcome outcome)
 struct image_source {
 	struct wrep_db *db;
 	uint32_t count, page_size;
-	const struct wrep_wal_txn *txn;	   /* WAL */
+	const struct wrep_wal_txn *txn;		/* WAL */
 	const struct wrep_page_change *changes; /* rollback: which pages of the overlay */
 };
 
@@ -198,9 +199,10 @@ int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct w
 {
 	struct wrep *w = db->w;
 	struct wrep_commit *c = calloc(1, sizeof *c);
-	struct image_source source = {
-		.db = db, .count = txn->image_count, .page_size = txn->page_size, .txn = txn
-	};
+	struct image_source source = {.db = db,
+				      .count = txn->image_count,
+				      .page_size = txn->page_size,
+				      .txn = txn};
 	struct rlog_request **chain;
 	uint32_t chain_count;
 	int rc = -ENOMEM;
@@ -217,8 +219,7 @@ int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct w
 	if (!c->changes)
 		goto fail;
 	for (uint32_t i = 0; i < txn->image_count; i++)
-		c->changes[i] = (struct wrep_page_change){ txn->images[i].pgno,
-							   txn->images[i].hash };
+		c->changes[i] = (struct wrep_page_change){txn->images[i].pgno, txn->images[i].hash};
 	rc = prepare(db, c, &source, &chain, &chain_count);
 	if (rc < 0)
 		goto fail;
@@ -300,7 +301,7 @@ static int overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page
 				}
 				changes = more;
 			}
-			changes[n++] = (struct wrep_page_change){ pgno, hash };
+			changes[n++] = (struct wrep_page_change){pgno, hash};
 		}
 		if (pgno == UINT32_MAX)
 			break;
@@ -319,7 +320,7 @@ static int overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page
 int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 {
 	struct wrep *w = db->w;
-	struct image_source source = { .db = db };
+	struct image_source source = {.db = db};
 	struct rlog_request **chain;
 	uint32_t chain_count;
 	int rc;
@@ -331,8 +332,10 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 		goto fail;
 	}
 	if (!overlay_shape(db, &c->page_size, &c->page_count)) {
-		wrep_logf(w, 'W', "commit refused: what was written is no SQLite database "
-				  "database=%s", db->name);
+		wrep_logf(w, 'W',
+			  "commit refused: what was written is no SQLite database "
+			  "database=%s",
+			  db->name);
 		rc = -EIO;
 		goto fail;
 	}
@@ -383,8 +386,8 @@ int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c)
 	case WREP_TRIGGER_TRUNCATE:
 		return ftruncate(journal->fd, (off_t)c->journal_size) < 0 ? -errno : 0;
 	case WREP_TRIGGER_WRITE:
-		if (pwrite(journal->fd, c->journal_bytes, c->journal_len,
-			   (off_t)c->journal_off) != (ssize_t)c->journal_len)
+		if (pwrite(journal->fd, c->journal_bytes, c->journal_len, (off_t)c->journal_off) !=
+		    (ssize_t)c->journal_len)
 			return errno ? -errno : -EIO;
 		return 0;
 	case WREP_TRIGGER_NONE:
@@ -400,8 +403,9 @@ static void meta_done(struct rlog_request *req, enum rlog_outcome outcome)
 	struct wrep_meta_request *m = (struct wrep_meta_request *)req;
 
 	if (outcome == RLOG_UNKNOWN)
-		wrep_logf(m->w, 'W', "outcome unknown: no majority answered in time; the "
-				     "application got EIO");
+		wrep_logf(m->w, 'W',
+			  "outcome unknown: no majority answered in time; the "
+			  "application got EIO");
 	m->op->done(m->op, outcome == RLOG_REFUSED ? -EROFS : -EIO);
 	free(m);
 }

@@ -46,8 +46,8 @@ struct wrep_entry {
 	uint32_t total_pages;  /* images in the whole transaction, all parts */
 	/* PAGES, COMMIT */
 	uint32_t page_size;
-	uint32_t image_count;	 /* in this entry */
-	const uint8_t *pgnos;	 /* image_count little-endian u32, see wrep_entry_pgno() */
+	uint32_t image_count;  /* in this entry */
+	const uint8_t *pgnos;  /* image_count little-endian u32, see wrep_entry_pgno() */
 	const uint8_t *images; /* image_count * page_size bytes */
 };
 

@@ -22,7 +22,7 @@
 #include "names.h"
 
 /* The first 8 bytes of a journal that holds something to roll back (SQLite's file format, 3.0). */
-static const uint8_t journal_magic[8] = { 0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7 };
+static const uint8_t journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
 
 /* The database that `name` belongs to, with a reference; fills `kind`. */
 static struct wrep_db *db_of(struct wrep *w, const char *name, enum wrep_kind *kind)
@@ -108,8 +108,8 @@ static int create_side_file(struct wrep_db *db, enum wrep_kind kind, mode_t mode
 	int fd, rc;
 
 	wrep_db_backing_name(db, kind, name);
-	fd = openat(wrep_dir_fd(db->w, kind), name,
-		    O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, mode & 07777);
+	fd = openat(wrep_dir_fd(db->w, kind), name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+		    mode & 07777);
 	if (fd < 0)
 		return -errno;
 	if (fchown(fd, uid, gid) < 0 || fchmod(fd, mode & 07777) < 0) {
@@ -131,23 +131,32 @@ bool wrep_is_ready(struct wrep *w)
 	return atomic_load(&w->caught_up);
 }
 
-int wrep_wait_ready(struct wrep *w, struct wrep_op *op)
+/* 0 when this node has caught up; until then WREP_PENDING, and `*item`, taken, is queued when it has. */
+static int wait_caught_up(struct wrep *w, struct wrep_item **item)
 {
-	struct wrep_item *item = wrep_item_new(WREP_ITEM_READY, NULL);
 	int rc = 0;
 
-	op->state = WREP_OP_OPEN;
-	item->op = op;
 	pthread_mutex_lock(&w->lock);
 	if (w->closing) {
 		rc = -EIO;
 	} else if (!w->caught_up) {
-		item->next = w->waiting;
-		w->waiting = item;
-		item = NULL;
+		(*item)->next = w->waiting;
+		w->waiting = *item;
+		*item = NULL;
 		rc = WREP_PENDING;
 	}
 	pthread_mutex_unlock(&w->lock);
+	return rc;
+}
+
+int wrep_wait_ready(struct wrep *w, struct wrep_op *op)
+{
+	struct wrep_item *item = wrep_item_new(WREP_ITEM_READY, NULL);
+	int rc;
+
+	op->state = WREP_OP_OPEN;
+	item->op = op;
+	rc = wait_caught_up(w, &item);
 	wrep_item_free(item);
 	return rc;
 }
@@ -171,16 +180,7 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, bool internal, str
 	op->state = state;
 	item = wrep_item_new(WREP_ITEM_OPEN, db);
 	item->op = op;
-	pthread_mutex_lock(&w->lock);
-	if (w->closing) {
-		rc = -EIO;
-	} else if (!w->caught_up) {
-		item->next = w->waiting;
-		w->waiting = item;
-		item = NULL;
-		rc = WREP_PENDING;
-	}
-	pthread_mutex_unlock(&w->lock);
+	rc = wait_caught_up(w, &item);
 	if (!rc && f) {
 		pthread_mutex_lock(&db->lock);
 		if (atomic_load(&w->may_write) || db->gated)
@@ -214,7 +214,7 @@ void wrep_op_finish_open(struct wrep_op *op, int result)
 int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid, int flags,
 		bool internal, struct wrep_op *op)
 {
-	struct wrep_entry e = { .type = WREP_ENTRY_CREATE };
+	struct wrep_entry e = {.type = WREP_ENTRY_CREATE};
 	enum wrep_kind kind;
 	struct wrep_db *db;
 	struct wrep_file *f;
@@ -362,6 +362,24 @@ static int refuse_write(struct wrep_db *db, const char *what)
 	return -EPERM;
 }
 
+/* The capture of the -wal, should there be one. db->lock held. */
+static struct wrep_capture *capture_of(struct wrep_db *db)
+{
+	if (!db->capture)
+		wrep_file_unref(wrep_db_file(db, WREP_WAL));
+	return db->capture;
+}
+
+/* The capture looks at the -wal again, if that may hold more by now: behind a closed gate the daemon
+ * writes it, and tells the capture when it is done. An application's checkpoint may be quicker.
+ * db->lock held. */
+static bool look_again(struct wrep_db *db)
+{
+	if (db->gated)
+		wrep_capture_forget(db->capture);
+	return db->gated;
+}
+
 /* A checkpoint copies committed pages into the database file; so nothing else is let through, and
  * nothing that the log does not hold can get there. db->lock held. */
 static int check_checkpoint(struct wrep_db *db, const uint8_t *buf, size_t len, uint64_t off)
@@ -370,11 +388,6 @@ static int check_checkpoint(struct wrep_db *db, const uint8_t *buf, size_t len, 
 
 	if (!size || off % size || len % size)
 		return -EPERM;
-	if (!db->capture) {
-		struct wrep_file *wal = wrep_db_file(db, WREP_WAL);
-
-		wrep_file_unref(wal);
-	}
 	for (size_t at = 0; at < len; at += size) {
 		uint64_t page = (off + at) / size + 1;
 		uint64_t hash;
@@ -385,7 +398,9 @@ static int check_checkpoint(struct wrep_db *db, const uint8_t *buf, size_t len, 
 		if (page <= db->sum.page_count && db->sum.hash[page - 1] == hash)
 			continue;
 		/* an older image: the newest is beyond what readers let the checkpoint copy */
-		if (!db->capture || !wrep_capture_holds(db->capture, (uint32_t)page, hash))
+		if (!capture_of(db) ||
+		    (!wrep_capture_holds(db->capture, (uint32_t)page, hash) &&
+		     !(look_again(db) && wrep_capture_holds(db->capture, (uint32_t)page, hash))))
 			return -EPERM;
 	}
 	return 0;
@@ -408,8 +423,10 @@ static bool wal_may_go(struct wrep_db *db)
 	if (!db->capture || !f || db->local_version != db->version ||
 	    wrep_capture_copied(db->capture, f->fd, &db->sum))
 		return true;
-	wrep_logf(db->w, 'W', "refused to remove the -wal, which holds transactions that the database "
-			      "file does not: PRAGMA wal_checkpoint first database=%s", db->name);
+	wrep_logf(db->w, 'W',
+		  "refused to remove the -wal, which holds transactions that the database "
+		  "file does not: PRAGMA wal_checkpoint first database=%s",
+		  db->name);
 	return false;
 }
 
@@ -446,7 +463,8 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 		return wrep_overlay_write(db->overlay, f->fd, buf, len, off);
 	}
 	if (!db->local_wal_mode)
-		return refuse_write(db, "outside of a transaction, or with journal_mode MEMORY or OFF,");
+		return refuse_write(
+			db, "outside of a transaction, or with journal_mode MEMORY or OFF,");
 	rc = check_checkpoint(db, buf, len, off);
 	if (rc < 0)
 		return refuse_write(db, "content that no transaction has committed,");
@@ -529,13 +547,16 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 				wrep_capture_forget(db->capture);
 		} else if (rc == -EBADMSG)
 			/* SQLite before 3.53 after a spill and a ROLLBACK TO: see capture.c */
-			wrep_logf(db->w, 'W', "commit refused: this SQLite wrote a transaction that no "
-					      "recovery would find; use a newer SQLite, or a larger "
-					      "PRAGMA cache_size database=%s", db->name);
+			wrep_logf(db->w, 'W',
+				  "commit refused: this SQLite wrote a transaction that no "
+				  "recovery would find; use a newer SQLite, or a larger "
+				  "PRAGMA cache_size database=%s",
+				  db->name);
 		else if (rc == -EPERM)
-			wrep_logf(db->w, 'W', "write refused: it would change committed frames of "
-					      "the -wal database=%s offset=%llu", db->name,
-				  (unsigned long long)off);
+			wrep_logf(db->w, 'W',
+				  "write refused: it would change committed frames of "
+				  "the -wal database=%s offset=%llu",
+				  db->name, (unsigned long long)off);
 		break;
 	case WREP_JOURNAL:
 		return write_journal(f, buf, len, off, op); /* unlocks */
@@ -547,6 +568,21 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 	}
 	pthread_mutex_unlock(&db->lock);
 	return rc == -EBADMSG ? -EIO : rc;
+}
+
+/* A checkpoint gives the file the size that the database had at its last frame: less than now where
+ * it shrank, more where it is about to copy (SQLite with mmap_size). Another transaction may have
+ * come since, and elsewhere the files lag what the log says. db->lock held. */
+static bool is_checkpoint_size(struct wrep_db *db, uint64_t size)
+{
+	uint64_t pages = db->sum.page_size ? size / db->sum.page_size : 0;
+
+	if (!pages || size % db->sum.page_size || pages > UINT32_MAX)
+		return false;
+	return pages == db->sum.page_count ||
+	       (capture_of(db) &&
+		(wrep_capture_holds_size(db->capture, (uint32_t)pages) ||
+		 (look_again(db) && wrep_capture_holds_size(db->capture, (uint32_t)pages))));
 }
 
 static int truncate_database(struct wrep_file *f, uint64_t size)
@@ -570,9 +606,7 @@ static int truncate_database(struct wrep_file *f, uint64_t size)
 	}
 	if ((uint64_t)st.st_size == size)
 		return 0;
-	/* After a checkpoint of a database that shrank. */
-	if (db->local_wal_mode && size < (uint64_t)st.st_size &&
-	    size >= (uint64_t)db->sum.page_count * db->sum.page_size)
+	if (db->local_wal_mode && is_checkpoint_size(db, size))
 		return ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
 	return refuse_write(db, "a truncation outside of a transaction");
 }
@@ -591,8 +625,9 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, struct wrep_op *op)
 			pthread_mutex_unlock(&db->lock);
 			return rc;
 		case WREP_WAL:
-			rc = db->gated || !wal_may_go(db) ? -EIO
-							  : wrep_capture_truncate(db->capture, size);
+			rc = db->gated || !wal_may_go(db)
+				     ? -EIO
+				     : wrep_capture_truncate(db->capture, size);
 			break;
 		case WREP_JOURNAL:
 			if (size >= sizeof journal_magic || !db->overlay)
@@ -655,7 +690,7 @@ int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct 
 	if ((attr->valid & WREP_ATTR_MODE) && fchmod(f->fd, attr->mode & 07777) < 0)
 		return -errno;
 	if ((attr->valid & WREP_ATTR_TIMES) &&
-	    futimens(f->fd, (struct timespec[]){ attr->atime, attr->mtime }) < 0)
+	    futimens(f->fd, (struct timespec[]){attr->atime, attr->mtime}) < 0)
 		return -errno;
 	return 0;
 }
@@ -675,13 +710,12 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 	if (!f) {
 		rc = -ENOENT;
 	} else if (kind == WREP_DB) {
-		struct wrep_entry e = { .type = WREP_ENTRY_UNLINK, .db_id = db->id };
+		struct wrep_entry e = {.type = WREP_ENTRY_UNLINK, .db_id = db->id};
 
 		pthread_mutex_unlock(&db->lock);
 		rc = atomic_load(&w->may_write) ? wrep_submit_meta(w, db, &e, 0, op) : -EROFS;
 		goto out;
-	} else if (db->pending ||
-		   (db->gated && db->local_wal_mode && kind != WREP_JOURNAL)) {
+	} else if (db->pending || (db->gated && db->local_wal_mode && kind != WREP_JOURNAL)) {
 		rc = -EBUSY; /* under the gate the daemon's SQLite has -wal and -shm open */
 	} else if (kind == WREP_WAL && !wal_may_go(db)) {
 		rc = -EBUSY;
@@ -721,8 +755,9 @@ void wrep_file_flush(struct wrep_file *f, bool (*writer_lives)(void *arg), void 
 	    wrep_capture_position(db->capture, &at) == 0 && at.frame_count > 0 &&
 	    wrep_shm_lags(f->fd, at.frame_count, at.salt) && !writer_lives(arg) &&
 	    wrep_shm_repair(f->fd, at.frame_count, at.salt) == 1)
-		wrep_logf(db->w, 'I', "a writer died between its commit and the wal-index; the next "
-				      "reader recovers it database=%s frames=%u", db->name,
-			  at.frame_count);
+		wrep_logf(db->w, 'I',
+			  "a writer died between its commit and the wal-index; the next "
+			  "reader recovers it database=%s frames=%u",
+			  db->name, at.frame_count);
 	pthread_mutex_unlock(&db->lock);
 }

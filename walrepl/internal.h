@@ -41,7 +41,7 @@ struct wrep_db {
 	_Atomic unsigned refs;
 	struct wrep *w;
 	char name[WREP_NAME_MAX + 1];
-	uint64_t id; /* index of the entry that created it */
+	uint64_t id;				   /* index of the entry that created it */
 	struct wrep_db *next_by_name, *next_by_id; /* guarded by w->lock */
 
 	pthread_mutex_t lock; /* guards everything down to the next comment */
@@ -55,7 +55,7 @@ struct wrep_db {
 	uint64_t local_version;
 	bool local_wal_mode;
 	bool gated; /* the applier holds the writers' lock: applications here cannot write */
-	struct wrep_file *files[4]; /* by enum wrep_kind; the table's references */
+	struct wrep_file *files[4];   /* by enum wrep_kind; the table's references */
 	struct wrep_capture *capture; /* over files[WREP_WAL]->fd */
 	struct wrep_overlay *overlay; /* while a rollback-journal transaction is being written */
 	struct wrep_commit *pending;  /* the undecided transaction of an application here */
@@ -71,11 +71,11 @@ enum wrep_item_type {
 	WREP_ITEM_CREATE,
 	WREP_ITEM_UNLINK,
 	WREP_ITEM_SETATTR,
-	WREP_ITEM_APPLY,     /* a transaction from elsewhere */
-	WREP_ITEM_INSTALL,   /* a rollback-journal transaction of an application here */
-	WREP_ITEM_OPEN,	     /* an application opens the database: catch up, close the gate */
-	WREP_ITEM_READY,     /* somebody waits until this node has caught up */
-	WREP_ITEM_VIEW,	     /* leadership changed */
+	WREP_ITEM_APPLY,   /* a transaction from elsewhere */
+	WREP_ITEM_INSTALL, /* a rollback-journal transaction of an application here */
+	WREP_ITEM_OPEN,	   /* an application opens the database: catch up, close the gate */
+	WREP_ITEM_READY,   /* somebody waits until this node has caught up */
+	WREP_ITEM_VIEW,	   /* leadership changed */
 	WREP_ITEM_CAUGHT_UP,
 };
 
@@ -98,8 +98,8 @@ struct wrep {
 	struct wrep_config config;
 	struct rlog *log;
 	uint64_t node_id;
-	uint64_t origin;	    /* of this process's transactions */
-	_Atomic uint64_t sequence;  /* of the next one */
+	uint64_t origin;	   /* of this process's transactions */
+	_Atomic uint64_t sequence; /* of the next one */
 	uint64_t commit_timeout_ms;
 
 	pthread_mutex_t lock; /* the table, the queue, the waiting opens, the view */
@@ -107,7 +107,8 @@ struct wrep {
 	struct wrep_db *by_id[WREP_BUCKETS];
 	struct rlog_view view;
 	uint64_t view_sequence;
-	_Atomic bool caught_up; /* everything up to the leader's commit index at first contact is local */
+	_Atomic bool
+		caught_up; /* everything up to the leader's commit index at first contact is local */
 	bool closing, failed;
 	struct wrep_item *waiting; /* opens that wait for caught_up */
 	struct wrep_item *queue_head, **queue_tail;
@@ -144,7 +145,8 @@ void wrep_parts_reset(struct wrep_parts *parts);
 struct wrep_file *wrep_db_file(struct wrep_db *db, enum wrep_kind kind);
 /* Forget the current incarnation of a file (its name went). db->lock held. */
 void wrep_db_forget_file(struct wrep_db *db, enum wrep_kind kind);
-void wrep_db_backing_name(const struct wrep_db *db, enum wrep_kind kind, char name[WREP_NAME_MAX + 16]);
+void wrep_db_backing_name(const struct wrep_db *db, enum wrep_kind kind,
+			  char name[WREP_NAME_MAX + 16]);
 /* An incarnation over the open backing file `fd`, which it owns from then on. db->lock held. */
 int wrep_file_make(struct wrep_db *db, enum wrep_kind kind, int fd, struct wrep_file **out);
 /* The undecided transaction is decided: if the database was removed meanwhile, let its files go.
@@ -155,7 +157,12 @@ int wrep_dir_fd(const struct wrep *w, enum wrep_kind kind);
 /* commit.c: an application's transaction on its way through Raft. */
 
 /* What the application waits for in rollback-journal mode. */
-enum wrep_trigger { WREP_TRIGGER_NONE, WREP_TRIGGER_UNLINK, WREP_TRIGGER_TRUNCATE, WREP_TRIGGER_WRITE };
+enum wrep_trigger {
+	WREP_TRIGGER_NONE,
+	WREP_TRIGGER_UNLINK,
+	WREP_TRIGGER_TRUNCATE,
+	WREP_TRIGGER_WRITE
+};
 
 struct wrep_commit {
 	struct rlog_request request; /* first */

@@ -16,6 +16,7 @@
 #include "internal.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -23,7 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <dirent.h>
 #include <unistd.h>
 #include <xxhash.h>
 #include "names.h"
@@ -148,8 +148,10 @@ static void apply_pages(struct wrep *w, struct wrep_db *db, const struct wrep_en
 
 			if (!bufs) {
 				pthread_mutex_unlock(&db->lock);
-				wrep_fatalf(w, "out of memory while collecting a large transaction "
-					       "database=%s", db->name);
+				wrep_fatalf(w,
+					    "out of memory while collecting a large transaction "
+					    "database=%s",
+					    db->name);
 				return;
 			}
 			p->bufs = bufs;
@@ -230,8 +232,10 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 	db->local_wal_mode = db->wal_mode;
 	pthread_mutex_unlock(&db->lock);
 	if (rc < 0)
-		wrep_fatalf(w, "cannot write a committed transaction into the -wal database=%s "
-			       "error=%s; free the disk and mount again", db->name, strerror(-rc));
+		wrep_fatalf(w,
+			    "cannot write a committed transaction into the -wal database=%s "
+			    "error=%s; free the disk and mount again",
+			    db->name, strerror(-rc));
 	/* The transaction is committed, whatever became of this copy of it. */
 	op->done(op, 0);
 	wrep_commit_free(c);
@@ -265,18 +269,19 @@ static void apply_commit(struct wrep *w, struct wrep_db *db, const struct wrep_e
 	int rc;
 
 	pthread_mutex_lock(&db->lock);
-	complete = e->part == 0 || (db->parts.origin == e->origin &&
-				    db->parts.sequence == e->sequence &&
-				    db->parts.count == e->part);
+	complete =
+		e->part == 0 || (db->parts.origin == e->origin &&
+				 db->parts.sequence == e->sequence && db->parts.count == e->part);
 	if (db->removed || e->base_version != db->version || !complete) {
 		wrep_parts_reset(&db->parts);
 		pthread_mutex_unlock(&db->lock);
 		if (own)
 			refuse_own(db, own);
 		else
-			wrep_logf(w, 'I', "transaction refused database=%s base_version=%llu "
-					  "version=%llu", db->name,
-				  (unsigned long long)e->base_version,
+			wrep_logf(w, 'I',
+				  "transaction refused database=%s base_version=%llu "
+				  "version=%llu",
+				  db->name, (unsigned long long)e->base_version,
 				  (unsigned long long)db->version);
 		return;
 	}
@@ -289,10 +294,11 @@ static void apply_commit(struct wrep *w, struct wrep_db *db, const struct wrep_e
 		rc = hash_images(e, &db->parts, &changes, &sets_mode, &wal_mode);
 		if (rc < 0) {
 			pthread_mutex_unlock(&db->lock);
-			wrep_fatalf(w, "an entry of the log cannot be understood database=%s "
-				       "version=%llu error=%s; run the same dqlitefs version on "
-				       "all nodes", db->name, (unsigned long long)db->version,
-				    strerror(-rc));
+			wrep_fatalf(w,
+				    "an entry of the log cannot be understood database=%s "
+				    "version=%llu error=%s; run the same dqlitefs version on "
+				    "all nodes",
+				    db->name, (unsigned long long)db->version, strerror(-rc));
 			return;
 		}
 		change_count = e->total_pages;
@@ -302,11 +308,12 @@ static void apply_commit(struct wrep *w, struct wrep_db *db, const struct wrep_e
 		pthread_mutex_unlock(&db->lock);
 		if (!own)
 			free(changes);
-		wrep_fatalf(w, "checksum mismatch: this node's copy differs database=%s "
-			       "version=%llu expected=%016llx got=%016llx; remove its data "
-			       "directory and join it to the cluster again", db->name,
-			    (unsigned long long)db->version + 1, (unsigned long long)e->checksum,
-			    (unsigned long long)sum);
+		wrep_fatalf(w,
+			    "checksum mismatch: this node's copy differs database=%s "
+			    "version=%llu expected=%016llx got=%016llx; remove its data "
+			    "directory and join it to the cluster again",
+			    db->name, (unsigned long long)db->version + 1,
+			    (unsigned long long)e->checksum, (unsigned long long)sum);
 		return;
 	}
 	rc = wrep_pagesum_apply(&db->sum, e->page_size, e->page_count, changes, change_count);
@@ -354,8 +361,10 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 	if (full || failed)
 		return -EAGAIN;
 	if (wrep_entry_decode(buf, &e) < 0) {
-		wrep_fatalf(w, "an entry of the log cannot be understood index=%llu; run the same "
-			       "dqlitefs version on all nodes", (unsigned long long)index);
+		wrep_fatalf(w,
+			    "an entry of the log cannot be understood index=%llu; run the same "
+			    "dqlitefs version on all nodes",
+			    (unsigned long long)index);
 		return 0;
 	}
 	if (e.type == WREP_ENTRY_CREATE) {

@@ -80,9 +80,9 @@ struct vfs_file {
 	sqlite3_file base;
 	struct wrep_vfs *v;
 	int fd;
-	int mounted_fd;	       /* the same file through the mount; owned only for the -wal */
-	sqlite3_int64 known;   /* the kernel knows the mounted file to be at least this long */
-	const char *suffix;    /* as conn.h's invalidate() takes it */
+	int mounted_fd;	     /* the same file through the mount; owned only for the -wal */
+	sqlite3_int64 known; /* the kernel knows the mounted file to be at least this long */
+	const char *suffix;  /* as conn.h's invalidate() takes it */
 };
 
 /* ---- byte locks ---- */

@@ -74,8 +74,8 @@ struct rlog *wrep_log(struct wrep *w); /* for status and transfer */
 bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind);
 
 /* One line for a refused name, naming the rule. */
-#define WREP_NAME_RULE                                                                             \
-	"only databases (*.db *.sqlite *.sqlite3 *.db3, more with --match GLOB) and their -wal, "  \
+#define WREP_NAME_RULE                                                                            \
+	"only databases (*.db *.sqlite *.sqlite3 *.db3, more with --match GLOB) and their -wal, " \
 	"-shm, -journal files live here"
 
 /* ---- operations that may wait -------------------------------------------------------------------- */
@@ -130,7 +130,8 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 /* An application opens the file: -ESTALE when it is no longer called so; waits until this node has caught up and, on a node that may not
  * write, until the gate of the database is closed. */
 int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op *op);
-void wrep_file_release(struct wrep_file *f, bool internal); /* the counterpart, per open and create */
+void wrep_file_release(struct wrep_file *f,
+		       bool internal); /* the counterpart, per open and create */
 
 pid_t wrep_applier_tid(const struct wrep *w);
 

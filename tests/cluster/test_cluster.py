@@ -406,6 +406,28 @@ def test_open_on_a_node_that_cannot_catch_up_waits_and_can_be_interrupted(cluste
     cluster.check_sound(db)
 
 
+def test_reader_that_holds_up_replication_can_open_other_databases(shared_cluster, db):
+    """Without WAL a reader keeps what comes from the leader waiting, with all that is behind it. It
+    may be the same program that opens another database before it ends its transaction."""
+    leader, follower = shared_cluster.leader(), shared_cluster.followers()[0]
+    other, third = f"other-{db}", f"third-{db}"
+    for name in (db, other):  # the other one is opened there for the first time below
+        sql(leader, name, "CREATE TABLE t(a); INSERT INTO t VALUES(1);")
+    shared_cluster.wait_same(db, "SELECT count(*) FROM t")
+    with Connection(follower, db, busy_ms=5000) as reader:
+        reader.execute("BEGIN")
+        assert reader.value("SELECT count(*) FROM t") == 1
+        for name in (db, other):
+            sql(leader, name, "INSERT INTO t VALUES(2);")
+        sql(leader, third, "CREATE TABLE t(a);")
+        time.sleep(0.3)
+        assert sql(follower, other, "SELECT count(*) FROM t", timeout=5) == "1"
+        reader.execute("COMMIT")
+        until("the reader sees it", lambda: reader.value("SELECT count(*) FROM t") == 2, 5)
+    for name in (db, other, third):
+        shared_cluster.check_sound(name)
+
+
 def test_node_that_missed_transactions_serves_none_of_its_old_state(cluster, db):
     """What a node shows after its start is at least what the leader had committed by then."""
     leader = cluster.leader()

@@ -140,3 +140,48 @@ def test_readers_in_a_storm_survive_changes_of_the_leader(cluster, db, soak):
     writer.stop()
     assert min(last) > 0
     cluster.check_rows(db, [writer])
+
+
+def test_checkpoints_on_a_follower_beside_a_storm_succeed(shared_cluster, db):
+    """The follower's files lag what is committed, so its checkpoints end with former sizes."""
+    leader, follower = shared_cluster.leader(), shared_cluster.followers()[0]
+    sql(
+        leader,
+        db,
+        "PRAGMA auto_vacuum=FULL; PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, b);"
+        "INSERT INTO t VALUES(0, 0);",
+    )
+    shared_cluster.check_sound(db)
+    end = time.monotonic() + 4
+    checkpoints = []
+
+    def checkpoint():
+        with Connection(follower, db) as connection:
+            while time.monotonic() < end:
+                checkpoints.append(connection.execute("PRAGMA wal_checkpoint"))
+
+    def write():
+        with Connection(leader, db, busy_ms=10000) as connection:
+            connection.execute("PRAGMA wal_autocheckpoint=5")
+            while time.monotonic() < end:
+                for size in (100_000, 40_000, 7_000, 300_000, 100):
+                    connection.execute(f"REPLACE INTO t VALUES(1, randomblob({size}))")
+
+    errors = []
+
+    def told(job):
+        try:
+            job()
+        except BaseException as error:  # told in the test's own thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=told, args=(job,)) for job in (checkpoint, write)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert len(checkpoints) > 20
+    for node in shared_cluster.nodes:
+        assert f"outside of a transaction database={db}" not in node.log_text()
+    shared_cluster.check_sound(db)
