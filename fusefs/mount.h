@@ -53,6 +53,7 @@ struct fsd {
 	int data_fd, state_fd, shm_fd, lock_fd;
 	int wake_fd; /* an eventfd that wakes serve.c's loop */
 	bool uring;
+	unsigned connection; /* minor number of the file system's device (its major is 0) */
 	bool dead_mount; /* at the mount point, of a daemon that was killed */
 	struct fsd_identity identity;
 	struct fsd_guard guard;

@@ -29,7 +29,7 @@ void fsd_refuse(fuse_req_t req, const char *what, const char *name);
 /* 0 or -errno. */
 /* Seconds for which the kernel may keep the name, and the attributes. */
 double fsd_name_timeout(const struct fsd_inode *inode);
-double fsd_attr_timeout(const struct fsd_inode *inode);
+double fsd_attr_timeout(const struct fsd_inode *inode, const struct stat *st);
 int fsd_inode_attr(struct fsd_inode *inode, struct stat *st);
 
 /* ops_attr.c */

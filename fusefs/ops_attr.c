@@ -37,9 +37,10 @@ double fsd_name_timeout(const struct fsd_inode *inode)
 	return kind == WREP_DB || kind == WREP_WAL ? 3600 : 0;
 }
 
-double fsd_attr_timeout(const struct fsd_inode *inode)
+/* A removed file that somebody has open: once it is closed, its name must lead nowhere. */
+double fsd_attr_timeout(const struct fsd_inode *inode, const struct stat *st)
 {
-	return wrep_file_kind(inode->file) == WREP_DB ? 3600 : 0;
+	return wrep_file_kind(inode->file) == WREP_DB && st->st_nlink ? 3600 : 0;
 }
 
 int fsd_inode_attr(struct fsd_inode *inode, struct stat *st)
@@ -83,7 +84,7 @@ static void lookup_reply(struct fsd *fs, fuse_req_t req, fuse_ino_t parent, cons
 	} else {
 		entry.ino = inode->id;
 		entry.entry_timeout = fsd_name_timeout(inode);
-		entry.attr_timeout = fsd_attr_timeout(inode);
+		entry.attr_timeout = fsd_attr_timeout(inode, &entry.attr);
 		fsd_inode_looked_up(fs, inode);
 		if (fuse_reply_entry(req, &entry))
 			fsd_inode_forget(fs, entry.ino, 1);
@@ -186,7 +187,7 @@ void fsd_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (rv)
 		fuse_reply_err(req, -rv);
 	else
-		fuse_reply_attr(req, &st, fsd_attr_timeout(inode));
+		fuse_reply_attr(req, &st, fsd_attr_timeout(inode, &st));
 	if (inode)
 		fsd_inode_unref(fs, inode);
 	fsd_leave(fs);
@@ -201,7 +202,7 @@ static void setattr_finish(struct fsd_pend *pend, int result)
 	if (result)
 		fuse_reply_err(pend->req, -result);
 	else
-		fuse_reply_attr(pend->req, &st, fsd_attr_timeout(pend->inode));
+		fuse_reply_attr(pend->req, &st, fsd_attr_timeout(pend->inode, &st));
 	fsd_inode_unref(pend->fs, pend->inode);
 	fsd_pend_unref(pend);
 }

@@ -181,7 +181,7 @@ static void create_finish(struct fsd_pend *pend, int result)
 	}
 	entry.ino = pend->inode->id;
 	entry.entry_timeout = fsd_name_timeout(pend->inode);
-	entry.attr_timeout = fsd_attr_timeout(pend->inode);
+	entry.attr_timeout = fsd_attr_timeout(pend->inode, &entry.attr);
 	fsd_inode_looked_up(fs, pend->inode);
 	if (fuse_reply_create(pend->req, &entry, &fi)) {
 		fsd_inode_forget(fs, entry.ino, 1);
@@ -231,6 +231,7 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 }
 
 struct closing {
+	unsigned device; /* its minor number, as struct fsd's connection */
 	fuse_ino_t ino;
 	pid_t tid; /* the thread that closes */
 };
@@ -258,6 +259,7 @@ static bool writer_lives(void *arg)
 {
 	struct closing *closing = arg;
 	unsigned long long ino;
+	unsigned major, minor;
 	long long first, last;
 	char line[256];
 	bool lives = false;
@@ -265,10 +267,10 @@ static bool writer_lives(void *arg)
 	FILE *file = fopen("/proc/locks", "re");
 
 	while (file && !lives && fgets(line, sizeof(line), file))
-		lives = sscanf(line, "%*s POSIX ADVISORY WRITE %d %*x:%*x:%llu %lld %lld", &pid,
-			       &ino, &first, &last) == 4 &&
-			ino == closing->ino && first <= 120 && 120 <= last &&
-			pid != process_of(closing->tid);
+		lives = sscanf(line, "%*s POSIX ADVISORY WRITE %d %x:%x:%llu %lld %lld", &pid,
+			       &major, &minor, &ino, &first, &last) == 6 &&
+			major == 0 && minor == closing->device && ino == closing->ino &&
+			first <= 120 && 120 <= last && pid != process_of(closing->tid);
 	if (file)
 		fclose(file);
 	return lives;
@@ -276,8 +278,9 @@ static bool writer_lives(void *arg)
 
 void fsd_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct closing closing = {.ino = ino, .tid = fuse_req_ctx(req)->pid};
 	struct fsd *fs = fsd_of(req);
+	struct closing closing = {
+		.device = fs->connection, .ino = ino, .tid = fuse_req_ctx(req)->pid};
 
 	if (fsd_enter_as(fs, req, fh_internal(fi->fh))) {
 		wrep_file_flush(fh_inode(fi->fh)->file, writer_lives, &closing);

@@ -271,7 +271,6 @@ int fsd_mount_start(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 {
 	char aside[] = "/run/dqlitefs-XXXXXX";
 	const char *where = fs->mountpoint;
-	unsigned connection = 0;
 	int rv;
 
 	if (fs->dead_mount) {
@@ -295,8 +294,8 @@ int fsd_mount_start(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 		fs->session = NULL;
 		return -EIO;
 	}
-	fs->mount_id = read_mount_id(where, &connection);
-	start_guarding(fs, connection);
+	fs->mount_id = read_mount_id(where, &fs->connection);
+	start_guarding(fs, fs->connection);
 	rv = -pthread_create(&fs->session_thread, NULL, session_main, fs);
 	if (!rv) {
 		fs->session_started = true;

@@ -541,9 +541,13 @@ static void unlink_database(struct wrep *w, struct wrep_item *item)
 {
 	struct wrep_db *db = item->db;
 	char name[WREP_NAME_MAX + 16];
+	struct wrep_file *f;
 	int rc = 0;
 
 	open_gate(db);
+	pthread_mutex_lock(&db->lock);
+	f = wrep_db_file(db, WREP_DB);
+	pthread_mutex_unlock(&db->lock);
 	for (int k = 0; k < 4; k++) {
 		bool gone;
 
@@ -563,6 +567,10 @@ static void unlink_database(struct wrep *w, struct wrep_item *item)
 		if (gone)
 			w->config.host.invalidate_name(w->config.host_ctx, name);
 	}
+	/* A stat of the name would go on to find what the kernel kept. */
+	if (f && !item->op)
+		w->config.host.invalidate(w->config.host_ctx, f, 0, 0);
+	wrep_file_unref(f);
 	if (item->op)
 		item->op->done(item->op, rc);
 	if (rc < 0)

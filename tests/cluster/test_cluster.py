@@ -413,7 +413,7 @@ def test_reader_that_holds_up_replication_can_open_other_databases(shared_cluste
     other, third = f"other-{db}", f"third-{db}"
     for name in (db, other):  # the other one is opened there for the first time below
         sql(leader, name, "CREATE TABLE t(a); INSERT INTO t VALUES(1);")
-    shared_cluster.wait_same(db, "SELECT count(*) FROM t")
+    shared_cluster.check_sound(db)
     with Connection(follower, db, busy_ms=5000) as reader:
         reader.execute("BEGIN")
         assert reader.value("SELECT count(*) FROM t") == 1
@@ -426,6 +426,26 @@ def test_reader_that_holds_up_replication_can_open_other_databases(shared_cluste
         until("the reader sees it", lambda: reader.value("SELECT count(*) FROM t") == 2, 5)
     for name in (db, other, third):
         shared_cluster.check_sound(name)
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["closed", "opened"])
+def test_removed_database_is_gone_for_those_who_only_look_at_its_name(shared_cluster, db, opened):
+    leader, follower = shared_cluster.leader(), shared_cluster.followers()[0]
+    sql(leader, db, "PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1);")
+    shared_cluster.check_sound(db)
+    look = ["stat", "-c", "%s", str(follower.path(db))]
+    with Connection(follower, db) as reader:
+        if opened:
+            assert reader.value("SELECT count(*) FROM t") == 1
+        assert run(look).code == 0
+        assert run(["rm", str(leader.path(db))]).code == 0
+        shared_cluster.wait_caught_up()
+        if opened:
+            run(look)
+    until("the name is gone", lambda: run(look).code != 0, 5)
+    sql(leader, db, "CREATE TABLE t(a, b); CREATE TABLE u(a, b); CREATE TABLE v(a, b);")
+    until("the new one is seen", lambda: run(look).out == "16384\n", 5)
+    shared_cluster.check_sound(db)
 
 
 def test_node_that_missed_transactions_serves_none_of_its_old_state(cluster, db):
