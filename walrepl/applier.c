@@ -131,21 +131,37 @@ static void conn_removed(void *ctx, const char *suffix)
 static void discard_overlay(struct wrep_db *db)
 {
 	char name[WREP_NAME_MAX + 16];
-	bool changed = false;
+	bool changed;
 
-	wrep_db_backing_name(db, WREP_JOURNAL, name);
 	pthread_mutex_lock(&db->lock);
-	if (!db->pending && (db->gated || !db->opens)) {
-		changed = unlinkat(wrep_dir_fd(db->w, WREP_JOURNAL), name, 0) == 0 || db->overlay;
-		wrep_db_forget_file(db, WREP_JOURNAL);
+	changed = db->overlay && !db->pending && (db->gated || !db->opens);
+	if (changed) {
 		wrep_overlay_close(db->overlay);
 		db->overlay = NULL;
 	}
 	pthread_mutex_unlock(&db->lock);
-	if (changed) {
+	/* The journal goes last: without it a reader takes what the kernel has for committed. */
+	if (changed)
 		invalidate(db, WREP_DB, 0, 0);
+	wrep_db_backing_name(db, WREP_JOURNAL, name);
+	pthread_mutex_lock(&db->lock);
+	changed = !db->overlay && !db->pending && (db->gated || !db->opens) &&
+		  unlinkat(wrep_dir_fd(db->w, WREP_JOURNAL), name, 0) == 0;
+	if (changed)
+		wrep_db_forget_file(db, WREP_JOURNAL);
+	pthread_mutex_unlock(&db->lock);
+	if (changed)
 		db->w->config.host.invalidate_name(db->w->config.host_ctx, name);
-	}
+}
+
+static bool has_overlay(struct wrep_db *db)
+{
+	bool has;
+
+	pthread_mutex_lock(&db->lock);
+	has = db->overlay;
+	pthread_mutex_unlock(&db->lock);
+	return has;
 }
 
 /* Close the gate of a database, making its connection if there is none. 0, -EBUSY, -errno. */
@@ -159,7 +175,7 @@ static int close_gate(struct wrep_db *db)
 		.removed = conn_removed,
 		.ctx = db,
 	};
-	bool wal_mode;
+	bool wal_mode, alone = false;
 	int rc = 0;
 
 	pthread_mutex_lock(&db->lock);
@@ -167,13 +183,23 @@ static int close_gate(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 	if (!db->conn)
 		rc = wrep_conn_open(&db->conn, db->name, &host);
+	/* What a dead writer left must be gone before the gate's RESERVED lock is there: beside that, a
+	 * reader takes the journal for a living writer's, and what lies in the overlay for committed. */
+	if (!rc && !wal_mode && has_overlay(db)) {
+		rc = wrep_conn_keep_out(db->conn);
+		alone = !rc;
+	}
 	if (!rc)
 		rc = wrep_conn_gate_close(db->conn, wal_mode);
-	if (rc)
+	if (rc) {
+		if (alone)
+			wrep_conn_let_in(db->conn);
 		return rc;
+	}
 	pthread_mutex_lock(&db->lock);
-	/* The lock of one who waits for Raft is his; without it he lost it, and is waited for. */
-	if (db->pending)
+	/* The lock of one who waits for Raft is his; without it he lost it, and is waited for. So is
+	 * one who has just begun to roll a dead writer's journal back, which takes no RESERVED. */
+	if (db->pending || (db->overlay && !wal_mode && !alone))
 		rc = -EBUSY;
 	else
 		db->gated = true;
@@ -181,9 +207,14 @@ static int close_gate(struct wrep_db *db)
 	if (!rc && db->capture)
 		wrep_capture_forget(db->capture);
 	pthread_mutex_unlock(&db->lock);
-	if (!rc)
-		discard_overlay(db);
-	return rc;
+	if (rc) {
+		wrep_conn_gate_open(db->conn);
+		return rc;
+	}
+	discard_overlay(db);
+	if (alone)
+		wrep_conn_let_in(db->conn);
+	return 0;
 }
 
 static void open_gate(struct wrep_db *db)

@@ -224,6 +224,26 @@ void wrep_conn_gate_open(struct wrep_conn *c)
 	wrep_vfs_drop(c->vfs, WREP_HOLD_DATABASE | WREP_HOLD_WAL_WRITE);
 }
 
+int wrep_conn_keep_out(struct wrep_conn *c)
+{
+	int r;
+
+	if (c->db)
+		return 0;
+	r = wrep_vfs_hold(c->vfs, WREP_HOLD_PENDING);
+	if (r == 0)
+		r = wrep_vfs_hold(c->vfs, WREP_HOLD_EXCLUSIVE);
+	if (r)
+		wrep_conn_let_in(c);
+	return r;
+}
+
+void wrep_conn_let_in(struct wrep_conn *c)
+{
+	if (!c->db)
+		wrep_vfs_drop(c->vfs, WREP_HOLD_PENDING | WREP_HOLD_EXCLUSIVE);
+}
+
 bool wrep_conn_gate_closed(const struct wrep_conn *c)
 {
 	return wrep_vfs_held(c->vfs) & (c->db ? WREP_HOLD_WAL_WRITE : WREP_HOLD_RESERVED);

@@ -47,6 +47,11 @@ void wrep_conn_close(struct wrep_conn *c);
  * until the transaction that leaves WAL mode has been applied directly, or the gate is opened. */
 int wrep_conn_gate_close(struct wrep_conn *c, bool wal_mode);
 void wrep_conn_gate_open(struct wrep_conn *c);
+
+/* Rollback mode: keep readers out, too, until wrep_conn_let_in(). 0, -EBUSY (then they are not),
+ * -errno. In WAL mode this does nothing. */
+int wrep_conn_keep_out(struct wrep_conn *c);
+void wrep_conn_let_in(struct wrep_conn *c);
 bool wrep_conn_gate_closed(const struct wrep_conn *c);
 
 struct wrep_conn_txn {
