@@ -262,13 +262,43 @@ void wrep_conn_close(struct wrep_conn *c)
 
 /* ---- applying ---- */
 
+static int fetch(const struct wrep_conn_txn *txn, uint32_t first, uint32_t count, uint32_t *pgnos,
+		 const void **images)
+{
+	if (txn->fetch)
+		return txn->fetch(txn->ctx, first, count, pgnos, images);
+	memcpy(pgnos, txn->pgnos + first, count * sizeof(*pgnos));
+	memcpy(images, txn->images + first, count * sizeof(*images));
+	return 0;
+}
+
+/* What sqlite3_wal_append() asks, and why there was no answer. */
+struct append {
+	const struct wrep_conn_txn *txn;
+	int error;
+};
+
+static_assert(SQLITE_WAL_APPEND_MAX <= WREP_CONN_FETCH_MAX, "a lot must fit one fetch");
+
+static int append_fetch(void *ctx, int first, int count, unsigned *pgnos, const void **images)
+{
+	struct append *a = ctx;
+
+	a->error = fetch(a->txn, (uint32_t)first, (uint32_t)count, pgnos, images);
+	return a->error ? SQLITE_IOERR : SQLITE_OK;
+}
+
 int wrep_conn_apply_wal(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 {
+	struct append a = {.txn = txn};
+	int rc;
+
 	if (!c->db || !wrep_conn_gate_closed(c) || txn->page_size > 65536 ||
 	    txn->image_count > INT32_MAX)
 		return -EINVAL;
-	return sqlite_errno(sqlite3_wal_append(c->db, "main", (int)txn->page_size, txn->page_count,
-					       (int)txn->image_count, txn->pgnos, txn->images));
+	rc = sqlite3_wal_append(c->db, "main", (int)txn->page_size, txn->page_count,
+				(int)txn->image_count, append_fetch, &a);
+	return a.error ? a.error : sqlite_errno(rc);
 }
 
 static int write_all(int fd, const void *buf, size_t len, off_t off)
@@ -289,25 +319,55 @@ static int write_all(int fd, const void *buf, size_t len, off_t off)
 	return 0;
 }
 
+static bool size_valid(const struct wrep_conn_txn *txn)
+{
+	return txn->page_size >= 512 && txn->page_size <= 65536 &&
+	       !(txn->page_size & (txn->page_size - 1));
+}
+
+/* Images [first, first + count); the page numbers go on from `*last`. */
+static int fetch_checked(const struct wrep_conn_txn *txn, uint32_t first, uint32_t count,
+			 uint32_t *pgnos, const void **images, uint32_t *last)
+{
+	int r = fetch(txn, first, count, pgnos, images);
+
+	for (uint32_t i = 0; i < count && r == 0; i++) {
+		if (pgnos[i] <= *last || pgnos[i] > txn->page_count)
+			r = -EINVAL;
+		*last = pgnos[i];
+	}
+	return r;
+}
+
 /* Pages and size of the database file, in the kernel's cache too. */
 static int write_database(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 {
 	const uint64_t page_size = txn->page_size, size = page_size * txn->page_count;
+	uint32_t pgnos[WREP_CONN_FETCH_MAX], count, last = 0;
+	const void *images[WREP_CONN_FETCH_MAX];
 	int fd = wrep_vfs_database_fd(c->vfs), r;
 	uint64_t run_start = 0, run_end = 0, lo, hi;
 	struct stat st;
 
-	for (uint32_t i = 0; i < txn->image_count; i++) {
-		uint64_t off = (txn->pgnos[i] - 1) * page_size;
-
-		r = write_all(fd, txn->images[i], page_size, (off_t)off);
+	for (uint32_t first = 0; first < txn->image_count; first += count) {
+		count = txn->image_count - first;
+		if (count > WREP_CONN_FETCH_MAX)
+			count = WREP_CONN_FETCH_MAX;
+		r = fetch_checked(txn, first, count, pgnos, images, &last);
 		if (r)
 			return r;
-		if (off != run_end && run_end > run_start)
-			c->host.invalidate(c->host.ctx, "", run_start, run_end - run_start);
-		if (off != run_end || run_end == 0)
-			run_start = off;
-		run_end = off + page_size;
+		for (uint32_t i = 0; i < count; i++) {
+			uint64_t off = (pgnos[i] - 1) * page_size;
+
+			r = write_all(fd, images[i], page_size, (off_t)off);
+			if (r)
+				return r;
+			if (off != run_end && run_end > run_start)
+				c->host.invalidate(c->host.ctx, "", run_start, run_end - run_start);
+			if (off != run_end || run_end == 0)
+				run_start = off;
+			run_end = off + page_size;
+		}
 	}
 	if (run_end > run_start)
 		c->host.invalidate(c->host.ctx, "", run_start, run_end - run_start);
@@ -324,26 +384,12 @@ static int write_database(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 	return 0;
 }
 
-static bool txn_valid(const struct wrep_conn_txn *txn)
-{
-	uint32_t last = 0;
-
-	if (txn->page_size < 512 || txn->page_size > 65536 || txn->page_size & (txn->page_size - 1))
-		return false;
-	for (uint32_t i = 0; i < txn->image_count; i++) {
-		if (txn->pgnos[i] <= last || txn->pgnos[i] > txn->page_count)
-			return false;
-		last = txn->pgnos[i];
-	}
-	return true;
-}
-
 int wrep_conn_apply_direct(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 {
 	unsigned char version[2]; /* of the file format, for writing and for reading; 2: WAL */
 	int r;
 
-	if (c->db || !wrep_conn_gate_closed(c) || !txn_valid(txn))
+	if (c->db || !wrep_conn_gate_closed(c) || !size_valid(txn))
 		return -EINVAL;
 	r = wrep_vfs_hold(c->vfs, WREP_HOLD_PENDING);
 	if (r == 0)

@@ -57,9 +57,18 @@ bool wrep_conn_gate_closed(const struct wrep_conn *c);
 struct wrep_conn_txn {
 	uint32_t page_size, page_count;
 	uint32_t image_count;
-	const uint32_t *pgnos;	     /* ascending */
-	const void *const *images; /* image_count pointers to page_size bytes */
+	/* Numbers, ascending, and contents of images [first, first + count), at most
+	 * WREP_CONN_FETCH_MAX of them; the contents stay valid until the next call. Asked for in
+	 * order, but for the first, which may be asked for again. 0 or -errno. */
+	int (*fetch)(void *ctx, uint32_t first, uint32_t count, uint32_t *pgnos,
+		     const void **images);
+	void *ctx;
+	/* Without `fetch`: all of them. */
+	const uint32_t *pgnos;
+	const void *const *images;
 };
+
+#define WREP_CONN_FETCH_MAX 64
 
 /* Append the transaction to the -wal as one commit and publish the wal-index, through the patched
  * SQLite. The gate must be closed for WAL mode. Readers keep their snapshots and are never blocked.

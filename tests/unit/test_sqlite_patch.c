@@ -85,10 +85,47 @@ static void collect(struct fixture *f)
 	f->image = now;
 }
 
+/* A transaction as arrays, handed over in lots: each in memory of its own that the next one ends. */
+struct arrays {
+	const unsigned *pgnos;
+	const void *const *pages;
+	int page_size, fail_at; /* fail_at: which page cannot be had, 0 for none */
+	int calls;
+	uint8_t *lot;
+};
+
+static int fetch(void *ctx, int first, int count, unsigned *pgnos, const void **pages)
+{
+	struct arrays *a = ctx;
+	size_t size = (size_t)a->page_size;
+
+	assert_true(count > 0 && count <= SQLITE_WAL_APPEND_MAX);
+	a->calls++;
+	free(a->lot);
+	a->lot = malloc((size_t)count * size);
+	if (a->fail_at && first <= a->fail_at && a->fail_at < first + count)
+		return SQLITE_IOERR_READ;
+	for (int i = 0; i < count; i++) {
+		pgnos[i] = a->pgnos[first + i];
+		pages[i] = memcpy(a->lot + (size_t)i * size, a->pages[first + i], size);
+	}
+	return SQLITE_OK;
+}
+
+static int append_arrays(sqlite3 *db, const char *name, int page_size, unsigned page_count,
+			 int count, const unsigned *pgnos, const void *const *pages)
+{
+	struct arrays a = {.pgnos = pgnos, .pages = pages, .page_size = page_size};
+	int rc = sqlite3_wal_append(db, name, page_size, page_count, count, fetch, &a);
+
+	free(a.lot);
+	return rc;
+}
+
 static int append(struct fixture *f, sqlite3 *db)
 {
-	return sqlite3_wal_append(db, "main", f->page_size, f->page_count, f->changed, f->pgnos,
-				  f->pages);
+	return append_arrays(db, "main", f->page_size, f->page_count, (int)f->changed, f->pgnos,
+			     f->pages);
 }
 
 static void start(struct fixture *f, int page_size)
@@ -295,23 +332,22 @@ static void append_what_cannot_be_is_refused(void **state)
 	start(&f, 4096);
 	for (int i = 0; i < 3; i++)
 		pages[i] = f.image;
-	assert_int_equal(sqlite3_wal_append(f.b, "main", 4096, 3, 3, pgnos, pages), SQLITE_MISUSE);
-	assert_int_equal(sqlite3_wal_append(f.b, "main", 4096, 1, 2, pgnos, pages), SQLITE_MISUSE);
-	assert_int_equal(sqlite3_wal_append(f.b, "main", 4096, 3, 0, pgnos, pages), SQLITE_MISUSE);
-	assert_int_equal(sqlite3_wal_append(f.b, "main", 4096, 0, 1, pgnos, pages), SQLITE_MISUSE);
+	assert_int_equal(append_arrays(f.b, "main", 4096, 3, 3, pgnos, pages), SQLITE_MISUSE);
+	assert_int_equal(append_arrays(f.b, "main", 4096, 1, 2, pgnos, pages), SQLITE_MISUSE);
+	assert_int_equal(append_arrays(f.b, "main", 4096, 3, 0, pgnos, pages), SQLITE_MISUSE);
+	assert_int_equal(append_arrays(f.b, "main", 4096, 0, 1, pgnos, pages), SQLITE_MISUSE);
 	pgnos[0] = 0;
-	assert_int_equal(sqlite3_wal_append(f.b, "main", 4096, 3, 2, pgnos, pages), SQLITE_MISUSE);
+	assert_int_equal(append_arrays(f.b, "main", 4096, 3, 2, pgnos, pages), SQLITE_MISUSE);
 	pgnos[0] = 1;
-	assert_int_equal(sqlite3_wal_append(f.b, "none", 4096, 3, 2, pgnos, pages), SQLITE_ERROR);
-	assert_int_equal(sqlite3_wal_append(f.b, "main", 8192, 3, 2, pgnos, pages),
-			 SQLITE_MISMATCH);
+	assert_int_equal(append_arrays(f.b, "none", 4096, 3, 2, pgnos, pages), SQLITE_ERROR);
+	assert_int_equal(append_arrays(f.b, "main", 8192, 3, 2, pgnos, pages), SQLITE_MISMATCH);
 	exec(f.b, "BEGIN; SELECT * FROM t");
-	assert_int_equal(sqlite3_wal_append(f.b, "main", 4096, 3, 2, pgnos, pages), SQLITE_MISUSE);
+	assert_int_equal(append_arrays(f.b, "main", 4096, 3, 2, pgnos, pages), SQLITE_MISUSE);
 	exec(f.b, "COMMIT");
 	/* a database that is not in WAL mode, and stays as it is */
 	assert_int_equal(sqlite3_open(f.a_path, &plain), 0);
 	exec(f.a, "INSERT INTO t VALUES (1)");
-	assert_int_equal(sqlite3_wal_append(plain, "main", 4096, 3, 2, pgnos, pages), SQLITE_ERROR);
+	assert_int_equal(append_arrays(plain, "main", 4096, 3, 2, pgnos, pages), SQLITE_ERROR);
 	assert_string_equal(ask(plain, "PRAGMA journal_mode"), "delete");
 	exec(f.a, "INSERT INTO t VALUES (2)");
 	sqlite3_close(plain);
@@ -355,6 +391,93 @@ static void append_on_full_disk_changes_nothing(void **state)
 	stop(&f);
 }
 
+/* Frames of the -wal: the page number of each, and the one that is a commit. */
+static void expect_one_commit_at_the_end(struct fixture *f, unsigned frames)
+{
+	uint8_t header[24];
+	int fd = open(f->wal_path, O_RDONLY | O_CLOEXEC);
+	unsigned commits = 0;
+
+	for (unsigned i = 0; i < frames; i++) {
+		off_t at = 32 + (off_t)i * (24 + f->page_size);
+
+		assert_int_equal(pread(fd, header, 24, at), 24);
+		if (memcmp(header + 4, "\0\0\0", 4) != 0) {
+			commits++;
+			assert_int_equal(i, frames - 1);
+			/* page 1 is last, where a cache spill would have left it */
+			assert_memory_equal(header, "\0\0\0\1", 4);
+		}
+	}
+	assert_int_equal(commits, 1);
+	close(fd);
+}
+
+static void append_in_lots_is_one_commit(void **state)
+{
+	struct fixture f;
+	(void)state;
+
+	start(&f, 4096);
+	/* Every number of pages around the bounds of the lots. */
+	for (int size = 55; size < 75; size++) {
+		char sql[200];
+
+		snprintf(sql, sizeof(sql), "DELETE FROM t; INSERT INTO t VALUES (randomblob(%d))",
+			 size * 4096);
+		exec(f.a, sql);
+		collect(&f);
+		exec(f.b, "PRAGMA wal_checkpoint(TRUNCATE)");
+		assert_int_equal(append(&f, f.b), SQLITE_OK);
+		if (f.changed > SQLITE_WAL_APPEND_MAX)
+			expect_one_commit_at_the_end(&f, f.changed);
+		assert_string_equal(ask(f.b, "PRAGMA integrity_check"), "ok");
+	}
+	assert_true(f.changed > SQLITE_WAL_APPEND_MAX + 5);
+	exec(f.b, "PRAGMA wal_checkpoint(TRUNCATE)");
+	expect_b_is_a(&f);
+	stop(&f);
+}
+
+/* A lot that cannot be had, after others went into the log: nothing of them is ever seen. */
+static void append_failing_between_lots_changes_nothing(void **state)
+{
+	struct fixture f;
+	struct arrays a;
+	sqlite3 *reader;
+	(void)state;
+
+	start(&f, 4096);
+	exec(f.a, "INSERT INTO t VALUES (1)");
+	collect(&f);
+	assert_int_equal(append(&f, f.b), SQLITE_OK);
+	assert_int_equal(sqlite3_open(f.b_path, &reader), 0);
+	exec(f.a, "INSERT INTO t VALUES (randomblob(900000))");
+	collect(&f);
+	assert_true(f.changed > 3 * SQLITE_WAL_APPEND_MAX);
+	for (int fail_at = 1; fail_at < (int)f.changed; fail_at += 50) {
+		a = (struct arrays){.pgnos = f.pgnos,
+				    .pages = f.pages,
+				    .page_size = f.page_size,
+				    .fail_at = fail_at};
+		assert_int_equal(sqlite3_wal_append(f.b, "main", f.page_size, f.page_count,
+						    (int)f.changed, fetch, &a) &
+					 0xff,
+				 SQLITE_IOERR);
+		free(a.lot);
+		assert_string_equal(ask(reader, "SELECT count(*) FROM t"), "1");
+		assert_string_equal(ask(f.b, "SELECT count(*) FROM t"), "1");
+	}
+	/* the lock is free, and the next one writes over what was left */
+	exec(reader, "BEGIN IMMEDIATE; ROLLBACK");
+	assert_int_equal(append(&f, f.b), SQLITE_OK);
+	assert_string_equal(ask(reader, "SELECT count(*) FROM t"), "2");
+	assert_string_equal(ask(reader, "PRAGMA integrity_check"), "ok");
+	sqlite3_close(reader);
+	expect_b_is_a(&f);
+	stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -366,6 +489,8 @@ int main(void)
 		cmocka_unit_test(append_beside_writer_is_busy),
 		cmocka_unit_test(append_what_cannot_be_is_refused),
 		cmocka_unit_test(append_on_full_disk_changes_nothing),
+		cmocka_unit_test(append_in_lots_is_one_commit),
+		cmocka_unit_test(append_failing_between_lots_changes_nothing),
 	};
 
 	return cmocka_run_group_tests_name("sqlite_patch", tests, NULL, NULL);
