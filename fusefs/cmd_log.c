@@ -93,7 +93,8 @@ static const char *role_word(enum rlog_member_role role)
 
 static const char *type_word(const struct rlog_walk_entry *entry, const struct wrep_description *d)
 {
-	static const char *const kinds[] = {"create", "unlink", "setattr", "pages", "commit"};
+	static const char *const kinds[] = {"create", "unlink", "setattr",
+					    "pages",  "commit", "discard"};
 
 	switch (entry->type) {
 	case RLOG_WALK_COMMAND:
@@ -306,7 +307,7 @@ static int show_entry(void *arg, const struct rlog_walk_entry *entry)
 	if (entry->type == RLOG_WALK_COMMAND && !wrep_describe(entry->buf, &description))
 		d = &description;
 	if (d && !entry->dropped) {
-		effect = wrep_history_add(s->history, entry->index, d);
+		effect = wrep_history_add(s->history, entry->index, entry->term, d);
 		if (effect < 0)
 			return effect;
 	}

@@ -124,7 +124,8 @@ void rlog_close(struct rlog *log);
  * Submissions are appended in the order of the calls. On a node that does not lead: REFUSED when
  * another leader is known; otherwise (no leader known) the request waits, unsubmitted, until this
  * node leads again (it is then submitted), another leader appears, or the commit timeout passes
- * (both REFUSED). [any thread] */
+ * (both REFUSED). [any thread, also from the callbacks and from a request's `done`; `done` of this
+ * request may be called before the return when the loop has stopped] */
 void rlog_submit(struct rlog *log, struct rlog_request *req);
 
 /* Deliver again after `apply` returned -EAGAIN. [any thread] */

@@ -28,6 +28,8 @@
 
 #define RETRY_MS 2	       /* between attempts at a busy lock */
 #define BUSY_LOG_MS 5000       /* an attempt that lasts this long is worth a log line */
+#define FULL_RETRY_MS 250      /* between attempts at a full disk */
+#define FULL_LOG_MS 60000      /* and between two lines that say so */
 #define CHECKPOINT_FRAMES 1000 /* of a -wal that only the daemon writes; SQLite's own default */
 
 /* ---- the queue ------------------------------------------------------------------------------------ */
@@ -49,7 +51,7 @@ void wrep_item_free(struct wrep_item *item)
 		return;
 	wrep_db_unref(item->db);
 	rlog_buf_unref(item->buf);
-	wrep_parts_reset(&item->parts);
+	wrep_parts_unref(item->parts);
 	wrep_commit_free(item->commit);
 	free(item);
 }
@@ -71,6 +73,16 @@ static uint64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static bool closing(struct wrep *w)
+{
+	bool is;
+
+	pthread_mutex_lock(&w->lock);
+	is = w->closing;
+	pthread_mutex_unlock(&w->lock);
+	return is;
 }
 
 static bool stopping(struct wrep *w)
@@ -259,9 +271,10 @@ static int make_cold(struct wrep_db *db)
 
 /* ---- applying -------------------------------------------------------------------------------------- */
 
-/* The images of a transaction, gathered from its entries. */
+/* A transaction, ready to be applied. */
 struct gathered {
 	struct wrep_conn_txn txn;
+	struct wrep_parts *parts; /* where the images are, or NULL: in the entry */
 	enum wrep_commit_mode mode;
 	uint32_t *pgnos;
 	const void **images;
@@ -277,47 +290,55 @@ static void gathered_free(struct gathered *g)
 /* The entries were checked when they were delivered (replica.c). */
 static int gather(const struct wrep_item *item, struct gathered *g)
 {
-	struct wrep_entry e, piece;
-	uint32_t n = 0;
+	struct wrep_entry e;
 	int rc = wrep_entry_decode(item->buf, &e);
 
 	memset(g, 0, sizeof *g);
 	if (rc < 0)
 		return rc;
 	g->mode = e.commit_mode;
+	g->txn.page_size = e.page_size;
+	g->txn.page_count = e.page_count;
+	g->txn.image_count = e.total_pages;
+	if (item->parts) {
+		g->parts = item->parts;
+		g->txn.fetch = wrep_parts_fetch;
+		g->txn.ctx = item->parts;
+		g->sets_wal_mode = item->parts->sets_wal_mode;
+		g->wal_mode = item->parts->wal_mode;
+		return 0;
+	}
 	g->pgnos = malloc(((size_t)e.total_pages + 1) * sizeof *g->pgnos);
 	g->images = malloc(((size_t)e.total_pages + 1) * sizeof *g->images);
 	if (!g->pgnos || !g->images) {
 		gathered_free(g);
 		return -ENOMEM;
 	}
-	for (uint32_t i = 0; i <= item->parts.count; i++) {
-		piece = e;
-		if (i < item->parts.count) {
-			rc = wrep_entry_decode(item->parts.bufs[i], &piece);
-			if (rc < 0) {
-				gathered_free(g);
-				return rc;
-			}
-		}
-		for (uint32_t k = 0; k < piece.image_count; k++) {
-			g->pgnos[n] = wrep_entry_pgno(&piece, k);
-			g->images[n] = piece.images + (size_t)k * e.page_size;
-			if (g->pgnos[n] == 1) {
-				g->sets_wal_mode = true;
-				g->wal_mode = wrep_page1_is_wal(g->images[n]);
-			}
-			n++;
+	for (uint32_t i = 0; i < e.image_count; i++) {
+		g->pgnos[i] = wrep_entry_pgno(&e, i);
+		g->images[i] = e.images + (size_t)i * e.page_size;
+		if (g->pgnos[i] == 1) {
+			g->sets_wal_mode = true;
+			g->wal_mode = wrep_page1_is_wal(g->images[i]);
 		}
 	}
-	g->txn = (struct wrep_conn_txn){
-		.page_size = e.page_size,
-		.page_count = e.page_count,
-		.image_count = n,
-		.pgnos = g->pgnos,
-		.images = g->images,
-	};
+	g->txn.pgnos = g->pgnos;
+	g->txn.images = g->images;
 	return 0;
+}
+
+/* Pages that follow one another in the file go there in one piece. */
+static int copy_parts(struct wrep_parts *p, int db_fd)
+{
+	int rc = 0;
+
+	for (uint32_t first = 0, end; first < p->image_count && !rc; first = end) {
+		end = first + 1;
+		while (end < p->image_count && p->changes[end].pgno == p->changes[end - 1].pgno + 1)
+			end++;
+		rc = wrep_parts_copy(p, first, end - first, db_fd);
+	}
+	return rc;
 }
 
 /* No application has it open, and opens come through this thread: nobody looks. */
@@ -331,7 +352,9 @@ static int apply_cold(struct wrep_db *db, const struct gathered *g)
 	pthread_mutex_unlock(&db->lock);
 	if (!f)
 		return -ENOENT;
-	for (uint32_t i = 0; i < g->txn.image_count && !rc; i++) {
+	if (g->parts)
+		rc = copy_parts(g->parts, f->fd);
+	for (uint32_t i = 0; !g->parts && i < g->txn.image_count && !rc; i++) {
 		off_t off = (off_t)(g->pgnos[i] - 1) * g->txn.page_size;
 		ssize_t n = pwrite(f->fd, g->images[i], g->txn.page_size, off);
 
@@ -363,11 +386,11 @@ static int apply_hot(struct wrep_db *db, const struct gathered *g)
 	db->frames_to_copy += g->txn.image_count;
 	if (db->frames_to_copy < CHECKPOINT_FRAMES)
 		return 0;
-	/* Readers may hold some frames back; the next transaction tries again. */
+	/* Readers may hold some frames back, or the disk is full; the next transaction tries again. */
 	rc = wrep_conn_checkpoint(db->conn, false, &frames, &copied);
 	if (rc == 0)
 		db->frames_to_copy = frames - copied;
-	return rc == -EBUSY ? 0 : rc;
+	return rc == -EBUSY || rc == -ENOSPC ? 0 : rc;
 }
 
 static int apply_once(struct wrep_db *db, const struct gathered *g)
@@ -450,20 +473,69 @@ static bool is_removed(struct wrep_db *db)
 	return removed;
 }
 
+/* The disk is full. What is committed is in the log and waits there: this node falls behind, and goes
+ * on when somebody made room. `logged`: when that was said last. */
+static void wait_for_space(struct wrep *w, struct wrep_db *db, uint64_t *logged)
+{
+	if (!*logged || now_ms() - *logged > FULL_LOG_MS) {
+		*logged = now_ms();
+		wrep_logf(w, 'E', "disk full, replication waits: free some space database=%s",
+			  db->name);
+	}
+	serve_opens(w);
+	usleep(FULL_RETRY_MS * 1000);
+}
+
+/* Keep the images of a part. An own transaction that finds no room is given up, as long as its COMMIT
+ * is not on its way; one that was given up needs none. */
+static int store_part(struct wrep *w, const struct wrep_item *item)
+{
+	struct wrep_db *db = item->db;
+	struct wrep_parts *parts = item->parts;
+	uint64_t logged = 0;
+	struct wrep_entry e;
+	int rc = wrep_entry_decode(item->buf, &e);
+
+	while (!rc) {
+		if (stopping(w) || is_removed(db) || atomic_load(&parts->dead))
+			return -ECANCELED;
+		rc = wrep_parts_store(parts, w->config.data_fd, &e);
+		if (rc != -ENOSPC && rc != -EDQUOT)
+			break;
+		rc = 0;
+		if (!wrep_commit_give_up(db, parts, -ENOSPC))
+			wait_for_space(w, db, &logged);
+	}
+	if (rc < 0)
+		wrep_fatalf(w,
+			    "cannot keep a part of a large transaction database=%s error=%s; "
+			    "repair the disk and mount again",
+			    db->name, strerror(-rc));
+	return rc;
+}
+
 static void apply_transaction(struct wrep *w, struct wrep_item *item)
 {
 	struct wrep_db *db = item->db;
 	struct gathered g;
-	uint64_t since = now_ms(), logged = 0;
-	int rc = gather(item, &g);
+	uint64_t since = now_ms(), logged = 0, logged_full = 0;
+	int rc = 0;
 
+	if (item->parts && store_part(w, item) < 0)
+		return;
+	rc = gather(item, &g);
 	while (!rc) {
 		rc = apply_once(db, &g);
-		if (rc != -EBUSY)
+		if (rc != -EBUSY && rc != -ENOSPC)
 			break;
 		if (stopping(w) || is_removed(db)) {
 			gathered_free(&g);
 			return;
+		}
+		if (rc == -ENOSPC) {
+			wait_for_space(w, db, &logged_full);
+			rc = 0;
+			continue;
 		}
 		if (!logged && now_ms() - since > BUSY_LOG_MS) {
 			logged = 1;
@@ -495,6 +567,18 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 	gathered_free(&g);
 }
 
+/* May be tried again when it failed. db->lock held. */
+static int install_overlay(struct wrep_db *db, const struct wrep_commit *c)
+{
+	int rc = db->files[WREP_DB] ? wrep_overlay_commit(db->overlay, db->files[WREP_DB]->fd)
+				    : -ENOENT;
+
+	/* SQLite cuts a database that shrank only after its commit. */
+	if (rc == 0 && ftruncate(db->files[WREP_DB]->fd, (off_t)c->page_count * c->page_size) < 0)
+		rc = -errno;
+	return rc ? rc : wrep_commit_pull_trigger(db, c);
+}
+
 /* A rollback-journal transaction of an application here has committed: its pages move from the
  * overlay into the database file, and the journal goes. */
 static void install(struct wrep *w, struct wrep_item *item)
@@ -502,17 +586,20 @@ static void install(struct wrep *w, struct wrep_item *item)
 	struct wrep_commit *c = item->commit;
 	struct wrep_db *db = item->db;
 	struct wrep_op *op = c->op;
+	uint64_t logged = 0;
 	int rc;
 
-	pthread_mutex_lock(&db->lock);
-	assert(db->pending == c);
-	rc = db->files[WREP_DB] ? wrep_overlay_commit(db->overlay, db->files[WREP_DB]->fd)
-				: -ENOENT;
-	/* SQLite cuts a database that shrank only after its commit. */
-	if (rc == 0 && ftruncate(db->files[WREP_DB]->fd, (off_t)c->page_count * c->page_size) < 0)
-		rc = -errno;
-	if (rc == 0)
-		rc = wrep_commit_pull_trigger(db, c);
+	for (;;) {
+		bool last = closing(w);
+
+		pthread_mutex_lock(&db->lock);
+		assert(db->pending == c);
+		rc = install_overlay(db, c);
+		if (rc != -ENOSPC || last)
+			break;
+		pthread_mutex_unlock(&db->lock);
+		wait_for_space(w, db, &logged);
+	}
 	wrep_overlay_close(db->overlay);
 	db->overlay = NULL;
 	db->pending = NULL;
@@ -799,16 +886,6 @@ static struct wrep_item *take(struct wrep *w, bool retry)
 	return item;
 }
 
-static bool closing(struct wrep *w)
-{
-	bool is;
-
-	pthread_mutex_lock(&w->lock);
-	is = w->closing;
-	pthread_mutex_unlock(&w->lock);
-	return is;
-}
-
 /* The daemon is going away: nothing more is applied (the log has it), nobody is left waiting. */
 static void end_item(struct wrep_item *item)
 {
@@ -851,6 +928,11 @@ static void *applier_main(void *arg)
 			break;
 		case WREP_ITEM_SETATTR:
 			set_attributes(item);
+			break;
+		case WREP_ITEM_PAGES:
+			store_part(w, item);
+			break;
+		case WREP_ITEM_DROP: /* freeing the item does it */
 			break;
 		case WREP_ITEM_APPLY:
 			apply_transaction(w, item);

@@ -1,9 +1,23 @@
 /* An application's transaction on its way through Raft.
  *
  * WAL mode: capture.c says which write completed the transaction; its pages are read back from the
- * backing -wal (and from that write), become one COMMIT entry, preceded by PAGES entries when they
- * do not fit one, and the write waits. Rollback mode: the pages are in the overlay, and what waits is
- * the removal, truncation or zeroing of the journal.
+ * backing -wal (and from that write), become one COMMIT entry, and the write waits. Rollback mode: the
+ * pages are in the overlay, and what waits is the removal, truncation or zeroing of the journal.
+ *
+ * A transaction that does not fit one entry is preceded by PAGES entries. They are read and submitted
+ * a few at a time: each that is delivered back to this node makes room for the next one. When all
+ * have been delivered, the COMMIT follows by itself.
+ *
+ *   PAGES 0 ..    delivered | in flight, at most WINDOW_PARTS | not read yet        COMMIT
+ *                           next_part - in_flight             next_part
+ *
+ * So memory does not grow with the transaction; and as long as parts are on their way, the COMMIT has
+ * not been submitted. Should one of them end as anything but delivered, or in another term than the
+ * others (leadership was lost), no more is submitted: nobody ever sees a COMMIT, so the transaction is
+ * refused for certain, even where the end of a part is unknown. What has gone out already is thrown
+ * away by all nodes when the DISCARD that follows is delivered, or an entry of a newer term is.
+ * Meanwhile nothing moves the images: SQLite waits for its write, others are refused because of
+ * `db->pending`, and the applier leaves a database with an undecided transaction alone.
  *
  * One transaction of a database is undecided at a time: SQLite's writers' lock sees to that, and a
  * second one is refused. When the outcome is refused or unknown the application gets EIO, and its
@@ -32,72 +46,43 @@ void wrep_commit_free(struct wrep_commit *c)
 	free(c);
 }
 
-/* raftlog: refused, or unknown. */
-static void commit_done(struct rlog_request *req, enum rlog_outcome outcome)
+/* PAGES entries in flight, of a MiB each: enough to keep disks and network busy, and what a large
+ * transaction costs in memory here and in raftlog. */
+#define WINDOW_PARTS 8u
+
+/* ---- reading and encoding ------------------------------------------------------------------------ */
+
+/* The number and the image of the transaction's page `i`. */
+static int read_image(struct wrep_commit *c, uint32_t i, uint32_t *pgno, uint8_t *page)
 {
-	struct wrep_commit *c = (struct wrep_commit *)req;
 	struct wrep_db *db = c->db;
-	struct wrep_op *op = c->op;
-
-	pthread_mutex_lock(&db->lock);
-	assert(db->pending == c);
-	db->pending = NULL;
-	if (c->mode == WREP_COMMIT_WAL)
-		wrep_capture_refused(db->capture);
-	wrep_db_settled(db);
-	pthread_mutex_unlock(&db->lock);
-	if (outcome == RLOG_UNKNOWN)
-		wrep_logf(db->w, 'W',
-			  "commit outcome unknown: no majority answered in time; the "
-			  "application got EIO database=%s base_version=%llu",
-			  db->name, (unsigned long long)c->base_version);
-	op->done(op, -EIO);
-	wrep_commit_free(c);
-}
-
-static void part_done(struct rlog_request *req, enum rlog_outcome outcome)
-{
-	(void)outcome; /* the COMMIT behind it tells */
-	free(req);
-}
-
-/* Where the images of a transaction come from. */
-struct image_source {
-	struct wrep_db *db;
-	uint32_t count, page_size;
-	const struct wrep_wal_txn *txn;		/* WAL */
-	const struct wrep_page_change *changes; /* rollback: which pages of the overlay */
-};
-
-static int read_image(const struct image_source *s, uint32_t i, uint32_t *pgno, uint8_t *page)
-{
 	ssize_t n;
 
-	if (s->txn) {
-		*pgno = s->txn->images[i].pgno;
-		return wrep_capture_image(s->db->capture, &s->txn->images[i], page);
+	if (c->txn) {
+		*pgno = c->txn->images[i].pgno;
+		return wrep_capture_image(db->capture, &c->txn->images[i], page);
 	}
-	*pgno = s->changes[i].pgno;
-	n = wrep_overlay_read(s->db->overlay, s->db->files[WREP_DB]->fd, page, s->page_size,
-			      (uint64_t)(*pgno - 1) * s->page_size);
+	*pgno = c->changes[i].pgno;
+	n = wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, page, c->page_size,
+			      (uint64_t)(*pgno - 1) * c->page_size);
 	if (n < 0)
 		return (int)n;
-	memset(page + n, 0, s->page_size - (size_t)n);
+	memset(page + n, 0, c->page_size - (size_t)n);
 	return 0;
 }
 
 /* Encode images [from, from + e->image_count) into one entry. */
-static int encode_piece(const struct image_source *s, struct wrep_entry *e, uint32_t from,
-			struct wrep_commit *c, struct rlog_buf **out)
+static int encode_piece(struct wrep_commit *c, struct wrep_entry *e, uint32_t from,
+			struct rlog_buf **out)
 {
 	struct rlog_buf *buf = wrep_entry_alloc(e);
 
 	if (!buf)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < e->image_count; i++) {
-		uint8_t *page = (uint8_t *)e->images + (size_t)i * s->page_size;
+		uint8_t *page = (uint8_t *)e->images + (size_t)i * c->page_size;
 		uint32_t pgno;
-		int rc = read_image(s, from + i, &pgno, page);
+		int rc = read_image(c, from + i, &pgno, page);
 
 		if (rc < 0) {
 			rlog_buf_unref(buf);
@@ -113,98 +98,268 @@ static int encode_piece(const struct image_source *s, struct wrep_entry *e, uint
 	return 0;
 }
 
-/* Encode everything; the requests are chained in the order of submission, the COMMIT's last. */
-static int encode_transaction(const struct image_source *s, struct wrep_commit *c,
-			      struct rlog_request ***chain, uint32_t *chain_count)
+static uint32_t images_per_entry(const struct wrep_commit *c)
 {
-	uint32_t per_entry = s->page_size ? wrep_entry_images_max(s->page_size) : 1;
-	uint32_t parts, i;
-	struct rlog_request **list;
+	return c->page_size ? wrep_entry_images_max(c->page_size) : 1;
+}
+
+static void part_done(struct rlog_request *req, enum rlog_outcome outcome);
+static void commit_done(struct rlog_request *req, enum rlog_outcome outcome);
+
+static int encode_part(struct wrep_commit *c, struct rlog_request **out)
+{
+	uint32_t count = images_per_entry(c);
 	struct wrep_entry e = {
+		.type = WREP_ENTRY_PAGES,
 		.db_id = c->db->id,
 		.origin = c->db->w->origin,
-		.sequence = atomic_fetch_add(&c->db->w->sequence, 1),
-		.page_size = s->page_size,
+		.sequence = c->sequence,
+		.page_size = c->page_size,
+		.part = c->next_part,
+		.image_count = count,
 	};
-	int rc = 0;
+	struct wrep_part_request *r = calloc(1, sizeof *r);
+	int rc;
 
-	parts = s->count ? (s->count - 1) / per_entry : 0;
-	list = calloc(parts + 1, sizeof *list);
-	if (!list)
+	if (!r)
 		return -ENOMEM;
-	for (i = 0; i < parts && !rc; i++) {
-		list[i] = calloc(1, sizeof **list);
-		if (!list[i]) {
-			rc = -ENOMEM;
-			break;
-		}
-		list[i]->done = part_done;
-		e.type = WREP_ENTRY_PAGES;
-		e.part = i;
-		e.image_count = per_entry;
-		rc = encode_piece(s, &e, i * per_entry, c, &list[i]->buf);
-	}
-	if (!rc) {
-		e.type = WREP_ENTRY_COMMIT;
-		e.part = parts;
-		e.image_count = s->count - parts * per_entry;
-		e.commit_mode = c->mode;
-		e.base_version = c->base_version;
-		e.checksum = c->checksum;
-		e.page_count = c->page_count;
-		e.total_pages = s->count;
-		rc = encode_piece(s, &e, parts * per_entry, c, &c->request.buf);
-	}
-	if (rc) {
-		for (i = 0; i < parts && list[i]; i++) {
-			rlog_buf_unref(list[i]->buf);
-			free(list[i]);
-		}
-		free(list);
+	rc = encode_piece(c, &e, c->next_part * count, &r->request.buf);
+	if (rc < 0) {
+		free(r);
 		return rc;
 	}
-	c->request.done = commit_done;
-	list[parts] = &c->request;
-	*chain = list;
-	*chain_count = parts + 1;
+	r->request.done = part_done;
+	r->commit = c;
+	*out = &r->request;
 	return 0;
 }
 
-/* Fill in what depends on the replicated state, encode, and make it the undecided transaction. The
- * requests are returned for submission outside the lock. db->lock held. */
-static int prepare(struct wrep_db *db, struct wrep_commit *c, const struct image_source *s,
-		   struct rlog_request ***chain, uint32_t *chain_count)
+static int encode_commit(struct wrep_commit *c, struct rlog_request **out)
 {
-	int rc;
+	uint32_t from = c->parts * images_per_entry(c);
+	struct wrep_entry e = {
+		.type = WREP_ENTRY_COMMIT,
+		.db_id = c->db->id,
+		.origin = c->db->w->origin,
+		.sequence = c->sequence,
+		.page_size = c->page_size,
+		.part = c->parts,
+		.image_count = c->change_count - from,
+		.commit_mode = c->mode,
+		.base_version = c->base_version,
+		.checksum = c->checksum,
+		.page_count = c->page_count,
+		.total_pages = c->change_count,
+	};
+	int rc = encode_piece(c, &e, from, &c->request.buf);
+
+	if (rc < 0)
+		return rc;
+	c->request.done = commit_done;
+	*out = &c->request;
+	return 0;
+}
+
+/* ---- submitting ---------------------------------------------------------------------------------- */
+
+static void discard_done(struct rlog_request *req, enum rlog_outcome outcome)
+{
+	(void)outcome; /* another leader's first entry does the same */
+	rlog_buf_unref(req->buf);
+	free(req);
+}
+
+/* Tell all nodes that the parts wait for nothing. Behind a COMMIT whose outcome is unknown this does
+ * no harm: the log keeps the order in which the two were submitted. */
+static void submit_discard(struct wrep *w, uint64_t db_id, uint64_t sequence)
+{
+	struct wrep_entry e = {
+		.type = WREP_ENTRY_DISCARD,
+		.db_id = db_id,
+		.origin = w->origin,
+		.sequence = sequence,
+	};
+	struct rlog_request *req = calloc(1, sizeof *req);
+
+	if (!req)
+		return;
+	req->buf = wrep_entry_encode(&e);
+	req->done = discard_done;
+	pthread_mutex_lock(&w->lock); /* the applier may be here: wrep_close() frees the log */
+	if (req->buf && w->resumable)
+		rlog_submit(w->log, req);
+	else
+		discard_done(req, RLOG_REFUSED);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* The transaction ended without effect: tell the application. db->lock held, released. */
+static void end_refused(struct wrep_commit *c, int result)
+{
+	struct wrep_db *db = c->db;
+	struct wrep_op *op = c->op;
+
+	assert(db->pending == c);
+	db->pending = NULL;
+	if (c->mode == WREP_COMMIT_WAL)
+		wrep_capture_refused(db->capture);
+	wrep_db_settled(db);
+	pthread_mutex_unlock(&db->lock);
+	if (c->next_part > 0)
+		submit_discard(db->w, db->id, c->sequence);
+	op->done(op, result);
+	wrep_commit_free(c);
+}
+
+/* Its COMMIT will never commit: the images of its parts need not be kept here. The replicated state
+ * goes on to count them, until the log says otherwise. db->lock held. */
+static void forget_parts(struct wrep_commit *c)
+{
+	struct wrep_db *db = c->db;
+
+	if (wrep_parts_same(db->parts, db->w->origin, c->sequence))
+		atomic_store(&db->parts->dead, true);
+}
+
+/* Give it up before its COMMIT is submitted. db->lock held. */
+static void fail(struct wrep_commit *c, int error)
+{
+	assert(!c->sent);
+	if (!c->failed)
+		c->failed = error;
+	forget_parts(c);
+}
+
+/* Submit what the window has room for. One thread at a time does it, so that entries are submitted
+ * in their order; what others bring about meanwhile it sees when it looks again. db->lock held,
+ * released; `c` may be gone afterwards. */
+static void feed(struct wrep_commit *c)
+{
+	struct wrep_db *db = c->db;
+	struct wrep *w = db->w;
+
+	if (c->feeding) {
+		pthread_mutex_unlock(&db->lock);
+		return;
+	}
+	c->feeding = true;
+	while (!c->failed) {
+		bool part = c->next_part < c->parts;
+		struct rlog_request *req;
+		int rc;
+
+		if (c->in_flight >= (part ? WINDOW_PARTS : 1))
+			break;
+		rc = part ? encode_part(c, &req) : encode_commit(c, &req);
+		if (rc < 0) {
+			fail(c, rc);
+			break;
+		}
+		if (part) {
+			c->next_part++;
+			c->in_flight++;
+		} else {
+			c->sent = true;
+		}
+		pthread_mutex_unlock(&db->lock);
+		rlog_submit(w->log, req);
+		if (!part)
+			return;
+		pthread_mutex_lock(&db->lock);
+	}
+	c->feeding = false;
+	if (c->failed && c->in_flight == 0)
+		end_refused(c, c->failed); /* unlocks */
+	else
+		pthread_mutex_unlock(&db->lock);
+}
+
+/* raftlog: refused, or unknown, which for a part comes to the same. */
+static void part_done(struct rlog_request *req, enum rlog_outcome outcome)
+{
+	struct wrep_commit *c = ((struct wrep_part_request *)req)->commit;
+	struct wrep_db *db = c->db;
+
+	(void)outcome;
+	free(req);
+	pthread_mutex_lock(&db->lock);
+	c->in_flight--;
+	fail(c, -EIO);
+	feed(c); /* unlocks */
+}
+
+void wrep_commit_part_delivered(struct rlog_request *req, uint64_t term, bool counts)
+{
+	struct wrep_commit *c = ((struct wrep_part_request *)req)->commit;
+	struct wrep_db *db = c->db;
+
+	free(req);
+	pthread_mutex_lock(&db->lock);
+	c->in_flight--;
+	if (!c->term)
+		c->term = term;
+	if (!counts || db->removed || c->term != term)
+		fail(c, -EIO);
+	feed(c); /* unlocks */
+}
+
+bool wrep_commit_give_up(struct wrep_db *db, const struct wrep_parts *parts, int error)
+{
+	struct wrep_commit *c;
+	bool mine;
+
+	pthread_mutex_lock(&db->lock);
+	c = db->pending;
+	mine = c && !c->sent && wrep_parts_same(parts, db->w->origin, c->sequence);
+	if (!mine) {
+		pthread_mutex_unlock(&db->lock);
+		return false;
+	}
+	fail(c, error);
+	feed(c); /* unlocks */
+	return true;
+}
+
+/* raftlog: the COMMIT is refused, or unknown. */
+static void commit_done(struct rlog_request *req, enum rlog_outcome outcome)
+{
+	struct wrep_commit *c = (struct wrep_commit *)req;
+	struct wrep_db *db = c->db;
+
+	if (outcome == RLOG_UNKNOWN)
+		wrep_logf(db->w, 'W',
+			  "commit outcome unknown: no majority answered in time; the "
+			  "application got EIO database=%s base_version=%llu",
+			  db->name, (unsigned long long)c->base_version);
+	pthread_mutex_lock(&db->lock);
+	if (outcome == RLOG_REFUSED)
+		forget_parts(c);
+	end_refused(c, -EIO); /* unlocks */
+}
+
+/* Fill in what depends on the replicated state, make it the undecided transaction, and submit what
+ * fits. db->lock held; released when 0 is returned, and `c` belongs to its requests then. */
+static int start(struct wrep_db *db, struct wrep_commit *c)
+{
+	uint32_t per_entry = images_per_entry(c);
 
 	if (db->removed || db->local_version != db->version)
 		return -EIO; /* built on a state that is no longer the database's */
 	c->base_version = db->version;
 	c->checksum = wrep_pagesum_preview(&db->sum, c->page_size, c->page_count, c->changes,
 					   c->change_count);
-	rc = encode_transaction(s, c, chain, chain_count);
-	if (rc == 0)
-		db->pending = c;
-	return rc;
+	c->sequence = atomic_fetch_add(&db->w->sequence, 1);
+	c->parts = c->change_count ? (c->change_count - 1) / per_entry : 0;
+	db->pending = c;
+	feed(c); /* unlocks */
+	return 0;
 }
 
-static void submit(struct wrep *w, struct rlog_request **chain, uint32_t count)
-{
-	for (uint32_t i = 0; i < count; i++)
-		rlog_submit(w->log, chain[i]);
-	free(chain);
-}
+/* ---- the two modes ------------------------------------------------------------------------------- */
 
 int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct wrep_op *op)
 {
-	struct wrep *w = db->w;
 	struct wrep_commit *c = calloc(1, sizeof *c);
-	struct image_source source = {.db = db,
-				      .count = txn->image_count,
-				      .page_size = txn->page_size,
-				      .txn = txn};
-	struct rlog_request **chain;
-	uint32_t chain_count;
 	int rc = -ENOMEM;
 
 	if (!c)
@@ -212,6 +367,7 @@ int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct w
 	c->db = wrep_db_ref(db);
 	c->op = op;
 	c->mode = WREP_COMMIT_WAL;
+	c->txn = txn;
 	c->page_size = txn->page_size;
 	c->page_count = txn->page_count;
 	c->change_count = txn->image_count;
@@ -220,12 +376,9 @@ int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct w
 		goto fail;
 	for (uint32_t i = 0; i < txn->image_count; i++)
 		c->changes[i] = (struct wrep_page_change){txn->images[i].pgno, txn->images[i].hash};
-	rc = prepare(db, c, &source, &chain, &chain_count);
-	if (rc < 0)
-		goto fail;
-	pthread_mutex_unlock(&db->lock);
-	submit(w, chain, chain_count);
-	return WREP_PENDING;
+	rc = start(db, c);
+	if (rc == 0)
+		return WREP_PENDING;
 fail:
 	wrep_capture_refused(db->capture);
 	pthread_mutex_unlock(&db->lock);
@@ -319,10 +472,6 @@ static int overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page
 
 int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 {
-	struct wrep *w = db->w;
-	struct image_source source = {.db = db};
-	struct rlog_request **chain;
-	uint32_t chain_count;
 	int rc;
 
 	c->db = wrep_db_ref(db);
@@ -332,7 +481,7 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 		goto fail;
 	}
 	if (!overlay_shape(db, &c->page_size, &c->page_count)) {
-		wrep_logf(w, 'W',
+		wrep_logf(db->w, 'W',
 			  "commit refused: what was written is no SQLite database "
 			  "database=%s",
 			  db->name);
@@ -354,15 +503,9 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 		wrep_commit_free(c);
 		return 0;
 	}
-	source.count = c->change_count;
-	source.page_size = c->page_size;
-	source.changes = c->changes;
-	rc = prepare(db, c, &source, &chain, &chain_count);
-	if (rc < 0)
-		goto fail;
-	pthread_mutex_unlock(&db->lock);
-	submit(w, chain, chain_count);
-	return WREP_PENDING;
+	rc = start(db, c);
+	if (rc == 0)
+		return WREP_PENDING;
 fail:
 	pthread_mutex_unlock(&db->lock);
 	wrep_commit_free(c);

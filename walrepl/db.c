@@ -31,14 +31,6 @@ struct wrep_db *wrep_db_ref(struct wrep_db *db)
 	return db;
 }
 
-void wrep_parts_reset(struct wrep_parts *parts)
-{
-	for (uint32_t i = 0; i < parts->count; i++)
-		rlog_buf_unref(parts->bufs[i]);
-	free(parts->bufs);
-	memset(parts, 0, sizeof *parts);
-}
-
 void wrep_db_unref(struct wrep_db *db)
 {
 	if (!db || atomic_fetch_sub(&db->refs, 1) != 1)
@@ -48,7 +40,7 @@ void wrep_db_unref(struct wrep_db *db)
 		wrep_overlay_close(db->overlay);
 	if (db->capture)
 		wrep_capture_close(db->capture);
-	wrep_parts_reset(&db->parts);
+	wrep_parts_unref(db->parts);
 	wrep_pagesum_close(&db->sum);
 	pthread_mutex_destroy(&db->lock);
 	free(db);

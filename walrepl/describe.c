@@ -11,6 +11,7 @@ int wrep_describe(const struct rlog_buf *buf, struct wrep_description *out)
 		[WREP_ENTRY_SETATTR] = WREP_DESCRIBES_SETATTR,
 		[WREP_ENTRY_PAGES] = WREP_DESCRIBES_PAGES,
 		[WREP_ENTRY_COMMIT] = WREP_DESCRIBES_COMMIT,
+		[WREP_ENTRY_DISCARD] = WREP_DESCRIBES_DISCARD,
 	};
 	struct wrep_entry e;
 	int err = wrep_entry_decode(buf, &e);

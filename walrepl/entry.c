@@ -18,10 +18,11 @@
  *               40: u64 base_version | 48: u64 checksum | 56: u32 page_count | 60: u32 total_pages
  *               64: u32 commit_mode | 68: u32 0
  *               72: images, then page numbers, as in PAGES
+ *   DISCARD     16: u64 origin | 24: u64 sequence
  *
  * The images come before the page numbers so that they stay aligned.
  *
- * Version history: 1, the first.
+ * Version history: 1, the first. (DISCARD joined it before any release.)
  */
 #include "entry.h"
 
@@ -38,6 +39,7 @@
 #define SETATTR_BYTES 48u
 #define PAGES_BYTES 40u
 #define COMMIT_BYTES 72u
+#define DISCARD_BYTES 32u
 
 #define OMIT_ATIME 1u
 #define OMIT_MTIME 2u
@@ -136,6 +138,15 @@ static bool page_size_valid(uint32_t page_size)
 	return page_size >= 512 && page_size <= 65536 && (page_size & (page_size - 1)) == 0;
 }
 
+static int decode_discard(const uint8_t *p, size_t len, struct wrep_entry *e)
+{
+	if (len != DISCARD_BYTES || get16(p + 2) != 0 || get32(p + 4) != 0)
+		return -EBADMSG;
+	e->origin = get64(p + 16);
+	e->sequence = get64(p + 24);
+	return 0;
+}
+
 /* The page numbers: ascending, and within what the entry says of the database. */
 static int check_pgnos(const struct wrep_entry *e)
 {
@@ -227,6 +238,8 @@ int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out)
 	case WREP_ENTRY_PAGES:
 	case WREP_ENTRY_COMMIT:
 		return decode_images(p, len, out);
+	case WREP_ENTRY_DISCARD:
+		return decode_discard(p, len, out);
 	}
 	return -EBADMSG;
 }
@@ -279,6 +292,17 @@ static struct rlog_buf *encode_setattr(const struct wrep_entry *e)
 	return buf;
 }
 
+static struct rlog_buf *encode_discard(const struct wrep_entry *e)
+{
+	struct rlog_buf *buf = new_entry(e, DISCARD_BYTES, DISCARD_BYTES);
+
+	if (buf == NULL)
+		return NULL;
+	put64(buf->data + 16, e->origin);
+	put64(buf->data + 24, e->sequence);
+	return buf;
+}
+
 struct rlog_buf *wrep_entry_encode(const struct wrep_entry *e)
 {
 	struct wrep_entry copy;
@@ -290,6 +314,8 @@ struct rlog_buf *wrep_entry_encode(const struct wrep_entry *e)
 		return new_entry(e, COMMON_BYTES, COMMON_BYTES);
 	case WREP_ENTRY_SETATTR:
 		return encode_setattr(e);
+	case WREP_ENTRY_DISCARD:
+		return encode_discard(e);
 	case WREP_ENTRY_PAGES:
 	case WREP_ENTRY_COMMIT:
 		break;

@@ -1,8 +1,10 @@
 /* The entries that walrepl puts into the Raft log, and their encoding. Private to walrepl.
  *
  * A transaction is zero or more PAGES entries (only when it is too large for one entry) followed by
- * one COMMIT entry, all submitted in order by one node within one term. Nothing is visible before
- * the COMMIT. All numbers are little-endian; a diagram stands in entry.c.
+ * one COMMIT entry, all submitted in order by one node within one term: a COMMIT of another term than
+ * its PAGES takes no effect. Nothing is visible before the COMMIT. One that was given up after some
+ * PAGES is followed by a DISCARD, which changes nothing that a COMMIT could lead to: it lets all nodes
+ * forget the PAGES. All numbers are little-endian; a diagram stands in entry.c.
  */
 #ifndef WALREPL_ENTRY_H
 #define WALREPL_ENTRY_H
@@ -15,6 +17,7 @@ enum wrep_entry_type {
 	WREP_ENTRY_SETATTR = 3,
 	WREP_ENTRY_PAGES = 4,
 	WREP_ENTRY_COMMIT = 5,
+	WREP_ENTRY_DISCARD = 6, /* the COMMIT of these PAGES will not come */
 };
 
 /* Entries stay below this, except a COMMIT or PAGES that holds a single page. */
@@ -28,14 +31,14 @@ enum wrep_commit_mode { WREP_COMMIT_WAL = 1, WREP_COMMIT_ROLLBACK = 2 };
 struct wrep_entry {
 	enum wrep_entry_type type;
 	/* CREATE: `name`, mode, uid, gid (the database's id becomes the index of this entry).
-	 * UNLINK, SETATTR, PAGES, COMMIT: `db_id`. */
+	 * All others: `db_id`. */
 	char name[WREP_NAME_MAX + 1];
 	uint64_t db_id;
 	uint32_t mode, uid, gid;
 	uint32_t attr_valid; /* SETATTR: WREP_ATTR_* */
 	int64_t atime_ns, mtime_ns;
 	uint32_t atime_omit, mtime_omit;
-	/* PAGES, COMMIT: which transaction; unique over all nodes and restarts. */
+	/* PAGES, COMMIT, DISCARD: which transaction; unique over all nodes and restarts. */
 	uint64_t origin, sequence;
 	uint32_t part; /* PAGES: 0, 1, ...; COMMIT: how many PAGES came before */
 	/* COMMIT */

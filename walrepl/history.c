@@ -2,7 +2,8 @@
  * is delivered, decided from the entries alone. A change of the rules there is a change here.
  *
  * The table is in the order of creation, which is that of the ids. A COMMIT moves the version of its
- * database by one if it was built on the present one and all of its parts came before it. */
+ * database by one if it was built on the present one and all of its parts came before it, in its own
+ * term. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 struct entry_db {
 	struct wrep_history_db db;
 	/* of the transaction that is coming in, and how many parts of it there are */
-	uint64_t origin, sequence;
+	uint64_t origin, sequence, term;
 	uint32_t parts;
 };
 
@@ -83,25 +84,39 @@ static void remove_db(struct wrep_history *h, struct entry_db *e)
 	memmove(e, e + 1, (size_t)(h->dbs + --h->count - e) * sizeof(*e));
 }
 
-static int add_pages(struct entry_db *e, const struct wrep_description *d)
+/* Are the parts that have come those of this transaction? */
+static bool is_open(const struct entry_db *e, uint64_t term, const struct wrep_description *d)
 {
-	if (d->part == 0 || d->origin != e->origin || d->sequence != e->sequence)
+	return e->parts > 0 && d->origin == e->origin && d->sequence == e->sequence &&
+	       term == e->term;
+}
+
+static int add_pages(struct entry_db *e, uint64_t term, const struct wrep_description *d)
+{
+	if (d->part == 0 || !is_open(e, term, d))
 		e->parts = 0;
 	e->origin = d->origin;
 	e->sequence = d->sequence;
+	e->term = term;
 	if (d->part != e->parts)
 		return 0;
 	e->parts++;
 	return 1;
 }
 
-static int add_commit(struct entry_db *e, const struct wrep_description *d)
+static int add_discard(struct entry_db *e, uint64_t term, const struct wrep_description *d)
 {
-	bool complete = d->part == 0 || (d->origin == e->origin && d->sequence == e->sequence &&
-					 d->part == e->parts);
+	if (!is_open(e, term, d))
+		return 0;
+	e->parts = 0;
+	return 1;
+}
+
+static int add_commit(struct entry_db *e, uint64_t term, const struct wrep_description *d)
+{
+	bool complete = d->part == 0 || (is_open(e, term, d) && d->part == e->parts);
 
 	e->parts = 0;
-	e->origin = e->sequence = 0;
 	if (!complete || d->base_version != e->db.version)
 		return 0;
 	e->db.version++;
@@ -111,7 +126,8 @@ static int add_commit(struct entry_db *e, const struct wrep_description *d)
 	return 1;
 }
 
-int wrep_history_add(struct wrep_history *h, uint64_t index, struct wrep_description *d)
+int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
+		     struct wrep_description *d)
 {
 	struct entry_db *e;
 
@@ -126,9 +142,11 @@ int wrep_history_add(struct wrep_history *h, uint64_t index, struct wrep_descrip
 		remove_db(h, e);
 		return 1;
 	case WREP_DESCRIBES_PAGES:
-		return add_pages(e, d);
+		return add_pages(e, term, d);
 	case WREP_DESCRIBES_COMMIT:
-		return add_commit(e, d);
+		return add_commit(e, term, d);
+	case WREP_DESCRIBES_DISCARD:
+		return add_discard(e, term, d);
 	case WREP_DESCRIBES_CREATE:
 	case WREP_DESCRIBES_SETATTR:
 		break;

@@ -16,6 +16,7 @@
 #include "entry.h"
 #include "overlay.h"
 #include "pagesum.h"
+#include "parts.h"
 #include "walrepl.h"
 
 struct wrep_db;
@@ -27,14 +28,6 @@ struct wrep_file {
 	struct wrep_db *db; /* a reference */
 	int fd;		    /* the backing file */
 	_Atomic(void *) host_data;
-};
-
-/* The PAGES entries of a transaction whose COMMIT has not come yet. */
-struct wrep_parts {
-	uint64_t origin, sequence;
-	uint32_t count, capacity;
-	struct rlog_buf **bufs;
-	uint64_t bytes;
 };
 
 struct wrep_db {
@@ -50,7 +43,7 @@ struct wrep_db {
 	bool wal_mode; /* page 1 says so */
 	uint64_t version;
 	struct wrep_pagesum sum;
-	struct wrep_parts parts;
+	struct wrep_parts *parts; /* of the open transaction; a reference, or NULL */
 	/* local */
 	uint64_t local_version;
 	bool local_wal_mode;
@@ -71,6 +64,8 @@ enum wrep_item_type {
 	WREP_ITEM_CREATE,
 	WREP_ITEM_UNLINK,
 	WREP_ITEM_SETATTR,
+	WREP_ITEM_PAGES,   /* a part of a transaction: keep its images */
+	WREP_ITEM_DROP,	   /* the parts of a transaction are not needed any more */
 	WREP_ITEM_APPLY,   /* a transaction from elsewhere */
 	WREP_ITEM_INSTALL, /* a rollback-journal transaction of an application here */
 	WREP_ITEM_OPEN,	   /* an application opens the database: catch up, close the gate */
@@ -84,7 +79,7 @@ struct wrep_item {
 	enum wrep_item_type type;
 	struct wrep_db *db;   /* a reference, or NULL */
 	struct rlog_buf *buf; /* the entry, or NULL */
-	struct wrep_parts parts;
+	struct wrep_parts *parts; /* PAGES, DROP, APPLY: a reference, or NULL */
 	struct wrep_commit *commit; /* INSTALL */
 	struct wrep_op *op;	    /* to be finished, or NULL */
 	int open_flags;		    /* CREATE with op */
@@ -114,6 +109,7 @@ struct wrep {
 	struct wrep_item *queue_head, **queue_tail;
 	size_t queue_bytes;
 	bool queue_full; /* raftlog was told -EAGAIN */
+	uint64_t delivered_term; /* of the newest entry; raftlog's thread's own */
 	bool resumable;	 /* `log` is set: rlog_resume() may be called */
 	pthread_cond_t queue_wake;
 
@@ -128,6 +124,13 @@ struct wrep {
 void wrep_logf(struct wrep *w, char level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 void wrep_fatalf(struct wrep *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Index of the first entry of the open transaction, the one whose COMMIT or DISCARD has not come; 0
+ * when there is none. The log must keep what is there from it on, and a snapshot must lie before it:
+ * a node that lacked a part would judge the COMMIT otherwise than the rest. db->lock held. */
+uint64_t wrep_parts_first_index(const struct wrep_db *db);
+/* An entry of `term` was delivered: open transactions of older terms have no COMMIT to come. Takes
+ * the locks it needs. [any thread] */
+void wrep_parts_drop_dead(struct wrep *w, uint64_t term);
 
 /* db.c */
 struct wrep_db *wrep_db_ref(struct wrep_db *db);
@@ -139,7 +142,6 @@ struct wrep_db *wrep_db_new(struct wrep *w, const char *name, uint64_t id); /* N
 void wrep_db_remove(struct wrep_db *db);
 /* Snapshot of all databases: references in a malloc'd array. */
 int wrep_db_all(struct wrep *w, struct wrep_db ***out, size_t *count);
-void wrep_parts_reset(struct wrep_parts *parts);
 /* The database's file of `kind`, with a reference: the current incarnation, which is opened from the
  * backing directory if it is there; NULL if not. db->lock held. */
 struct wrep_file *wrep_db_file(struct wrep_db *db, enum wrep_kind kind);
@@ -180,8 +182,30 @@ struct wrep_commit {
 	bool sets_wal_mode, wal_mode; /* page 1 is among the pages */
 	struct wrep_page_change *changes;
 	uint32_t change_count;
+
+	/* How far it is. Guarded by db->lock. */
+	const struct wrep_wal_txn *txn; /* WAL: where its images are; the capture's */
+	uint64_t sequence;
+	uint32_t parts;	    /* PAGES entries before the COMMIT */
+	uint32_t next_part; /* the next to be submitted */
+	uint32_t in_flight; /* submitted, their end not told */
+	uint64_t term;	    /* of the parts delivered, 0: none yet */
+	bool feeding;	    /* a thread is submitting */
+	bool sent;	    /* so is the COMMIT: what becomes of it decides */
+	int failed;	    /* -errno: given up, its COMMIT will not be submitted */
 };
 void wrep_commit_free(struct wrep_commit *c);
+
+/* A PAGES entry of this node that is on its way. */
+struct wrep_part_request {
+	struct rlog_request request; /* first */
+	struct wrep_commit *commit;
+};
+/* It was delivered, in `term`; `counts`: its database is there. Frees the request. */
+void wrep_commit_part_delivered(struct rlog_request *req, uint64_t term, bool counts);
+/* The parts cannot be kept here. False: too late, the COMMIT is on its way, or they are not those of
+ * an undecided transaction of this node. */
+bool wrep_commit_give_up(struct wrep_db *db, const struct wrep_parts *parts, int error);
 
 /* A write completed `txn`; db->lock held on entry, released before the return. */
 int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct wrep_op *op);

@@ -24,10 +24,11 @@ struct wrep_pagesum {
 uint64_t wrep_page_hash(uint32_t pgno, const void *page, size_t page_size);
 uint32_t wrep_lock_page(uint32_t page_size);
 
+/* 12 bytes: a transaction may have millions of them. */
 struct wrep_page_change {
 	uint32_t pgno;
 	uint64_t hash;
-};
+} __attribute__((packed, aligned(4)));
 
 /* The sum after `changes` (distinct pgnos, all <= page_count) in a database then of `page_count`
  * pages of `page_size` bytes. A changed page size forgets all former pages. */

@@ -118,95 +118,158 @@ static void apply_create(struct wrep *w, uint64_t index, const struct wrep_entry
 	push_meta(w, WREP_ITEM_CREATE, db, buf, req);
 }
 
+/* The open transaction of a database will not be committed, or has been. db->lock held. */
+static struct wrep_parts *take_parts(struct wrep_db *db)
+{
+	struct wrep_parts *parts = db->parts;
+
+	db->parts = NULL;
+	return parts;
+}
+
+/* Let go of what take_parts() took; the applier closes the file. No lock held. */
+static void drop_parts(struct wrep *w, struct wrep_parts *parts)
+{
+	struct wrep_item *item;
+
+	if (!parts)
+		return;
+	atomic_store(&parts->dead, true);
+	item = wrep_item_new(WREP_ITEM_DROP, NULL);
+	item->parts = parts;
+	wrep_applier_push(w, item);
+}
+
+uint64_t wrep_parts_first_index(const struct wrep_db *db)
+{
+	return db->parts ? db->parts->first_index : 0;
+}
+
+void wrep_parts_drop_dead(struct wrep *w, uint64_t term)
+{
+	struct wrep_db **all;
+	size_t count;
+
+	if (wrep_db_all(w, &all, &count) < 0)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		struct wrep_parts *dead = NULL;
+
+		pthread_mutex_lock(&all[i]->lock);
+		if (all[i]->parts && all[i]->parts->term < term)
+			dead = take_parts(all[i]);
+		pthread_mutex_unlock(&all[i]->lock);
+		drop_parts(w, dead);
+		wrep_db_unref(all[i]);
+	}
+	free(all);
+}
+
 static void apply_unlink(struct wrep *w, struct wrep_db *db, struct rlog_buf *buf,
 			 struct rlog_request *req)
 {
+	struct wrep_parts *dead;
+
 	pthread_mutex_lock(&db->lock);
 	db->removed = true;
+	dead = take_parts(db);
 	pthread_mutex_unlock(&db->lock);
+	drop_parts(w, dead);
 	push_meta(w, WREP_ITEM_UNLINK, db, buf, req);
 	wrep_db_remove(db);
 }
 
 /* A PAGES entry joins those of its transaction. Part 0, or any part of another transaction, shows
  * that the former one's COMMIT will never come: entries of one database are submitted by one node at
- * a time, in order. */
+ * a time, in order. A gap leaves the transaction incomplete, so refused. */
 static void apply_pages(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e,
-			struct rlog_buf *buf)
+			struct rlog_buf *buf, uint64_t index, uint64_t term)
 {
-	struct wrep_parts *p = &db->parts;
+	struct wrep_parts *dead = NULL;
+	struct wrep_item *item = NULL;
+	int rc = 0;
 
 	pthread_mutex_lock(&db->lock);
-	if (e->part == 0 || e->origin != p->origin || e->sequence != p->sequence)
-		wrep_parts_reset(p);
-	p->origin = e->origin;
-	p->sequence = e->sequence;
-	if (e->part == p->count) { /* a gap leaves the transaction incomplete, so refused */
-		if (p->count == p->capacity) {
-			uint32_t capacity = p->capacity ? p->capacity * 2 : 16;
-			struct rlog_buf **bufs = realloc(p->bufs, capacity * sizeof *bufs);
-
-			if (!bufs) {
-				pthread_mutex_unlock(&db->lock);
-				wrep_fatalf(w,
-					    "out of memory while collecting a large transaction "
-					    "database=%s",
-					    db->name);
-				return;
-			}
-			p->bufs = bufs;
-			p->capacity = capacity;
-		}
-		p->bufs[p->count++] = rlog_buf_ref(buf);
-		p->bytes += buf->len;
+	if (e->part == 0 || !wrep_parts_same(db->parts, e->origin, e->sequence) ||
+	    db->parts->term != term)
+		dead = take_parts(db);
+	if (!db->parts && e->part == 0) {
+		db->parts = wrep_parts_new(e, index, term);
+		rc = db->parts ? 0 : -ENOMEM;
+	}
+	if (!rc && db->parts && e->part == db->parts->count) {
+		rc = wrep_parts_add(db->parts, e);
+		item = wrep_item_new(WREP_ITEM_PAGES, db);
+		item->parts = wrep_parts_ref(db->parts);
+		item->buf = rlog_buf_ref(buf);
+		item->bytes = buf->len;
 	}
 	pthread_mutex_unlock(&db->lock);
+	drop_parts(w, dead);
+	if (item)
+		wrep_applier_push(w, item);
+	if (rc < 0)
+		wrep_fatalf(w, "out of memory while collecting a large transaction database=%s",
+			    db->name);
 }
 
-/* Hash the pages that a transaction carries, in its parts and in the COMMIT itself. */
-static int hash_images(const struct wrep_entry *e, const struct wrep_parts *parts,
-		       struct wrep_page_change **out, bool *sets_mode, bool *wal_mode)
+/* Its originator gave a transaction up between two parts, or does not know what became of the COMMIT,
+ * which then has either come before this or never comes. */
+static void apply_discard(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e)
 {
-	struct wrep_page_change *changes = malloc(((size_t)e->total_pages + 1) * sizeof *changes);
-	uint32_t n = 0;
+	struct wrep_parts *dead = NULL;
 
-	if (!changes)
+	pthread_mutex_lock(&db->lock);
+	if (wrep_parts_same(db->parts, e->origin, e->sequence))
+		dead = take_parts(db);
+	pthread_mutex_unlock(&db->lock);
+	drop_parts(w, dead);
+}
+
+/* The pages of a transaction, with their hashes. */
+struct pages {
+	const struct wrep_page_change *changes;
+	struct wrep_page_change *owned; /* to be freed */
+	uint32_t count;
+	bool sets_wal_mode, wal_mode; /* page 1 is among them */
+};
+
+/* Of a COMMIT that carries all of them. */
+static int hash_images(const struct wrep_entry *e, struct pages *out)
+{
+	out->owned = malloc(((size_t)e->image_count + 1) * sizeof *out->owned);
+	if (!out->owned)
 		return -ENOMEM;
-	for (uint32_t i = 0; i <= e->part; i++) {
-		struct wrep_entry piece;
+	for (uint32_t i = 0; i < e->image_count; i++) {
+		uint32_t pgno = wrep_entry_pgno(e, i);
+		const uint8_t *page = e->images + (size_t)i * e->page_size;
 
-		if (i == e->part) {
-			piece = *e;
-		} else if (wrep_entry_decode(parts->bufs[i], &piece) < 0 ||
-			   piece.page_size != e->page_size) {
-			free(changes);
-			return -EBADMSG;
+		if (pgno == 1) {
+			out->sets_wal_mode = true;
+			out->wal_mode = wrep_page1_is_wal(page);
 		}
-		if (piece.image_count > e->total_pages - n) {
-			free(changes);
-			return -EBADMSG;
-		}
-		for (uint32_t k = 0; k < piece.image_count; k++) {
-			uint32_t pgno = wrep_entry_pgno(&piece, k);
-			const uint8_t *page = piece.images + (size_t)k * e->page_size;
-
-			if ((n && pgno <= changes[n - 1].pgno) || pgno > e->page_count) {
-				free(changes);
-				return -EBADMSG;
-			}
-			if (pgno == 1) {
-				*sets_mode = true;
-				*wal_mode = wrep_page1_is_wal(page);
-			}
-			changes[n].pgno = pgno;
-			changes[n++].hash = wrep_page_hash(pgno, page, e->page_size);
-		}
+		out->owned[i].pgno = pgno;
+		out->owned[i].hash = wrep_page_hash(pgno, page, e->page_size);
 	}
-	if (n != e->total_pages) {
-		free(changes);
+	out->changes = out->owned;
+	out->count = e->image_count;
+	return 0;
+}
+
+/* Of a COMMIT that completes `parts`. */
+static int complete_parts(const struct wrep_entry *e, struct wrep_parts *parts, struct pages *out)
+{
+	int rc = wrep_parts_add(parts, e);
+
+	if (rc < 0)
+		return rc;
+	if (parts->malformed || parts->image_count != e->total_pages ||
+	    parts->changes[parts->image_count - 1].pgno > e->page_count)
 		return -EBADMSG;
-	}
-	*out = changes;
+	out->changes = parts->changes;
+	out->count = parts->image_count;
+	out->sets_wal_mode = parts->sets_wal_mode;
+	out->wal_mode = parts->wal_mode;
 	return 0;
 }
 
@@ -258,23 +321,22 @@ static void refuse_own(struct wrep_db *db, struct wrep_commit *c)
 }
 
 static void apply_commit(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e,
-			 struct rlog_buf *buf, struct rlog_request *req)
+			 uint64_t term, struct rlog_buf *buf, struct rlog_request *req)
 {
 	struct wrep_commit *own = (struct wrep_commit *)req;
-	struct wrep_page_change *changes = NULL;
-	bool sets_mode = false, wal_mode = false, complete;
+	struct wrep_parts *parts;
+	struct pages pages = {0};
 	struct wrep_item *item;
 	uint64_t sum;
-	uint32_t change_count;
-	int rc;
+	bool complete;
+	int rc = 0;
 
 	pthread_mutex_lock(&db->lock);
-	complete =
-		e->part == 0 || (db->parts.origin == e->origin &&
-				 db->parts.sequence == e->sequence && db->parts.count == e->part);
+	complete = wrep_parts_complete(db->parts, e, term);
+	parts = take_parts(db);
 	if (db->removed || e->base_version != db->version || !complete) {
-		wrep_parts_reset(&db->parts);
 		pthread_mutex_unlock(&db->lock);
+		drop_parts(w, parts);
 		if (own)
 			refuse_own(db, own);
 		else
@@ -285,29 +347,34 @@ static void apply_commit(struct wrep *w, struct wrep_db *db, const struct wrep_e
 				  (unsigned long long)db->version);
 		return;
 	}
-	if (own) {
-		changes = own->changes;
-		change_count = own->change_count;
-		sets_mode = own->sets_wal_mode;
-		wal_mode = own->wal_mode;
-	} else {
-		rc = hash_images(e, &db->parts, &changes, &sets_mode, &wal_mode);
-		if (rc < 0) {
-			pthread_mutex_unlock(&db->lock);
-			wrep_fatalf(w,
-				    "an entry of the log cannot be understood database=%s "
-				    "version=%llu error=%s; run the same dqlitefs version on "
-				    "all nodes",
-				    db->name, (unsigned long long)db->version, strerror(-rc));
-			return;
-		}
-		change_count = e->total_pages;
+	if (own)
+		pages = (struct pages){
+			.changes = own->changes,
+			.count = own->change_count,
+			.sets_wal_mode = own->sets_wal_mode,
+			.wal_mode = own->wal_mode,
+		};
+	else if (e->part)
+		rc = complete_parts(e, parts, &pages);
+	else
+		rc = hash_images(e, &pages);
+	if (rc < 0) {
+		pthread_mutex_unlock(&db->lock);
+		drop_parts(w, parts);
+		free(pages.owned);
+		wrep_fatalf(w,
+			    "an entry of the log cannot be understood database=%s "
+			    "version=%llu error=%s; run the same dqlitefs version on "
+			    "all nodes",
+			    db->name, (unsigned long long)db->version, strerror(-rc));
+		return;
 	}
-	sum = wrep_pagesum_preview(&db->sum, e->page_size, e->page_count, changes, change_count);
+	sum = wrep_pagesum_preview(&db->sum, e->page_size, e->page_count, pages.changes,
+				   pages.count);
 	if (sum != e->checksum) {
 		pthread_mutex_unlock(&db->lock);
-		if (!own)
-			free(changes);
+		drop_parts(w, parts);
+		free(pages.owned);
 		wrep_fatalf(w,
 			    "checksum mismatch: this node's copy differs database=%s "
 			    "version=%llu expected=%016llx got=%016llx; remove its data "
@@ -316,29 +383,31 @@ static void apply_commit(struct wrep *w, struct wrep_db *db, const struct wrep_e
 			    (unsigned long long)e->checksum, (unsigned long long)sum);
 		return;
 	}
-	rc = wrep_pagesum_apply(&db->sum, e->page_size, e->page_count, changes, change_count);
+	rc = wrep_pagesum_apply(&db->sum, e->page_size, e->page_count, pages.changes, pages.count);
+	free(pages.owned);
 	if (rc < 0) {
 		pthread_mutex_unlock(&db->lock);
-		if (!own)
-			free(changes);
+		drop_parts(w, parts);
 		wrep_fatalf(w, "out of memory for page checksums database=%s", db->name);
 		return;
 	}
 	db->version++;
-	if (sets_mode)
-		db->wal_mode = wal_mode;
+	if (pages.sets_wal_mode)
+		db->wal_mode = pages.wal_mode;
 	if (own) {
-		wrep_parts_reset(&db->parts);
 		finish_own(w, db, own); /* unlocks */
+		drop_parts(w, parts);	/* its pages are in the -wal, or in the overlay */
 		return;
 	}
-	free(changes);
+	pthread_mutex_unlock(&db->lock);
+	if (!e->part) { /* those of a transaction that this one shows to be given up */
+		drop_parts(w, parts);
+		parts = NULL;
+	}
 	item = wrep_item_new(WREP_ITEM_APPLY, db);
 	item->buf = rlog_buf_ref(buf);
-	item->bytes = buf->len + db->parts.bytes;
-	item->parts = db->parts;
-	memset(&db->parts, 0, sizeof db->parts);
-	pthread_mutex_unlock(&db->lock);
+	item->bytes = buf->len;
+	item->parts = parts;
 	wrep_applier_push(w, item);
 }
 
@@ -350,7 +419,6 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 	struct wrep_db *db;
 	bool full, failed;
 
-	(void)term;
 	pthread_mutex_lock(&w->lock);
 	full = w->queue_bytes > QUEUE_BYTES_MAX && !w->closing;
 	w->queue_full = full;
@@ -360,6 +428,10 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 	 * counts as committed here that all others refuse. */
 	if (full || failed)
 		return -EAGAIN;
+	if (term > w->delivered_term) {
+		w->delivered_term = term;
+		wrep_parts_drop_dead(w, term);
+	}
 	if (wrep_entry_decode(buf, &e) < 0) {
 		wrep_fatalf(w,
 			    "an entry of the log cannot be understood index=%llu; run the same "
@@ -378,6 +450,8 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 		if (e.type == WREP_ENTRY_COMMIT)
 			refuse_own(((struct wrep_commit *)req)->db, (struct wrep_commit *)req);
 		else if (e.type == WREP_ENTRY_PAGES)
+			wrep_commit_part_delivered(req, term, false);
+		else if (e.type == WREP_ENTRY_DISCARD)
 			free(req);
 		else
 			meta_finish(req, -ENOENT);
@@ -391,11 +465,16 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 		push_meta(w, WREP_ITEM_SETATTR, db, buf, req);
 		break;
 	case WREP_ENTRY_PAGES:
-		apply_pages(w, db, &e, buf);
+		apply_pages(w, db, &e, buf, index, term);
+		if (req)
+			wrep_commit_part_delivered(req, term, true);
+		break;
+	case WREP_ENTRY_DISCARD:
+		apply_discard(w, db, &e);
 		free(req);
 		break;
 	case WREP_ENTRY_COMMIT:
-		apply_commit(w, db, &e, buf, req);
+		apply_commit(w, db, &e, term, buf, req);
 		break;
 	case WREP_ENTRY_CREATE:
 		break;

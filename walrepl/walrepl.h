@@ -190,6 +190,7 @@ enum wrep_description_kind {
 	WREP_DESCRIBES_SETATTR,
 	WREP_DESCRIBES_PAGES, /* a part of a transaction that one entry cannot hold */
 	WREP_DESCRIBES_COMMIT,
+	WREP_DESCRIBES_DISCARD, /* the parts before it have no COMMIT */
 };
 
 /* What an entry says, without its page images. */
@@ -202,8 +203,9 @@ struct wrep_description {
 	mode_t mode;
 	uid_t uid;
 	gid_t gid;
-	/* PAGES, COMMIT */
+	/* PAGES, COMMIT, DISCARD */
 	uint64_t origin, sequence; /* of the transaction */
+	/* PAGES, COMMIT */
 	uint32_t part;		   /* PAGES: 0, 1, ...; COMMIT: how many PAGES came before */
 	uint32_t page_size;
 	uint32_t pages; /* in this entry */
@@ -232,10 +234,11 @@ struct wrep_history;
 struct wrep_history *wrep_history_new(void); /* NULL when out of memory */
 void wrep_history_free(struct wrep_history *h);
 
-/* The next entry, in the order of the log, without those that were dropped. Fills in `d->db_id` and
+/* The next entry, of `term`, in the order of the log, without those that were dropped. Fills in `d->db_id` and
  * `d->name` where they are known. 1: it takes effect; 0: every node passes it over (built on another
  * version, an incomplete transaction, a database that is gone or is there already); -ENOMEM. */
-int wrep_history_add(struct wrep_history *h, uint64_t index, struct wrep_description *d);
+int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
+		     struct wrep_description *d);
 
 /* Calls `each` for every database that lives, oldest first. Returns 0, or what `each` returned. */
 int wrep_history_databases(const struct wrep_history *h,

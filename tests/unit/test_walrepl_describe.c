@@ -66,14 +66,26 @@ static struct wrep_description images(enum wrep_entry_type type, uint64_t id, ui
 	return describe(buf);
 }
 
+static struct wrep_description discard(uint64_t id, uint64_t sequence)
+{
+	struct wrep_entry e = {.type = WREP_ENTRY_DISCARD,
+			       .db_id = id,
+			       .origin = 9,
+			       .sequence = sequence};
+
+	return describe(wrep_entry_encode(&e));
+}
+
 static struct wrep_description commit(uint64_t id, uint64_t base_version)
 {
 	return images(WREP_ENTRY_COMMIT, id, base_version, 0, base_version);
 }
 
+static uint64_t term = 1;
+
 static int add(struct wrep_history *h, uint64_t index, struct wrep_description d)
 {
-	return wrep_history_add(h, index, &d);
+	return wrep_history_add(h, index, term, &d);
 }
 
 struct wanted {
@@ -151,6 +163,12 @@ static void every_kind_is_described(void **state)
 	assert_int_equal(d.total_pages, 6);
 	assert_int_equal(d.page_count, 7);
 	assert_true(d.wal);
+
+	d = discard(4, 3);
+	assert_int_equal(d.kind, WREP_DESCRIBES_DISCARD);
+	assert_int_equal(d.db_id, 4);
+	assert_int_equal(d.origin, 9);
+	assert_int_equal(d.sequence, 3);
 }
 
 static void bytes_that_are_no_entry_are_refused(void **state)
@@ -177,12 +195,12 @@ static void names_and_versions_follow_the_entries(void **state)
 	(void)state;
 	assert_databases(h);
 	d = create("a.db");
-	assert_int_equal(wrep_history_add(h, 2, &d), 1);
+	assert_int_equal(wrep_history_add(h, 2, 1, &d), 1);
 	assert_int_equal(d.db_id, 2);
 	assert_int_equal(add(h, 3, create("b.db")), 1);
 	assert_int_equal(add(h, 4, commit(3, 0)), 1);
 	d = commit(3, 1);
-	assert_int_equal(wrep_history_add(h, 5, &d), 1);
+	assert_int_equal(wrep_history_add(h, 5, 1, &d), 1);
 	assert_string_equal(d.name, "b.db");
 	assert_databases(h, {"a.db", 2, 0}, {"b.db", 3, 2});
 	wrep_history_free(h);
@@ -225,6 +243,34 @@ static void commit_without_all_of_its_parts_has_no_effect(void **state)
 	wrep_history_free(h);
 }
 
+/* As replica.c judges it: one term, and a DISCARD ends what it names and nothing else. */
+static void parts_of_another_term_or_discarded_have_no_effect(void **state)
+{
+	struct wrep_history *h = wrep_history_new();
+
+	(void)state;
+	add(h, 2, create("a.db"));
+	add(h, 3, images(WREP_ENTRY_PAGES, 2, 1, 0, 0));
+	term = 2;
+	assert_int_equal(add(h, 4, images(WREP_ENTRY_COMMIT, 2, 1, 1, 0)), 0);
+	add(h, 5, images(WREP_ENTRY_PAGES, 2, 2, 0, 0));
+	term = 3;
+	assert_int_equal(add(h, 6, images(WREP_ENTRY_PAGES, 2, 2, 1, 0)), 0);
+	assert_int_equal(add(h, 7, images(WREP_ENTRY_COMMIT, 2, 2, 2, 0)), 0);
+	assert_databases(h, {"a.db", 2, 0});
+
+	add(h, 8, images(WREP_ENTRY_PAGES, 2, 3, 0, 0));
+	assert_int_equal(add(h, 9, discard(2, 3)), 1);
+	assert_int_equal(add(h, 10, discard(2, 3)), 0);
+	assert_int_equal(add(h, 11, images(WREP_ENTRY_COMMIT, 2, 3, 1, 0)), 0);
+	add(h, 12, images(WREP_ENTRY_PAGES, 2, 4, 0, 0));
+	assert_int_equal(add(h, 13, discard(2, 3)), 0);
+	assert_int_equal(add(h, 14, images(WREP_ENTRY_COMMIT, 2, 4, 1, 0)), 1);
+	assert_databases(h, {"a.db", 2, 1});
+	term = 1;
+	wrep_history_free(h);
+}
+
 static void name_made_again_is_another_database(void **state)
 {
 	struct wrep_history *h = wrep_history_new();
@@ -234,10 +280,10 @@ static void name_made_again_is_another_database(void **state)
 	add(h, 2, create("a.db"));
 	add(h, 3, create("b.db"));
 	add(h, 4, commit(2, 0));
-	assert_int_equal(wrep_history_add(h, 5, &d), 0); /* is there */
+	assert_int_equal(wrep_history_add(h, 5, 1, &d), 0); /* is there */
 	assert_int_equal(d.db_id, 2);
 	d = without_images(WREP_ENTRY_UNLINK, 2);
-	assert_int_equal(wrep_history_add(h, 6, &d), 1);
+	assert_int_equal(wrep_history_add(h, 6, 1, &d), 1);
 	assert_string_equal(d.name, "a.db");
 	assert_databases(h, {"b.db", 3, 0});
 	assert_int_equal(add(h, 7, commit(2, 1)), 0);
@@ -262,7 +308,7 @@ static void many_databases_are_found_by_id(void **state)
 		struct wrep_description d = commit(10 + 2 * i, 0);
 
 		snprintf(name, sizeof(name), "%u.db", i);
-		assert_int_equal(wrep_history_add(h, 1000 + i, &d), 1);
+		assert_int_equal(wrep_history_add(h, 1000 + i, 1, &d), 1);
 		assert_string_equal(d.name, name);
 		assert_int_equal(add(h, 2000 + i, commit(11 + 2 * i, 0)), 0);
 	}
@@ -277,6 +323,7 @@ int main(void)
 		cmocka_unit_test(names_and_versions_follow_the_entries),
 		cmocka_unit_test(commit_built_on_another_version_has_no_effect),
 		cmocka_unit_test(commit_without_all_of_its_parts_has_no_effect),
+		cmocka_unit_test(parts_of_another_term_or_discarded_have_no_effect),
 		cmocka_unit_test(name_made_again_is_another_database),
 		cmocka_unit_test(many_databases_are_found_by_id),
 	};

@@ -88,7 +88,7 @@ static struct rlog_buf *random_images(struct wrep_entry *e, enum wrep_entry_type
 
 static struct rlog_buf *random_entry(struct wrep_entry *e)
 {
-	enum wrep_entry_type type = random_below(5) + 1;
+	enum wrep_entry_type type = random_below(6) + 1;
 	struct rlog_buf *buf;
 
 	if (type == WREP_ENTRY_PAGES)
@@ -100,7 +100,10 @@ static struct rlog_buf *random_entry(struct wrep_entry *e)
 	e->db_id = type == WREP_ENTRY_CREATE ? 0 : random64() | 1;
 	if (type == WREP_ENTRY_CREATE)
 		memset(e->name, 'n', random_below(WREP_NAME_MAX) + 1);
-	if (type != WREP_ENTRY_UNLINK) {
+	if (type == WREP_ENTRY_DISCARD) {
+		e->origin = random64();
+		e->sequence = random64();
+	} else if (type != WREP_ENTRY_UNLINK) {
 		e->mode = random_below(0200000);
 		e->uid = (uint32_t)random64();
 		e->gid = (uint32_t)random64();

@@ -1,0 +1,929 @@
+/* Large transactions: the window of parts on their way, the rule of one term, what is kept of parts
+ * and when it goes, a full disk.
+ *
+ * A whole replica runs here, applier and all; in the place of raftlog is this test, which holds what
+ * was submitted (the linker's --wrap) and delivers it, or does not, as it likes. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "internal.h"
+
+#define PAGE 4096u
+#define ROOM 64u
+
+/* ---- in the place of raftlog ------------------------------------------------------------------- */
+
+static struct rlog_callbacks cb;
+static void *cb_ctx;
+
+/* Submitted, in order; those before `taken` have been dealt with. */
+static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
+static struct rlog_request *submitted[ROOM];
+static unsigned submitted_count, taken;
+static uint64_t index_now, term_now;
+
+int __wrap_rlog_open(struct rlog **out, const struct rlog_config *config, char *errmsg);
+void __wrap_rlog_close(struct rlog *log);
+void __wrap_rlog_submit(struct rlog *log, struct rlog_request *req);
+void __wrap_rlog_resume(struct rlog *log);
+
+int __wrap_rlog_open(struct rlog **out, const struct rlog_config *config, char *errmsg)
+{
+	(void)errmsg;
+	cb = config->cb;
+	cb_ctx = config->ctx;
+	*out = (struct rlog *)&cb; /* never looked into */
+	return 0;
+}
+
+void __wrap_rlog_submit(struct rlog *log, struct rlog_request *req)
+{
+	(void)log;
+	pthread_mutex_lock(&door);
+	assert_true(submitted_count < ROOM);
+	submitted[submitted_count++] = req;
+	pthread_mutex_unlock(&door);
+}
+
+void __wrap_rlog_resume(struct rlog *log)
+{
+	(void)log;
+}
+
+static unsigned waiting(void)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&door);
+	n = submitted_count - taken;
+	pthread_mutex_unlock(&door);
+	return n;
+}
+
+static struct rlog_request *take(void)
+{
+	struct rlog_request *req;
+
+	pthread_mutex_lock(&door);
+	assert_true(taken < submitted_count);
+	req = submitted[taken++];
+	if (taken == submitted_count)
+		taken = submitted_count = 0;
+	pthread_mutex_unlock(&door);
+	return req;
+}
+
+static void end(struct rlog_request *req, enum rlog_outcome outcome)
+{
+	rlog_buf_unref(req->buf);
+	req->buf = NULL;
+	req->done(req, outcome);
+}
+
+void __wrap_rlog_close(struct rlog *log)
+{
+	(void)log;
+	while (waiting())
+		end(take(), RLOG_UNKNOWN);
+}
+
+static void deliver_buf(struct rlog_buf *buf, struct rlog_request *req)
+{
+	index_now++;
+	while (cb.apply(cb_ctx, index_now, term_now, buf, req) == -EAGAIN)
+		usleep(1000);
+}
+
+/* Deliver the next of what was submitted, to its originator or (`known` false) as one whose request
+ * has ended. Returns what it was. */
+static enum wrep_entry_type deliver(bool known)
+{
+	struct rlog_request *req = take();
+	struct rlog_buf *buf = req->buf;
+	struct wrep_entry e;
+
+	assert_int_equal(wrep_entry_decode(buf, &e), 0);
+	req->buf = NULL;
+	if (!known)
+		req->done(req, RLOG_UNKNOWN);
+	deliver_buf(buf, known ? req : NULL);
+	rlog_buf_unref(buf);
+	return e.type;
+}
+
+/* ---- in the place of fusefs -------------------------------------------------------------------- */
+
+static char dir[] = "/tmp/wrep-parts-XXXXXX";
+static int dir_fd, shm_fd;
+static struct wrep *w;
+static char failure[1024], last_error[1024];
+
+static int host_open(void *ctx, const char *name, int flags)
+{
+	int fd = openat(strstr(name, "-shm") ? shm_fd : dir_fd, name, flags | O_CLOEXEC, 0600);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static void host_invalidate(void *ctx, struct wrep_file *file, uint64_t off, uint64_t len)
+{
+}
+
+static void host_invalidate_name(void *ctx, const char *name)
+{
+}
+
+static void host_fatal(void *ctx, const char *msg)
+{
+	snprintf(failure, sizeof(failure), "%s", msg);
+}
+
+static void host_log(void *ctx, char level, const char *line)
+{
+	if (level == 'E')
+		snprintf(last_error, sizeof(last_error), "%s", line);
+}
+
+static void host_view(void *ctx, const struct rlog_view *view)
+{
+}
+
+static int setup(void **state)
+{
+	struct wrep_config config = {
+		.data_fd = dir_fd,
+		.shm_fd = shm_fd,
+		.log = {.id = 1, .dir = "unused"},
+		.host = {.mounted_open = host_open,
+			 .invalidate = host_invalidate,
+			 .invalidate_name = host_invalidate_name,
+			 .fatal = host_fatal,
+			 .log = host_log,
+			 .view = host_view},
+	};
+	char errmsg[RLOG_ERRMSG_SIZE] = "";
+
+	(void)state;
+	alarm(60);
+	failure[0] = last_error[0] = 0;
+	index_now = 0;
+	term_now = 1;
+	if (wrep_open(&w, &config, errmsg))
+		fail_msg("%s", errmsg);
+	cb.caught_up(cb_ctx);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	wrep_close(w);
+	return failure[0] != 0;
+}
+
+/* An operation that somebody waits for. */
+struct op {
+	struct wrep_op op;
+	_Atomic int result; /* 1: not ended */
+};
+
+static void op_done(struct wrep_op *op, int result)
+{
+	((struct op *)op)->result = result;
+}
+
+static int wait_op(struct op *o)
+{
+	while (o->result == 1)
+		usleep(500);
+	return o->result;
+}
+
+/* ---- databases --------------------------------------------------------------------------------- */
+
+static void lead(void)
+{
+	struct rlog_view view = {.role = RLOG_LEADER,
+				 .ready = true,
+				 .term = term_now,
+				 .leader_id = 1};
+
+	cb.view(cb_ctx, &view);
+	while (!atomic_load(&w->may_write))
+		usleep(500);
+}
+
+static void fill_page(uint8_t *page, uint32_t pgno, uint8_t content)
+{
+	memset(page, content, PAGE);
+	memcpy(page + 200, &pgno, sizeof(pgno));
+	if (pgno != 1)
+		return;
+	memset(page, 0, 100);
+	page[16] = PAGE >> 8;
+	page[18] = page[19] = 1; /* a rollback journal */
+}
+
+/* The application of the node that leads makes a database. */
+static struct wrep_file *make_database(void)
+{
+	struct op o = {.op.done = op_done, .result = 1};
+
+	assert_int_equal(wrep_create(w, "a.db", 0644, 0, 0, O_CREAT, false, &o.op), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_CREATE);
+	assert_int_equal(wait_op(&o), 0);
+	return o.op.file;
+}
+
+static void close_database(struct wrep_file *f)
+{
+	wrep_file_release(f, false);
+	wrep_file_unref(f);
+}
+
+/* It writes `pages` pages in rollback mode, up to the removal of its journal. */
+static int write_transaction(struct wrep_file *f, uint32_t pages, uint8_t content, struct op *o)
+{
+	static const uint8_t magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
+	struct op create = {.op.done = op_done, .result = 1};
+	uint8_t page[PAGE];
+
+	*o = (struct op){.op.done = op_done, .result = 1};
+	assert_int_equal(wrep_create(w, "a.db-journal", 0644, 0, 0, O_CREAT, false, &create.op), 0);
+	assert_int_equal(wrep_file_write(create.op.file, magic, sizeof(magic), 0, &create.op), 0);
+	wrep_file_release(create.op.file, false);
+	wrep_file_unref(create.op.file);
+	for (uint32_t pgno = 1; pgno <= pages; pgno++) {
+		fill_page(page, pgno, content);
+		assert_int_equal(wrep_file_write(f, page, PAGE, (uint64_t)(pgno - 1) * PAGE,
+						 &create.op),
+				 0);
+	}
+	return wrep_unlink(w, "a.db-journal", &o->op);
+}
+
+/* And takes back what it wrote, as SQLite would. */
+static void roll_back(struct wrep_file *f)
+{
+	struct op o = {.op.done = op_done, .result = 1};
+	uint8_t page[PAGE];
+	struct stat st;
+
+	assert_int_equal(fstatat(dir_fd, "a.db", &st, 0), 0);
+	for (off_t off = 0; off < st.st_size; off += PAGE) {
+		int fd = openat(dir_fd, "a.db", O_RDONLY | O_CLOEXEC);
+
+		assert_int_equal(pread(fd, page, PAGE, off), PAGE);
+		close(fd);
+		assert_int_equal(wrep_file_write(f, page, PAGE, (uint64_t)off, &o.op), 0);
+	}
+	assert_int_equal(wrep_file_truncate(f, (uint64_t)st.st_size, &o.op), 0);
+	assert_int_equal(wrep_unlink(w, "a.db-journal", &o.op), 0);
+}
+
+static void expect_content(uint32_t pages, uint8_t content)
+{
+	int fd = openat(dir_fd, "a.db", O_RDONLY | O_CLOEXEC);
+	uint8_t page[PAGE], wanted[PAGE];
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, (off_t)pages * PAGE);
+	for (uint32_t pgno = 1; pgno <= pages; pgno++) {
+		fill_page(wanted, pgno, content);
+		assert_int_equal(pread(fd, page, PAGE, (off_t)(pgno - 1) * PAGE), PAGE);
+		assert_memory_equal(page, wanted, PAGE);
+	}
+	close(fd);
+}
+
+static struct wrep_db_status status(void)
+{
+	struct wrep_db_status *all, one;
+	size_t count;
+
+	assert_int_equal(wrep_databases(w, &all, &count), 0);
+	assert_int_equal(count, 1);
+	one = *all;
+	free(all);
+	return one;
+}
+
+static uint64_t local_version(void)
+{
+	struct wrep_db *db = wrep_db_by_name(w, "a.db");
+	uint64_t version;
+
+	pthread_mutex_lock(&db->lock);
+	version = db->local_version;
+	pthread_mutex_unlock(&db->lock);
+	wrep_db_unref(db);
+	return version;
+}
+
+static uint64_t first_index(void)
+{
+	struct wrep_db *db = wrep_db_by_name(w, "a.db");
+	uint64_t index;
+
+	pthread_mutex_lock(&db->lock);
+	index = wrep_parts_first_index(db);
+	pthread_mutex_unlock(&db->lock);
+	wrep_db_unref(db);
+	return index;
+}
+
+/* Files without a name that this process has open. */
+static unsigned unnamed_files(void)
+{
+	DIR *fds = opendir("/proc/self/fd");
+	struct dirent *entry;
+	unsigned count = 0;
+
+	while ((entry = readdir(fds))) {
+		char target[256];
+		ssize_t n = readlinkat(dirfd(fds), entry->d_name, target, sizeof(target) - 1);
+
+		if (n < 0)
+			continue;
+		target[n] = 0;
+		count += strstr(target, "(deleted)") && strstr(target, "wrep-parts");
+	}
+	closedir(fds);
+	return count;
+}
+
+static void wait_unnamed_files(unsigned count)
+{
+	while (unnamed_files() != count)
+		usleep(500);
+}
+
+/* ---- a transaction of another node --------------------------------------------------------------- */
+
+/* Page 1 .. pages, all with `content`, as `parts` entries and a COMMIT. */
+struct foreign {
+	uint64_t db_id, sequence, base_version;
+	uint32_t pages, parts;
+	uint8_t content;
+};
+
+static void foreign_entry(const struct foreign *t, bool commit, uint32_t part)
+{
+	uint32_t per = t->pages / (t->parts + 1), from = part * per;
+	struct wrep_entry e = {
+		.type = commit ? WREP_ENTRY_COMMIT : WREP_ENTRY_PAGES,
+		.db_id = t->db_id,
+		.origin = 77,
+		.sequence = t->sequence,
+		.part = part,
+		.page_size = PAGE,
+		.image_count = commit ? t->pages - from : per,
+		.commit_mode = WREP_COMMIT_ROLLBACK,
+		.base_version = t->base_version,
+		.page_count = t->pages,
+		.total_pages = t->pages,
+	};
+	struct rlog_buf *buf;
+	uint8_t page[PAGE];
+
+	for (uint32_t pgno = 1; pgno <= t->pages; pgno++) {
+		fill_page(page, pgno, t->content);
+		e.checksum += wrep_page_hash(pgno, page, PAGE);
+	}
+	buf = wrep_entry_alloc(&e);
+	for (uint32_t i = 0; i < e.image_count; i++) {
+		fill_page((uint8_t *)e.images + (size_t)i * PAGE, from + i + 1, t->content);
+		wrep_entry_set_pgno(&e, i, from + i + 1);
+	}
+	deliver_buf(buf, NULL);
+	rlog_buf_unref(buf);
+}
+
+static void foreign_parts(const struct foreign *t, uint32_t from, uint32_t to)
+{
+	for (uint32_t part = from; part < to; part++)
+		foreign_entry(t, false, part);
+}
+
+static uint64_t foreign_database(void)
+{
+	struct wrep_entry e = {.type = WREP_ENTRY_CREATE, .mode = 0644, .name = "a.db"};
+	struct rlog_buf *buf = wrep_entry_encode(&e);
+
+	deliver_buf(buf, NULL);
+	rlog_buf_unref(buf);
+	return index_now;
+}
+
+static void foreign_discard(const struct foreign *t)
+{
+	struct wrep_entry e = {.type = WREP_ENTRY_DISCARD,
+			       .db_id = t->db_id,
+			       .origin = 77,
+			       .sequence = t->sequence};
+	struct rlog_buf *buf = wrep_entry_encode(&e);
+
+	deliver_buf(buf, NULL);
+	rlog_buf_unref(buf);
+}
+
+static void wait_local_version(uint64_t version)
+{
+	while (local_version() != version)
+		usleep(500);
+}
+
+/* ---- applying ------------------------------------------------------------------------------------ */
+
+static void parts_of_another_node_are_applied(void **state)
+{
+	struct foreign t = {.sequence = 1, .pages = 1000, .parts = 7, .content = 3};
+
+	(void)state;
+	t.db_id = foreign_database();
+	foreign_parts(&t, 0, t.parts);
+	assert_int_equal(first_index(), t.db_id + 1);
+	wait_unnamed_files(1);
+	assert_int_equal(status().version, 0);
+	foreign_entry(&t, true, t.parts);
+	assert_int_equal(first_index(), 0);
+	wait_local_version(1);
+	expect_content(1000, 3);
+	wait_unnamed_files(0);
+}
+
+static void commit_of_another_term_than_its_parts_is_refused(void **state)
+{
+	struct foreign t = {.sequence = 1, .pages = 100, .parts = 3, .content = 3};
+
+	(void)state;
+	t.db_id = foreign_database();
+	foreign_parts(&t, 0, t.parts);
+	term_now = 2;
+	foreign_entry(&t, true, t.parts);
+	assert_int_equal(status().version, 0);
+	/* parts of two terms */
+	t.sequence = 2;
+	foreign_parts(&t, 0, 2);
+	term_now = 3;
+	foreign_parts(&t, 2, 3);
+	foreign_entry(&t, true, t.parts);
+	assert_int_equal(status().version, 0);
+	assert_int_equal(first_index(), 0);
+	wait_unnamed_files(0);
+	/* and in one term it is taken */
+	t.sequence = 3;
+	foreign_parts(&t, 0, t.parts);
+	foreign_entry(&t, true, t.parts);
+	wait_local_version(1);
+	expect_content(100, 3);
+}
+
+static void parts_go_when_they_are_dead(void **state)
+{
+	struct foreign t = {.sequence = 1, .pages = 100, .parts = 3, .content = 3};
+	struct foreign other = {.sequence = 9, .pages = 100, .parts = 3, .content = 9};
+	struct foreign small = {.sequence = 10, .pages = 5, .parts = 0, .content = 5};
+
+	(void)state;
+	other.db_id = small.db_id = t.db_id = foreign_database();
+
+	/* discarded; a DISCARD of something else changes nothing */
+	foreign_parts(&t, 0, 2);
+	wait_unnamed_files(1);
+	foreign_discard(&other);
+	assert_int_not_equal(first_index(), 0);
+	foreign_discard(&t);
+	assert_int_equal(first_index(), 0);
+	wait_unnamed_files(0);
+	foreign_entry(&t, true, t.parts);
+	assert_int_equal(status().version, 0);
+
+	/* by the next transaction, large or small */
+	t.sequence = 2;
+	foreign_parts(&t, 0, 2);
+	foreign_parts(&other, 0, 1);
+	assert_int_equal(first_index(), index_now);
+	wait_unnamed_files(1);
+	foreign_entry(&small, true, 0);
+	assert_int_equal(first_index(), 0);
+	wait_unnamed_files(0);
+	wait_local_version(1);
+	expect_content(5, 5);
+
+	/* by a newer term, whatever entry shows it */
+	t.sequence = 3;
+	t.base_version = 1;
+	foreign_parts(&t, 0, 2);
+	wait_unnamed_files(1);
+	wrep_parts_drop_dead(w, term_now);
+	assert_int_not_equal(first_index(), 0);
+	wrep_parts_drop_dead(w, term_now + 1);
+	assert_int_equal(first_index(), 0);
+	wait_unnamed_files(0);
+	t.sequence = 4;
+	foreign_parts(&t, 0, 2);
+	term_now = 2;
+	foreign_database(); /* is there, but it is an entry */
+	assert_int_equal(first_index(), 0);
+	wait_unnamed_files(0);
+	assert_int_equal(status().version, 1);
+}
+
+static void commit_with_a_gap_in_its_parts_is_refused(void **state)
+{
+	struct foreign t = {.sequence = 1, .pages = 100, .parts = 4, .content = 3};
+
+	(void)state;
+	t.db_id = foreign_database();
+	foreign_parts(&t, 0, 2);
+	foreign_parts(&t, 3, 4);
+	foreign_entry(&t, true, t.parts);
+	assert_int_equal(status().version, 0);
+	t.sequence = 2;
+	foreign_parts(&t, 1, 4);
+	foreign_entry(&t, true, t.parts);
+	assert_int_equal(status().version, 0);
+	wait_unnamed_files(0);
+}
+
+/* ---- the window ---------------------------------------------------------------------------------- */
+
+#define LARGE 4000u /* pages: 15 parts and the COMMIT */
+#define PARTS 15u
+
+static void large_transaction_is_sent_a_window_at_a_time(void **state)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	(void)state;
+	lead();
+	f = make_database();
+	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
+	for (unsigned done = 0; done < PARTS; done++) {
+		assert_int_equal(waiting(), PARTS - done < 8 ? PARTS - done : 8);
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+		assert_int_equal(o.result, 1);
+	}
+	assert_int_equal(waiting(), 1);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	expect_content(LARGE, 3);
+	assert_int_equal(first_index(), 0);
+	wait_unnamed_files(0);
+	close_database(f);
+}
+
+/* Parts `delivered` .. of the window end with `outcome`: no COMMIT, and the next one is taken. */
+static void part_that_ends_ends_the_transaction(unsigned delivered, enum rlog_outcome outcome)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	lead();
+	f = make_database();
+	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
+	for (unsigned i = 0; i < delivered; i++)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	while (waiting() > 1) {
+		unsigned before = waiting();
+
+		end(take(), outcome);
+		assert_int_equal(waiting(), before - 1);
+		assert_int_equal(o.result, 1); /* others are on their way */
+	}
+	end(take(), outcome);
+	assert_int_equal(wait_op(&o), -EIO);
+	assert_int_equal(waiting(), 1);
+	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	assert_int_equal(first_index(), 0);
+	roll_back(f);
+	wait_unnamed_files(0);
+	assert_int_equal(status().version, 0);
+	assert_int_equal(write_transaction(f, 10, 4, &o), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	expect_content(10, 4);
+	close_database(f);
+}
+
+static void refused_part_ends_the_transaction(void **state)
+{
+	(void)state;
+	part_that_ends_ends_the_transaction(3, RLOG_REFUSED);
+}
+
+static void unknown_part_ends_the_transaction(void **state)
+{
+	(void)state;
+	part_that_ends_ends_the_transaction(0, RLOG_UNKNOWN);
+}
+
+/* The unknown ones come after all, then the DISCARD: nothing remains. */
+static void unknown_parts_that_come_later_are_discarded(void **state)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	(void)state;
+	lead();
+	f = make_database();
+	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
+	for (unsigned i = 0; i < 8; i++)
+		assert_int_equal(deliver(false), WREP_ENTRY_PAGES);
+	assert_int_equal(wait_op(&o), -EIO);
+	assert_int_not_equal(first_index(), 0);
+	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	assert_int_equal(first_index(), 0);
+	assert_int_equal(waiting(), 0);
+	roll_back(f);
+	wait_unnamed_files(0);
+	close_database(f);
+}
+
+static void part_of_another_term_ends_the_transaction(void **state)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	(void)state;
+	lead();
+	f = make_database();
+	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	term_now = 2;
+	for (unsigned i = 0; i < 8; i++) {
+		assert_int_equal(o.result, 1);
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	}
+	assert_int_equal(wait_op(&o), -EIO);
+	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	assert_int_equal(waiting(), 0);
+	roll_back(f);
+	close_database(f);
+}
+
+static void database_removed_meanwhile_ends_the_transaction(void **state)
+{
+	struct wrep_file *f;
+	struct op o, unlink = {.op.done = op_done, .result = 1};
+	struct rlog_request *removal;
+	struct rlog_buf *buf;
+
+	(void)state;
+	lead();
+	f = make_database();
+	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	assert_int_equal(wrep_unlink(w, "a.db", &unlink.op), WREP_PENDING);
+	removal = submitted[--submitted_count];
+	assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	buf = removal->buf;
+	deliver_buf(buf, removal);
+	rlog_buf_unref(buf);
+	assert_int_equal(wait_op(&unlink), 0);
+	/* what is on its way still comes, and nothing follows it */
+	assert_int_equal(waiting(), 8);
+	for (unsigned i = 0; i < 8; i++) {
+		assert_int_equal(o.result, 1);
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	}
+	assert_int_equal(wait_op(&o), -EIO);
+	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	assert_int_equal(waiting(), 0);
+	close_database(f);
+	wait_unnamed_files(0);
+}
+
+/* Its outcome was unknown, so the application was told EIO; then it commits. Its pages come from the
+ * parts: what the application wrote is gone by then. */
+static void unknown_commit_that_comes_later_is_applied_from_its_parts(void **state)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	(void)state;
+	lead();
+	f = make_database();
+	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
+	for (unsigned done = 0; done < PARTS; done++)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	{
+		struct rlog_request *req = take();
+		struct rlog_buf *buf = req->buf;
+
+		req->buf = NULL;
+		req->done(req, RLOG_UNKNOWN);
+		assert_int_equal(wait_op(&o), -EIO);
+		roll_back(f);
+		close_database(f);
+		assert_int_equal(status().version, 0);
+		deliver_buf(buf, NULL);
+		rlog_buf_unref(buf);
+	}
+	wait_local_version(1);
+	expect_content(LARGE, 3);
+	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD); /* too late, and no matter */
+	assert_int_equal(status().version, 1);
+	wait_unnamed_files(0);
+}
+
+static void shutdown_in_the_middle_ends_everything(void **state)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	(void)state;
+	lead();
+	f = make_database();
+	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	wrep_close(w);
+	assert_int_equal(o.result, -EIO);
+	close_database(f);
+	assert_int_equal(unnamed_files(), 0);
+	setup(state);
+}
+
+/* ---- a full disk --------------------------------------------------------------------------------- */
+
+/* A file system of 8 MiB in the place of the data directory, for the test alone. */
+static int old_dir_fd;
+
+static int setup_small_disk(void **state)
+{
+	if (geteuid() != 0 || unshare(CLONE_NEWNS) ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount("tmpfs", dir, "tmpfs", 0, "size=8m")) {
+		print_message("skipped: needs root, to mount a small file system\n");
+		old_dir_fd = -1;
+		return 0;
+	}
+	old_dir_fd = dir_fd;
+	dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return setup(state);
+}
+
+static int teardown_small_disk(void **state)
+{
+	int rc = 0;
+
+	if (old_dir_fd < 0)
+		return 0;
+	rc = teardown(state);
+	close(dir_fd);
+	dir_fd = old_dir_fd;
+	umount2(dir, MNT_DETACH);
+	return rc;
+}
+
+static void take_space(size_t bytes)
+{
+	int fd = openat(dir_fd, "filler", O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+
+	assert_int_equal(posix_fallocate(fd, 0, (off_t)bytes), 0);
+	close(fd);
+}
+
+static void parts_wait_for_space(void **state)
+{
+	struct foreign t = {.sequence = 1, .pages = 800, .parts = 3, .content = 3};
+
+	(void)state;
+	if (old_dir_fd < 0)
+		skip();
+	t.db_id = foreign_database();
+	take_space(6u << 20);
+	foreign_parts(&t, 0, t.parts);
+	while (!strstr(last_error, "disk full"))
+		usleep(500);
+	/* the log goes on meanwhile, and says what the database is */
+	foreign_entry(&t, true, t.parts);
+	assert_int_equal(status().version, 1);
+	assert_int_equal(local_version(), 0);
+	assert_int_equal(unlinkat(dir_fd, "filler", 0), 0);
+	wait_local_version(1);
+	expect_content(800, 3);
+	assert_string_equal(failure, "");
+}
+
+/* What a full disk holds up is dead meanwhile: it is waited for no more. */
+static void dead_parts_do_not_wait_for_space(void **state)
+{
+	struct foreign t = {.sequence = 1, .pages = 800, .parts = 3, .content = 3};
+	struct foreign small = {.sequence = 2, .pages = 5, .parts = 0, .content = 5};
+
+	(void)state;
+	if (old_dir_fd < 0)
+		skip();
+	small.db_id = t.db_id = foreign_database();
+	take_space(6u << 20);
+	foreign_parts(&t, 0, t.parts);
+	while (!strstr(last_error, "disk full"))
+		usleep(500);
+	foreign_discard(&t);
+	foreign_entry(&small, true, 0);
+	wait_local_version(1);
+	expect_content(5, 5);
+}
+
+static void own_transaction_without_space_for_its_parts_is_refused(void **state)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	(void)state;
+	if (old_dir_fd < 0)
+		skip();
+	lead();
+	f = make_database();
+	take_space(3u << 20);
+	/* 4 MiB in the overlay leave nothing for the parts */
+	assert_int_equal(write_transaction(f, 1024, 3, &o), WREP_PENDING);
+	assert_int_equal(waiting(), 4);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	while (1) {
+		struct wrep_db *db = wrep_db_by_name(w, "a.db");
+		bool given_up;
+
+		pthread_mutex_lock(&db->lock);
+		given_up = db->pending && db->pending->failed;
+		pthread_mutex_unlock(&db->lock);
+		wrep_db_unref(db);
+		if (given_up)
+			break;
+		usleep(500);
+	}
+	while (o.result == 1)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	assert_int_equal(o.result, -ENOSPC);
+	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	assert_int_equal(waiting(), 0);
+	roll_back(f);
+	assert_int_equal(write_transaction(f, 5, 4, &o), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	expect_content(5, 4);
+	close_database(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST_SMALL(name) \
+	cmocka_unit_test_setup_teardown(name, setup_small_disk, teardown_small_disk)
+		TEST(parts_of_another_node_are_applied),
+		TEST(commit_of_another_term_than_its_parts_is_refused),
+		TEST(parts_go_when_they_are_dead),
+		TEST(commit_with_a_gap_in_its_parts_is_refused),
+		TEST(large_transaction_is_sent_a_window_at_a_time),
+		TEST(refused_part_ends_the_transaction),
+		TEST(unknown_part_ends_the_transaction),
+		TEST(unknown_parts_that_come_later_are_discarded),
+		TEST(part_of_another_term_ends_the_transaction),
+		TEST(database_removed_meanwhile_ends_the_transaction),
+		TEST(unknown_commit_that_comes_later_is_applied_from_its_parts),
+		TEST(shutdown_in_the_middle_ends_everything),
+		TEST_SMALL(parts_wait_for_space),
+		TEST_SMALL(dead_parts_do_not_wait_for_space),
+		TEST_SMALL(own_transaction_without_space_for_its_parts_is_refused),
+	};
+	char shm[64];
+	int rc;
+
+	if (!mkdtemp(dir))
+		return 1;
+	snprintf(shm, sizeof(shm), "%s-shm", dir);
+	if (mkdir(shm, 0700))
+		return 1;
+	dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	shm_fd = open(shm, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	rc = cmocka_run_group_tests_name("walrepl_parts", tests, NULL, NULL);
+	for (int i = 0; i < 4; i++) {
+		static const char *const names[] = {"a.db", "a.db-wal", "a.db-journal", "filler"};
+
+		unlinkat(dir_fd, names[i], 0);
+		unlinkat(shm_fd, "a.db-shm", 0);
+	}
+	rmdir(dir);
+	rmdir(shm);
+	return rc;
+}

@@ -1,0 +1,221 @@
+/* The parts of a large transaction: what is known of them, and the file of their images.
+ *
+ * In the good case each PAGES entry is added (its pages hashed) when it is delivered, stored when the
+ * applier comes to it, and so is the COMMIT at last. Then the checksum of the database follows from
+ * `changes`, and the images are read back from the file, a lot at a time, while they are applied:
+ *
+ *   changes   | pgno, hash | pgno, hash | ...          in memory
+ *   file      | image      | image      | ...          image i at i * page_size
+ *
+ * The file needs no format and no checksum: it has no name, so it does not outlive the process, and
+ * after a crash everything in it is read from the Raft log again.
+ */
+#include "parts.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "conn.h"
+#include "internal.h"
+
+#define COPY_BYTES (256u << 10)
+
+struct wrep_parts *wrep_parts_new(const struct wrep_entry *e, uint64_t index, uint64_t term)
+{
+	struct wrep_parts *p = calloc(1, sizeof *p);
+
+	if (!p)
+		return NULL;
+	atomic_init(&p->refs, 1);
+	p->origin = e->origin;
+	p->sequence = e->sequence;
+	p->term = term;
+	p->first_index = index;
+	p->page_size = e->page_size;
+	p->fd = -1;
+	return p;
+}
+
+struct wrep_parts *wrep_parts_ref(struct wrep_parts *p)
+{
+	atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+	return p;
+}
+
+void wrep_parts_unref(struct wrep_parts *p)
+{
+	if (!p || atomic_fetch_sub(&p->refs, 1) != 1)
+		return;
+	if (p->fd >= 0)
+		close(p->fd);
+	free(p->changes);
+	free(p->lot);
+	free(p);
+}
+
+bool wrep_parts_same(const struct wrep_parts *p, uint64_t origin, uint64_t sequence)
+{
+	return p && p->origin == origin && p->sequence == sequence;
+}
+
+/* ---- replicated -------------------------------------------------------------------------------- */
+
+static int reserve(struct wrep_parts *p, uint32_t count)
+{
+	uint64_t wanted = (uint64_t)p->image_count + count, capacity = wanted + wanted / 2;
+	struct wrep_page_change *more;
+
+	if (wanted <= p->capacity)
+		return 0;
+	if (wanted > UINT32_MAX)
+		return -ENOMEM;
+	if (capacity > UINT32_MAX)
+		capacity = UINT32_MAX;
+	more = reallocarray(p->changes, capacity, sizeof *more);
+	if (!more)
+		return -ENOMEM;
+	p->changes = more;
+	p->capacity = (uint32_t)capacity;
+	return 0;
+}
+
+int wrep_parts_add(struct wrep_parts *p, const struct wrep_entry *e)
+{
+	uint32_t last = p->image_count ? p->changes[p->image_count - 1].pgno : 0;
+	int rc;
+
+	assert(e->part == p->count);
+	if (e->page_size != p->page_size)
+		p->malformed = true;
+	if (e->type == WREP_ENTRY_PAGES)
+		p->count++;
+	if (p->malformed)
+		return 0;
+	rc = reserve(p, e->image_count);
+	if (rc < 0)
+		return rc;
+	for (uint32_t i = 0; i < e->image_count; i++) {
+		const uint8_t *page = e->images + (size_t)i * e->page_size;
+		uint32_t pgno = wrep_entry_pgno(e, i);
+
+		/* Entries are ascending in themselves (entry.c). */
+		if (pgno <= last) {
+			p->malformed = true;
+			return 0;
+		}
+		if (pgno == 1) {
+			p->sets_wal_mode = true;
+			p->wal_mode = wrep_page1_is_wal(page);
+		}
+		p->changes[p->image_count++] =
+			(struct wrep_page_change){.pgno = pgno,
+						  .hash = wrep_page_hash(pgno, page, e->page_size)};
+		last = pgno;
+	}
+	return 0;
+}
+
+/* The parts and the COMMIT of one transaction are submitted by one leader in one go, so they have
+ * one term unless it lost its office in between; then the COMMIT counts as incomplete, everywhere.
+ * So parts whose term has passed can be thrown away at once: terms never fall along the log, and a
+ * COMMIT that needs them cannot come any more. */
+bool wrep_parts_complete(const struct wrep_parts *p, const struct wrep_entry *e, uint64_t term)
+{
+	return e->part == 0 || (wrep_parts_same(p, e->origin, e->sequence) && p->term == term &&
+				p->count == e->part);
+}
+
+/* ---- local --------------------------------------------------------------------------------------- */
+
+static int write_all(int fd, const uint8_t *p, size_t len, uint64_t off)
+{
+	while (len > 0) {
+		ssize_t n = pwrite(fd, p, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		p += n;
+		len -= (size_t)n;
+		off += (uint64_t)n;
+	}
+	return 0;
+}
+
+static int read_all(int fd, uint8_t *p, size_t len, uint64_t off)
+{
+	while (len > 0) {
+		ssize_t n = pread(fd, p, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		p += n;
+		len -= (size_t)n;
+		off += (uint64_t)n;
+	}
+	return 0;
+}
+
+int wrep_parts_store(struct wrep_parts *p, int dir_fd, const struct wrep_entry *e)
+{
+	int rc;
+
+	if (p->fd < 0) {
+		p->fd = openat(dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+		if (p->fd < 0)
+			return -errno;
+	}
+	rc = write_all(p->fd, e->images, (size_t)e->image_count * e->page_size,
+		       (uint64_t)p->stored * e->page_size);
+	if (rc == 0)
+		p->stored += e->image_count;
+	return rc;
+}
+
+int wrep_parts_fetch(void *ctx, uint32_t first, uint32_t count, uint32_t *pgnos,
+		     const void **images)
+{
+	struct wrep_parts *p = ctx;
+	int rc;
+
+	assert(count <= WREP_CONN_FETCH_MAX && first + count <= p->stored);
+	if (!p->lot)
+		p->lot = malloc((size_t)WREP_CONN_FETCH_MAX * p->page_size);
+	if (!p->lot)
+		return -ENOMEM;
+	rc = read_all(p->fd, p->lot, (size_t)count * p->page_size, (uint64_t)first * p->page_size);
+	for (uint32_t i = 0; i < count; i++) {
+		pgnos[i] = p->changes[first + i].pgno;
+		images[i] = p->lot + (size_t)i * p->page_size;
+	}
+	return rc;
+}
+
+int wrep_parts_copy(struct wrep_parts *p, uint32_t first, uint32_t count, int db_fd)
+{
+	uint64_t from = (uint64_t)first * p->page_size;
+	uint64_t to = (uint64_t)(p->changes[first].pgno - 1) * p->page_size;
+	uint64_t left = (uint64_t)count * p->page_size;
+	uint8_t *bytes = malloc(COPY_BYTES);
+	int rc = bytes ? 0 : -ENOMEM;
+
+	assert(first + count <= p->stored);
+	while (rc == 0 && left > 0) {
+		size_t part = left < COPY_BYTES ? (size_t)left : COPY_BYTES;
+
+		rc = read_all(p->fd, bytes, part, from);
+		if (rc == 0)
+			rc = write_all(db_fd, bytes, part, to);
+		from += part;
+		to += part;
+		left -= part;
+	}
+	free(bytes);
+	return rc;
+}
