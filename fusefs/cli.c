@@ -56,6 +56,30 @@ const char *fsd_only_argument(int argc, char **argv, const char *what)
 	return argv[optind];
 }
 
+int fsd_parse_size(const char *text, uint64_t *out)
+{
+	static const char suffixes[] = "KMGT";
+	const char *suffix;
+	unsigned shift = 0;
+	char *end;
+	unsigned long long value;
+
+	if (text[0] < '0' || text[0] > '9')
+		return -EINVAL;
+	errno = 0;
+	value = strtoull(text, &end, 10);
+	if (*end) {
+		suffix = strchr(suffixes, *end >= 'a' && *end <= 'z' ? *end - 'a' + 'A' : *end);
+		if (!suffix || end[1])
+			return -EINVAL;
+		shift = 10 * (unsigned)(suffix - suffixes + 1);
+	}
+	if (errno || value > UINT64_MAX >> shift)
+		return -EINVAL;
+	*out = (uint64_t)value << shift;
+	return 0;
+}
+
 int fsd_path_resolve(const char *path, char out[PATH_MAX])
 {
 	char parent[PATH_MAX], rest[PATH_MAX] = "", *slash, *last;

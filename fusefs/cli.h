@@ -4,6 +4,7 @@
 
 #include <getopt.h>
 #include <limits.h>
+#include <stdint.h>
 
 #define FSD_EXIT_FAILED 1
 #define FSD_EXIT_USAGE 2
@@ -24,6 +25,9 @@ int fsd_next_option(int argc, char **argv, const char *short_options, const stru
 
 /* The only argument that is not an option; NULL after a complaint. `what` is its name. */
 const char *fsd_only_argument(int argc, char **argv, const char *what);
+
+/* A size in bytes, or with a suffix in powers of 1024: K, M, G, T. 0 or -EINVAL. */
+int fsd_parse_size(const char *text, uint64_t *out);
 
 /* `path` as an absolute path without links; its end need not exist yet. 0 or -errno. */
 int fsd_path_resolve(const char *path, char out[PATH_MAX]);

@@ -30,6 +30,7 @@ enum {
 	OPT_URING,
 	OPT_COMMIT,
 	OPT_ELECTION,
+	OPT_TRANSACTION,
 	OPT_LOG
 };
 
@@ -42,6 +43,7 @@ static const struct option long_options[] = {
 	{"fuse-uring", required_argument, NULL, OPT_URING},
 	{"commit-timeout", required_argument, NULL, OPT_COMMIT},
 	{"election-timeout", required_argument, NULL, OPT_ELECTION},
+	{"max-transaction", required_argument, NULL, OPT_TRANSACTION},
 	{"log", required_argument, NULL, OPT_LOG},
 	{0},
 };
@@ -74,6 +76,18 @@ static bool parse_timeout(const char *option, const char *text, double scale, un
 		return false;
 	}
 	*out_ms = (unsigned)value;
+	return true;
+}
+
+static bool parse_transaction(const char *text, uint64_t *out)
+{
+	const uint64_t min = 1u << 20, max = 1ull << 40;
+
+	if (fsd_parse_size(text, out) || *out < min || *out > max) {
+		fsd_complain("--max-transaction %s: give a size from 1M to 1T, for example 4G",
+			     text);
+		return false;
+	}
 	return true;
 }
 
@@ -160,6 +174,9 @@ static int parse(int argc, char **argv, struct fsd_options *o)
 		case OPT_ELECTION:
 			ok = parse_timeout("election-timeout", optarg, 1, 100,
 					   &o->election_timeout_ms);
+			break;
+		case OPT_TRANSACTION:
+			ok = parse_transaction(optarg, &o->max_transaction_bytes);
 			break;
 		case OPT_LOG:
 			o->log = optarg;

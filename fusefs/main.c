@@ -23,6 +23,7 @@ static const char help[] =
 	"                               kernel, 'auto' uses it when it is on (default auto)\n"
 	"      --commit-timeout SECONDS how long a commit waits for a majority (default 10)\n"
 	"      --election-timeout MS    a leader silent for so long is replaced (default 500)\n"
+	"      --max-transaction SIZE   a larger one fails: database or disk is full (default 4G)\n"
 	"      -o OPTS                  further mount options, for example ro,noexec\n"
 	"      --foreground             stay, and log to stderr\n"
 	"      --log FILE               (default DIR/.dqlitefs/log)\n"
@@ -32,8 +33,8 @@ static const char help[] =
 	"  dqlitefs log --data DIR [--json]                     what the log of a stopped node holds\n"
 	"      --json                   one JSON object per line; \"kind\" says of what: node,\n"
 	"                               segment, entry (its \"type\": create, unlink, setattr, pages,\n"
-	"                               commit, members, barrier, truncation), database, summary,\n"
-	"                               damage; damage also ends in exit code 1\n"
+	"                               commit, discard, members, barrier, truncation), database,\n"
+	"                               summary, damage; damage also ends in exit code 1\n"
 	"  dqlitefs help | --version\n";
 
 static const struct {

@@ -506,6 +506,7 @@ static int start_replication(struct start *st)
 	const struct wrep_config config = {
 		.data_fd = fs->data_fd,
 		.shm_fd = fs->shm_fd,
+		.max_transaction_bytes = st->options->max_transaction_bytes,
 		.match = st->options->match,
 		.log = {.dir = st->raft,
 			.id = fs->identity.node,

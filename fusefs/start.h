@@ -13,6 +13,7 @@ struct fsd_options {
 	bool foreground;
 	enum fsd_uring uring;
 	unsigned commit_timeout_ms, election_timeout_ms; /* 0: raftlog's default */
+	uint64_t max_transaction_bytes;			 /* 0: walrepl's default */
 };
 
 /* Check everything, then make what is missing, then mount. 0: serve.c may run, with `*control_fd`.

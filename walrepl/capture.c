@@ -696,6 +696,13 @@ int wrep_capture_write(struct wrep_capture *c, const void *buf, size_t len, uint
 	return rc;
 }
 
+uint64_t wrep_capture_uncommitted(struct wrep_capture *c, size_t len, uint64_t off)
+{
+	if (load(c) != 0 || off + len <= committed_end(c))
+		return 0;
+	return off + len - committed_end(c);
+}
+
 int wrep_capture_image(struct wrep_capture *c, const struct wrep_wal_image *image, void *page)
 {
 	struct write held = {.data = c->held, .len = c->held_len, .off = c->held_off};

@@ -26,7 +26,7 @@ struct wrep_wal_txn {
 		uint32_t pgno;
 		uint64_t hash;
 		uint64_t offset; /* of the page's last image in the -wal, behind its frame header */
-	} *images;
+	} * images;
 };
 
 /* Over the backing -wal `fd` (not owned; must stay open). Nothing is read yet. */
@@ -57,6 +57,10 @@ void wrep_capture_forget(struct wrep_capture *c);
  * no transaction: 0, and the committed end moves. `sum`: the database as committed. */
 int wrep_capture_write(struct wrep_capture *c, const void *buf, size_t len, uint64_t off,
 		       const struct wrep_pagesum *sum, const struct wrep_wal_txn **txn);
+
+/* How much of the -wal would lie behind what is committed after a write of `len` bytes at `off`; 0
+ * when the -wal cannot be read. */
+uint64_t wrep_capture_uncommitted(struct wrep_capture *c, size_t len, uint64_t off);
 
 /* Read the image of a page of the undecided transaction: from the backing file, or from the write
  * that was held back (`wrep_capture_write` keeps its bytes). 0 or -errno. */

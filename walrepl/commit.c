@@ -345,6 +345,9 @@ static int start(struct wrep_db *db, struct wrep_commit *c)
 
 	if (db->removed || db->local_version != db->version)
 		return -EIO; /* built on a state that is no longer the database's */
+	/* Its writes were counted (file.c); a file that grew by truncation was not. */
+	if ((uint64_t)c->change_count * c->page_size > db->w->config.max_transaction_bytes)
+		return wrep_refuse_large(db);
 	c->base_version = db->version;
 	c->checksum = wrep_pagesum_preview(&db->sum, c->page_size, c->page_count, c->changes,
 					   c->change_count);

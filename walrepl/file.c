@@ -362,6 +362,47 @@ static int refuse_write(struct wrep_db *db, const char *what)
 	return -EPERM;
 }
 
+/* Frames are a little longer than pages, so that a transaction of just the limit may be refused in
+ * WAL mode; none that is larger is let through. */
+int wrep_refuse_large(struct wrep_db *db)
+{
+	wrep_logf(db->w, 'W',
+		  "transaction refused: it is larger than %llu MiB database=%s; split it, or mount "
+		  "with a larger --max-transaction",
+		  (unsigned long long)(db->w->config.max_transaction_bytes >> 20), db->name);
+	return -ENOSPC;
+}
+
+/* Is that what the database file holds there? */
+static bool restores(struct wrep_file *f, const uint8_t *buf, size_t len, uint64_t off)
+{
+	uint8_t bytes[4096];
+
+	while (len) {
+		size_t part = len < sizeof bytes ? len : sizeof bytes;
+
+		if (pread(f->fd, bytes, part, (off_t)off) != (ssize_t)part ||
+		    memcmp(bytes, buf, part))
+			return false;
+		buf += part;
+		off += part;
+		len -= part;
+	}
+	return true;
+}
+
+/* A write into the overlay, unless the transaction becomes too large by it. Its rollback must always
+ * come through: it brings pages back that may not even have been written yet. */
+static int write_overlay(struct wrep_file *f, const void *buf, size_t len, uint64_t off)
+{
+	struct wrep_db *db = f->db;
+
+	if (wrep_overlay_bytes_with(db->overlay, len, off) > db->w->config.max_transaction_bytes &&
+	    !restores(f, buf, len, off))
+		return wrep_refuse_large(db);
+	return wrep_overlay_write(db->overlay, f->fd, buf, len, off);
+}
+
 /* The capture of the -wal, should there be one. db->lock held. */
 static struct wrep_capture *capture_of(struct wrep_db *db)
 {
@@ -460,7 +501,7 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 			if (rc < 0)
 				return rc;
 		}
-		return wrep_overlay_write(db->overlay, f->fd, buf, len, off);
+		return write_overlay(f, buf, len, off);
 	}
 	if (!db->local_wal_mode)
 		return refuse_write(
@@ -511,6 +552,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		    struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
+	struct wrep *w = db->w;
 	static const struct wrep_pagesum nothing;
 	const struct wrep_wal_txn *txn;
 	int rc;
@@ -531,6 +573,11 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		/* The gate keeps applications out; one that lost its lock is refused here. */
 		if (starts_wal_over(f, buf, len, off) && !wal_may_go(db)) {
 			rc = -EIO;
+			break;
+		}
+		if (!db->gated && wrep_capture_uncommitted(db->capture, len, off) >
+					  w->config.max_transaction_bytes) {
+			rc = wrep_refuse_large(db);
 			break;
 		}
 		/* What the files lag behind, no transaction here repeats: none passes as padding. */

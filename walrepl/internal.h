@@ -237,6 +237,8 @@ struct wrep_item *wrep_item_new(enum wrep_item_type type, struct wrep_db *db);
 void wrep_item_free(struct wrep_item *item);
 
 /* file.c */
+/* A transaction is larger than it may be: a line that says so. Returns -ENOSPC. */
+int wrep_refuse_large(struct wrep_db *db);
 /* The last steps of an open, on whatever thread: counts it. db->lock held. */
 void wrep_file_opened(struct wrep_file *f, bool internal);
 enum { WREP_OP_OPEN, WREP_OP_CREATE }; /* wrep_op.state: does a failure own op->file? */

@@ -33,6 +33,7 @@ struct wrep_overlay {
 	bool dirty;
 	uint64_t *written; /* a bit per unit */
 	size_t word_count;
+	uint64_t unit_count; /* of those that are written */
 };
 
 /* ---- the bitmap -------------------------------------------------------------------------------- */
@@ -89,20 +90,22 @@ static void mark_units(struct wrep_overlay *o, uint64_t first, uint64_t end)
 		uint64_t count = WORD_BITS - bit < end - unit ? WORD_BITS - bit : end - unit;
 		uint64_t mask = count == WORD_BITS ? UINT64_MAX : (UINT64_C(1) << count) - 1;
 
-		o->written[unit / WORD_BITS] |= mask << bit;
+		mask = mask << bit & ~o->written[unit / WORD_BITS];
+		o->unit_count += (uint64_t)__builtin_popcountll(mask);
+		o->written[unit / WORD_BITS] |= mask;
 		unit += count;
 	}
 }
 
 static void clear_units_from(struct wrep_overlay *o, uint64_t first)
 {
-	uint64_t word = first / WORD_BITS;
+	uint64_t mask = ~((UINT64_C(1) << first % WORD_BITS) - 1);
 
-	if (word >= o->word_count)
-		return;
-	o->written[word] &= (UINT64_C(1) << first % WORD_BITS) - 1;
-	word++;
-	memset(o->written + word, 0, (o->word_count - word) * sizeof(*o->written));
+	for (uint64_t word = first / WORD_BITS; word < o->word_count; word++) {
+		o->unit_count -= (uint64_t)__builtin_popcountll(o->written[word] & mask);
+		o->written[word] &= ~mask;
+		mask = UINT64_MAX;
+	}
 }
 
 /* ---- whole reads and writes ---------------------------------------------------------------------- */
@@ -220,6 +223,20 @@ uint64_t wrep_overlay_size(const struct wrep_overlay *o)
 bool wrep_overlay_dirty(const struct wrep_overlay *o)
 {
 	return o->dirty;
+}
+
+uint64_t wrep_overlay_bytes_with(const struct wrep_overlay *o, size_t len, uint64_t off)
+{
+	uint64_t unit = off / UNIT_BYTES, end = len ? (off + len - 1) / UNIT_BYTES + 1 : unit;
+	uint64_t units = o->unit_count;
+
+	while (unit < end) {
+		uint64_t free_from = next_unit(o, unit, end, false);
+
+		unit = next_unit(o, free_from, end, true);
+		units += unit - free_from;
+	}
+	return units * UNIT_BYTES;
 }
 
 /* A unit that is about to be written in part is first made whole in the temporary file. */

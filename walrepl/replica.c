@@ -557,6 +557,8 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	if (!w)
 		return -ENOMEM;
 	w->config = *config;
+	if (!w->config.max_transaction_bytes)
+		w->config.max_transaction_bytes = WREP_TRANSACTION_BYTES_DEFAULT;
 	w->node_id = config->log.id;
 	w->queue_tail = &w->queue_head;
 	pthread_mutex_init(&w->lock, NULL);

@@ -48,9 +48,14 @@ struct wrep_host {
 	void (*view)(void *ctx, const struct rlog_view *view);
 };
 
+#define WREP_TRANSACTION_BYTES_DEFAULT (4ull << 30)
+
 struct wrep_config {
 	int data_fd; /* directory of the backing files of *.db, -wal, -journal; stays the caller's */
 	int shm_fd;  /* directory, on a tmpfs, of the backing files of -shm; stays the caller's */
+	/* Bytes that a transaction may write; 0: WREP_TRANSACTION_BYTES_DEFAULT. What goes beyond it
+	 * gets -ENOSPC (SQLite: "database or disk is full", and rolls back). */
+	uint64_t max_transaction_bytes;
 	const char *const *match; /* further globs that name databases, NULL-terminated, or NULL */
 	struct rlog_config log;	  /* without cb and ctx, which walrepl fills */
 	struct wrep_host host;

@@ -111,6 +111,8 @@ def test_argument_too_many_is_refused(place):
         ("--election-timeout", "soon"),
         ("--election-timeout", "0x"),
         ("--fuse-uring", "maybe"),
+        ("--max-transaction", "much"),
+        ("--max-transaction", "1K"),
     ],
 )
 def test_option_with_a_bad_value_is_refused(place, option, value):

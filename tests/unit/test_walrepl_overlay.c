@@ -94,13 +94,22 @@ static void check_base_file(void)
 	check(memcmp(bytes, base, base_size) == 0);
 }
 
+static uint64_t bytes_now(const struct wrep_overlay *o)
+{
+	return wrep_overlay_bytes_with(o, 0, 0);
+}
+
 static void do_write(struct wrep_overlay *o, size_t off, size_t len)
 {
 	static uint8_t bytes[BYTES_MAX];
+	uint64_t before = bytes_now(o), announced = wrep_overlay_bytes_with(o, len, off);
 
 	for (size_t i = 0; i < len; i++)
 		bytes[i] = (uint8_t)random_below(256);
 	check(wrep_overlay_write(o, base_fd, bytes, len, off) == 0);
+	check(bytes_now(o) == announced && announced >= before);
+	check(announced <= before + len + 1024);
+	check(wrep_overlay_bytes_with(o, len, off) == announced); /* once more costs nothing */
 	memcpy(seen + off, bytes, len);
 	for (size_t i = off; i < off + len; i++)
 		changed[i] = true;
@@ -114,6 +123,7 @@ static void do_write(struct wrep_overlay *o, size_t off, size_t len)
 static void do_truncate(struct wrep_overlay *o, size_t size)
 {
 	check(wrep_overlay_truncate(o, size) == 0);
+	check(bytes_now(o) <= (size + 511) / 512 * 512);
 	for (size_t i = size; i < seen_size; i++) {
 		seen[i] = 0;
 		changed[i] = false;
@@ -154,6 +164,7 @@ static void do_commit(struct wrep_overlay *o)
 	base_size = seen_size;
 	check_base_file();
 	check(!wrep_overlay_dirty(o));
+	check(bytes_now(o) == 0);
 	check(wrep_overlay_next(o, 512, 1) == 0);
 }
 
