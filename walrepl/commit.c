@@ -15,7 +15,8 @@
  * not been submitted. Should one of them end as anything but delivered, or in another term than the
  * others (leadership was lost), no more is submitted: nobody ever sees a COMMIT, so the transaction is
  * refused for certain, even where the end of a part is unknown. What has gone out already is thrown
- * away by all nodes when the DISCARD that follows is delivered, or an entry of a newer term is.
+ * away by all nodes when the DISCARD that follows is delivered, from here or from the next leader, or
+ * any other entry of a newer term.
  * Meanwhile nothing moves the images: SQLite waits for its write, others are refused because of
  * `db->pending`, and the applier leaves a database with an undecided transaction alone.
  *
@@ -164,19 +165,17 @@ static int encode_commit(struct wrep_commit *c, struct rlog_request **out)
 
 static void discard_done(struct rlog_request *req, enum rlog_outcome outcome)
 {
-	(void)outcome; /* another leader's first entry does the same */
+	(void)outcome; /* the next leader submits another */
 	rlog_buf_unref(req->buf);
 	free(req);
 }
 
-/* Tell all nodes that the parts wait for nothing. Behind a COMMIT whose outcome is unknown this does
- * no harm: the log keeps the order in which the two were submitted. */
-static void submit_discard(struct wrep *w, uint64_t db_id, uint64_t sequence)
+void wrep_submit_discard(struct wrep *w, uint64_t db_id, uint64_t origin, uint64_t sequence)
 {
 	struct wrep_entry e = {
 		.type = WREP_ENTRY_DISCARD,
 		.db_id = db_id,
-		.origin = w->origin,
+		.origin = origin,
 		.sequence = sequence,
 	};
 	struct rlog_request *req = calloc(1, sizeof *req);
@@ -185,7 +184,7 @@ static void submit_discard(struct wrep *w, uint64_t db_id, uint64_t sequence)
 		return;
 	req->buf = wrep_entry_encode(&e);
 	req->done = discard_done;
-	pthread_mutex_lock(&w->lock); /* the applier may be here: wrep_close() frees the log */
+	pthread_mutex_lock(&w->lock); /* any thread may be here: wrep_close() frees the log */
 	if (req->buf && w->resumable)
 		rlog_submit(w->log, req);
 	else
@@ -206,7 +205,7 @@ static void end_refused(struct wrep_commit *c, int result)
 	wrep_db_settled(db);
 	pthread_mutex_unlock(&db->lock);
 	if (c->next_part > 0)
-		submit_discard(db->w, db->id, c->sequence);
+		wrep_submit_discard(db->w, db->id, db->w->origin, c->sequence);
 	op->done(op, result);
 	wrep_commit_free(c);
 }

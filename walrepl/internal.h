@@ -216,6 +216,10 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *shape);
 /* Do to the journal what the application asked for. db->lock held. */
 int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c);
 
+/* Tell all nodes that these parts wait for nothing. Behind a COMMIT whose outcome is unknown it does no
+ * harm: the log keeps the order in which the two were submitted. No lock held. */
+void wrep_submit_discard(struct wrep *w, uint64_t db_id, uint64_t origin, uint64_t sequence);
+
 /* Submit an entry of CREATE, UNLINK or SETATTR; `op` is finished by the applier. */
 int wrep_submit_meta(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e, int open_flags,
 		     struct wrep_op *op);

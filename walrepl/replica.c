@@ -165,6 +165,40 @@ void wrep_parts_drop_dead(struct wrep *w, uint64_t term)
 	free(all);
 }
 
+/* This node leads, and everything before its barrier is delivered: what is open of older terms has no
+ * COMMIT to come. The other nodes cannot tell before they see an entry of this term. */
+static void discard_dead(struct wrep *w)
+{
+	struct wrep_db **all;
+	uint64_t term;
+	size_t count;
+	bool may;
+
+	pthread_mutex_lock(&w->lock);
+	may = w->view.role == RLOG_LEADER && w->view.ready;
+	term = w->view.term;
+	pthread_mutex_unlock(&w->lock);
+	if (!may || wrep_db_all(w, &all, &count) < 0)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		struct wrep_db *db = all[i];
+		uint64_t origin = 0, sequence = 0;
+		bool dead;
+
+		pthread_mutex_lock(&db->lock);
+		dead = db->parts && db->parts->term < term;
+		if (dead) {
+			origin = db->parts->origin;
+			sequence = db->parts->sequence;
+		}
+		pthread_mutex_unlock(&db->lock);
+		if (dead)
+			wrep_submit_discard(w, db->id, origin, sequence);
+		wrep_db_unref(db);
+	}
+	free(all);
+}
+
 static void apply_unlink(struct wrep *w, struct wrep_db *db, struct rlog_buf *buf,
 			 struct rlog_request *req)
 {
@@ -498,6 +532,7 @@ static void on_view(void *ctx, const struct rlog_view *view)
 		atomic_store(&w->may_write, false);
 	pthread_mutex_unlock(&w->lock);
 	wrep_applier_push(w, item);
+	discard_dead(w);
 	w->config.host.view(w->config.host_ctx, view);
 }
 
@@ -600,7 +635,9 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	pthread_mutex_lock(&w->lock);
 	w->resumable = true;
 	pthread_mutex_unlock(&w->lock);
-	rlog_resume(w->log); /* if the applier emptied its queue before w->log was known */
+	/* What could not be done before w->log was known. */
+	rlog_resume(w->log);
+	discard_dead(w);
 	*out = w;
 	return 0;
 fail:

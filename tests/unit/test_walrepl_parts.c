@@ -562,6 +562,25 @@ static void commit_with_a_gap_in_its_parts_is_refused(void **state)
 	wait_unnamed_files(0);
 }
 
+/* The node that leads next says so to all. */
+static void new_leader_discards_what_the_last_one_left(void **state)
+{
+	struct foreign t = {.sequence = 1, .pages = 100, .parts = 3, .content = 3};
+	struct rlog_view view = {.role = RLOG_LEADER, .ready = false, .term = 2, .leader_id = 1};
+
+	(void)state;
+	t.db_id = foreign_database();
+	foreign_parts(&t, 0, 2);
+	cb.view(cb_ctx, &view);
+	assert_int_equal(waiting(), 0); /* the COMMIT may still be before the barrier */
+	term_now = 2;
+	lead();
+	assert_int_equal(waiting(), 1);
+	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	assert_int_equal(first_index(), 0);
+	wait_unnamed_files(0);
+}
+
 /* ---- the window ---------------------------------------------------------------------------------- */
 
 #define LARGE 4000u /* pages: 15 parts and the COMMIT */
@@ -894,6 +913,7 @@ int main(void)
 		TEST(commit_of_another_term_than_its_parts_is_refused),
 		TEST(parts_go_when_they_are_dead),
 		TEST(commit_with_a_gap_in_its_parts_is_refused),
+		TEST(new_leader_discards_what_the_last_one_left),
 		TEST(large_transaction_is_sent_a_window_at_a_time),
 		TEST(refused_part_ends_the_transaction),
 		TEST(unknown_part_ends_the_transaction),
