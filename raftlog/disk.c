@@ -121,6 +121,11 @@ static int real_rename(struct rlog_disk *d, const char *from, const char *to)
 	return renameat(dir_fd(d), from, dir_fd(d), to) < 0 ? -errno : 0;
 }
 
+static int real_replace(struct rlog_disk *d, const char *from, const char *to)
+{
+	return renameat(dir_fd(d), from, dir_fd(d), to) < 0 ? -errno : 0;
+}
+
 static int real_unlink(struct rlog_disk *d, const char *name)
 {
 	return unlinkat(dir_fd(d), name, 0) < 0 ? -errno : 0;
@@ -180,6 +185,7 @@ int rlog_disk_open(struct rlog_disk **out, const char *path)
 		.pread = real_pread,
 		.pwritev = real_pwritev,
 		.rename = real_rename,
+		.replace = real_replace,
 		.unlink = real_unlink,
 		.sync_dir = real_sync_dir,
 		.list = real_list,
@@ -230,6 +236,7 @@ int rlog_disk_open_read_only(struct rlog_disk **out, const char *path)
 	d->open = read_only_open;
 	d->pwritev = no_pwritev;
 	d->rename = no_rename;
+	d->replace = no_rename;
 	d->unlink = no_unlink;
 	d->sync_dir = no_sync_dir;
 	return 0;

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include "index.h"
 
 struct rlog_index_place {
@@ -102,6 +103,33 @@ void rlog_index_place(struct rlog_index *x, uint64_t index, uint64_t seq, uint64
 	assert(offset > 0 && offset % 8 == 0 && offset / 8 <= UINT32_MAX);
 	x->places[index - x->first].offset8 = (uint32_t)(offset / 8);
 	runs_append(&x->segments, index, seq, 0);
+}
+
+/* The run that `index` is in becomes the first. */
+static void runs_drop(struct rlog_index_runs *runs, uint64_t index)
+{
+	size_t gone = 0;
+
+	while (gone + 1 < runs->count && runs->at[gone + 1].first <= index)
+		gone++;
+	runs->count -= gone;
+	memmove(runs->at, runs->at + gone, runs->count * sizeof(*runs->at));
+}
+
+void rlog_index_drop(struct rlog_index *x, uint64_t index)
+{
+	size_t left;
+
+	assert(index <= x->last + 1);
+	if (index <= x->first)
+		return;
+	left = (size_t)(x->last + 1 - index);
+	memmove(x->places, x->places + (index - x->first), left * sizeof(*x->places));
+	x->first = index;
+	runs_drop(&x->terms, index);
+	runs_drop(&x->segments, index);
+	if (left == 0)
+		x->terms.count = x->segments.count = 0;
 }
 
 void rlog_index_truncate(struct rlog_index *x, uint64_t index)

@@ -41,6 +41,8 @@ int rlog_index_reserve(struct rlog_index *x, size_t count);
 void rlog_index_add(struct rlog_index *x, uint64_t term, uint8_t type, uint32_t len);
 /* In the order of the indexes. */
 void rlog_index_place(struct rlog_index *x, uint64_t index, uint64_t seq, uint64_t offset);
+/* Forget the entries < index, which is at most last + 1. */
+void rlog_index_drop(struct rlog_index *x, uint64_t index);
 void rlog_index_truncate(struct rlog_index *x, uint64_t index); /* drop the entries >= index */
 bool rlog_index_get(const struct rlog_index *x, uint64_t index, struct rlog_index_entry *e);
 

@@ -7,6 +7,8 @@
  * Asking twice is harmless: an answer that was lost is given again.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -161,34 +163,70 @@ static int recv_all(int fd, uint8_t *bytes, size_t len, uint64_t until_ms)
 	return 0;
 }
 
-/* One question to one member. 0 and its answer, or -errno. */
-static int ask(const char *address, const struct rlog_message *question, struct rlog_message *reply,
-	       uint64_t until_ms)
+/* Send a message and receive the answer, of type `expected`; nothing behind it is read. */
+static int exchange(int fd, const struct rlog_message *question, enum rlog_message_type expected,
+		    struct rlog_message *reply, uint64_t until_ms)
 {
 	uint8_t header[RLOG_FRAME_HEADER], body[1024];
 	struct rlog_frame *f = rlog_frame_new(question);
 	struct rlog_frame_header h;
-	int fd, rv;
+	int rv;
 
 	if (f == NULL)
 		return -ENOMEM;
-	fd = dial(address, until_ms);
-	if (fd < 0) {
-		rlog_frame_free(f);
-		return fd;
-	}
 	rv = send_all(fd, f->head, f->bytes, until_ms);
 	rlog_frame_free(f);
 	if (rv == 0)
 		rv = recv_all(fd, header, sizeof header, until_ms);
-	if (rv == 0 && (rlog_frame_header_read(header, &h) != 0 || h.type != RLOG_MSG_JOINED ||
+	if (rv == 0 && (rlog_frame_header_read(header, &h) != 0 || h.type != expected ||
 			h.body_bytes > sizeof body))
 		rv = -EPROTO;
 	if (rv == 0)
 		rv = recv_all(fd, body, h.body_bytes, until_ms);
 	if (rv == 0 && rlog_message_read(&h, body, reply) != 0)
 		rv = -EPROTO;
+	return rv;
+}
+
+/* One question to one member. 0 and its answer, or -errno. */
+static int ask(const char *address, const struct rlog_message *question, struct rlog_message *reply,
+	       uint64_t until_ms)
+{
+	int fd = dial(address, until_ms), rv;
+
+	if (fd < 0)
+		return fd;
+	rv = exchange(fd, question, RLOG_MSG_JOINED, reply, until_ms);
 	close(fd);
+	return rv;
+}
+
+int rlog_dial(struct rlog *l, uint64_t id, const char *address, unsigned timeout_ms,
+	      char errmsg[RLOG_ERRMSG_SIZE])
+{
+	struct rlog_message question = {.type = RLOG_MSG_STREAM}, reply;
+	const uint64_t until_ms = rlog_clock_ms() + timeout_ms;
+	int fd = dial(address, until_ms), rv, one = 1;
+
+	errmsg[0] = 0;
+	question.hello.cluster_id = l->cluster_id;
+	question.hello.from = l->id;
+	question.hello.to = id;
+	memcpy(question.hello.address, l->address, sizeof question.hello.address);
+	rv = fd < 0 ? fd : exchange(fd, &question, RLOG_MSG_WELCOME, &reply, until_ms);
+	if (rv == 0 && (reply.welcome.answer != RLOG_ANSWER_OK || reply.welcome.from != id))
+		rv = -EXDEV;
+	if (rv == 0 && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0)
+		rv = -errno;
+	if (rv == 0) {
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+		return fd;
+	}
+	if (fd >= 0)
+		close(fd);
+	snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot reach node=%08llx address=%.128s: %s",
+		 (unsigned long long)id, address,
+		 rv == -EXDEV ? "another node answers there" : strerror(-rv));
 	return rv;
 }
 

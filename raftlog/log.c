@@ -126,6 +126,7 @@ int rlog_log_append(struct rlog_log *l, const struct rlog_record *records, size_
 		rlog_index_add(&l->index, r->term, r->type, (uint32_t)r->buf->len);
 		*cache_at(l, r->index) = rlog_buf_ref(r->buf);
 		l->cache_bytes += cache_cost(r->buf);
+		l->bytes_since += rlog_record_bytes(r->buf->len);
 	}
 	cache_trim(l);
 	return 0;

@@ -26,7 +26,8 @@ struct rlog_disk {
 	int64_t (*pread)(struct rlog_disk *d, int handle, void *buf, size_t len, uint64_t off);
 	int64_t (*pwritev)(struct rlog_disk *d, int handle, const struct iovec *iov, int iov_count,
 			   uint64_t off);
-	int (*rename)(struct rlog_disk *d, const char *from, const char *to);
+	int (*rename)(struct rlog_disk *d, const char *from, const char *to);  /* -EEXIST */
+	int (*replace)(struct rlog_disk *d, const char *from, const char *to); /* or in its place */
 	int (*unlink)(struct rlog_disk *d, const char *name);
 	int (*sync_dir)(struct rlog_disk *d);
 	/* Calls `each` for every name; the order is not defined. */
@@ -75,7 +76,7 @@ void rlog_log_close(struct rlog_log *l);
 void rlog_log_meta(const struct rlog_log *l, uint64_t *term, uint64_t *voted_for);
 int rlog_log_set_meta(struct rlog_log *l, uint64_t term, uint64_t voted_for);
 
-uint64_t rlog_log_first(const struct rlog_log *l);   /* 1 until compaction exists */
+uint64_t rlog_log_first(const struct rlog_log *l);   /* 1 until segments were let go */
 uint64_t rlog_log_last(const struct rlog_log *l);    /* staged or durable; first - 1 when empty */
 uint64_t rlog_log_durable(const struct rlog_log *l); /* highest index on disk */
 int rlog_log_describe(const struct rlog_log *l, uint64_t index, uint64_t *term, uint8_t *type,
@@ -118,6 +119,24 @@ void rlog_log_spare_end(struct rlog_log *l, int result);
 
 /* The entry at `index`, from memory or from the disk (checked); a reference the caller drops. */
 int rlog_log_read(struct rlog_log *l, uint64_t index, struct rlog_record *out);
+
+/* ---- the snapshot, and what it allows ---- */
+
+struct rlog_snapshot;
+/* NULL when there is none. */
+const struct rlog_snapshot *rlog_log_snapshot(const struct rlog_log *l);
+/* `image` has been stored (rlog_snapshot_store()) and is the snapshot from now on; a reference is taken.
+ * 0, or -errno when it is not one of this cluster. */
+int rlog_log_set_snapshot(struct rlog_log *l, struct rlog_buf *image);
+/* Let go of segments from the front, of which the snapshot has all entries, as long as more than
+ * `keep_bytes` of segments stay. A file that cannot be removed is left to the next opening. */
+void rlog_log_compact(struct rlog_log *l, uint64_t keep_bytes);
+/* Begin anew behind the snapshot: all entries, staged or durable, are gone. No write is in flight. 0, or
+ * as rlog_log_write_begin(): then nothing has changed here, and opening does it. */
+int rlog_log_replace(struct rlog_log *l);
+uint64_t rlog_log_cluster(const struct rlog_log *l);	 /* its id */
+uint64_t rlog_log_bytes(const struct rlog_log *l);	 /* of all segments */
+uint64_t rlog_log_bytes_since(const struct rlog_log *l); /* of records behind the snapshot, about */
 
 /* Entries up to `index` are applied: their payloads may leave memory, oldest first, when the cache
  * is over its bound. Others are always kept. */

@@ -4,6 +4,7 @@
 
 #include "index.h"
 #include "recover.h"
+#include "snapshot.h"
 
 struct rlog_log {
 	struct rlog_disk *d;
@@ -12,6 +13,14 @@ struct rlog_log {
 
 	struct rlog_meta meta;
 	int meta_handle;
+
+	struct rlog_snapshot snapshot;
+	uint64_t bytes_since; /* of records behind it */
+	/* The files, in order; the last one is the tail. */
+	struct rlog_log_segment {
+		uint64_t seq, bytes;
+	} * segments;
+	size_t segment_count, segment_room;
 
 	struct rlog_index index;
 	uint64_t durable, placed, applied;
@@ -29,6 +38,7 @@ struct rlog_log {
 		uint64_t durable_offset;
 	} tail;
 	uint64_t chain, batch;
+	bool replacing;	     /* the next segment begins the log anew */
 	uint64_t next_index; /* that the next entry has as long as no truncation is written */
 
 	/* The block in which the log ends (from offset & ~4095 on), then the write in flight. */
@@ -69,5 +79,10 @@ int rlog_log_segment_install(struct rlog_disk *d, const char *from,
 /* Go on in a new segment with room for a record of `record_bytes`. All before is durable. 0,
  * -ENOSPC or -ENOMEM (nothing has changed), or -EIO (the log accepts no more writes). */
 int rlog_log_next_segment(struct rlog_log *l, size_t record_bytes);
+/* Note a file at the end of l->segments. 0 or -ENOMEM. */
+int rlog_log_note_segment(struct rlog_log *l, uint64_t seq, uint64_t bytes);
+
+/* log_compact.c: a file in front of the log goes. */
+void rlog_log_remove_segment(struct rlog_log *l, uint64_t seq);
 
 #endif

@@ -94,17 +94,22 @@ int rlog_log_create(struct rlog_disk *d, const struct rlog_log_options *opt,
 struct opening {
 	struct rlog_log *l;
 	uint64_t term; /* the latest of any record */
-	bool first_seen;
 };
 
-static int open_segment(void *arg, const struct rlog_segment_header *h)
+static void begin_at(struct rlog_log *l, uint64_t index)
+{
+	rlog_index_free(&l->index);
+	rlog_index_init(&l->index, index);
+	l->bytes_since = 0;
+}
+
+static int open_segment(void *arg, const struct rlog_segment_header *h, bool void_before)
 {
 	struct opening *o = arg;
 
-	if (!o->first_seen)
-		rlog_index_init(&o->l->index, h->first_index);
-	o->first_seen = true;
-	return 0;
+	if (void_before)
+		begin_at(o->l, h->first_index);
+	return rlog_log_note_segment(o->l, h->seq, h->bytes);
 }
 
 static int open_record(void *arg, const struct rlog_record_header *r, const uint8_t *payload,
@@ -115,9 +120,14 @@ static int open_record(void *arg, const struct rlog_record_header *r, const uint
 
 	(void)payload;
 	if (r->type == RLOG_RECORD_TRUNCATE) {
-		rlog_index_truncate(x, r->index);
+		if (r->index < x->first)
+			begin_at(o->l, r->index);
+		else
+			rlog_index_truncate(x, r->index);
 		return 0;
 	}
+	if (r->index > o->l->snapshot.index)
+		o->l->bytes_since += rlog_record_bytes(r->len);
 	if (rlog_index_reserve(x, 1) < 0)
 		return -ENOMEM;
 	rlog_index_add(x, r->term, r->type, r->len);
@@ -201,6 +211,46 @@ static void remove_spares(struct rlog_log *l)
 		l->d->unlink(l->d, s.names[i]);
 }
 
+/* The snapshot and the log must belong together:
+ *
+ *   the log                              | what that is
+ *   -------------------------------------+----------------------------------------------------------
+ *   has the snapshot's entry, of its     | the good case
+ *   term, or begins right behind it      |
+ *   ends before that entry, or has one   | rlog_install() was cut short between storing the snapshot
+ *   of another term there                | and replacing the log: that is done now
+ *   begins later                         | damage: entries between the two are missing
+ *
+ * Files in front of where the log begins are what was not removed in time. */
+static int match_snapshot(struct rlog_log *l, const struct rlog_scan_end *end,
+			  char errmsg[RLOG_ERRMSG_SIZE])
+{
+	const uint64_t index = l->snapshot.index;
+	struct rlog_index_entry e;
+	int err;
+
+	if (!l->snapshot.image)
+		return 0;
+	if (l->index.first > index + 1) {
+		snprintf(errmsg, RLOG_ERRMSG_SIZE,
+			 "raft log damaged file=" RLOG_SNAPSHOT_NAME
+			 " offset=0 (the log begins at %" PRIu64 ", the snapshot ends at %" PRIu64
+			 "): " RLOG_RESTORE_HINT,
+			 l->index.first, index);
+		return -EBADMSG;
+	}
+	while (l->segment_count > 1 && l->segments[0].seq < end->first_seq)
+		rlog_log_remove_segment(l, l->segments[0].seq);
+	if (l->index.first == index + 1 ||
+	    (rlog_index_get(&l->index, index, &e) && e.term == l->snapshot.term))
+		return 0;
+	err = rlog_log_replace(l);
+	if (err < 0)
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot replace the raft log: %s",
+			 strerror(-err));
+	return err;
+}
+
 static int open_all(struct rlog_log *l, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	static const struct rlog_scan_ops ops = {.segment = open_segment, .record = open_record};
@@ -226,7 +276,10 @@ static int open_all(struct rlog_log *l, char errmsg[RLOG_ERRMSG_SIZE])
 			      "dropped a torn update of the raft term file=%s term=%" PRIu64
 			      " voted_for=%08" PRIx64,
 			      RLOG_META_NAME, l->meta.term, l->meta.voted_for);
-	err = rlog_scan(l->d, &l->meta, &ops, &o, &end, errmsg);
+	err = rlog_snapshot_load(l->d, l->opt.cluster_id, &l->snapshot, errmsg);
+	if (err < 0)
+		return err;
+	err = rlog_scan(l->d, &l->meta, l->snapshot.index, &ops, &o, &end, errmsg);
 	if (err == -ENOMEM)
 		snprintf(errmsg, RLOG_ERRMSG_SIZE, "out of memory reading the raft log");
 	if (err < 0)
@@ -249,7 +302,7 @@ static int open_all(struct rlog_log *l, char errmsg[RLOG_ERRMSG_SIZE])
 	l->durable = l->placed = l->index.last;
 	l->cache_first = l->index.last + 1;
 	remove_spares(l);
-	return 0;
+	return match_snapshot(l, &end, errmsg);
 }
 
 static void log_free(struct rlog_log *l)
@@ -263,6 +316,8 @@ static void log_free(struct rlog_log *l)
 	for (; l->cache_first <= l->index.last && l->cache; l->cache_first++)
 		rlog_log_cache_drop(l, l->cache_first);
 	rlog_index_free(&l->index);
+	rlog_snapshot_clear(&l->snapshot);
+	free(l->segments);
 	free(l->cache);
 	free(l->stage);
 	free(l->window.bytes);

@@ -121,6 +121,21 @@ int rlog_log_segment_install(struct rlog_disk *d, const char *from,
 	return handle;
 }
 
+int rlog_log_note_segment(struct rlog_log *l, uint64_t seq, uint64_t bytes)
+{
+	if (l->segment_count == l->segment_room) {
+		size_t room = l->segment_room ? 2 * l->segment_room : 16;
+		struct rlog_log_segment *more = reallocarray(l->segments, room, sizeof(*more));
+
+		if (!more)
+			return -ENOMEM;
+		l->segments = more;
+		l->segment_room = room;
+	}
+	l->segments[l->segment_count++] = (struct rlog_log_segment){seq, bytes};
+	return 0;
+}
+
 int rlog_log_next_segment(struct rlog_log *l, size_t record_bytes)
 {
 	uint64_t bytes = (2 * RLOG_BLOCK + record_bytes - 1) / RLOG_BLOCK * RLOG_BLOCK;
@@ -132,6 +147,7 @@ int rlog_log_next_segment(struct rlog_log *l, size_t record_bytes)
 		.first_index = l->next_index,
 		.batch = l->batch,
 		.chain = l->chain,
+		.replaced = l->replacing,
 	};
 	struct rlog_log_spare spare;
 	bool renamed = false;
@@ -139,6 +155,8 @@ int rlog_log_next_segment(struct rlog_log *l, size_t record_bytes)
 
 	if (bytes < l->opt.segment_bytes)
 		bytes = l->opt.segment_bytes;
+	if (rlog_log_note_segment(l, h.seq, bytes) < 0)
+		return -ENOMEM;
 	if (l->spare_state == SPARE_READY && l->spare.bytes == bytes) {
 		spare = l->spare;
 		l->spare_state = SPARE_NONE;
@@ -151,6 +169,7 @@ int rlog_log_next_segment(struct rlog_log *l, size_t record_bytes)
 	h.bytes = bytes;
 	handle = err < 0 ? err : rlog_log_segment_install(l->d, spare.name, &h, &renamed);
 	if (handle < 0) {
+		l->segment_count--;
 		if (err == 0 && !renamed)
 			l->d->unlink(l->d, spare.name);
 		if (!renamed && disk_is_full(handle))

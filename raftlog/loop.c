@@ -238,6 +238,12 @@ static void take_commands(struct rlog *l)
 	pthread_mutex_lock(&l->mutex);
 	commands = l->commands;
 	l->commands = NULL;
+	if (l->new_calls != NULL) {
+		*l->calls_tail = l->new_calls;
+		l->calls_tail = l->new_calls_tail;
+		l->new_calls = NULL;
+		l->new_calls_tail = &l->new_calls;
+	}
 	jobs = l->jobs_done;
 	l->jobs_done = NULL;
 	pthread_mutex_unlock(&l->mutex);
@@ -298,6 +304,40 @@ static void look_at_transfers(struct rlog *l)
 		}
 		at = &command->next;
 	}
+}
+
+static void end_call(struct rlog *l, struct rlog_call **at, int result)
+{
+	struct rlog_call *call = *at;
+
+	*at = call->next;
+	if (*at == NULL)
+		l->calls_tail = at;
+	pthread_mutex_lock(&l->mutex);
+	call->result = result;
+	call->finished = true;
+	pthread_cond_broadcast(&l->changed);
+	pthread_mutex_unlock(&l->mutex);
+}
+
+static void run_calls(struct rlog *l)
+{
+	struct rlog_call **at = &l->calls;
+
+	while (*at != NULL) {
+		int rv = (*at)->turn(l, *at);
+
+		if (rv == RLOG_CALL_AGAIN)
+			at = &(*at)->next;
+		else
+			end_call(l, at, rv);
+	}
+}
+
+static void end_all_calls(struct rlog *l)
+{
+	while (l->calls != NULL)
+		end_call(l, &l->calls, -EIO);
 }
 
 static uint64_t transfers_deadline(const struct rlog *l)
@@ -396,6 +436,7 @@ static void turn(struct rlog *l)
 	if (rlog_net_deadline(l) <= l->now)
 		rlog_net_tick(l);
 	look_at_transfers(l);
+	run_calls(l);
 	rlog_server_turn(l->server);
 	rlog_net_flush(l);
 	if (l->prepared > 0 && rlog_server_has_deliveries(l->server)) {
@@ -418,7 +459,7 @@ static void turn(struct rlog *l)
 		until = transfers_deadline(l);
 	atomic_store(&l->sleeping, true);
 	pthread_mutex_lock(&l->mutex);
-	if (l->commands != NULL || l->jobs_done != NULL)
+	if (l->commands != NULL || l->jobs_done != NULL || l->new_calls != NULL)
 		until = 0;
 	pthread_mutex_unlock(&l->mutex);
 	if (atomic_load(&l->submitted) != NULL || atomic_load(&l->stop) || atomic_load(&l->resume))
@@ -492,6 +533,7 @@ static void loop_stop(struct rlog *l)
 	}
 	while (l->transfers != NULL)
 		finish(l, &l->transfers, -ETIMEDOUT);
+	end_all_calls(l);
 	io_uring_queue_exit(&l->ring);
 }
 
@@ -523,5 +565,6 @@ void *rlog_loop_main(void *arg)
 	take_commands(l);
 	while (l->transfers != NULL)
 		finish(l, &l->transfers, -ETIMEDOUT);
+	end_all_calls(l);
 	return NULL;
 }

@@ -35,6 +35,16 @@ struct rlog_command {
 	int result;
 };
 
+/* A thread that waits for something that only the loop can do. `turn` is called there once a turn, until
+ * it returns something other than RLOG_CALL_AGAIN. */
+#define RLOG_CALL_AGAIN 1
+struct rlog_call {
+	struct rlog_call *next;
+	int (*turn)(struct rlog *l, struct rlog_call *call);
+	bool finished;
+	int result;
+};
+
 struct rlog_conn;
 
 /* The outgoing side to one other node. */
@@ -87,6 +97,8 @@ struct rlog {
 	unsigned prepared; /* entries put into the ring and not yet submitted */
 	struct rlog_net net;
 	struct rlog_command *transfers;
+	struct rlog_call *calls, **calls_tail;
+	bool storing; /* a thread is storing a snapshot */
 	uint64_t status_key;
 	bool status_due;
 	bool spare_out;
@@ -102,6 +114,7 @@ struct rlog {
 	pthread_mutex_t mutex;
 	pthread_cond_t changed;
 	struct rlog_command *commands;
+	struct rlog_call *new_calls, **new_calls_tail;
 	bool started;
 	int start_result;
 	char start_errmsg[RLOG_ERRMSG_SIZE];
@@ -141,6 +154,9 @@ struct rlog_join_wait {
 	uint64_t index, term;
 };
 struct rlog_join_wait *rlog_conn_join(struct rlog_conn *c);
+
+/* rlog.c: run call->turn on the loop, and wait for its end. -EIO when the loop has ended. */
+int rlog_loop_call(struct rlog *l, struct rlog_call *call);
 
 /* join.c */
 void rlog_join_request(struct rlog *l, struct rlog_conn *c, const struct rlog_message *m);

@@ -133,6 +133,7 @@ static void put_body(struct writer *w, const struct rlog_message *m)
 {
 	switch (m->type) {
 	case RLOG_MSG_HELLO:
+	case RLOG_MSG_STREAM:
 		put64(w, m->hello.cluster_id);
 		put64(w, m->hello.from);
 		put64(w, m->hello.to);
@@ -199,6 +200,11 @@ static void put_body(struct writer *w, const struct rlog_message *m)
 		put64(w, m->timeout_now.last_log_index);
 		put64(w, m->timeout_now.last_log_term);
 		put32(w, m->timeout_now.version);
+		break;
+	case RLOG_MSG_NEEDS_STATE:
+		put64(w, m->needs_state.term);
+		put64(w, m->needs_state.index);
+		put64(w, m->needs_state.index_term);
 		break;
 	default:
 		assert(false && "a message of a type that does not exist");
@@ -296,7 +302,7 @@ int rlog_frame_header_read(const uint8_t header[RLOG_FRAME_HEADER], struct rlog_
 		return -EBADMSG;
 	if (version != RLOG_WIRE_VERSION)
 		return -EPROTO;
-	if (type < RLOG_MSG_HELLO || type > RLOG_MSG_JOINED || out->body_bytes > RLOG_FRAME_MAX)
+	if (type < RLOG_MSG_HELLO || type > RLOG_MSG_STREAM || out->body_bytes > RLOG_FRAME_MAX)
 		return -EPROTO;
 	out->type = (enum rlog_message_type)type;
 	return 0;
@@ -359,6 +365,7 @@ static int read_body(struct reader *r, struct rlog_message *m)
 {
 	switch (m->type) {
 	case RLOG_MSG_HELLO:
+	case RLOG_MSG_STREAM:
 		m->hello.cluster_id = get64(r);
 		m->hello.from = get64(r);
 		m->hello.to = get64(r);
@@ -413,6 +420,14 @@ static int read_body(struct reader *r, struct rlog_message *m)
 		m->timeout_now.last_log_term = get64(r);
 		m->timeout_now.version = (unsigned char)get32(r);
 		return m->timeout_now.term == 0 ? -EPROTO : 0;
+	case RLOG_MSG_NEEDS_STATE:
+		m->needs_state.term = get64(r);
+		m->needs_state.index = get64(r);
+		m->needs_state.index_term = get64(r);
+		return m->needs_state.term == 0 || m->needs_state.index == 0 ||
+				       m->needs_state.index_term == 0
+			       ? -EPROTO
+			       : 0;
 	}
 	return -EPROTO;
 }

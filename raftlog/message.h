@@ -37,8 +37,11 @@ enum rlog_message_type {
 	RLOG_MSG_VOTE,
 	RLOG_MSG_VOTE_RESULT,
 	RLOG_MSG_TIMEOUT_NOW,
+	RLOG_MSG_NEEDS_STATE, /* the leader's log no longer holds what the receiver lacks */
 	RLOG_MSG_JOIN, /* first and only on a connection of a node that wants to become a member */
 	RLOG_MSG_JOINED, /* the answer to it */
+	/* first on a connection that is the owner's from the answer, WELCOME, on; says what HELLO does */
+	RLOG_MSG_STREAM,
 };
 
 /* What WELCOME and JOINED say. On the wire: only append. */
@@ -84,6 +87,9 @@ struct rlog_message {
 		struct raft_request_vote vote;
 		struct raft_request_vote_result vote_result;
 		struct raft_timeout_now timeout_now;
+		struct {
+			uint64_t term, index, index_term; /* of the newest snapshot */
+		} needs_state;
 	};
 };
 

@@ -3,8 +3,9 @@
  * Every node dials every other member, and sends on the connection it made; what others send
  * arrives on connections that they made. So between two nodes there are two, one per direction, and
  * no tie to break when both dial at once. A connection begins with HELLO (cluster, who, whom, where
- * the dialler listens) and WELCOME; then messages flow one way. The only other thing that a
- * connection can begin with is JOIN (join.c).
+ * the dialler listens) and WELCOME; then messages flow one way. It can also begin with JOIN (join.c),
+ * or with STREAM, which is answered like HELLO: the dialler says nothing before it has the answer, and
+ * with that sent the socket is taken out of the ring and becomes the owner's.
  *
  * A connection that breaks is dialled again after 50 ms, then twice as long, up to a second. What
  * was queued is dropped: Raft notices and sends again. What is queued is bounded: above
@@ -15,6 +16,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +40,7 @@ enum conn_state {
 	CONN_ACCEPTED, /* theirs: HELLO or JOIN awaited */
 	CONN_MEMBER,   /* theirs: messages come */
 	CONN_JOINER,   /* theirs: JOIN has come, the answer is due */
+	CONN_STREAM,   /* theirs: STREAM has come; the owner's once the answer is sent */
 };
 
 struct rlog_conn {
@@ -46,7 +49,8 @@ struct rlog_conn {
 	int fd;
 	enum conn_state state;
 	bool closing;
-	bool last; /* close once everything is sent */
+	bool detached; /* the socket lives on elsewhere */
+	bool last;     /* close once everything is sent */
 	unsigned ops;
 	bool sending;
 	struct rlog_link *link; /* ours: whom it leads to */
@@ -151,7 +155,8 @@ static void conn_close(struct rlog *l, struct rlog_conn *c)
 	c->closing = true;
 	if (c->link != NULL && c->link->conn == c)
 		link_down(l, c->link);
-	shutdown(c->fd, SHUT_RDWR);
+	if (!c->detached)
+		shutdown(c->fd, SHUT_RDWR);
 	/* A connect() in flight does not mind the shutdown everywhere. */
 	c->cancel_op.done = cancel_done;
 	sqe = conn_sqe(l, c, &c->cancel_op);
@@ -194,6 +199,18 @@ static void send_queued(struct rlog *l, struct rlog_conn *c)
 	io_uring_prep_sendmsg(sqe, c->fd, &c->msg, MSG_NOSIGNAL);
 }
 
+/* The answer to STREAM is sent. Nothing is being received: see recv_done(). */
+static void hand_over(struct rlog *l, struct rlog_conn *c)
+{
+	int fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 0);
+	uint64_t from = c->from;
+
+	c->detached = fd >= 0;
+	conn_close(l, c);
+	if (fd >= 0)
+		l->cb.stream(l->ctx, fd, from);
+}
+
 static void send_done(struct rlog *l, struct rlog_op *op, int result)
 {
 	struct rlog_conn *c = CONN_OF(op, send_op);
@@ -219,6 +236,10 @@ static void send_done(struct rlog *l, struct rlog_op *op, int result)
 		rlog_frame_free(f);
 	}
 	c->out_skip = sent;
+	if (c->out == NULL && c->state == CONN_STREAM) {
+		hand_over(l, c);
+		return;
+	}
 	if (c->out == NULL && c->last) {
 		/* Let the other side read it: it closes. */
 		shutdown(c->fd, SHUT_WR);
@@ -283,12 +304,13 @@ static void greet(struct rlog *l, struct rlog_conn *c, const struct rlog_message
 		return;
 	}
 	/* A node that dials again has given up its older connection. */
-	for (struct rlog_conn *o = l->net.conns; o != NULL; o = o->next)
+	for (struct rlog_conn *o = l->net.conns; o != NULL && m->type == RLOG_MSG_HELLO;
+	     o = o->next)
 		if (o != c && o->state == CONN_MEMBER && o->from == m->hello.from)
 			conn_close(l, o);
-	c->state = CONN_MEMBER;
 	c->from = m->hello.from;
 	memcpy(c->address, m->hello.address, sizeof c->address);
+	c->state = m->type == RLOG_MSG_STREAM ? CONN_STREAM : CONN_MEMBER;
 	rlog_conn_send(c, &answer, false);
 }
 
@@ -325,7 +347,8 @@ static bool dispatch(struct rlog *l, struct rlog_conn *c, struct rlog_message *m
 	case CONN_ACCEPTED:
 		if (c->last)
 			return false;
-		if (m->type == RLOG_MSG_HELLO) {
+		if (m->type == RLOG_MSG_HELLO ||
+		    (m->type == RLOG_MSG_STREAM && l->cb.stream != NULL)) {
 			greet(l, c, m);
 			return true;
 		}
@@ -342,7 +365,7 @@ static bool dispatch(struct rlog *l, struct rlog_conn *c, struct rlog_message *m
 		welcomed(l, c, m);
 		return true;
 	case CONN_MEMBER:
-		if (m->type < RLOG_MSG_APPEND || m->type > RLOG_MSG_TIMEOUT_NOW)
+		if (m->type < RLOG_MSG_APPEND || m->type > RLOG_MSG_NEEDS_STATE)
 			return false;
 		rlog_server_receive(l->server, c->from, c->address, m);
 		return true;
@@ -445,7 +468,7 @@ static void recv_done(struct rlog *l, struct rlog_op *op, int result)
 	}
 	if (c->state == CONN_MEMBER && !c->closing && c->in_end > c->in_begin)
 		rlog_server_hears(l->server, c->from, c->address);
-	if (!c->closing)
+	if (!c->closing && c->state != CONN_STREAM)
 		receive(l, c);
 }
 

@@ -7,7 +7,8 @@
  *
  * What it promises: an entry handed to `apply` is committed: it is on the disks of a majority and
  * will be handed to `apply`, at the same index, on every node that ever gets that far. Entries
- * arrive once each per process, without gaps, from index 1 (or from the snapshot) on.
+ * arrive once each per process, without gaps, from index 1 (or from the snapshot) on; again from the
+ * snapshot on after rlog_install().
  */
 #ifndef RAFTLOG_H
 #define RAFTLOG_H
@@ -77,6 +78,18 @@ struct rlog_callbacks {
 	void (*fatal)(void *ctx, const char *msg);
 	/* One log line: level 'I', 'W' or 'E', text "what happened key=value ...". */
 	void (*log)(void *ctx, char level, const char *line);
+	/* Called by rlog_open() on its thread, before anything is delivered, when there is a snapshot: the
+	 * owner's durable state holds everything up to `index`, and `payload` is what it said of it then.
+	 * `last_index` is the last entry of the local log, committed or not. Deliveries go on at
+	 * index + 1. 0, or -errno, with which the open fails. May be NULL. */
+	int (*restore)(void *ctx, uint64_t index, struct rlog_buf *payload, uint64_t last_index);
+	/* This node lacks entries that its leader's log no longer has: the owner shall fetch the leader's
+	 * state (rlog_dial()) and call rlog_install(). Told again, every now and then, as long as that is
+	 * so. May be NULL. */
+	void (*needs_state)(void *ctx, uint64_t leader_id, const char *leader_address);
+	/* Another member has called rlog_dial(): `fd` is connected and blocking, and the callee's from now
+	 * on. NULL: such dials are refused. */
+	void (*stream)(void *ctx, int fd, uint64_t from_id);
 };
 
 struct rlog_config {
@@ -152,12 +165,47 @@ struct rlog_status {
 	struct rlog_view view;
 	char leader_address[128];
 	uint64_t commit_index, applied_index, first_index, last_index, durable_index;
+	uint64_t snapshot_index;  /* 0: none */
+	uint64_t log_bytes;	  /* of all segments */
+	uint64_t log_bytes_since; /* of entries behind the snapshot, about */
 	unsigned member_count;
 	struct rlog_member members[RLOG_MEMBERS_MAX];
 };
 
 /* A copy of the loop's last published status. [any thread] */
 void rlog_status(struct rlog *log, struct rlog_status *out);
+
+/* ---- snapshots ------------------------------------------------------------------------------ */
+
+/* Everything up to `index`, which has been delivered, is in the owner's durable state, as `payload` (the
+ * reference stays the caller's) tells: makes that durable, then lets go of the log's oldest segments of
+ * which nothing is behind `index`, as long as more than `keep_bytes` of segments stay (for followers that
+ * are slow). The index of the newest snapshot again replaces its payload. Blocks. 0; -EINVAL (not
+ * delivered yet, or in front of the newest snapshot); -ENOSPC and other -errno: nothing has changed, or
+ * the new payload counts already. [any thread but the loop] */
+int rlog_snapshot(struct rlog *log, uint64_t index, struct rlog_buf *payload, uint64_t keep_bytes);
+
+/* The newest snapshot as bytes for another node, checksummed: index, term, membership, payload. 0,
+ * -ENOENT (none was taken), -EIO. [any thread but the loop] */
+int rlog_snapshot_image(struct rlog *log, struct rlog_buf **out);
+/* What an image says; `payload` is a new buffer. 0, -EBADMSG, -EXDEV (of another cluster), -ENOMEM.
+ * [any thread] */
+int rlog_image_read(struct rlog_buf *image, uint64_t cluster_id, uint64_t *index, uint64_t *term,
+		    struct rlog_buf **payload);
+
+/* The owner's durable state is now that of `image`, an image of the leader's, and `payload` tells of it
+ * here. If the local log holds the image's last entry with its term, the log stays, and is delivered
+ * again from the entry behind it on: a node whose files were damaged loses nothing that it has promised.
+ * Otherwise the log holds nothing that is not in the image or conflicts with it, and begins anew.
+ * `caught_up` is told again. Durable on return. 0; -EAGAIN: the local log begins behind the image, get
+ * a newer one; -EALREADY: this node leads; -EBADMSG, -EXDEV; -errno. [any thread but the loop] */
+int rlog_install(struct rlog *log, struct rlog_buf *image, struct rlog_buf *payload);
+
+/* Connect to member `id` at `address` for a stream of the owner's: a connected, blocking socket, whose
+ * other end that node's `stream` gets; or -errno, with a line in `errmsg`. Blocks, up to timeout_ms.
+ * [any thread but the loop] */
+int rlog_dial(struct rlog *log, uint64_t id, const char *address, unsigned timeout_ms,
+	      char errmsg[RLOG_ERRMSG_SIZE]);
 
 /* ---- looking at the log of a node that does not run --------------------------------------------- */
 
@@ -166,6 +214,8 @@ struct rlog_walk_node {
 	uint64_t id, cluster_id;
 	uint64_t term, voted_for; /* 0: nobody */
 	bool torn;		  /* a later update of the two was torn; the next start drops it */
+	uint64_t snapshot_index, snapshot_term; /* 0: there is none */
+	struct rlog_buf *snapshot_payload;	/* NULL then */
 };
 
 enum rlog_walk_state {

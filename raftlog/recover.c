@@ -24,9 +24,18 @@
  *   to be durable                                        | was noted there
  *   S is the last, a valid record of this epoch with     | damage: batch n + 2 is begun only when
  *   a batch later than n + 1 stands anywhere behind P    | n + 1 is durable
+ *   the same, and the next one's header says "replaced"  | the log was replaced by a snapshot: all
+ *                                                        | before does not count, it begins there
  *   S is the last, and only zeros                        | the end of the log
  *   S is the last, anything else                         | torn: batch n + 1, dropped; the caller
  *                                                        | makes it zeros before it writes again
+ *
+ * The first segment is number 1, whose chain begins with the epoch, as long as there is no snapshot.
+ * With one, segments in front have been let go, and the first that is left says in its header where
+ * the run stands. The log then begins at its first index, or, when a truncation in what is left goes
+ * below that, at the truncation's: what it left standing in front had gone with the older segments.
+ * Wherever it begins, nothing between it and the snapshot may be missing; that is for the caller to see,
+ * who knows what the snapshot is.
  *
  * Everywhere: a header that is not valid is damage, for it was durable before the file had its
  * name; so are a gap in the file names, a header whose number is not its name's (a copied or
@@ -60,6 +69,7 @@
 struct scan {
 	struct rlog_disk *d;
 	const struct rlog_meta *meta;
+	uint64_t snapshot_index;
 	const struct rlog_scan_ops *ops;
 	void *arg;
 	char *errmsg;
@@ -71,7 +81,7 @@ struct scan {
 	size_t room;
 	struct rlog_segment_header header;
 	/* the run so far */
-	uint64_t chain, batch, next_index, first_index;
+	uint64_t chain, batch, next_index, first_index, first_seq;
 	struct rlog_scan_end *end;
 };
 
@@ -150,10 +160,11 @@ static int find_segments(struct scan *s)
 		return no_memory(s);
 	if (s->seq_count > 0)
 		qsort(s->seqs, s->seq_count, sizeof(*s->seqs), by_number);
-	/* The first one is number 1 as long as nothing removes segments from the front. */
-	for (size_t i = 0; i < s->seq_count; i++)
-		if (s->seqs[i] != i + 1)
-			return damaged(s, i + 1, 0, "the segment is missing");
+	if (s->seq_count > 0 && s->snapshot_index == 0 && s->seqs[0] != 1)
+		return damaged(s, 1, 0, "the segment is missing");
+	for (size_t i = 1; i < s->seq_count; i++)
+		if (s->seqs[i] != s->seqs[0] + i)
+			return damaged(s, s->seqs[0] + i, 0, "the segment is missing");
 	return s->seq_count > 0 ? 0 : damaged(s, 1, 0, "the segment is missing");
 }
 
@@ -245,9 +256,12 @@ static int take_batch(struct scan *s, uint64_t at, uint64_t end)
 	for (; at < end; at += rlog_record_bytes(r.len)) {
 		rlog_record_decode(s->bytes + at, s->header.bytes - at, s->meta->epoch, &r);
 		if (r.type == RLOG_RECORD_TRUNCATE) {
-			if (r.index < s->first_index || r.index >= s->next_index)
+			if (r.index >= s->next_index ||
+			    (r.index < s->first_index && s->snapshot_index == 0))
 				return damaged(s, s->header.seq, at, "truncation outside the log");
 			s->next_index = r.index;
+			if (s->first_index > r.index)
+				s->first_index = r.index;
 		} else {
 			if (r.index != s->next_index || r.type > RLOG_RECORD_TRUNCATE)
 				return damaged(s, s->header.seq, at, "not the next entry");
@@ -308,6 +322,7 @@ static int scan_segments(struct scan *s, struct rlog_scan_end *end)
 
 	for (size_t i = 0; err == 0 && i < s->seq_count; i++) {
 		uint64_t before = at;
+		bool void_before = i == 0;
 
 		err = load_segment(s, s->seqs[i]);
 		if (err)
@@ -315,6 +330,15 @@ static int scan_segments(struct scan *s, struct rlog_scan_end *end)
 		if (i == 0) {
 			s->chain = s->meta->epoch;
 			s->first_index = s->next_index = s->header.first_index;
+			s->first_seq = s->header.seq;
+			if (s->snapshot_index > 0 && s->header.seq > 1) {
+				s->chain = s->header.chain;
+				s->batch = s->header.batch;
+			}
+		} else if (s->header.replaced) {
+			s->first_index = s->next_index = s->header.first_index;
+			s->first_seq = s->header.seq;
+			void_before = true;
 		}
 		if (s->header.chain != s->chain || s->header.batch != s->batch ||
 		    s->header.first_index != s->next_index) {
@@ -324,7 +348,7 @@ static int scan_segments(struct scan *s, struct rlog_scan_end *end)
 				       "records are missing, a later segment exists");
 		}
 		if (s->ops->segment) {
-			err = s->ops->segment(s->arg, &s->header);
+			err = s->ops->segment(s->arg, &s->header, void_before);
 			if (err)
 				return err;
 		}
@@ -345,6 +369,8 @@ static int scan_segments(struct scan *s, struct rlog_scan_end *end)
 		.chain = s->chain,
 		.batch = s->batch,
 		.next_index = s->next_index,
+		.first_index = s->first_index,
+		.first_seq = s->first_seq,
 	};
 	find_torn(s, at, end);
 	if (later_write_exists(s, missing, end->torn_to))
@@ -352,10 +378,19 @@ static int scan_segments(struct scan *s, struct rlog_scan_end *end)
 	return 0;
 }
 
-int rlog_scan(struct rlog_disk *d, const struct rlog_meta *m, const struct rlog_scan_ops *ops,
-	      void *arg, struct rlog_scan_end *end, char errmsg[RLOG_ERRMSG_SIZE])
+int rlog_scan(struct rlog_disk *d, const struct rlog_meta *m, uint64_t snapshot_index,
+	      const struct rlog_scan_ops *ops, void *arg, struct rlog_scan_end *end,
+	      char errmsg[RLOG_ERRMSG_SIZE])
 {
-	struct scan s = {.d = d, .meta = m, .ops = ops, .arg = arg, .errmsg = errmsg, .end = end};
+	struct scan s = {
+		.d = d,
+		.meta = m,
+		.snapshot_index = snapshot_index,
+		.ops = ops,
+		.arg = arg,
+		.errmsg = errmsg,
+		.end = end,
+	};
 	int err;
 
 	*end = (struct rlog_scan_end){0};

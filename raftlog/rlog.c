@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "loop.h"
+#include "snapshot.h"
 
 /* ---- making a directory ------------------------------------------------------------------- */
 
@@ -181,6 +182,24 @@ static void stop_helper(struct rlog *l)
 	}
 }
 
+/* Hand what the snapshot says to the owner. */
+static int restore(struct rlog *l)
+{
+	const struct rlog_snapshot *snapshot = rlog_log_snapshot(l->log);
+	struct rlog_buf *payload;
+	int rv;
+
+	if (snapshot == NULL || l->cb.restore == NULL)
+		return 0;
+	payload = rlog_buf_new(snapshot->payload_len);
+	if (payload == NULL)
+		return -ENOMEM;
+	memcpy(payload->data, snapshot->payload, snapshot->payload_len);
+	rv = l->cb.restore(l->ctx, snapshot->index, payload, rlog_log_last(l->log));
+	rlog_buf_unref(payload);
+	return rv;
+}
+
 int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	struct rlog_log_options options = {.cluster_id = config->cluster_id,
@@ -205,6 +224,8 @@ int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[R
 	l->ctx = config->ctx;
 	l->net.listen_fd = config->listen_fd;
 	l->jobs_tail = &l->jobs;
+	l->calls_tail = &l->calls;
+	l->new_calls_tail = &l->new_calls;
 	pthread_mutex_init(&l->mutex, NULL);
 	pthread_cond_init(&l->changed, NULL);
 	options.ctx = l;
@@ -221,6 +242,13 @@ int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[R
 	}
 	rv = rlog_log_open(&l->log, l->disk, &options, errmsg);
 	if (rv != 0) {
+		release(l);
+		return rv;
+	}
+	rv = restore(l);
+	if (rv != 0) {
+		snprintf(errmsg, RLOG_ERRMSG_SIZE,
+			 "cannot take up the state that the snapshot names: %s", strerror(-rv));
 		release(l);
 		return rv;
 	}
@@ -323,6 +351,135 @@ int rlog_transfer(struct rlog *l, uint64_t id, unsigned timeout_ms)
 		pthread_cond_wait(&l->changed, &l->mutex);
 	pthread_mutex_unlock(&l->mutex);
 	return command.result;
+}
+
+/* ---- snapshots ---------------------------------------------------------------------------- */
+
+int rlog_loop_call(struct rlog *l, struct rlog_call *call)
+{
+	assert(!pthread_equal(pthread_self(), l->thread));
+	call->next = NULL;
+	call->finished = false;
+	pthread_mutex_lock(&l->mutex);
+	if (atomic_load(&l->dead)) {
+		pthread_mutex_unlock(&l->mutex);
+		return -EIO;
+	}
+	*l->new_calls_tail = call;
+	l->new_calls_tail = &call->next;
+	pthread_mutex_unlock(&l->mutex);
+	rlog_loop_wake(l);
+	pthread_mutex_lock(&l->mutex);
+	while (!call->finished)
+		pthread_cond_wait(&l->changed, &l->mutex);
+	pthread_mutex_unlock(&l->mutex);
+	return call->result;
+}
+
+struct snapshot_call {
+	struct rlog_call call;
+	uint64_t index, keep_bytes;
+	const struct rlog_buf *payload;
+	struct rlog_buf *image;
+	bool stored;
+};
+
+static int begin_snapshot(struct rlog *l, struct rlog_call *call)
+{
+	struct snapshot_call *c = (struct snapshot_call *)call;
+	int rv;
+
+	if (l->storing)
+		return RLOG_CALL_AGAIN;
+	rv = rlog_server_image(l->server, c->index, c->payload, &c->image);
+	l->storing = rv == 0;
+	return rv;
+}
+
+static int end_snapshot(struct rlog *l, struct rlog_call *call)
+{
+	struct snapshot_call *c = (struct snapshot_call *)call;
+
+	l->storing = false;
+	l->status_due = true;
+	return c->stored ? rlog_server_snapshot(l->server, c->image, c->keep_bytes) : 0;
+}
+
+int rlog_snapshot(struct rlog *l, uint64_t index, struct rlog_buf *payload, uint64_t keep_bytes)
+{
+	struct snapshot_call c = {.call.turn = begin_snapshot,
+				  .index = index,
+				  .keep_bytes = keep_bytes,
+				  .payload = payload};
+	int rv = rlog_loop_call(l, &c.call), stored;
+
+	if (rv != 0)
+		return rv;
+	/* Here, so that no commit waits for it. */
+	stored = rlog_snapshot_store(l->disk, c.image);
+	c.stored = stored == 0;
+	c.call.turn = end_snapshot;
+	rv = rlog_loop_call(l, &c.call);
+	rlog_buf_unref(c.image);
+	return stored != 0 ? stored : rv;
+}
+
+struct image_call {
+	struct rlog_call call;
+	struct rlog_buf *image, *payload;
+};
+
+static int copy_image(struct rlog *l, struct rlog_call *call)
+{
+	const struct rlog_snapshot *snapshot = rlog_log_snapshot(l->log);
+
+	if (snapshot == NULL)
+		return -ENOENT;
+	((struct image_call *)call)->image = rlog_buf_ref(snapshot->image);
+	return 0;
+}
+
+int rlog_snapshot_image(struct rlog *l, struct rlog_buf **out)
+{
+	struct image_call c = {.call.turn = copy_image};
+	int rv = rlog_loop_call(l, &c.call);
+
+	*out = c.image;
+	return rv;
+}
+
+int rlog_image_read(struct rlog_buf *image, uint64_t cluster_id, uint64_t *index, uint64_t *term,
+		    struct rlog_buf **payload)
+{
+	struct rlog_snapshot s;
+	int rv = rlog_snapshot_decode(image, cluster_id, &s);
+
+	if (rv != 0)
+		return rv == -ENOTSUP ? -EBADMSG : rv;
+	*index = s.index;
+	*term = s.term;
+	*payload = rlog_buf_new(s.payload_len);
+	if (*payload != NULL)
+		memcpy((*payload)->data, s.payload, s.payload_len);
+	rlog_snapshot_clear(&s);
+	return *payload != NULL ? 0 : -ENOMEM;
+}
+
+static int install(struct rlog *l, struct rlog_call *call)
+{
+	struct image_call *c = (struct image_call *)call;
+
+	if (l->storing || rlog_server_writing(l->server))
+		return RLOG_CALL_AGAIN;
+	l->status_due = true;
+	return rlog_server_install(l->server, l->disk, c->image, c->payload);
+}
+
+int rlog_install(struct rlog *l, struct rlog_buf *image, struct rlog_buf *payload)
+{
+	struct image_call c = {.call.turn = install, .image = image, .payload = payload};
+
+	return rlog_loop_call(l, &c.call);
 }
 
 void rlog_status(struct rlog *l, struct rlog_status *out)

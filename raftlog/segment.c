@@ -10,7 +10,7 @@
  *    0 checksum     XXH3-64 of the rest of the block
  *    8 magic        "dqfs-seg"
  *   16 version      1
- *   20 zero
+ *   20 flags        1: the log was replaced by the snapshot, older segments do not count
  *   24 cluster id
  *   32 node id
  *   40 epoch        random, drawn when the log was made; a record of another epoch is no record
@@ -53,6 +53,7 @@
 
 #define SEGMENT_VERSION 1
 #define RECORD_LAST 1
+#define SEGMENT_REPLACED 1
 
 static const char segment_magic[8] = "dqfs-seg";
 static const char record_magic[4] = "rlgR";
@@ -60,7 +61,7 @@ static const char record_magic[4] = "rlgR";
 struct disk_header {
 	uint64_t checksum;
 	char magic[8];
-	uint32_t version, zero;
+	uint32_t version, flags;
 	uint64_t cluster_id, node_id, epoch, seq, bytes, first_index, batch, chain;
 };
 static_assert(offsetof(struct disk_header, magic) == 8, "segment header layout");
@@ -120,6 +121,7 @@ void rlog_segment_header_encode(uint8_t block[RLOG_BLOCK], const struct rlog_seg
 {
 	struct disk_header d = {
 		.version = htole32(SEGMENT_VERSION),
+		.flags = htole32(h->replaced ? SEGMENT_REPLACED : 0),
 		.cluster_id = htole64(h->cluster_id),
 		.node_id = htole64(h->node_id),
 		.epoch = htole64(h->epoch),
@@ -156,6 +158,7 @@ int rlog_segment_header_decode(const uint8_t block[RLOG_BLOCK], struct rlog_segm
 		.first_index = le64toh(d.first_index),
 		.batch = le64toh(d.batch),
 		.chain = le64toh(d.chain),
+		.replaced = (le32toh(d.flags) & SEGMENT_REPLACED) != 0,
 	};
 	return 0;
 }

@@ -22,6 +22,7 @@ struct rlog_segment_header {
 	uint64_t first_index; /* of the next entry when the segment was taken into use */
 	uint64_t batch;	      /* the last write before this segment, 0 if there was none */
 	uint64_t chain;	      /* checksum of the last record before it; of none: the epoch */
+	bool replaced; /* the log begins here, with first_index: older segments do not count */
 };
 
 void rlog_segment_header_encode(uint8_t block[RLOG_BLOCK], const struct rlog_segment_header *h);

@@ -25,6 +25,10 @@
  *    standby and sending it could not be elected again, by anyone, ever: it needs that vote. Raft
  *    lets everybody vote (section 4.2.2 of the dissertation: whose vote counts is the candidate's
  *    matter), so for that step the standby is lent the role.
+ *  - Of a snapshot it wants to send, and to receive, the data as one message, and while one is being
+ *    installed it must not be given another. So RAFT_INSTALL_SNAPSHOT never gets there: the follower is
+ *    told that it needs the state, its owner fetches that, and the core is started again from what is
+ *    on disk then (server_snapshot.c).
  *  - It frees entries[0].batch of a received message unless the update carries entries, in which
  *    case it is left to the caller. The payloads here live in counted buffers, so the batch is a
  *    token of one byte that exists to be freed.
@@ -37,12 +41,15 @@
 #include <string.h>
 #include <xxhash.h>
 #include "server_internal.h"
+#include "snapshot.h"
 
 #define DEFAULT_ELECTION_TIMEOUT_MS 500
 #define DEFAULT_HEARTBEAT_MS 50
 #define DEFAULT_COMMIT_TIMEOUT_MS 10000
 #define DISK_RETRY_MS 1000
 #define INFLIGHT_ENTRIES 4096
+/* After it libraft looks anew at what a follower that fetches the state has. */
+#define INSTALL_TIMEOUT_MS 10000
 
 /* ---- small things ------------------------------------------------------------------------- */
 
@@ -92,11 +99,14 @@ bool server_ready(const struct rlog_server *s)
 
 uint64_t server_term_of(const struct rlog_server *s, uint64_t index)
 {
+	const struct rlog_snapshot *snapshot = rlog_log_snapshot(s->log);
 	uint64_t term;
 	uint8_t type;
 	size_t len;
 
-	return rlog_log_describe(s->log, index, &term, &type, &len) == 0 ? term : 0;
+	if (rlog_log_describe(s->log, index, &term, &type, &len) == 0)
+		return term;
+	return snapshot != NULL && snapshot->index == index ? snapshot->term : 0;
 }
 
 int server_scratch(struct rlog_server *s, size_t count)
@@ -506,6 +516,9 @@ void rlog_server_receive(struct rlog_server *s, uint64_t from, const char *addre
 		message.type = RAFT_TIMEOUT_NOW;
 		message.timeout_now = m->timeout_now;
 		break;
+	case RLOG_MSG_NEEDS_STATE:
+		server_needs_state(s, from, address, m);
+		goto out;
 	default:
 		goto out;
 	}
@@ -714,6 +727,24 @@ void rlog_server_turn(struct rlog_server *s)
 
 /* ---- life --------------------------------------------------------------------------------- */
 
+int server_core(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE])
+{
+	int rv = raft_init(&s->raft, NULL, NULL, s->id, s->address);
+
+	if (rv != 0) {
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "raft: %s", raft_strerror(rv));
+		return -ENOMEM;
+	}
+	s->raft.tracer = NULL; /* it formats its lines even when nobody reads them */
+	raft_seed(&s->raft, s->seed);
+	raft_set_pre_vote(&s->raft, true);
+	raft_set_max_inflight_entries(&s->raft, INFLIGHT_ENTRIES);
+	raft_set_heartbeat_timeout(&s->raft, s->heartbeat_ms);
+	raft_set_election_timeout(&s->raft, s->election_timeout_ms);
+	raft_set_install_snapshot_timeout(&s->raft, INSTALL_TIMEOUT_MS);
+	return 0;
+}
+
 int rlog_server_new(struct rlog_server **out, const struct rlog_server_config *config,
 		    struct rlog_log *log, uint64_t now_ms, char errmsg[RLOG_ERRMSG_SIZE])
 {
@@ -739,21 +770,16 @@ int rlog_server_new(struct rlog_server **out, const struct rlog_server_config *c
 		return -ENAMETOOLONG;
 	}
 	strcpy(s->address, config->address);
-	rv = raft_init(&s->raft, NULL, NULL, config->id, config->address);
+	s->id = config->id;
+	s->seed = config->seed;
+	s->heartbeat_ms = config->heartbeat_ms != 0 ? config->heartbeat_ms : DEFAULT_HEARTBEAT_MS;
+	s->election_timeout_ms = config->election_timeout_ms != 0 ? config->election_timeout_ms
+								  : DEFAULT_ELECTION_TIMEOUT_MS;
+	rv = server_core(s, errmsg);
 	if (rv != 0) {
-		snprintf(errmsg, RLOG_ERRMSG_SIZE, "raft: %s", raft_strerror(rv));
 		free(s);
-		return -ENOMEM;
+		return rv;
 	}
-	s->raft.tracer = NULL; /* it formats its lines even when nobody reads them */
-	raft_seed(&s->raft, config->seed);
-	raft_set_pre_vote(&s->raft, true);
-	raft_set_max_inflight_entries(&s->raft, INFLIGHT_ENTRIES);
-	raft_set_heartbeat_timeout(&s->raft, config->heartbeat_ms != 0 ? config->heartbeat_ms
-								       : DEFAULT_HEARTBEAT_MS);
-	raft_set_election_timeout(&s->raft, config->election_timeout_ms != 0
-						    ? config->election_timeout_ms
-						    : DEFAULT_ELECTION_TIMEOUT_MS);
 	rv = server_start(s, errmsg);
 	if (rv != 0) {
 		rlog_server_free(s);
@@ -810,5 +836,9 @@ void rlog_server_status(struct rlog_server *s, struct rlog_status *out)
 	out->first_index = rlog_log_first(s->log);
 	out->last_index = rlog_log_last(s->log);
 	out->durable_index = rlog_log_durable(s->log);
+	out->snapshot_index =
+		rlog_log_snapshot(s->log) != NULL ? rlog_log_snapshot(s->log)->index : 0;
+	out->log_bytes = rlog_log_bytes(s->log);
+	out->log_bytes_since = rlog_log_bytes_since(s->log);
 	out->member_count = rlog_server_members(s, out->members);
 }

@@ -94,6 +94,16 @@ int rlog_server_transfer(struct rlog_server *s, uint64_t id, unsigned timeout_ms
 int rlog_server_add(struct rlog_server *s, uint64_t id, const char *address, uint64_t *index,
 		    uint64_t *term);
 
+/* The image of a snapshot at `index`, to be stored (rlog_snapshot_store(), on any thread) and then given
+ * to rlog_server_snapshot(). 0, -EINVAL (not delivered yet, or in front of the newest), -errno. */
+int rlog_server_image(struct rlog_server *s, uint64_t index, const struct rlog_buf *payload,
+		      struct rlog_buf **image);
+/* It has been stored, and no other since. 0 or -errno. */
+int rlog_server_snapshot(struct rlog_server *s, struct rlog_buf *image, uint64_t keep_bytes);
+/* What rlog_install() says. Not while rlog_server_writing(). Stores the snapshot itself. */
+int rlog_server_install(struct rlog_server *s, struct rlog_disk *d, struct rlog_buf *image,
+			const struct rlog_buf *payload);
+
 void rlog_server_turn(struct rlog_server *s);
 void rlog_server_deliver(struct rlog_server *s);
 

@@ -32,8 +32,8 @@ struct rlog_server {
 	struct rlog_callbacks cb;
 	void *ctx;
 	char address[RLOG_ADDRESS_MAX];
-	uint64_t now;
-	unsigned commit_timeout_ms;
+	uint64_t id, now;
+	unsigned seed, heartbeat_ms, election_timeout_ms, commit_timeout_ms;
 	char failure[RLOG_ERRMSG_SIZE]; /* empty: none */
 
 	/* leadership, as last looked at */
@@ -81,6 +81,13 @@ bool server_failed(const struct rlog_server *s);
 bool server_leads(const struct rlog_server *s);
 bool server_ready(const struct rlog_server *s);
 uint64_t server_term_of(const struct rlog_server *s, uint64_t index); /* 0: no such entry */
+
+int server_core(struct rlog_server *s,
+		char errmsg[RLOG_ERRMSG_SIZE]); /* libraft, before its start */
+
+/* server_snapshot.c */
+void server_needs_state(struct rlog_server *s, uint64_t from, const char *address,
+			const struct rlog_message *m);
 
 /* server_start.c */
 int server_start(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE]);

@@ -66,7 +66,7 @@ static void send_some(struct rlog_server *s, struct peer *p)
 	m.append.prev_index = p->prev;
 	m.append.prev_term = p->prev == 0 ? 0 : server_term_of(s, p->prev);
 	m.append.leader_commit = s->raft.commit_index;
-	if (p->prev != 0 && m.append.prev_term == 0) {
+	if ((p->prev != 0 && m.append.prev_term == 0) || p->prev + 1 < rlog_log_first(s->log)) {
 		p->pending = false; /* a range from before something changed */
 		return;
 	}
@@ -182,7 +182,13 @@ void server_send(struct rlog_server *s, const struct raft_message *message)
 		m.type = RLOG_MSG_TIMEOUT_NOW;
 		m.timeout_now = message->timeout_now;
 		break;
-	default: /* a snapshot: libraft never has one to send before one was taken */
+	case RAFT_INSTALL_SNAPSHOT:
+		m.type = RLOG_MSG_NEEDS_STATE;
+		m.needs_state.term = message->install_snapshot.term;
+		m.needs_state.index = message->install_snapshot.last_index;
+		m.needs_state.index_term = message->install_snapshot.last_term;
+		break;
+	default:
 		return;
 	}
 	if (s->io.room(s->io.ctx, p->id, p->address) >= 0)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "server_internal.h"
+#include "snapshot.h"
 
 /* The state on disk, as RAFT_START wants it: all entries, with a payload only where libraft looks at
  * it. */
@@ -61,12 +62,13 @@ static int load(struct rlog_server *s, struct raft_event *event, struct rlog_buf
 		entries[i].buf.len = rec.buf->len;
 	}
 	rv = -EBADMSG;
-	if (count > 0 && (first != 1 || entries[0].type != RAFT_CHANGE || term == 0 ||
-			  entries[count - 1].term > term))
+	if (count > 0 && (term == 0 || entries[count - 1].term > term))
+		goto err;
+	if (count > 0 && event->start.metadata == NULL &&
+	    (first != 1 || entries[0].type != RAFT_CHANGE))
 		goto err;
 	event->start.term = term;
 	event->start.voted_for = vote;
-	event->start.metadata = NULL;
 	event->start.start_index = first;
 	event->start.entries = entries;
 	event->start.n_entries = (unsigned)count;
@@ -80,12 +82,25 @@ err:
 	return rv;
 }
 
-/* Is this server the only voter of the newest membership in the log? */
+static bool is_alone(const struct rlog_server *s, const struct raft_configuration *conf)
+{
+	unsigned voters = 0;
+	bool self = false;
+
+	for (unsigned j = 0; j < conf->n; j++) {
+		if (conf->servers[j].role != RAFT_VOTER)
+			continue;
+		voters++;
+		self = self || conf->servers[j].id == s->raft.id;
+	}
+	return self && voters == 1;
+}
+
+/* Is this server the only voter of the newest membership on disk? */
 static bool starts_alone(const struct rlog_server *s, const struct raft_event *event)
 {
 	struct raft_configuration conf;
-	unsigned voters = 0;
-	bool self = false;
+	bool alone;
 
 	for (unsigned i = event->start.n_entries; i-- > 0;) {
 		const struct raft_entry *entry = &event->start.entries[i];
@@ -94,25 +109,46 @@ static bool starts_alone(const struct rlog_server *s, const struct raft_event *e
 			continue;
 		if (raft_configuration_decode(&entry->buf, &conf) != 0)
 			return false;
-		for (unsigned j = 0; j < conf.n; j++) {
-			if (conf.servers[j].role != RAFT_VOTER)
-				continue;
-			voters++;
-			self = self || conf.servers[j].id == s->raft.id;
-		}
+		alone = is_alone(s, &conf);
 		raft_configuration_close(&conf);
-		return self && voters == 1;
+		return alone;
 	}
-	return false;
+	return event->start.metadata != NULL && is_alone(s, &event->start.metadata->configuration);
+}
+
+/* What libraft wants to know of the snapshot. It takes the membership over with the START step. */
+static int load_snapshot(const struct rlog_snapshot *snapshot,
+			 struct raft_snapshot_metadata *metadata)
+{
+	struct raft_buffer buf = {.base = (void *)(uintptr_t)snapshot->conf,
+				  .len = snapshot->conf_len};
+
+	metadata->index = snapshot->index;
+	metadata->term = snapshot->term;
+	metadata->configuration_index = snapshot->conf_index;
+	return raft_configuration_decode(&buf, &metadata->configuration) == 0 ? 0 : -EBADMSG;
 }
 
 int server_start(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE])
 {
+	const struct rlog_snapshot *snapshot = rlog_log_snapshot(s->log);
 	struct raft_event event = {.type = RAFT_START};
+	struct raft_snapshot_metadata metadata;
 	struct rlog_buf **bufs = NULL;
 	size_t buf_count = 0;
 	int rv;
 
+	if (snapshot != NULL) {
+		rv = load_snapshot(snapshot, &metadata);
+		if (rv != 0) {
+			snprintf(errmsg, RLOG_ERRMSG_SIZE,
+				 "the snapshot's membership cannot be used; remove the data "
+				 "directory and join again");
+			return rv;
+		}
+		event.start.metadata = &metadata;
+		s->applied = snapshot->index;
+	}
 	rv = load(s, &event, &bufs, &buf_count, errmsg);
 	if (rv != 0)
 		goto out;
@@ -127,6 +163,7 @@ int server_start(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE])
 		}
 	}
 	rv = server_step(s, &event, NULL, NULL, NULL, NULL);
+	event.start.metadata = NULL; /* it has the membership */
 	if (rv != 0) {
 		snprintf(errmsg, RLOG_ERRMSG_SIZE, "raft cannot start: %s", raft_strerror(rv));
 		rv = -EBADMSG;
@@ -135,6 +172,8 @@ int server_start(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE])
 		rv = -EIO;
 	}
 out:
+	if (event.start.metadata != NULL)
+		raft_configuration_close(&metadata.configuration);
 	for (size_t i = 0; i < buf_count; i++)
 		rlog_buf_unref(bufs[i]);
 	free(bufs);

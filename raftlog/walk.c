@@ -15,6 +15,7 @@
 #include <string.h>
 #include "message.h"
 #include "recover.h"
+#include "snapshot.h"
 
 struct counted {
 	uint64_t seq, entries, used_bytes;
@@ -27,6 +28,7 @@ struct walk {
 	char *errmsg;
 	struct rlog_walk_end *end;
 	struct rlog_meta meta;
+	struct rlog_snapshot snapshot;
 	/* of the first pass */
 	struct counted *segments;
 	size_t segment_count, segment_room;
@@ -66,7 +68,19 @@ static int damaged(struct walk *w, const char *file, uint64_t offset, const char
 
 /* ---- the first pass ----------------------------------------------------------------------- */
 
-static int count_segment(void *arg, const struct rlog_segment_header *h)
+static int count_truncation(struct walk *w, uint64_t index)
+{
+	uint64_t *truncations = with_room(w->truncations, w->truncation_count, &w->truncation_room,
+					  sizeof(*truncations));
+
+	if (!truncations)
+		return -ENOMEM;
+	w->truncations = truncations;
+	w->truncations[w->truncation_count++] = index;
+	return 0;
+}
+
+static int count_segment(void *arg, const struct rlog_segment_header *h, bool void_before)
 {
 	struct walk *w = arg;
 	struct counted *segments =
@@ -76,7 +90,8 @@ static int count_segment(void *arg, const struct rlog_segment_header *h)
 		return -ENOMEM;
 	w->segments = segments;
 	w->segments[w->segment_count++] = (struct counted){.seq = h->seq, .used_bytes = RLOG_BLOCK};
-	return 0;
+	/* A log that begins anew drops all that was in front. */
+	return void_before && w->segment_count > 1 ? count_truncation(w, 1) : 0;
 }
 
 static int count_record(void *arg, const struct rlog_record_header *r, const uint8_t *payload,
@@ -84,7 +99,6 @@ static int count_record(void *arg, const struct rlog_record_header *r, const uin
 {
 	struct walk *w = arg;
 	struct counted *segment = &w->segments[w->segment_count - 1];
-	uint64_t *truncations;
 
 	(void)payload, (void)seq;
 	segment->used_bytes = offset + rlog_record_bytes(r->len);
@@ -92,20 +106,14 @@ static int count_record(void *arg, const struct rlog_record_header *r, const uin
 		segment->entries++;
 		return 0;
 	}
-	truncations = with_room(w->truncations, w->truncation_count, &w->truncation_room,
-				sizeof(*truncations));
-	if (!truncations)
-		return -ENOMEM;
-	w->truncations = truncations;
-	w->truncations[w->truncation_count++] = r->index;
-	return 0;
+	return count_truncation(w, r->index);
 }
 
 static int count(struct walk *w)
 {
 	static const struct rlog_scan_ops ops = {.segment = count_segment, .record = count_record};
 
-	w->scanned = rlog_scan(w->d, &w->meta, &ops, w, &w->scan_end, w->errmsg);
+	w->scanned = rlog_scan(w->d, &w->meta, w->snapshot.index, &ops, w, &w->scan_end, w->errmsg);
 	if (w->scanned == -ENOMEM)
 		snprintf(w->errmsg, RLOG_ERRMSG_SIZE, "out of memory reading the raft log");
 	for (size_t i = w->truncation_count; i-- > 1;)
@@ -133,7 +141,7 @@ static int changed(struct walk *w)
 	return -EBUSY;
 }
 
-static int tell_segment(void *arg, const struct rlog_segment_header *h)
+static int tell_segment(void *arg, const struct rlog_segment_header *h, bool void_before)
 {
 	struct walk *w = arg;
 	size_t i = w->segments_passed++;
@@ -144,6 +152,8 @@ static int tell_segment(void *arg, const struct rlog_segment_header *h)
 	};
 
 	if (i >= w->segment_count || w->segments[i].seq != h->seq)
+		return changed(w);
+	if (void_before && i > 0 && w->truncations_passed++ >= w->truncation_count)
 		return changed(w);
 	rlog_segment_name(w->file, h->seq);
 	segment.entries = w->segments[i].entries;
@@ -246,7 +256,7 @@ static int tell(struct walk *w)
 {
 	static const struct rlog_scan_ops ops = {.segment = tell_segment, .record = tell_record};
 	struct rlog_scan_end end;
-	int err = rlog_scan(w->d, &w->meta, &ops, w, &end, w->errmsg);
+	int err = rlog_scan(w->d, &w->meta, w->snapshot.index, &ops, w, &end, w->errmsg);
 
 	if (end.damage) {
 		char name[RLOG_SEGMENT_NAME_SIZE];
@@ -267,6 +277,7 @@ static int tell(struct walk *w)
 static int walk_all(struct walk *w)
 {
 	struct rlog_walk_node node;
+	struct rlog_buf *payload = NULL;
 	int bad_slots, err, handle = rlog_meta_open(w->d, &w->meta, &bad_slots, w->errmsg);
 
 	if (handle == -EBADMSG)
@@ -274,14 +285,29 @@ static int walk_all(struct walk *w)
 	if (handle < 0)
 		return handle;
 	w->d->close(w->d, handle);
+	err = rlog_snapshot_load(w->d, w->meta.cluster_id, &w->snapshot, w->errmsg);
+	if (err == -EBADMSG)
+		return damaged(w, RLOG_SNAPSHOT_NAME, 0, "the snapshot is not valid");
+	if (err < 0)
+		return err;
 	node = (struct rlog_walk_node){
 		.id = w->meta.node_id,
 		.cluster_id = w->meta.cluster_id,
 		.term = w->meta.term,
 		.voted_for = w->meta.voted_for,
 		.torn = bad_slots > 0,
+		.snapshot_index = w->snapshot.index,
+		.snapshot_term = w->snapshot.term,
 	};
+	if (w->snapshot.image) {
+		payload = rlog_buf_new(w->snapshot.payload_len);
+		if (!payload)
+			return -ENOMEM;
+		memcpy(payload->data, w->snapshot.payload, w->snapshot.payload_len);
+		node.snapshot_payload = payload;
+	}
 	err = w->ops->node ? w->ops->node(w->arg, &node) : 0;
+	rlog_buf_unref(payload);
 	if (err == 0)
 		err = count(w);
 	return err ? err : tell(w);
@@ -297,6 +323,7 @@ int rlog_walk_disk(struct rlog_disk *d, const struct rlog_walk_ops *ops, void *a
 	err = walk_all(&w);
 	if (end->damage)
 		d->list(d, count_unread, &w);
+	rlog_snapshot_clear(&w.snapshot);
 	free(w.segments);
 	free(w.truncations);
 	return err;

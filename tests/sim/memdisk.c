@@ -360,7 +360,7 @@ static int64_t mem_pwritev(struct rlog_disk *d, int handle, const struct iovec *
 	return err == 1 ? -EIO : (int64_t)len;
 }
 
-static int mem_rename(struct rlog_disk *d, const char *from, const char *to)
+static int rename_file(struct rlog_disk *d, const char *from, const char *to, bool replace)
 {
 	struct memdisk *m = of(d);
 	struct change c = {.kind = CHANGE_RENAME};
@@ -370,12 +370,22 @@ static int mem_rename(struct rlog_disk *d, const char *from, const char *to)
 		return err;
 	if (!find(&m->now, from))
 		return -ENOENT;
-	if (find(&m->now, to))
+	if (!replace && find(&m->now, to))
 		return -EEXIST;
 	strcpy(c.name, from);
 	strcpy(c.to, to);
 	change(m, &c);
 	return err == 1 ? -EIO : 0;
+}
+
+static int mem_rename(struct rlog_disk *d, const char *from, const char *to)
+{
+	return rename_file(d, from, to, false);
+}
+
+static int mem_replace(struct rlog_disk *d, const char *from, const char *to)
+{
+	return rename_file(d, from, to, true);
 }
 
 static int mem_unlink(struct rlog_disk *d, const char *name)
@@ -431,6 +441,7 @@ struct memdisk *memdisk_new(uint64_t seed)
 		.pread = mem_pread,
 		.pwritev = mem_pwritev,
 		.rename = mem_rename,
+		.replace = mem_replace,
 		.unlink = mem_unlink,
 		.sync_dir = mem_sync_dir,
 		.list = mem_list,

@@ -115,6 +115,7 @@ static void make(struct rlog_message *m, enum rlog_message_type type)
 	m->type = type;
 	switch (type) {
 	case RLOG_MSG_HELLO:
+	case RLOG_MSG_STREAM:
 		m->hello.cluster_id = 1;
 		m->hello.from = 2;
 		m->hello.to = 3;
@@ -155,6 +156,11 @@ static void make(struct rlog_message *m, enum rlog_message_type type)
 							   .last_log_index = 6,
 							   .last_log_term = 4};
 		break;
+	case RLOG_MSG_NEEDS_STATE:
+		m->needs_state.term = 5;
+		m->needs_state.index = 100;
+		m->needs_state.index_term = 4;
+		break;
 	case RLOG_MSG_JOIN:
 		m->join.id = 8;
 		strcpy(m->join.address, "10.0.0.1:1");
@@ -170,7 +176,7 @@ static void make(struct rlog_message *m, enum rlog_message_type type)
 static void every_message_round_trip_same(void **state)
 {
 	(void)state;
-	for (int type = RLOG_MSG_HELLO; type <= RLOG_MSG_JOINED; type++) {
+	for (int type = RLOG_MSG_HELLO; type <= RLOG_MSG_STREAM; type++) {
 		struct rlog_message m, back;
 		struct bytes b, again;
 
@@ -219,7 +225,7 @@ static void append_round_trip_fields_same(void **state)
 static void any_flipped_bit_refused(void **state)
 {
 	(void)state;
-	for (int type = RLOG_MSG_HELLO; type <= RLOG_MSG_JOINED; type++) {
+	for (int type = RLOG_MSG_HELLO; type <= RLOG_MSG_STREAM; type++) {
 		struct rlog_message m, back;
 		struct bytes b;
 
@@ -240,7 +246,7 @@ static void any_flipped_bit_refused(void **state)
 static void cut_body_with_right_checksums_refused(void **state)
 {
 	(void)state;
-	for (int type = RLOG_MSG_HELLO; type <= RLOG_MSG_JOINED; type++) {
+	for (int type = RLOG_MSG_HELLO; type <= RLOG_MSG_STREAM; type++) {
 		struct rlog_message m, back;
 		struct bytes b;
 		size_t whole;
@@ -270,7 +276,7 @@ static void hostile_bytes_with_right_checksums_do_no_harm(void **state)
 	unsigned refused = 0;
 
 	(void)state;
-	for (int type = RLOG_MSG_HELLO; type <= RLOG_MSG_JOINED; type++) {
+	for (int type = RLOG_MSG_HELLO; type <= RLOG_MSG_STREAM; type++) {
 		struct rlog_message m, back;
 		struct bytes b;
 		size_t end;
@@ -332,7 +338,7 @@ static void header_of_another_version_refused(void **state)
 	seal(&b);
 	assert_int_equal(rlog_frame_header_read(b.at, &h), -EPROTO);
 	b.at[4] = RLOG_WIRE_VERSION;
-	b.at[5] = RLOG_MSG_JOINED + 1;
+	b.at[5] = RLOG_MSG_STREAM + 1;
 	seal(&b);
 	assert_int_equal(rlog_frame_header_read(b.at, &h), -EPROTO);
 	memcpy(b.at, "HTTP", 4);

@@ -1,0 +1,43 @@
+/* The snapshot: up to which entry the owner has everything in its own durable state, and what it says
+ * of that state. Private to raftlog; one thread.
+ *
+ * A small file beside the segments, written aside and renamed, so that it is either the old one or the
+ * new one. Its bytes, without the padding, are also what rlog_snapshot_image() hands to other nodes:
+ *
+ *    0: "dqlS" | 4: u32 version | 8: u64 cluster id | 16: u64 index | 24: u64 term
+ *   32: u64 index of the membership | 40: u32 its bytes | 44: u32 the payload's bytes
+ *   48: u64 XXH3-64 of what follows | 56: u64 XXH3-64 of the 56 bytes before
+ *   64: the membership in force at `index`, as libraft encodes it; the payload
+ *
+ * Version history: 1, the first.
+ */
+#ifndef RAFTLOG_SNAPSHOT_H
+#define RAFTLOG_SNAPSHOT_H
+
+#include "log.h"
+
+#define RLOG_SNAPSHOT_NAME "snapshot"
+
+struct rlog_snapshot {
+	uint64_t index, term, conf_index;
+	const uint8_t *conf, *payload; /* in `image` */
+	size_t conf_len, payload_len;
+	struct rlog_buf *image; /* a reference; NULL: there is no snapshot */
+};
+
+/* The image of a snapshot; NULL: out of memory. */
+struct rlog_buf *rlog_snapshot_encode(uint64_t cluster_id, uint64_t index, uint64_t term,
+				      uint64_t conf_index, const void *conf, size_t conf_len,
+				      const void *payload, size_t payload_len);
+/* Check and decode; takes a reference. 0, -EBADMSG, -ENOTSUP (of a later version), -EXDEV. */
+int rlog_snapshot_decode(struct rlog_buf *image, uint64_t cluster_id, struct rlog_snapshot *out);
+void rlog_snapshot_clear(struct rlog_snapshot *s);
+
+/* Make the image the snapshot of the log in `d`. Durable on return. 0 or -errno: then it is the old one
+ * or this one. [any thread, one at a time] */
+int rlog_snapshot_store(struct rlog_disk *d, const struct rlog_buf *image);
+/* 0 (with out->image NULL when there is none), or -errno with a line in `errmsg`. */
+int rlog_snapshot_load(struct rlog_disk *d, uint64_t cluster_id, struct rlog_snapshot *out,
+		       char errmsg[RLOG_ERRMSG_SIZE]);
+
+#endif
