@@ -31,7 +31,9 @@ enum {
 	OPT_COMMIT,
 	OPT_ELECTION,
 	OPT_TRANSACTION,
-	OPT_LOG
+	OPT_LOG,
+	OPT_LOG_SIZE,
+	OPT_SCRUB_RATE
 };
 
 static const struct option long_options[] = {
@@ -45,6 +47,8 @@ static const struct option long_options[] = {
 	{"election-timeout", required_argument, NULL, OPT_ELECTION},
 	{"max-transaction", required_argument, NULL, OPT_TRANSACTION},
 	{"log", required_argument, NULL, OPT_LOG},
+	{"log-size", required_argument, NULL, OPT_LOG_SIZE},
+	{"scrub-rate", required_argument, NULL, OPT_SCRUB_RATE},
 	{0},
 };
 
@@ -79,13 +83,14 @@ static bool parse_timeout(const char *option, const char *text, double scale, un
 	return true;
 }
 
-static bool parse_transaction(const char *text, uint64_t *out)
+/* Bytes, within [min, max]; powers of 1024. */
+static bool parse_size(const char *option, const char *text, uint64_t min, uint64_t max,
+		       uint64_t *out)
 {
-	const uint64_t min = 1u << 20, max = 1ull << 40;
-
 	if (fsd_parse_size(text, out) || *out < min || *out > max) {
-		fsd_complain("--max-transaction %s: give a size from 1M to 1T, for example 4G",
-			     text);
+		fsd_complain("--%s %s: give a size from %lluM to %lluT, for example 64M", option,
+			     text, (unsigned long long)(min >> 20),
+			     (unsigned long long)(max >> 40));
 		return false;
 	}
 	return true;
@@ -176,10 +181,19 @@ static int parse(int argc, char **argv, struct fsd_options *o)
 					   &o->election_timeout_ms);
 			break;
 		case OPT_TRANSACTION:
-			ok = parse_transaction(optarg, &o->max_transaction_bytes);
+			ok = parse_size("max-transaction", optarg, 1u << 20, (uint64_t)1 << 40,
+					&o->max_transaction_bytes);
 			break;
 		case OPT_LOG:
 			o->log = optarg;
+			break;
+		case OPT_LOG_SIZE:
+			ok = parse_size("log-size", optarg, 16u << 20, (uint64_t)1 << 40,
+					&o->log_bytes);
+			break;
+		case OPT_SCRUB_RATE:
+			ok = parse_size("scrub-rate", optarg, 1u << 20, (uint64_t)1 << 40,
+					&o->scrub_rate);
 			break;
 		case 'o':
 			ok = add_mount_options(optarg, &o->mount_options);

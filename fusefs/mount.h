@@ -54,7 +54,7 @@ struct fsd {
 	int wake_fd; /* an eventfd that wakes serve.c's loop */
 	bool uring;
 	unsigned connection; /* minor number of the file system's device (its major is 0) */
-	bool dead_mount; /* at the mount point, of a daemon that was killed */
+	bool dead_mount;     /* at the mount point, of a daemon that was killed */
 	struct fsd_identity identity;
 	struct fsd_guard guard;
 	struct wrep *wrep;

@@ -279,8 +279,9 @@ static bool writer_lives(void *arg)
 void fsd_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fsd *fs = fsd_of(req);
-	struct closing closing = {
-		.device = fs->connection, .ino = ino, .tid = fuse_req_ctx(req)->pid};
+	struct closing closing = {.device = fs->connection,
+				  .ino = ino,
+				  .tid = fuse_req_ctx(req)->pid};
 
 	if (fsd_enter_as(fs, req, fh_internal(fi->fh))) {
 		wrep_file_flush(fh_inode(fi->fh)->file, writer_lives, &closing);

@@ -505,6 +505,9 @@ static int start_replication(struct start *st)
 	struct fsd *fs = st->fs;
 	const struct wrep_config config = {
 		.data_fd = fs->data_fd,
+		.state_fd = fs->state_fd,
+		.log_bytes = st->options->log_bytes,
+		.scrub_rate = st->options->scrub_rate,
 		.shm_fd = fs->shm_fd,
 		.max_transaction_bytes = st->options->max_transaction_bytes,
 		.match = st->options->match,

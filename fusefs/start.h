@@ -12,6 +12,7 @@ struct fsd_options {
 	const char *match[FSD_MATCH_MAX + 1];			/* NULL-terminated */
 	bool foreground;
 	enum fsd_uring uring;
+	uint64_t log_bytes, scrub_rate;			 /* 0: walrepl's default */
 	unsigned commit_timeout_ms, election_timeout_ms; /* 0: raftlog's default */
 	uint64_t max_transaction_bytes;			 /* 0: walrepl's default */
 };

@@ -25,6 +25,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
+#include "sumfile.h"
 
 #define RETRY_MS 2	       /* between attempts at a busy lock */
 #define BUSY_LOG_MS 5000       /* an attempt that lasts this long is worth a log line */
@@ -229,7 +230,7 @@ static int close_gate(struct wrep_db *db)
 	return 0;
 }
 
-static void open_gate(struct wrep_db *db)
+void wrep_gate_open(struct wrep_db *db)
 {
 	if (!db->conn)
 		return;
@@ -241,6 +242,41 @@ static void open_gate(struct wrep_db *db)
 		wrep_capture_forget(db->capture);
 	db->gated = false;
 	pthread_mutex_unlock(&db->lock);
+}
+
+/* SQLite is about to start the -wal over, or to remove it. If the manifest counts on it, the database
+ * file is made durable first. 0, -EBUSY (readers keep frames from being copied, so the -wal stays as it
+ * is anyway), -errno. */
+static int free_wal(struct wrep_db *db)
+{
+	bool held;
+	int rc;
+
+	pthread_mutex_lock(&db->lock);
+	held = db->wal_held;
+	pthread_mutex_unlock(&db->lock);
+	if (!held)
+		return 0;
+	rc = wrep_conn_checkpoint(db->conn, false, NULL, NULL);
+	return rc ? rc : wrep_keeper_release(db);
+}
+
+/* May the next append start the -wal over? SQLite does so once all of it has been copied. */
+static bool wal_is_used_up(struct wrep_db *db)
+{
+	struct wrep_wal_position at;
+	struct wrep_file *shm;
+	bool used_up = false;
+
+	pthread_mutex_lock(&db->lock);
+	if (db->wal_held && db->capture) {
+		shm = wrep_db_file(db, WREP_SHM);
+		used_up = shm && wrep_capture_position(db->capture, &at) == 0 &&
+			  wrep_shm_copied(shm->fd, at.frame_count, at.salt);
+		wrep_file_unref(shm);
+	}
+	pthread_mutex_unlock(&db->lock);
+	return used_up;
 }
 
 /* Nobody here has the database open: fold its -wal into the database file and let go of it. */
@@ -262,10 +298,12 @@ static int make_cold(struct wrep_db *db)
 	}
 	rc = close_gate(db);
 	if (!rc && has_frames)
+		rc = free_wal(db);
+	if (!rc && has_frames)
 		rc = wrep_conn_checkpoint(db->conn, true, NULL, NULL);
 	if (rc)
 		return rc;
-	open_gate(db);
+	wrep_gate_open(db);
 	return 0;
 }
 
@@ -375,7 +413,11 @@ static int apply_hot(struct wrep_db *db, const struct gathered *g)
 
 	/* A transaction that was written in rollback mode leaves WAL mode, or has never been in it:
 	 * the gate is closed in the mode of the transaction. */
-	rc = wrep_conn_gate_close(db->conn, g->mode == WREP_COMMIT_WAL);
+	rc = g->mode == WREP_COMMIT_WAL ? 0 : free_wal(db);
+	if (!rc)
+		rc = wrep_conn_gate_close(db->conn, g->mode == WREP_COMMIT_WAL);
+	if (!rc && g->mode == WREP_COMMIT_WAL && wal_is_used_up(db))
+		rc = wrep_keeper_release(db);
 	if (rc)
 		return rc;
 	if (g->mode != WREP_COMMIT_WAL)
@@ -551,14 +593,18 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 	if (rc == 0) {
 		pthread_mutex_lock(&db->lock);
 		db->local_version++;
+		db->local_index = item->index;
+		db->touched = true;
+		wrep_parts_applied(db, item->parts);
 		if (g.sets_wal_mode)
 			db->local_wal_mode = g.wal_mode;
 		if (db->capture)
 			wrep_capture_forget(db->capture);
 		pthread_mutex_unlock(&db->lock);
 		if (atomic_load(&w->may_write))
-			open_gate(db); /* a transaction of ours whose outcome had been unknown */
-	} else if (!is_removed(db)) {  /* whose name leads nowhere, and whose end is queued */
+			wrep_gate_open(
+				db);  /* a transaction of ours whose outcome had been unknown */
+	} else if (!is_removed(db)) { /* whose name leads nowhere, and whose end is queued */
 		wrep_fatalf(w,
 			    "cannot apply a committed transaction database=%s version=%llu "
 			    "error=%s; repair the disk and mount again",
@@ -589,21 +635,35 @@ static void install(struct wrep *w, struct wrep_item *item)
 	uint64_t logged = 0;
 	int rc;
 
+	pthread_mutex_lock(&db->lock);
+	if (db->retired) { /* it is committed, and its file is being fetched from a peer */
+		assert(db->pending == c);
+		wrep_overlay_close(db->overlay);
+		db->overlay = NULL;
+		db->pending = NULL;
+		wrep_db_settled(db);
+		pthread_mutex_unlock(&db->lock);
+		op->done(op, 0);
+		return;
+	}
 	for (;;) {
 		bool last = closing(w);
 
-		pthread_mutex_lock(&db->lock);
 		assert(db->pending == c);
 		rc = install_overlay(db, c);
 		if (rc != -ENOSPC || last)
 			break;
 		pthread_mutex_unlock(&db->lock);
 		wait_for_space(w, db, &logged);
+		pthread_mutex_lock(&db->lock);
 	}
+	wrep_parts_applied(db, item->parts);
 	wrep_overlay_close(db->overlay);
 	db->overlay = NULL;
 	db->pending = NULL;
 	db->local_version++;
+	db->local_index = c->index;
+	db->touched = true;
 	if (c->sets_wal_mode)
 		db->local_wal_mode = c->wal_mode;
 	pthread_mutex_unlock(&db->lock);
@@ -662,7 +722,7 @@ static void unlink_database(struct wrep *w, struct wrep_item *item)
 	struct wrep_file *f;
 	int rc = 0;
 
-	open_gate(db);
+	wrep_gate_open(db);
 	pthread_mutex_lock(&db->lock);
 	f = wrep_db_file(db, WREP_DB);
 	pthread_mutex_unlock(&db->lock);
@@ -685,6 +745,8 @@ static void unlink_database(struct wrep *w, struct wrep_item *item)
 		if (gone)
 			w->config.host.invalidate_name(w->config.host_ctx, name);
 	}
+	wrep_sumfile_remove(w->config.state_fd, db->id);
+	wrep_wal_aside_remove(w, db->id);
 	/* A stat of the name would go on to find what the kernel kept. */
 	if (f && !item->op)
 		w->config.host.invalidate(w->config.host_ctx, f, 0, 0);
@@ -732,6 +794,9 @@ static void set_attributes(struct wrep_item *item)
 						to_timespec(e.mtime_ns, e.mtime_omit)}) < 0)
 		rc = -errno;
 	wrep_file_unref(f);
+	pthread_mutex_lock(&db->lock);
+	db->touched = true;
+	pthread_mutex_unlock(&db->lock);
 	if (!item->op) /* an application's own change the kernel knows by the reply */
 		invalidate(db, WREP_DB, 0, 0);
 	if (item->op)
@@ -808,7 +873,7 @@ static bool settle_gates(struct wrep *w)
 		gated = db->gated;
 		pthread_mutex_unlock(&db->lock);
 		if (may_write) {
-			open_gate(db);
+			wrep_gate_open(db);
 		} else if (want && !gated) {
 			int rc = close_gate(db);
 
@@ -831,17 +896,48 @@ static bool view_changed(struct wrep *w, const struct wrep_item *item)
 	pthread_mutex_lock(&w->lock);
 	latest = item->view_sequence == w->view_sequence;
 	/* Only the latest view opens the gate: a later one may lie behind entries yet to come. */
-	if (latest && w->view.role == RLOG_LEADER && w->view.ready)
+	if (latest && w->view.role == RLOG_LEADER && w->view.ready && !w->fetching)
 		atomic_store(&w->may_write, true);
 	pthread_mutex_unlock(&w->lock);
 	return latest ? settle_gates(w) : false;
+}
+
+/* Is what was restored, and brought up to date since, what the checksums say? */
+static bool prove_all(struct wrep *w)
+{
+	struct wrep_db **all;
+	size_t count;
+	bool proven = true;
+
+	if (wrep_db_all(w, &all, &count) < 0)
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		struct wrep_db *db = all[i];
+		bool sound;
+
+		pthread_mutex_lock(&db->lock);
+		sound = db->removed || wrep_prove(db);
+		pthread_mutex_unlock(&db->lock);
+		if (!sound && proven)
+			wrep_fetch_wanted(w, "the database file is damaged", db->name);
+		proven = proven && sound;
+		wrep_db_unref(db);
+	}
+	free(all);
+	return proven;
 }
 
 static void caught_up(struct wrep *w)
 {
 	struct wrep_item *waiting, *next;
 
+	if (!prove_all(w))
+		return; /* raftlog tells again after the fetch */
 	pthread_mutex_lock(&w->lock);
+	if (w->fetching) {
+		pthread_mutex_unlock(&w->lock);
+		return;
+	}
 	w->caught_up = true;
 	waiting = w->waiting;
 	w->waiting = NULL;
@@ -850,6 +946,29 @@ static void caught_up(struct wrep *w)
 		next = waiting->next;
 		wrep_applier_push(w, waiting); /* as OPEN items, behind what is queued */
 	}
+}
+
+/* The keeper's barrier. What the daemon's SQLite can still copy out of a -wal need not be held there. */
+static void point(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_db **all;
+	size_t count;
+
+	if (wrep_db_all(w, &all, &count) == 0) {
+		for (size_t i = 0; i < count; i++) {
+			struct wrep_db *db = all[i];
+			bool wal;
+
+			pthread_mutex_lock(&db->lock);
+			wal = db->gated && db->local_wal_mode && !db->removed;
+			pthread_mutex_unlock(&db->lock);
+			if (wal && db->conn && wrep_conn_gate_closed(db->conn))
+				wrep_conn_checkpoint(db->conn, false, NULL, NULL);
+			wrep_db_unref(db);
+		}
+		free(all);
+	}
+	item->op->done(item->op, 0);
 }
 
 /* ---- the thread ------------------------------------------------------------------------------------ */
@@ -952,6 +1071,12 @@ static void *applier_main(void *arg)
 		case WREP_ITEM_CAUGHT_UP:
 			caught_up(w);
 			break;
+		case WREP_ITEM_POINT:
+			point(w, item);
+			break;
+		case WREP_ITEM_FETCH:
+			wrep_fetch_run(w);
+			break;
 		}
 		wrep_item_free(item);
 	}
@@ -1002,7 +1127,7 @@ void wrep_applier_stop(struct wrep *w)
 	if (wrep_db_all(w, &all, &count) < 0)
 		return;
 	for (size_t i = 0; i < count; i++) {
-		open_gate(all[i]);
+		wrep_gate_open(all[i]);
 		wrep_db_unref(all[i]);
 	}
 	free(all);

@@ -862,29 +862,54 @@ static int index_frames(struct wrep_capture *c)
 	return 0;
 }
 
+/* Which image of a page is the newest is for the -wal to say, not for the replicated state: where the
+ * files lag, that is ahead, and may be back at the content of an older frame. */
 bool wrep_capture_copied(struct wrep_capture *c, int db_fd, const struct wrep_pagesum *sum)
 {
 	bool copied = true;
-	uint8_t *page;
+	uint32_t page_size, page_count;
+	uint8_t *page, *seen;
 
 	if (load(c) != 0)
 		return false;
 	if (c->committed == 0 || sum->page_size != c->header.page_size)
 		return true; /* an emptied database, or one of another page size: nothing of it counts */
-	page = malloc(sum->page_size);
-	if (page == NULL)
-		return false;
-	for (uint32_t i = 0; i < c->committed && copied; i++) {
-		const struct frame *f = &c->frames[i];
+	page_size = c->header.page_size;
+	page_count = c->frames[c->committed - 1].page_count;
+	page = malloc(page_size);
+	seen = calloc(page_count / 8 + 1, 1);
+	if (page == NULL || seen == NULL)
+		copied = false;
+	for (uint32_t i = c->committed; i > 0 && copied; i--) {
+		const struct frame *f = &c->frames[i - 1];
+		uint8_t bit = (uint8_t)(1u << f->pgno % 8);
 
-		if (f->pgno > sum->page_count || sum->hash[f->pgno - 1] != f->hash)
+		if (f->pgno > page_count || (seen[f->pgno / 8] & bit))
 			continue; /* cut off, or not the newest */
-		copied = read_exact(db_fd, page, sum->page_size,
-				    (uint64_t)(f->pgno - 1) * sum->page_size) == 0 &&
-			 wrep_page_hash(f->pgno, page, sum->page_size) == f->hash;
+		seen[f->pgno / 8] |= bit;
+		copied = read_exact(db_fd, page, page_size, (uint64_t)(f->pgno - 1) * page_size) ==
+				 0 &&
+			 wrep_page_hash(f->pgno, page, page_size) == f->hash;
 	}
 	free(page);
+	free(seen);
 	return copied;
+}
+
+int wrep_capture_find(struct wrep_capture *c, uint32_t page_size, const uint32_t *pgno,
+		      uint32_t count, uint64_t *offset)
+{
+	int rc = load(c);
+
+	memset(offset, 0, count * sizeof(*offset));
+	if (rc != 0 || c->committed == 0 || c->header.page_size != page_size)
+		return rc;
+	for (uint32_t i = 0; i < c->committed; i++)
+		for (uint32_t k = 0; k < count; k++)
+			if (c->frames[i].pgno == pgno[k])
+				offset[k] = wrep_wal_frame_offset(page_size, i) +
+					    WREP_FRAME_HEADER_BYTES;
+	return 0;
 }
 
 bool wrep_capture_holds(struct wrep_capture *c, uint32_t pgno, uint64_t hash)

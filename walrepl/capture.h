@@ -94,6 +94,11 @@ bool wrep_capture_copied(struct wrep_capture *c, int db_fd, const struct wrep_pa
  * copy an older one than the newest.) */
 bool wrep_capture_holds(struct wrep_capture *c, uint32_t pgno, uint64_t hash);
 
+/* Where the newest committed images of some pages are: offset[i] of that of pgno[i], behind its frame
+ * header, or 0 when this generation has none of this page size. 0 or -errno. */
+int wrep_capture_find(struct wrep_capture *c, uint32_t page_size, const uint32_t *pgno,
+		      uint32_t count, uint64_t *offset);
+
 /* Does a committed transaction of this generation leave the database `page_count` pages long? */
 bool wrep_capture_holds_size(struct wrep_capture *c, uint32_t page_count);
 

@@ -16,7 +16,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-static const char *const suffix[] = { "", "-wal", "-shm", "-journal" };
+static const char *const suffix[] = {"", "-wal", "-shm", "-journal"};
 
 /* ---- the table -------------------------------------------------------------------------------- */
 
@@ -41,6 +41,8 @@ void wrep_db_unref(struct wrep_db *db)
 	if (db->capture)
 		wrep_capture_close(db->capture);
 	wrep_parts_unref(db->parts);
+	while (db->unapplied)
+		wrep_parts_applied(db, db->unapplied);
 	wrep_pagesum_close(&db->sum);
 	pthread_mutex_destroy(&db->lock);
 	free(db);
@@ -108,7 +110,8 @@ struct wrep_db *wrep_db_new(struct wrep *w, const char *name, uint64_t id)
 		return NULL;
 	atomic_init(&db->refs, 1);
 	db->w = w;
-	db->id = id;
+	db->id = db->index = db->local_index = id;
+	db->touched = true;
 	snprintf(db->name, sizeof db->name, "%s", name);
 	pthread_mutex_init(&db->lock, NULL);
 	pthread_mutex_lock(&w->lock);

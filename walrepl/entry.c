@@ -29,6 +29,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include "bytes.h"
 #include "pagesum.h"
 #include "walrepl.h"
 
@@ -45,39 +46,6 @@
 #define OMIT_MTIME 2u
 #define ATTR_ALL (WREP_ATTR_MODE | WREP_ATTR_UID | WREP_ATTR_GID | WREP_ATTR_TIMES)
 #define MODE_ALL 0177777u
-
-static void put16(uint8_t *p, uint16_t v)
-{
-	p[0] = (uint8_t)v;
-	p[1] = (uint8_t)(v >> 8);
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	put16(p, (uint16_t)v);
-	put16(p + 2, (uint16_t)(v >> 16));
-}
-
-static void put64(uint8_t *p, uint64_t v)
-{
-	put32(p, (uint32_t)v);
-	put32(p + 4, (uint32_t)(v >> 32));
-}
-
-static uint16_t get16(const uint8_t *p)
-{
-	return (uint16_t)(p[0] | p[1] << 8);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	return (uint32_t)get16(p) | (uint32_t)get16(p + 2) << 16;
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-	return (uint64_t)get32(p) | (uint64_t)get32(p + 4) << 32;
-}
 
 static size_t header_bytes(enum wrep_entry_type type)
 {
@@ -99,12 +67,12 @@ static int decode_create(const uint8_t *p, size_t len, struct wrep_entry *e)
 
 	if (len < CREATE_BYTES || e->db_id != 0)
 		return -EBADMSG;
-	name_len = get16(p + 2);
+	name_len = wrep_get16(p + 2);
 	if (name_len == 0 || name_len > WREP_NAME_MAX || len != CREATE_BYTES + name_len)
 		return -EBADMSG;
-	e->mode = get32(p + 4);
-	e->uid = get32(p + 16);
-	e->gid = get32(p + 20);
+	e->mode = wrep_get32(p + 4);
+	e->uid = wrep_get32(p + 16);
+	e->gid = wrep_get32(p + 20);
 	memcpy(e->name, p + CREATE_BYTES, name_len);
 	e->name[name_len] = '\0';
 	if (e->mode & ~MODE_ALL || strlen(e->name) != name_len || strchr(e->name, '/') != NULL ||
@@ -117,15 +85,15 @@ static int decode_setattr(const uint8_t *p, size_t len, struct wrep_entry *e)
 {
 	uint32_t omit;
 
-	if (len != SETATTR_BYTES || get16(p + 2) != 0)
+	if (len != SETATTR_BYTES || wrep_get16(p + 2) != 0)
 		return -EBADMSG;
-	e->mode = get32(p + 4);
-	e->uid = get32(p + 16);
-	e->gid = get32(p + 20);
-	e->attr_valid = get32(p + 24);
-	omit = get32(p + 28);
-	e->atime_ns = (int64_t)get64(p + 32);
-	e->mtime_ns = (int64_t)get64(p + 40);
+	e->mode = wrep_get32(p + 4);
+	e->uid = wrep_get32(p + 16);
+	e->gid = wrep_get32(p + 20);
+	e->attr_valid = wrep_get32(p + 24);
+	omit = wrep_get32(p + 28);
+	e->atime_ns = (int64_t)wrep_get64(p + 32);
+	e->mtime_ns = (int64_t)wrep_get64(p + 40);
 	e->atime_omit = (omit & OMIT_ATIME) != 0;
 	e->mtime_omit = (omit & OMIT_MTIME) != 0;
 	if (e->mode & ~MODE_ALL || e->attr_valid & ~ATTR_ALL || omit & ~(OMIT_ATIME | OMIT_MTIME))
@@ -140,10 +108,10 @@ static bool page_size_valid(uint32_t page_size)
 
 static int decode_discard(const uint8_t *p, size_t len, struct wrep_entry *e)
 {
-	if (len != DISCARD_BYTES || get16(p + 2) != 0 || get32(p + 4) != 0)
+	if (len != DISCARD_BYTES || wrep_get16(p + 2) != 0 || wrep_get32(p + 4) != 0)
 		return -EBADMSG;
-	e->origin = get64(p + 16);
-	e->sequence = get64(p + 24);
+	e->origin = wrep_get64(p + 16);
+	e->sequence = wrep_get64(p + 24);
 	return 0;
 }
 
@@ -181,20 +149,20 @@ static int decode_images(const uint8_t *p, size_t len, struct wrep_entry *e)
 	uint64_t images;
 	int rc;
 
-	if (len < head || get16(p + 2) != 0)
+	if (len < head || wrep_get16(p + 2) != 0)
 		return -EBADMSG;
-	e->part = get32(p + 4);
-	e->origin = get64(p + 16);
-	e->sequence = get64(p + 24);
-	e->page_size = get32(p + 32);
-	e->image_count = get32(p + 36);
+	e->part = wrep_get32(p + 4);
+	e->origin = wrep_get64(p + 16);
+	e->sequence = wrep_get64(p + 24);
+	e->page_size = wrep_get32(p + 32);
+	e->image_count = wrep_get32(p + 36);
 	if (e->type == WREP_ENTRY_COMMIT) {
-		e->base_version = get64(p + 40);
-		e->checksum = get64(p + 48);
-		e->page_count = get32(p + 56);
-		e->total_pages = get32(p + 60);
-		e->commit_mode = get32(p + 64);
-		if (get32(p + 68) != 0)
+		e->base_version = wrep_get64(p + 40);
+		e->checksum = wrep_get64(p + 48);
+		e->page_count = wrep_get32(p + 56);
+		e->total_pages = wrep_get32(p + 60);
+		e->commit_mode = wrep_get32(p + 64);
+		if (wrep_get32(p + 68) != 0)
 			return -EBADMSG;
 		rc = check_commit(e);
 		if (rc != 0)
@@ -225,14 +193,16 @@ int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out)
 	if (len < COMMON_BYTES || p[1] != ENTRY_VERSION)
 		return -EBADMSG;
 	out->type = p[0];
-	out->db_id = get64(p + 8);
+	out->db_id = wrep_get64(p + 8);
 	if (out->type != WREP_ENTRY_CREATE && out->db_id == 0)
 		return -EBADMSG;
 	switch (out->type) {
 	case WREP_ENTRY_CREATE:
 		return decode_create(p, len, out);
 	case WREP_ENTRY_UNLINK:
-		return len == COMMON_BYTES && get16(p + 2) == 0 && get32(p + 4) == 0 ? 0 : -EBADMSG;
+		return len == COMMON_BYTES && wrep_get16(p + 2) == 0 && wrep_get32(p + 4) == 0
+			       ? 0
+			       : -EBADMSG;
 	case WREP_ENTRY_SETATTR:
 		return decode_setattr(p, len, out);
 	case WREP_ENTRY_PAGES:
@@ -256,7 +226,7 @@ static struct rlog_buf *new_entry(const struct wrep_entry *e, size_t len, size_t
 	memset(buf->data, 0, zeroed);
 	buf->data[0] = (uint8_t)e->type;
 	buf->data[1] = ENTRY_VERSION;
-	put64(buf->data + 8, e->type == WREP_ENTRY_CREATE ? 0 : e->db_id);
+	wrep_put64(buf->data + 8, e->type == WREP_ENTRY_CREATE ? 0 : e->db_id);
 	return buf;
 }
 
@@ -268,10 +238,10 @@ static struct rlog_buf *encode_create(const struct wrep_entry *e)
 	assert(name_len > 0 && name_len <= WREP_NAME_MAX);
 	if (buf == NULL)
 		return NULL;
-	put16(buf->data + 2, (uint16_t)name_len);
-	put32(buf->data + 4, e->mode);
-	put32(buf->data + 16, e->uid);
-	put32(buf->data + 20, e->gid);
+	wrep_put16(buf->data + 2, (uint16_t)name_len);
+	wrep_put32(buf->data + 4, e->mode);
+	wrep_put32(buf->data + 16, e->uid);
+	wrep_put32(buf->data + 20, e->gid);
 	memcpy(buf->data + CREATE_BYTES, e->name, name_len);
 	return buf;
 }
@@ -282,13 +252,14 @@ static struct rlog_buf *encode_setattr(const struct wrep_entry *e)
 
 	if (buf == NULL)
 		return NULL;
-	put32(buf->data + 4, e->mode);
-	put32(buf->data + 16, e->uid);
-	put32(buf->data + 20, e->gid);
-	put32(buf->data + 24, e->attr_valid);
-	put32(buf->data + 28, (e->atime_omit ? OMIT_ATIME : 0) | (e->mtime_omit ? OMIT_MTIME : 0));
-	put64(buf->data + 32, (uint64_t)e->atime_ns);
-	put64(buf->data + 40, (uint64_t)e->mtime_ns);
+	wrep_put32(buf->data + 4, e->mode);
+	wrep_put32(buf->data + 16, e->uid);
+	wrep_put32(buf->data + 20, e->gid);
+	wrep_put32(buf->data + 24, e->attr_valid);
+	wrep_put32(buf->data + 28,
+		   (e->atime_omit ? OMIT_ATIME : 0) | (e->mtime_omit ? OMIT_MTIME : 0));
+	wrep_put64(buf->data + 32, (uint64_t)e->atime_ns);
+	wrep_put64(buf->data + 40, (uint64_t)e->mtime_ns);
 	return buf;
 }
 
@@ -298,8 +269,8 @@ static struct rlog_buf *encode_discard(const struct wrep_entry *e)
 
 	if (buf == NULL)
 		return NULL;
-	put64(buf->data + 16, e->origin);
-	put64(buf->data + 24, e->sequence);
+	wrep_put64(buf->data + 16, e->origin);
+	wrep_put64(buf->data + 24, e->sequence);
 	return buf;
 }
 
@@ -337,17 +308,17 @@ struct rlog_buf *wrep_entry_alloc(struct wrep_entry *e)
 	if (buf == NULL)
 		return NULL;
 	p = buf->data;
-	put32(p + 4, e->part);
-	put64(p + 16, e->origin);
-	put64(p + 24, e->sequence);
-	put32(p + 32, e->page_size);
-	put32(p + 36, e->image_count);
+	wrep_put32(p + 4, e->part);
+	wrep_put64(p + 16, e->origin);
+	wrep_put64(p + 24, e->sequence);
+	wrep_put32(p + 32, e->page_size);
+	wrep_put32(p + 36, e->image_count);
 	if (e->type == WREP_ENTRY_COMMIT) {
-		put64(p + 40, e->base_version);
-		put64(p + 48, e->checksum);
-		put32(p + 56, e->page_count);
-		put32(p + 60, e->total_pages);
-		put32(p + 64, e->commit_mode);
+		wrep_put64(p + 40, e->base_version);
+		wrep_put64(p + 48, e->checksum);
+		wrep_put32(p + 56, e->page_count);
+		wrep_put32(p + 60, e->total_pages);
+		wrep_put32(p + 64, e->commit_mode);
 	}
 	e->images = p + head;
 	e->pgnos = p + head + images;
@@ -357,5 +328,5 @@ struct rlog_buf *wrep_entry_alloc(struct wrep_entry *e)
 void wrep_entry_set_pgno(struct wrep_entry *e, uint32_t i, uint32_t pgno)
 {
 	assert(i < e->image_count);
-	put32((uint8_t *)e->pgnos + (size_t)i * 4, pgno);
+	wrep_put32((uint8_t *)e->pgnos + (size_t)i * 4, pgno);
 }

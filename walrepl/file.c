@@ -321,6 +321,7 @@ static int pwrite_all(int fd, const uint8_t *buf, size_t len, uint64_t off)
 ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
 {
 	struct wrep_db *db = f->db;
+	bool retired;
 	ssize_t n;
 
 	if (f->kind == WREP_DB) {
@@ -335,7 +336,15 @@ ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
 	do
 		n = pread(f->fd, buf, len, (off_t)off);
 	while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : n;
+	if (n < 0)
+		return -errno;
+	/* Then others write to the file, and what was read may be half of it. */
+	pthread_mutex_lock(&db->lock);
+	retired = db->retired;
+	pthread_mutex_unlock(&db->lock);
+	if (retired || (f->kind == WREP_DB && !wrep_pages_are_sound(f, buf, (size_t)n, off)))
+		return -EIO;
+	return n;
 }
 
 /* Does the -journal hold what undoes the writes that come now? db->lock held. */
@@ -571,9 +580,15 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 	switch (f->kind) {
 	case WREP_WAL:
 		/* The gate keeps applications out; one that lost its lock is refused here. */
-		if (starts_wal_over(f, buf, len, off) && !wal_may_go(db)) {
-			rc = -EIO;
-			break;
+		if (starts_wal_over(f, buf, len, off)) {
+			if (!wal_may_go(db)) {
+				rc = -EIO;
+				break;
+			}
+			if (db->wal_held) {
+				pthread_mutex_unlock(&db->lock);
+				return wrep_keeper_defer(f, WREP_DEFER_WRITE, buf, len, off, op);
+			}
 		}
 		if (!db->gated && wrep_capture_uncommitted(db->capture, len, off) >
 					  w->config.max_transaction_bytes) {
@@ -672,9 +687,15 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, struct wrep_op *op)
 			pthread_mutex_unlock(&db->lock);
 			return rc;
 		case WREP_WAL:
-			rc = db->gated || !wal_may_go(db)
-				     ? -EIO
-				     : wrep_capture_truncate(db->capture, size);
+			if (db->gated || !wal_may_go(db)) {
+				rc = -EIO;
+				break;
+			}
+			if (db->wal_held) {
+				pthread_mutex_unlock(&db->lock);
+				return wrep_keeper_defer(f, WREP_DEFER_TRUNCATE, NULL, 0, size, op);
+			}
+			rc = wrep_capture_truncate(db->capture, size);
 			break;
 		case WREP_JOURNAL:
 			if (size >= sizeof journal_magic || !db->overlay)
@@ -766,6 +787,10 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		rc = -EBUSY; /* under the gate the daemon's SQLite has -wal and -shm open */
 	} else if (kind == WREP_WAL && !wal_may_go(db)) {
 		rc = -EBUSY;
+	} else if (kind == WREP_WAL && db->wal_held) {
+		pthread_mutex_unlock(&db->lock);
+		rc = wrep_keeper_defer(f, WREP_DEFER_UNLINK, NULL, 0, 0, op);
+		goto out;
 	} else if (kind == WREP_JOURNAL && db->overlay) {
 		shape = calloc(1, sizeof *shape);
 		if (!shape) {

@@ -14,6 +14,7 @@
 #include "capture.h"
 #include "conn.h"
 #include "entry.h"
+#include "manifest.h"
 #include "overlay.h"
 #include "pagesum.h"
 #include "parts.h"
@@ -40,14 +41,20 @@ struct wrep_db {
 	pthread_mutex_t lock; /* guards everything down to the next comment */
 	/* replicated */
 	bool removed;
-	bool wal_mode; /* page 1 says so */
-	uint64_t version;
+	bool wal_mode;		 /* page 1 says so */
+	uint64_t version, index; /* of the entry that led to it */
 	struct wrep_pagesum sum;
-	struct wrep_parts *parts; /* of the open transaction; a reference, or NULL */
+	bool unproven; /* restored, and what the log's tail holds is not all applied again yet */
+	struct wrep_parts *parts;     /* of the open transaction; a reference, or NULL */
+	struct wrep_parts *unapplied; /* of committed ones that the files lag behind; references */
 	/* local */
-	uint64_t local_version;
+	uint64_t local_version, local_index;
 	bool local_wal_mode;
-	bool gated; /* the applier holds the writers' lock: applications here cannot write */
+	bool touched;  /* since the manifest last told of it */
+	bool wal_held; /* the manifest counts on frames of the -wal: see keeper.c */
+	bool retired; /* its file is being replaced by what a peer has: nobody may see it (fetch.c) */
+	bool lost;    /* restored without its file */
+	bool gated;   /* the applier holds the writers' lock: applications here cannot write */
 	struct wrep_file *files[4];   /* by enum wrep_kind; the table's references */
 	struct wrep_capture *capture; /* over files[WREP_WAL]->fd */
 	struct wrep_overlay *overlay; /* while a rollback-journal transaction is being written */
@@ -72,18 +79,21 @@ enum wrep_item_type {
 	WREP_ITEM_READY,   /* somebody waits until this node has caught up */
 	WREP_ITEM_VIEW,	   /* leadership changed */
 	WREP_ITEM_CAUGHT_UP,
+	WREP_ITEM_POINT, /* the keeper waits until what is queued so far is in the files */
+	WREP_ITEM_FETCH, /* this node's files are unfit: get them from a peer */
 };
 
 struct wrep_item {
 	struct wrep_item *next;
 	enum wrep_item_type type;
-	struct wrep_db *db;   /* a reference, or NULL */
-	struct rlog_buf *buf; /* the entry, or NULL */
-	struct wrep_parts *parts; /* PAGES, DROP, APPLY: a reference, or NULL */
+	struct wrep_db *db;	    /* a reference, or NULL */
+	struct rlog_buf *buf;	    /* the entry, or NULL */
+	struct wrep_parts *parts;   /* PAGES, DROP, APPLY: a reference, or NULL */
 	struct wrep_commit *commit; /* INSTALL */
 	struct wrep_op *op;	    /* to be finished, or NULL */
 	int open_flags;		    /* CREATE with op */
 	uint64_t view_sequence;	    /* VIEW */
+	uint64_t index;		    /* APPLY: of the entry */
 	size_t bytes;
 };
 
@@ -108,10 +118,23 @@ struct wrep {
 	struct wrep_item *waiting; /* opens that wait for caught_up */
 	struct wrep_item *queue_head, **queue_tail;
 	size_t queue_bytes;
-	bool queue_full; /* raftlog was told -EAGAIN */
+	bool queue_full;	 /* raftlog was told -EAGAIN */
 	uint64_t delivered_term; /* of the newest entry; raftlog's thread's own */
-	bool resumable;	 /* `log` is set: rlog_resume() may be called */
+	bool resumable;		 /* `log` is set: rlog_resume() may be called */
 	pthread_cond_t queue_wake;
+
+	/* Entries handed over by raftlog, barriers aside: the last one that is dealt with, and that which
+	 * is being dealt with. */
+	_Atomic uint64_t delivered, delivering;
+	uint64_t redo_until; /* restored files may hold what entries up to here wrote */
+	bool restored;	     /* from a snapshot; const after rlog_open() */
+	bool fetching;	     /* lock: nothing is delivered until the files are whole again */
+	struct wrep_keeper *keeper;
+	struct wrep_scrub *scrub;
+	struct offer *offers; /* lock: peers that fetch */
+	unsigned offer_count;
+	pthread_cond_t offers_gone;
+	bool opened; /* lock: wrep_open() has put everything in its place */
 
 	/* This node leads, or led last and knows of no other leader: applications may write. */
 	_Atomic bool may_write;
@@ -124,10 +147,14 @@ struct wrep {
 void wrep_logf(struct wrep *w, char level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 void wrep_fatalf(struct wrep *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Index of the first entry of the open transaction, the one whose COMMIT or DISCARD has not come; 0
- * when there is none. The log must keep what is there from it on, and a snapshot must lie before it:
- * a node that lacked a part would judge the COMMIT otherwise than the rest. db->lock held. */
+/* Index of the first entry of the oldest transaction in parts that is open, or committed but not in the
+ * files yet; 0 when there is none. The log must keep what is there from it on, and a snapshot must lie
+ * before it: a node that lacked a part would judge the COMMIT otherwise than the rest. db->lock held. */
 uint64_t wrep_parts_first_index(const struct wrep_db *db);
+/* The transaction of `parts` (NULL: it had none) is committed, and queued for the applier; later, it is
+ * in the files. db->lock held. */
+void wrep_parts_queued(struct wrep_db *db, struct wrep_parts *parts);
+void wrep_parts_applied(struct wrep_db *db, struct wrep_parts *parts);
 /* An entry of `term` was delivered: open transactions of older terms have no COMMIT to come. Takes
  * the locks it needs. [any thread] */
 void wrep_parts_drop_dead(struct wrep *w, uint64_t term);
@@ -177,6 +204,7 @@ struct wrep_commit {
 	size_t journal_len;
 	uint64_t journal_off; /* ... and where */
 	uint64_t base_version;
+	uint64_t index; /* of its COMMIT, once that is committed */
 	uint64_t checksum;
 	uint32_t page_size, page_count;
 	bool sets_wal_mode, wal_mode; /* page 1 is among the pages */
@@ -239,6 +267,56 @@ void wrep_applier_stop(struct wrep *w); /* w->closing is set */
 void wrep_applier_push(struct wrep *w, struct wrep_item *item);
 struct wrep_item *wrep_item_new(enum wrep_item_type type, struct wrep_db *db);
 void wrep_item_free(struct wrep_item *item);
+
+/* Let the writers of a database in; its connection goes. Applier only. */
+void wrep_gate_open(struct wrep_db *db);
+
+/* keeper.c: the durable point. */
+int wrep_keeper_new(struct wrep *w);   /* before raftlog opens */
+int wrep_keeper_start(struct wrep *w); /* and after */
+void wrep_keeper_stop(struct wrep *w); /* no manifest is written after it */
+void wrep_keeper_free(struct wrep *w);
+/* The manifest no longer counts on the -wal of `db`, and its file is durable with all that the -wal
+ * held. 0, -EBUSY (the file does not hold all of it), -errno. Blocks on the disk. db->lock not held;
+ * not on raftlog's thread nor on one that serves requests. */
+int wrep_keeper_release(struct wrep_db *db);
+/* What an application asked for must wait until the -wal may go; then it is done and `op` finished. */
+enum wrep_deferral { WREP_DEFER_WRITE, WREP_DEFER_TRUNCATE, WREP_DEFER_UNLINK };
+int wrep_keeper_defer(struct wrep_file *f, enum wrep_deferral what, const void *buf, size_t len,
+		      uint64_t off, struct wrep_op *op); /* WREP_PENDING or -ENOMEM */
+/* Take a durable point now; waits until it is taken. 0, -ETIMEDOUT, -errno. */
+int wrep_keeper_point(struct wrep *w, unsigned timeout_ms);
+/* While a peer fetches, the snapshot it was given stays the newest. */
+void wrep_keeper_hold(struct wrep *w);
+void wrep_keeper_unhold(struct wrep *w);
+/* What the manifest says from now on (after a restart, or a fetch). Takes `m`'s content. */
+void wrep_keeper_adopt(struct wrep *w, struct wrep_manifest *m, uint64_t index);
+
+/* restore.c */
+int wrep_restore(struct wrep *w, const struct wrep_manifest *m, uint64_t last_index);
+/* Nothing is known of this node's files: remove what lies there. */
+int wrep_restore_nothing(struct wrep *w);
+/* Do the hashes of this database add up to its checksum, now that the tail is applied? */
+bool wrep_prove(struct wrep_db *db); /* db->lock held */
+void wrep_wal_aside_remove(struct wrep *w, uint64_t id);
+
+/* fetch.c */
+/* This node's files are unfit, for the reason given: no entry is delivered any more, and the applier
+ * gets them from the leader. [any thread] */
+void wrep_fetch_wanted(struct wrep *w, const char *reason, const char *name);
+void wrep_fetch_run(struct wrep *w); /* applier */
+bool wrep_fetch_marked(struct wrep *w);
+
+/* offer.c: the other side of it. */
+void wrep_offer(struct wrep *w, int fd, uint64_t from_id);
+void wrep_offers_stop(struct wrep *w); /* w->closing is set */
+
+/* scrub.c */
+int wrep_scrub_start(struct wrep *w);
+void wrep_scrub_stop(struct wrep *w);
+/* Are the whole pages in what was read from the database file at `off` what was committed? If not, this
+ * node's copy is on its way to be repaired, and nobody shall get what was read. */
+bool wrep_pages_are_sound(struct wrep_file *f, const uint8_t *buf, size_t len, uint64_t off);
 
 /* file.c */
 /* A transaction is larger than it may be: a line that says so. Returns -ENOSPC. */

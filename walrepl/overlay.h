@@ -26,7 +26,8 @@ bool wrep_overlay_dirty(const struct wrep_overlay *o);	  /* anything written or 
 uint64_t wrep_overlay_bytes_with(const struct wrep_overlay *o, size_t len, uint64_t off);
 
 /* `base_fd` is needed for the rest of a 512-byte unit that is written in part. 0 or -errno. */
-int wrep_overlay_write(struct wrep_overlay *o, int base_fd, const void *buf, size_t len, uint64_t off);
+int wrep_overlay_write(struct wrep_overlay *o, int base_fd, const void *buf, size_t len,
+		       uint64_t off);
 int wrep_overlay_truncate(struct wrep_overlay *o, uint64_t size); /* shorter or longer */
 ssize_t wrep_overlay_read(struct wrep_overlay *o, int base_fd, void *buf, size_t len, uint64_t off);
 

@@ -47,6 +47,30 @@ uint64_t wrep_pagesum_preview(const struct wrep_pagesum *s, uint32_t page_size, 
 	return sum;
 }
 
+/* Room for a bit per block of `capacity` hashes. */
+static int dirty_reserve(struct wrep_pagesum *s, uint32_t capacity)
+{
+	uint32_t bytes = (capacity / WREP_SUM_BLOCK + 1 + 7) / 8;
+	uint8_t *dirty;
+
+	if (bytes <= s->dirty_bytes)
+		return 0;
+	dirty = realloc(s->dirty, bytes);
+	if (dirty == NULL)
+		return -ENOMEM;
+	memset(dirty + s->dirty_bytes, 0, bytes - s->dirty_bytes);
+	s->dirty = dirty;
+	s->dirty_bytes = bytes;
+	return 0;
+}
+
+void wrep_pagesum_mark(struct wrep_pagesum *s, uint32_t pgno)
+{
+	uint32_t block = (pgno - 1) / WREP_SUM_BLOCK;
+
+	s->dirty[block / 8] |= (uint8_t)(1u << block % 8);
+}
+
 int wrep_pagesum_apply(struct wrep_pagesum *s, uint32_t page_size, uint32_t page_count,
 		       const struct wrep_page_change *changes, size_t count)
 {
@@ -59,6 +83,8 @@ int wrep_pagesum_apply(struct wrep_pagesum *s, uint32_t page_size, uint32_t page
 
 		if (capacity > UINT32_MAX)
 			capacity = UINT32_MAX;
+		if (dirty_reserve(s, (uint32_t)capacity) < 0)
+			return -ENOMEM;
 		hash = reallocarray(s->hash, capacity, sizeof(*hash));
 		if (hash == NULL)
 			return -ENOMEM;
@@ -66,18 +92,48 @@ int wrep_pagesum_apply(struct wrep_pagesum *s, uint32_t page_size, uint32_t page
 		s->capacity = (uint32_t)capacity;
 	}
 	s->sum = wrep_pagesum_preview(s, page_size, page_count, changes, count);
-	if (page_count > kept)
+	if (page_count > kept) {
 		memset(s->hash + kept, 0, (size_t)(page_count - kept) * sizeof(*s->hash));
+		for (uint32_t b = kept / WREP_SUM_BLOCK; b <= (page_count - 1) / WREP_SUM_BLOCK;
+		     b++)
+			wrep_pagesum_mark(s, b * WREP_SUM_BLOCK + 1);
+	}
 	s->page_size = page_size;
 	s->page_count = page_count;
 	for (size_t i = 0; i < count; i++)
-		if (page_size == 0 || changes[i].pgno != wrep_lock_page(page_size))
+		if (page_size == 0 || changes[i].pgno != wrep_lock_page(page_size)) {
 			s->hash[changes[i].pgno - 1] = changes[i].hash;
+			wrep_pagesum_mark(s, changes[i].pgno);
+		}
+	return 0;
+}
+
+uint64_t wrep_pagesum_total(const struct wrep_pagesum *s)
+{
+	uint64_t total = 0;
+
+	for (uint32_t i = 0; i < s->page_count; i++)
+		total += s->hash[i];
+	return total;
+}
+
+int wrep_pagesum_load(struct wrep_pagesum *s, uint32_t page_size, uint32_t page_count,
+		      uint64_t *hash)
+{
+	if (dirty_reserve(s, page_count) < 0)
+		return -ENOMEM;
+	free(s->hash);
+	s->hash = hash;
+	s->page_size = page_size;
+	s->page_count = s->capacity = page_count;
+	memset(s->dirty, 0, s->dirty_bytes);
+	s->sum = wrep_pagesum_total(s);
 	return 0;
 }
 
 void wrep_pagesum_close(struct wrep_pagesum *s)
 {
 	free(s->hash);
+	free(s->dirty);
 	memset(s, 0, sizeof(*s));
 }

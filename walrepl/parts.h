@@ -26,6 +26,7 @@ struct wrep_parts {
 	_Atomic unsigned refs;
 	/* Its COMMIT can never take effect on this node's files: the images need not be kept. */
 	_Atomic bool dead;
+	struct wrep_parts *next; /* in db->unapplied; guarded by the database's lock */
 
 	/* Constant. A transaction is of one term (see wrep_parts_complete()). */
 	uint64_t origin, sequence, term;

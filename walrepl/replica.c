@@ -31,6 +31,8 @@
 /* Queued entries that the applier has not got to; beyond it raftlog keeps them. */
 #define QUEUE_BYTES_MAX (64u << 20)
 
+#define CLOSE_POINT_MS 2000 /* for a last durable point */
+
 void wrep_logf(struct wrep *w, char level, const char *format, ...)
 {
 	char line[1024];
@@ -93,12 +95,15 @@ static void push_meta(struct wrep *w, enum wrep_item_type type, struct wrep_db *
 static void apply_create(struct wrep *w, uint64_t index, const struct wrep_entry *e,
 			 struct rlog_buf *buf, struct rlog_request *req)
 {
-	struct wrep_db *db = wrep_db_by_name(w, e->name);
+	struct wrep_db *db = wrep_db_by_id(w, index);
+	bool restored = db; /* this entry is its own */
 
+	if (!db)
+		db = wrep_db_by_name(w, e->name);
 	if (db) { /* two at once: the second finds it there */
 		struct wrep_meta_request *m = (struct wrep_meta_request *)req;
 
-		if (m && !(m->open_flags & O_EXCL)) {
+		if (m && (restored || !(m->open_flags & O_EXCL))) {
 			struct wrep_item *item = wrep_item_new(WREP_ITEM_OPEN, db);
 
 			item->op = m->op;
@@ -142,7 +147,30 @@ static void drop_parts(struct wrep *w, struct wrep_parts *parts)
 
 uint64_t wrep_parts_first_index(const struct wrep_db *db)
 {
-	return db->parts ? db->parts->first_index : 0;
+	/* Those that are committed came before the one that is open. */
+	const struct wrep_parts *first = db->unapplied ? db->unapplied : db->parts;
+
+	return first ? first->first_index : 0;
+}
+
+void wrep_parts_queued(struct wrep_db *db, struct wrep_parts *parts)
+{
+	struct wrep_parts **last = &db->unapplied;
+
+	if (!parts)
+		return;
+	while (*last)
+		last = &(*last)->next;
+	*last = wrep_parts_ref(parts);
+}
+
+void wrep_parts_applied(struct wrep_db *db, struct wrep_parts *parts)
+{
+	if (!parts)
+		return;
+	assert(db->unapplied == parts);
+	db->unapplied = parts->next;
+	wrep_parts_unref(parts); /* the item has another reference: nothing is closed here */
 }
 
 void wrep_parts_drop_dead(struct wrep *w, uint64_t term)
@@ -307,8 +335,11 @@ static int complete_parts(const struct wrep_entry *e, struct wrep_parts *parts, 
 	return 0;
 }
 
-/* The commit of an application of this node: `c` holds what was computed when it was captured. */
-static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c)
+/* The commit of an application of this node: `c` holds what was computed when it was captured. Its
+ * parts are not needed, its pages being in the -wal or in the overlay; but until the latter is in the
+ * file, a restart must find them in the log. db->lock held, released. */
+static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c,
+		       struct wrep_parts *parts)
 {
 	struct wrep_op *op = c->op;
 	int rc;
@@ -318,6 +349,10 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 		struct wrep_item *item = wrep_item_new(WREP_ITEM_INSTALL, db);
 
 		item->commit = c;
+		item->parts = parts;
+		if (parts)
+			atomic_store(&parts->dead, true);
+		wrep_parts_queued(db, parts);
 		pthread_mutex_unlock(&db->lock);
 		wrep_applier_push(w, item);
 		return;
@@ -326,6 +361,7 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 	rc = wrep_capture_committed(db->capture);
 	db->pending = NULL;
 	db->local_version = db->version;
+	db->local_index = db->index;
 	db->local_wal_mode = db->wal_mode;
 	pthread_mutex_unlock(&db->lock);
 	if (rc < 0)
@@ -336,6 +372,7 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 	/* The transaction is committed, whatever became of this copy of it. */
 	op->done(op, 0);
 	wrep_commit_free(c);
+	drop_parts(w, parts);
 }
 
 /* The entry is in the log but takes no effect: it was built on another version. */
@@ -354,11 +391,23 @@ static void refuse_own(struct wrep_db *db, struct wrep_commit *c)
 	wrep_commit_free(c);
 }
 
-static void apply_commit(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e,
-			 uint64_t term, struct rlog_buf *buf, struct rlog_request *req)
+/* Does the checksum that the entry leads to hold here? Until a restored database is proven, what its
+ * pages count is not known (restore.c): it is taken from the entry. db->lock held. */
+static bool checksum_holds(struct wrep *w, struct wrep_db *db, uint64_t index, uint64_t got,
+			   uint64_t expected)
+{
+	if (db->unproven && index <= w->redo_until)
+		return true;
+	/* The redo was over with the entry before: now they must add up. */
+	return wrep_prove(db) && got == expected;
+}
+
+/* 0, or -EAGAIN: nothing has happened, and this node's files are unfit. */
+static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint64_t term,
+			const struct wrep_entry *e, struct rlog_buf *buf, struct rlog_request *req)
 {
 	struct wrep_commit *own = (struct wrep_commit *)req;
-	struct wrep_parts *parts;
+	struct wrep_parts *parts, *dead = NULL;
 	struct pages pages = {0};
 	struct wrep_item *item;
 	uint64_t sum;
@@ -379,7 +428,7 @@ static void apply_commit(struct wrep *w, struct wrep_db *db, const struct wrep_e
 				  "version=%llu",
 				  db->name, (unsigned long long)e->base_version,
 				  (unsigned long long)db->version);
-		return;
+		return 0;
 	}
 	if (own)
 		pages = (struct pages){
@@ -401,21 +450,21 @@ static void apply_commit(struct wrep *w, struct wrep_db *db, const struct wrep_e
 			    "version=%llu error=%s; run the same dqlitefs version on "
 			    "all nodes",
 			    db->name, (unsigned long long)db->version, strerror(-rc));
-		return;
+		return 0;
 	}
 	sum = wrep_pagesum_preview(&db->sum, e->page_size, e->page_count, pages.changes,
 				   pages.count);
-	if (sum != e->checksum) {
+	if (!checksum_holds(w, db, index, sum, e->checksum)) {
+		wrep_logf(w, 'E',
+			  "checksum mismatch: this node's copy differs database=%s "
+			  "version=%llu expected=%016llx got=%016llx",
+			  db->name, (unsigned long long)db->version + 1,
+			  (unsigned long long)e->checksum, (unsigned long long)sum);
 		pthread_mutex_unlock(&db->lock);
-		drop_parts(w, parts);
+		drop_parts(w, parts); /* they come again, after the fetch */
 		free(pages.owned);
-		wrep_fatalf(w,
-			    "checksum mismatch: this node's copy differs database=%s "
-			    "version=%llu expected=%016llx got=%016llx; remove its data "
-			    "directory and join it to the cluster again",
-			    db->name, (unsigned long long)db->version + 1,
-			    (unsigned long long)e->checksum, (unsigned long long)sum);
-		return;
+		wrep_fetch_wanted(w, "the database is damaged", db->name);
+		return -EAGAIN;
 	}
 	rc = wrep_pagesum_apply(&db->sum, e->page_size, e->page_count, pages.changes, pages.count);
 	free(pages.owned);
@@ -423,26 +472,68 @@ static void apply_commit(struct wrep *w, struct wrep_db *db, const struct wrep_e
 		pthread_mutex_unlock(&db->lock);
 		drop_parts(w, parts);
 		wrep_fatalf(w, "out of memory for page checksums database=%s", db->name);
-		return;
+		return 0;
 	}
+	db->sum.sum = e->checksum;
 	db->version++;
+	db->index = index;
+	db->touched = true;
 	if (pages.sets_wal_mode)
 		db->wal_mode = pages.wal_mode;
-	if (own) {
-		finish_own(w, db, own); /* unlocks */
-		drop_parts(w, parts);	/* its pages are in the -wal, or in the overlay */
-		return;
-	}
-	pthread_mutex_unlock(&db->lock);
 	if (!e->part) { /* those of a transaction that this one shows to be given up */
-		drop_parts(w, parts);
+		dead = parts;
 		parts = NULL;
 	}
+	if (own) {
+		own->index = index;
+		finish_own(w, db, own, parts); /* unlocks */
+		drop_parts(w, dead);
+		return 0;
+	}
+	wrep_parts_queued(db, parts);
+	pthread_mutex_unlock(&db->lock);
+	drop_parts(w, dead);
 	item = wrep_item_new(WREP_ITEM_APPLY, db);
+	item->index = index;
 	item->buf = rlog_buf_ref(buf);
 	item->bytes = buf->len;
 	item->parts = parts;
 	wrep_applier_push(w, item);
+	return 0;
+}
+
+/* The transaction of an application here is committed, but its database was retired: what the
+ * application had open leads nowhere, and the entry is applied like any other node's. */
+static void finish_retired(struct wrep_commit *c)
+{
+	struct wrep_db *db = c->db;
+
+	pthread_mutex_lock(&db->lock);
+	assert(db->pending == c);
+	db->pending = NULL;
+	if (c->mode == WREP_COMMIT_WAL)
+		wrep_capture_refused(db->capture);
+	wrep_db_settled(db);
+	pthread_mutex_unlock(&db->lock);
+	c->op->done(c->op, 0);
+	wrep_commit_free(c);
+}
+
+/* The entry changes nothing any more. `req`, if there is one, is told so: of a transaction -EIO, which
+ * leaves open whether it was committed. */
+static void pass_over(struct rlog_request *req, const struct wrep_entry *e, uint64_t term,
+		      int meta_result)
+{
+	if (!req)
+		return;
+	if (e->type == WREP_ENTRY_COMMIT)
+		refuse_own(((struct wrep_commit *)req)->db, (struct wrep_commit *)req);
+	else if (e->type == WREP_ENTRY_PAGES)
+		wrep_commit_part_delivered(req, term, false);
+	else if (e->type == WREP_ENTRY_DISCARD)
+		free(req);
+	else
+		meta_finish(req, meta_result);
 }
 
 static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *buf,
@@ -452,20 +543,22 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 	struct wrep_entry e;
 	struct wrep_db *db;
 	bool full, failed;
+	int rc = 0;
 
 	pthread_mutex_lock(&w->lock);
 	full = w->queue_bytes > QUEUE_BYTES_MAX && !w->closing;
 	w->queue_full = full;
-	failed = w->failed;
-	pthread_mutex_unlock(&w->lock);
 	/* A failure passed an entry over: what comes behind it must not be judged, or a transaction
 	 * counts as committed here that all others refuse. */
+	failed = w->failed || w->fetching || !w->opened;
+	pthread_mutex_unlock(&w->lock);
 	if (full || failed)
 		return -EAGAIN;
 	if (term > w->delivered_term) {
 		w->delivered_term = term;
 		wrep_parts_drop_dead(w, term);
 	}
+	atomic_store(&w->delivering, index);
 	if (wrep_entry_decode(buf, &e) < 0) {
 		wrep_fatalf(w,
 			    "an entry of the log cannot be understood index=%llu; run the same "
@@ -475,20 +568,19 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 	}
 	if (e.type == WREP_ENTRY_CREATE) {
 		apply_create(w, index, &e, buf, req);
+		atomic_store(&w->delivered, index);
 		return 0;
 	}
 	db = wrep_db_by_id(w, e.db_id);
-	if (!db) { /* removed by an earlier entry */
-		if (!req)
-			return 0;
-		if (e.type == WREP_ENTRY_COMMIT)
-			refuse_own(((struct wrep_commit *)req)->db, (struct wrep_commit *)req);
-		else if (e.type == WREP_ENTRY_PAGES)
-			wrep_commit_part_delivered(req, term, false);
-		else if (e.type == WREP_ENTRY_DISCARD)
-			free(req);
-		else
-			meta_finish(req, -ENOENT);
+	if (db && req && e.type == WREP_ENTRY_COMMIT && ((struct wrep_commit *)req)->db != db) {
+		finish_retired((struct wrep_commit *)req);
+		req = NULL;
+	}
+	/* Removed by an earlier entry, or restored with this one in its file already. */
+	if (!db || index <= db->index) {
+		pass_over(req, &e, term, db ? -EIO : -ENOENT);
+		wrep_db_unref(db);
+		atomic_store(&w->delivered, index);
 		return 0;
 	}
 	switch (e.type) {
@@ -508,13 +600,59 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 		free(req);
 		break;
 	case WREP_ENTRY_COMMIT:
-		apply_commit(w, db, &e, term, buf, req);
+		rc = apply_commit(w, db, index, term, &e, buf, req);
 		break;
 	case WREP_ENTRY_CREATE:
 		break;
 	}
 	wrep_db_unref(db);
-	return 0;
+	if (rc == 0)
+		atomic_store(&w->delivered, index);
+	return rc;
+}
+
+/* ---- snapshots ----------------------------------------------------------------------------------- */
+
+static int on_restore(void *ctx, uint64_t index, struct rlog_buf *payload, uint64_t last_index)
+{
+	struct wrep *w = ctx;
+	struct wrep_manifest m;
+	int rc;
+
+	if (wrep_fetch_marked(w))
+		return 0; /* the files are not what it says */
+	rc = wrep_manifest_decode(payload, &m);
+	if (!rc)
+		rc = wrep_restore(w, &m, last_index);
+	if (rc) {
+		wrep_logf(w, 'E', "cannot take up the databases error=\"%s\"", strerror(-rc));
+	} else {
+		atomic_store(&w->delivered, index);
+		wrep_keeper_adopt(w, &m, index);
+		w->restored = true;
+	}
+	wrep_manifest_clear(&m);
+	return rc;
+}
+
+static void on_needs_state(void *ctx, uint64_t leader_id, const char *leader_address)
+{
+	struct wrep *w = ctx;
+	bool opened;
+
+	(void)leader_id;
+	(void)leader_address; /* asked for again when it is fetched */
+	pthread_mutex_lock(&w->lock);
+	opened = w->opened;
+	pthread_mutex_unlock(&w->lock);
+	if (opened) /* else it is told again */
+		wrep_fetch_wanted(w, "the log of the leader no longer holds what this node lacks",
+				  NULL);
+}
+
+static void on_stream(void *ctx, int fd, uint64_t from_id)
+{
+	wrep_offer(ctx, fd, from_id);
 }
 
 /* The view decides who may write here. Losing it to another leader takes effect at once; gaining it
@@ -560,27 +698,46 @@ bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind
 	return wrep_names_kind(w->config.match, name, kind, base);
 }
 
-/* The backing files are a copy of what the log holds: start them afresh. */
-static int empty_directory(struct wrep *w, int dir_fd)
+/* Free what never had a thread, or no longer has. */
+static void release(struct wrep *w)
 {
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-	enum wrep_kind kind;
-	int rc = 0;
+	wrep_keeper_free(w);
+	pthread_cond_destroy(&w->offers_gone);
+	pthread_cond_destroy(&w->queue_wake);
+	pthread_mutex_destroy(&w->lock);
+	free(w);
+}
 
-	if (!dir) {
-		rc = -errno;
-		if (fd >= 0)
-			close(fd);
-		return rc;
+/* Stop everything, in the order of who calls whom, and free it. */
+static void end(struct wrep *w)
+{
+	struct wrep_db **all;
+	size_t count;
+
+	atomic_store(&w->may_write, false);
+	pthread_mutex_lock(&w->lock);
+	w->closing = true;
+	w->resumable = false;
+	pthread_cond_signal(&w->queue_wake);
+	pthread_mutex_unlock(&w->lock);
+	wrep_scrub_stop(w);
+	wrep_offers_stop(w);
+	wrep_keeper_stop(w);
+	if (w->log)
+		rlog_close(w->log); /* pending commits end as unknown */
+	wrep_applier_stop(w);
+	if (wrep_db_all(w, &all, &count) == 0) {
+		for (size_t i = 0; i < count; i++) {
+			pthread_mutex_lock(&all[i]->lock);
+			for (int k = 0; k < 4; k++)
+				wrep_db_forget_file(all[i], k);
+			pthread_mutex_unlock(&all[i]->lock);
+			wrep_db_remove(all[i]);
+			wrep_db_unref(all[i]);
+		}
+		free(all);
 	}
-	while (!rc && (entry = readdir(dir)))
-		if (wrep_name_kind(w, entry->d_name, &kind) &&
-		    unlinkat(dir_fd, entry->d_name, 0) < 0)
-			rc = -errno;
-	closedir(dir);
-	return rc;
+	release(w);
 }
 
 int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[RLOG_ERRMSG_SIZE])
@@ -598,15 +755,14 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	w->queue_tail = &w->queue_head;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->queue_wake, NULL);
+	pthread_cond_init(&w->offers_gone, NULL);
 	rc = wrep_conn_init();
 	if (!rc && getrandom(&w->origin, sizeof w->origin, 0) != sizeof w->origin)
 		rc = -EIO;
 	if (!rc)
-		rc = empty_directory(w, config->data_fd);
-	if (!rc)
-		rc = empty_directory(w, config->shm_fd);
+		rc = wrep_keeper_new(w);
 	if (rc) {
-		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot prepare the data directory: %s",
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot prepare to replicate: %s",
 			 strerror(-rc));
 		goto fail;
 	}
@@ -622,18 +778,34 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 		.caught_up = on_caught_up,
 		.fatal = on_fatal,
 		.log = on_log,
+		.restore = on_restore,
+		.needs_state = on_needs_state,
+		.stream = on_stream,
 	};
 	log.ctx = w;
 	rc = rlog_open(&w->log, &log, errmsg);
+	if (!rc) {
+		/* Nothing is delivered yet. */
+		if (wrep_fetch_marked(w))
+			wrep_fetch_wanted(w,
+					  "getting the databases from the leader was not finished",
+					  NULL);
+		else if (!w->restored)
+			rc = wrep_restore_nothing(w);
+		if (!rc)
+			rc = wrep_keeper_start(w);
+		if (!rc)
+			rc = wrep_scrub_start(w);
+		if (rc)
+			snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot prepare the data directory: %s",
+				 strerror(-rc));
+	}
 	if (rc) {
-		pthread_mutex_lock(&w->lock);
-		w->closing = true;
-		pthread_mutex_unlock(&w->lock);
-		wrep_applier_stop(w);
-		goto fail;
+		end(w);
+		return rc;
 	}
 	pthread_mutex_lock(&w->lock);
-	w->resumable = true;
+	w->opened = w->resumable = true;
 	pthread_mutex_unlock(&w->lock);
 	/* What could not be done before w->log was known. */
 	rlog_resume(w->log);
@@ -641,38 +813,15 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	*out = w;
 	return 0;
 fail:
-	pthread_cond_destroy(&w->queue_wake);
-	pthread_mutex_destroy(&w->lock);
-	free(w);
+	release(w);
 	return rc;
 }
 
 void wrep_close(struct wrep *w)
 {
-	struct wrep_db **all;
-	size_t count;
-
-	atomic_store(&w->may_write, false);
-	pthread_mutex_lock(&w->lock);
-	w->closing = true;
-	w->resumable = false;
-	pthread_mutex_unlock(&w->lock);
-	rlog_close(w->log); /* pending commits end as unknown */
-	wrep_applier_stop(w);
-	if (wrep_db_all(w, &all, &count) == 0) {
-		for (size_t i = 0; i < count; i++) {
-			pthread_mutex_lock(&all[i]->lock);
-			for (int k = 0; k < 4; k++)
-				wrep_db_forget_file(all[i], k);
-			pthread_mutex_unlock(&all[i]->lock);
-			wrep_db_remove(all[i]);
-			wrep_db_unref(all[i]);
-		}
-		free(all);
-	}
-	pthread_cond_destroy(&w->queue_wake);
-	pthread_mutex_destroy(&w->lock);
-	free(w);
+	if (wrep_is_ready(w))
+		wrep_keeper_point(w, CLOSE_POINT_MS); /* the next start has less to do */
+	end(w);
 }
 
 struct rlog *wrep_log(struct wrep *w)

@@ -14,6 +14,7 @@
  *	13  big-endian checksums   40  checksum of bytes 0 to 39, 2 words
  *	14  page size (2 bytes)
  *	48  the same again. A writer writes this copy first, a reader reads it last.
+ *	96  nBackfill: so many frames are in the database file; a checkpointer moves it after the copy
  *
  * Invalid means: isInit is 0. Everything else in the header stays, and that matters for a live
  * writer who is in a transaction of his own while this happens (SQLite's wal.c):
@@ -105,6 +106,20 @@ static int index_lags(int shm_fd, uint32_t frames, const uint32_t salt[2])
 bool wrep_shm_lags(int shm_fd, uint32_t frames, const uint32_t salt[2])
 {
 	return index_lags(shm_fd, frames, salt) == 1;
+}
+
+bool wrep_shm_copied(int shm_fd, uint32_t frames, const uint32_t salt[2])
+{
+	struct {
+		struct shm_header h[2];
+		uint32_t backfill;
+	} index;
+
+	return pread(shm_fd, &index, sizeof(index), 0) == sizeof(index) &&
+	       memcmp(&index.h[0], &index.h[1], sizeof(index.h[0])) == 0 &&
+	       header_valid(&index.h[0]) &&
+	       memcmp(index.h[0].salt, salt, sizeof(index.h[0].salt)) == 0 &&
+	       index.backfill >= frames;
 }
 
 int wrep_shm_repair(int shm_fd, uint32_t frames, const uint32_t salt[2])

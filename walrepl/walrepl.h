@@ -52,18 +52,21 @@ struct wrep_host {
 
 struct wrep_config {
 	int data_fd; /* directory of the backing files of *.db, -wal, -journal; stays the caller's */
-	int shm_fd;  /* directory, on a tmpfs, of the backing files of -shm; stays the caller's */
+	int state_fd; /* directory of what walrepl keeps about them; stays the caller's */
+	int shm_fd;   /* directory, on a tmpfs, of the backing files of -shm; stays the caller's */
 	/* Bytes that a transaction may write; 0: WREP_TRANSACTION_BYTES_DEFAULT. What goes beyond it
 	 * gets -ENOSPC (SQLite: "database or disk is full", and rolls back). */
 	uint64_t max_transaction_bytes;
 	const char *const *match; /* further globs that name databases, NULL-terminated, or NULL */
-	struct rlog_config log;	  /* without cb and ctx, which walrepl fills */
+	uint64_t scrub_rate;	  /* bytes of databases read per second to find damage; 0: 8 MiB */
+	uint64_t log_bytes;	/* the Raft log is kept about this small; 0: the default, 64 MiB */
+	struct rlog_config log; /* without cb and ctx, which walrepl fills */
 	struct wrep_host host;
 	void *host_ctx;
 };
 
-/* Empty the working files of the last run, open the log and start to apply it. The databases are
- * rebuilt from the log; opens wait until that has happened. 0 or -errno with `errmsg`. */
+/* Open the log, take up the databases as its snapshot left them, and start to apply what came after;
+ * opens wait until that has happened. 0 or -errno with `errmsg`. */
 int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[RLOG_ERRMSG_SIZE]);
 
 /* Stop the applier and the log. Pending ops end with -EIO (or -EINTR for opens). The mount must
@@ -211,7 +214,7 @@ struct wrep_description {
 	/* PAGES, COMMIT, DISCARD */
 	uint64_t origin, sequence; /* of the transaction */
 	/* PAGES, COMMIT */
-	uint32_t part;		   /* PAGES: 0, 1, ...; COMMIT: how many PAGES came before */
+	uint32_t part; /* PAGES: 0, 1, ...; COMMIT: how many PAGES came before */
 	uint32_t page_size;
 	uint32_t pages; /* in this entry */
 	/* COMMIT */

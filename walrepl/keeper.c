@@ -1,0 +1,621 @@
+/* The keeper: a thread that makes the files durable from time to time, so that the log can be short.
+ *
+ * A *durable point* is a manifest (manifest.h) in raftlog's snapshot: "everything up to entry S is in
+ * this node's files, on disk". After it raftlog lets go of the log behind S, and a restart applies only
+ * what came after (restore.c). In the good case, for every database that has changed since the last:
+ *
+ *   1. S is the last entry delivered. What was queued for the applier by then is waited for.
+ *   2. Note version and index that the files show, and how many frames are committed in the -wal.
+ *   3. Sync the database file; sync the -wal, unless all its frames are in the database file already;
+ *      store the page hashes that have changed, and sync them.
+ *   4. Write the manifest, which names version and index, and salt and number of frames.
+ *
+ * Why a restart finds everything. Let v be the version of step 2. The database file holds all pages as
+ * of v but those that are in the first n frames of the -wal; both are on disk after step 3. They may
+ * hold newer pages as well, of transactions that came while this went on: these are committed, and come
+ * behind S in the log, on this node's disk too, because nothing is delivered here before that. So what
+ * a restart does, copying the n frames into the database file and applying the log behind S again, whole
+ * pages each, ends in what the last entry left. The same goes for the hashes.
+ *
+ * So no reader can hold a durable point up: what a checkpoint cannot copy yet, the manifest leaves in
+ * the -wal. The price: as long as it does (`wal_held`), SQLite may not start that -wal over, cut it or
+ * remove it. It does none of these before all of it is copied; then the request waits here until the
+ * database file is synced and a manifest is written that needs no -wal (wrep_keeper_release()). That is
+ * once for each durable point at most, and costs what SQLite's own sync of a checkpoint would.
+ *
+ * Locks: point_lock is taken before any other of walrepl's, by whoever writes a manifest. `lock` guards
+ * the requests to this thread and is a leaf.
+ */
+#include "internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+#include "sumfile.h"
+
+#define LOG_BYTES (64u << 20) /* default of wrep_config.log_bytes */
+#define LOOK_MS 200	      /* between looks at the size of the log */
+#define RETRY_MS 2000	      /* after a point that failed */
+#define HOLD_MS 10000 /* after a peer has fetched: until its log follows that of the leader */
+
+struct deferred {
+	struct deferred *next;
+	struct wrep_file *file; /* a reference */
+	enum wrep_deferral what;
+	struct wrep_op *op;
+	uint64_t off; /* TRUNCATE: the size */
+	size_t len;
+	uint8_t bytes[];
+};
+
+struct wrep_keeper {
+	struct wrep *w;
+	pthread_t thread;
+	bool running;
+
+	pthread_mutex_t point_lock; /* guards the next four */
+	struct wrep_manifest last;
+	uint64_t last_index;
+	bool adopted; /* `last` says something: there is a snapshot */
+	bool closed;  /* no manifest can be written any more */
+
+	/* the thread's own */
+	uint64_t point_index; /* of the point that the barrier is out for */
+	unsigned serving;     /* requests for a point that it serves */
+	uint64_t not_before_ms;
+	bool failing; /* the last point failed, and a line says so */
+
+	pthread_mutex_t lock; /* guards all below */
+	pthread_cond_t wake, told;
+	bool stop;
+	struct deferred *deferred, **deferred_tail;
+	unsigned wanted, done; /* points asked for, and how many of these requests were served */
+	int done_rc;
+	enum { BARRIER_NONE, BARRIER_OUT, BARRIER_PASSED } barrier;
+	int barrier_rc;
+	struct wrep_op barrier_op;
+	unsigned holds;
+	uint64_t hold_until_ms;
+};
+
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* That far ahead, for pthread_cond_timedwait(). */
+static struct timespec in_ms(unsigned ms)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	t.tv_nsec += (long)(ms % 1000) * 1000000;
+	t.tv_sec += ms / 1000 + t.tv_nsec / 1000000000;
+	t.tv_nsec %= 1000000000;
+	return t;
+}
+
+/* ---- one database ------------------------------------------------------------------------------ */
+
+/* Take down what the manifest shall say of `db`, and hold what it counts on. False: nothing to say, the
+ * database is gone. db->lock held. */
+static bool note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_file *files[2])
+{
+	struct wrep_wal_position at = {0};
+	struct wrep_file *shm;
+
+	if (db->removed || !db->files[WREP_DB])
+		return false;
+	strcpy(d->name, db->name);
+	d->id = db->id;
+	d->version = db->local_version;
+	d->index = db->local_index;
+	d->checksum = db->sum.sum;
+	d->page_size = db->sum.page_size;
+	d->page_count = db->sum.page_count;
+	d->wal_mode = db->local_wal_mode;
+	files[0] = wrep_db_file(db, WREP_DB);
+	files[1] = wrep_db_file(db, WREP_WAL);
+	if (files[1]) {
+		/* Behind the gate the daemon's SQLite writes it. */
+		if (db->gated && !db->pending)
+			wrep_capture_forget(db->capture);
+		if (wrep_capture_position(db->capture, &at) < 0)
+			at.frame_count = 0;
+	}
+	shm = at.frame_count ? wrep_db_file(db, WREP_SHM) : NULL;
+	if (at.frame_count && !(shm && wrep_shm_copied(shm->fd, at.frame_count, at.salt))) {
+		d->wal_frames = at.frame_count;
+		memcpy(d->wal_salt, at.salt, sizeof d->wal_salt);
+		db->wal_held = true;
+	} else {
+		wrep_file_unref(files[1]);
+		files[1] = NULL;
+	}
+	wrep_file_unref(shm);
+	db->touched = false;
+	return true;
+}
+
+static int sync_database(struct wrep_db *db, struct wrep_file *files[2])
+{
+	int rc = 0;
+
+	/* The file's mode and owner are part of the database: not fdatasync(). */
+	if (fsync(files[0]->fd) < 0 || (files[1] && fdatasync(files[1]->fd) < 0))
+		rc = -errno;
+	if (!rc)
+		rc = wrep_sumfile_store(db->w->config.state_fd, db->id, &db->sum, &db->lock);
+	return rc;
+}
+
+/* What the last manifest says of a database that nothing has happened to since. */
+static bool unchanged(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest *m)
+{
+	const struct wrep_manifest_db *old = wrep_manifest_find(&k->last, db->id);
+	struct wrep_manifest_db *d;
+	bool touched;
+
+	pthread_mutex_lock(&db->lock);
+	touched = db->touched;
+	pthread_mutex_unlock(&db->lock);
+	if (touched || !old)
+		return false;
+	d = wrep_manifest_add(m);
+	if (!d)
+		return false;
+	*d = *old;
+	return true;
+}
+
+static int add_database(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest *m)
+{
+	struct wrep_file *files[2] = {NULL, NULL};
+	struct wrep_manifest_db *d;
+	bool there;
+	int rc = 0;
+
+	if (unchanged(k, db, m))
+		return 0;
+	d = wrep_manifest_add(m);
+	if (!d)
+		return -ENOMEM;
+	pthread_mutex_lock(&db->lock);
+	there = note(db, d, files);
+	pthread_mutex_unlock(&db->lock);
+	if (there)
+		rc = sync_database(db, files);
+	else
+		m->count--;
+	if (rc) {
+		pthread_mutex_lock(&db->lock);
+		db->touched = true;
+		pthread_mutex_unlock(&db->lock);
+	}
+	wrep_file_unref(files[0]);
+	wrep_file_unref(files[1]);
+	return rc;
+}
+
+/* ---- the manifest ------------------------------------------------------------------------------ */
+
+/* How much of the log stays behind for followers that are slow. */
+static uint64_t keep_bytes(const struct wrep *w)
+{
+	return (w->config.log_bytes ? w->config.log_bytes : LOG_BYTES) / 2;
+}
+
+/* Make `m` the manifest, at `index`. On success its content is the keeper's. point_lock held. */
+static int publish(struct wrep_keeper *k, struct wrep_manifest *m, uint64_t index)
+{
+	struct rlog_buf *buf = wrep_manifest_encode(m);
+	int rc = buf ? rlog_snapshot(k->w->log, index, buf, keep_bytes(k->w)) : -ENOMEM;
+
+	rlog_buf_unref(buf);
+	if (rc)
+		return rc;
+	wrep_manifest_clear(&k->last);
+	k->last = *m;
+	memset(m, 0, sizeof *m);
+	k->last_index = index;
+	k->adopted = true;
+	return 0;
+}
+
+/* The -wal of those that the manifest does not say to need it may go. point_lock held. */
+static void let_go(struct wrep_keeper *k, struct wrep_db *db)
+{
+	const struct wrep_manifest_db *d = wrep_manifest_find(&k->last, db->id);
+
+	pthread_mutex_lock(&db->lock);
+	if (!d || !d->wal_frames)
+		db->wal_held = false;
+	pthread_mutex_unlock(&db->lock);
+	wrep_wal_aside_remove(db->w, db->id);
+}
+
+/* Everything up to `index` has been applied. point_lock held. */
+static int take_point(struct wrep_keeper *k, uint64_t index)
+{
+	struct wrep *w = k->w;
+	struct wrep_manifest m = {0};
+	struct wrep_db **all;
+	size_t count;
+	int rc = wrep_db_all(w, &all, &count);
+
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < count && !rc; i++) {
+		uint64_t parts;
+
+		pthread_mutex_lock(&all[i]->lock);
+		parts = all[i]->removed ? 0 : wrep_parts_first_index(all[i]);
+		pthread_mutex_unlock(&all[i]->lock);
+		if (parts && parts <= index)
+			index = parts - 1;
+		rc = add_database(k, all[i], &m);
+	}
+	/* The names of files that are new. */
+	if (!rc && (fsync(w->config.data_fd) < 0 || fsync(w->config.state_fd) < 0))
+		rc = -errno;
+	if (!rc && index < k->last_index)
+		index = k->last_index;
+	if (!rc)
+		rc = publish(k, &m, index);
+	for (size_t i = 0; i < count; i++) {
+		if (!rc) {
+			let_go(k, all[i]);
+		} else {
+			pthread_mutex_lock(&all[i]->lock);
+			all[i]->touched = true;
+			pthread_mutex_unlock(&all[i]->lock);
+		}
+		wrep_db_unref(all[i]);
+	}
+	free(all);
+	wrep_manifest_clear(&m);
+	return rc;
+}
+
+void wrep_keeper_adopt(struct wrep *w, struct wrep_manifest *m, uint64_t index)
+{
+	struct wrep_keeper *k = w->keeper;
+
+	pthread_mutex_lock(&k->point_lock);
+	wrep_manifest_clear(&k->last);
+	k->last = *m;
+	memset(m, 0, sizeof *m);
+	k->last_index = index;
+	k->adopted = true;
+	pthread_mutex_unlock(&k->point_lock);
+}
+
+int wrep_keeper_release(struct wrep_db *db)
+{
+	struct wrep *w = db->w;
+	struct wrep_keeper *k = w->keeper;
+	struct wrep_manifest m = {0};
+	struct wrep_manifest_db *d;
+	struct wrep_file *f;
+	bool held, copied = true;
+	int rc = 0;
+
+	pthread_mutex_lock(&k->point_lock);
+	pthread_mutex_lock(&db->lock);
+	held = db->wal_held && !db->removed;
+	rc = k->closed ? -EIO : 0;
+	f = wrep_db_file(db, WREP_DB);
+	if (held && db->capture) {
+		if (db->gated && !db->pending)
+			wrep_capture_forget(db->capture);
+		copied = f && wrep_capture_copied(db->capture, f->fd, &db->sum);
+	}
+	pthread_mutex_unlock(&db->lock);
+	if (!held || rc)
+		goto out;
+	rc = !copied ? -EBUSY : fdatasync(f->fd) < 0 ? -errno : 0;
+	for (size_t i = 0; i < k->last.count && !rc; i++) {
+		d = wrep_manifest_add(&m);
+		if (!d) {
+			rc = -ENOMEM;
+			break;
+		}
+		*d = k->last.dbs[i];
+		if (d->id == db->id)
+			d->wal_frames = 0;
+	}
+	m.redo_until = k->last.redo_until;
+	if (!rc && k->adopted)
+		rc = publish(k, &m, k->last_index);
+	if (!rc)
+		let_go(k, db);
+out:
+	wrep_manifest_clear(&m);
+	wrep_file_unref(f);
+	pthread_mutex_unlock(&k->point_lock);
+	return rc;
+}
+
+/* ---- requests ------------------------------------------------------------------------------------ */
+
+int wrep_keeper_defer(struct wrep_file *f, enum wrep_deferral what, const void *buf, size_t len,
+		      uint64_t off, struct wrep_op *op)
+{
+	struct wrep_keeper *k = f->db->w->keeper;
+	struct deferred *d = malloc(sizeof *d + len);
+
+	if (!d)
+		return -ENOMEM;
+	*d = (struct deferred){.file = wrep_file_ref(f),
+			       .what = what,
+			       .op = op,
+			       .off = off,
+			       .len = len};
+	if (len)
+		memcpy(d->bytes, buf, len);
+	pthread_mutex_lock(&k->lock);
+	*k->deferred_tail = d;
+	k->deferred_tail = &d->next;
+	pthread_cond_signal(&k->wake);
+	pthread_mutex_unlock(&k->lock);
+	return WREP_PENDING;
+}
+
+/* Do what was put off, or fail it; what is done again may be put off again. */
+static void settle(struct deferred *d, bool stopping)
+{
+	struct wrep_file *f = d->file;
+	int rc = stopping ? -EIO : wrep_keeper_release(f->db);
+
+	if (rc == -EBUSY)
+		rc = -EIO; /* the -wal holds what the database file does not: as wal_may_go() says */
+	if (!rc && d->what == WREP_DEFER_WRITE)
+		rc = wrep_file_write(f, d->bytes, d->len, d->off, d->op);
+	else if (!rc && d->what == WREP_DEFER_TRUNCATE)
+		rc = wrep_file_truncate(f, d->off, d->op);
+	else if (!rc)
+		rc = wrep_unlink(f->db->w, f->name, d->op);
+	if (rc != WREP_PENDING)
+		d->op->done(d->op, rc);
+	wrep_file_unref(f);
+	free(d);
+}
+
+void wrep_keeper_hold(struct wrep *w)
+{
+	struct wrep_keeper *k = w->keeper;
+
+	pthread_mutex_lock(&k->lock);
+	k->holds++;
+	pthread_mutex_unlock(&k->lock);
+}
+
+void wrep_keeper_unhold(struct wrep *w)
+{
+	struct wrep_keeper *k = w->keeper;
+
+	pthread_mutex_lock(&k->lock);
+	k->holds--;
+	k->hold_until_ms = now_ms() + HOLD_MS;
+	pthread_mutex_unlock(&k->lock);
+}
+
+int wrep_keeper_point(struct wrep *w, unsigned timeout_ms)
+{
+	struct wrep_keeper *k = w->keeper;
+	struct timespec until = in_ms(timeout_ms);
+	unsigned ticket;
+	int rc = 0;
+
+	pthread_mutex_lock(&k->lock);
+	ticket = ++k->wanted;
+	pthread_cond_signal(&k->wake);
+	while (!rc && (int)(k->done - ticket) < 0 && !k->stop)
+		rc = -pthread_cond_timedwait(&k->told, &k->lock, &until);
+	if (!rc)
+		rc = k->stop ? -EIO : k->done_rc;
+	pthread_mutex_unlock(&k->lock);
+	return rc;
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------ */
+
+static void barrier_passed(struct wrep_op *op, int result)
+{
+	struct wrep_keeper *k =
+		(struct wrep_keeper *)((char *)op - offsetof(struct wrep_keeper, barrier_op));
+
+	pthread_mutex_lock(&k->lock);
+	k->barrier = BARRIER_PASSED;
+	k->barrier_rc = result;
+	pthread_cond_signal(&k->wake);
+	pthread_mutex_unlock(&k->lock);
+}
+
+/* Is the log behind the last point long enough for the next? */
+static bool point_due(struct wrep *w)
+{
+	struct rlog_status status;
+
+	rlog_status(w->log, &status);
+	return status.log_bytes_since >=
+	       (w->config.log_bytes ? w->config.log_bytes : LOG_BYTES) / 4;
+}
+
+static bool can_point(struct wrep *w)
+{
+	bool can;
+
+	pthread_mutex_lock(&w->lock);
+	can = atomic_load(&w->caught_up) && !w->fetching && !w->failed && !w->closing;
+	pthread_mutex_unlock(&w->lock);
+	return can;
+}
+
+/* What failed is tried again; the first time is worth a line, and so is its end. */
+static void report(struct wrep_keeper *k, int rc)
+{
+	if (rc && !k->failing)
+		wrep_logf(k->w, 'W',
+			  "cannot make the databases durable, so the log grows; trying again "
+			  "error=\"%s\"%s",
+			  strerror(-rc), rc == -ENOSPC ? "; free the disk" : "");
+	else if (!rc && k->failing)
+		wrep_logf(k->w, 'I', "the databases are durable again");
+	k->failing = rc;
+}
+
+/* Send the barrier through the applier's queue: when it comes out, all that was delivered by now is in
+ * the files. k->lock held, let go meanwhile. */
+static void begin_point(struct wrep_keeper *k)
+{
+	struct wrep *w = k->w;
+	bool wanted = k->wanted != k->done;
+	bool held = k->holds || now_ms() < k->hold_until_ms;
+	struct wrep_item *item;
+	bool go;
+
+	pthread_mutex_unlock(&k->lock);
+	go = can_point(w) && (wanted || (!held && now_ms() >= k->not_before_ms && point_due(w)));
+	k->point_index = atomic_load(&w->delivered);
+	pthread_mutex_lock(&k->lock);
+	if (!go || !k->point_index || k->stop)
+		return;
+	k->barrier = BARRIER_OUT;
+	k->serving = k->wanted;
+	pthread_mutex_unlock(&k->lock);
+	item = wrep_item_new(WREP_ITEM_POINT, NULL);
+	k->barrier_op = (struct wrep_op){.done = barrier_passed};
+	item->op = &k->barrier_op;
+	wrep_applier_push(w, item);
+	pthread_mutex_lock(&k->lock);
+}
+
+/* The barrier is back. k->lock held, let go meanwhile. */
+static void end_point(struct wrep_keeper *k)
+{
+	int rc = k->barrier_rc;
+
+	k->barrier = BARRIER_NONE;
+	pthread_mutex_unlock(&k->lock);
+	if (!rc) {
+		pthread_mutex_lock(&k->point_lock);
+		rc = take_point(k, k->point_index);
+		pthread_mutex_unlock(&k->point_lock);
+	}
+	if (!rc || can_point(k->w)) /* else what happens now explains it */
+		report(k, rc);
+	k->not_before_ms = rc ? now_ms() + RETRY_MS : 0;
+	pthread_mutex_lock(&k->lock);
+	k->done = k->serving;
+	k->done_rc = rc;
+	pthread_cond_broadcast(&k->told);
+}
+
+static void settle_next(struct wrep_keeper *k)
+{
+	struct deferred *d = k->deferred;
+	bool stop = k->stop;
+
+	k->deferred = d->next;
+	if (!k->deferred)
+		k->deferred_tail = &k->deferred;
+	pthread_mutex_unlock(&k->lock);
+	settle(d, stop);
+	pthread_mutex_lock(&k->lock);
+}
+
+static void *keeper_main(void *arg)
+{
+	struct wrep_keeper *k = arg;
+	struct timespec until;
+
+	prctl(PR_SET_NAME, "keeper");
+	pthread_mutex_lock(&k->lock);
+	while (!k->stop) {
+		if (k->deferred) {
+			settle_next(k);
+			continue;
+		}
+		if (k->barrier == BARRIER_PASSED)
+			end_point(k);
+		else if (k->barrier == BARRIER_NONE)
+			begin_point(k);
+		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)
+			continue;
+		until = in_ms(LOOK_MS);
+		pthread_cond_timedwait(&k->wake, &k->lock, &until);
+	}
+	while (k->deferred)
+		settle_next(k);
+	pthread_cond_broadcast(&k->told);
+	pthread_mutex_unlock(&k->lock);
+	return NULL;
+}
+
+int wrep_keeper_new(struct wrep *w)
+{
+	struct wrep_keeper *k = calloc(1, sizeof *k);
+
+	if (!k)
+		return -ENOMEM;
+	k->w = w;
+	k->deferred_tail = &k->deferred;
+	pthread_mutex_init(&k->point_lock, NULL);
+	pthread_mutex_init(&k->lock, NULL);
+	pthread_cond_init(&k->wake, NULL);
+	pthread_cond_init(&k->told, NULL);
+	w->keeper = k;
+	return 0;
+}
+
+int wrep_keeper_start(struct wrep *w)
+{
+	struct wrep_keeper *k = w->keeper;
+	int rc = pthread_create(&k->thread, NULL, keeper_main, k);
+
+	k->running = !rc;
+	return -rc;
+}
+
+void wrep_keeper_stop(struct wrep *w)
+{
+	struct wrep_keeper *k = w->keeper;
+
+	if (!k || !k->running)
+		return;
+	pthread_mutex_lock(&k->lock);
+	k->stop = true;
+	pthread_cond_broadcast(&k->wake);
+	pthread_cond_broadcast(&k->told);
+	pthread_mutex_unlock(&k->lock);
+	pthread_join(k->thread, NULL);
+	k->running = false;
+	/* The applier still lives, but raftlog is about to go. */
+	pthread_mutex_lock(&k->point_lock);
+	k->closed = true;
+	pthread_mutex_unlock(&k->point_lock);
+}
+
+void wrep_keeper_free(struct wrep *w)
+{
+	struct wrep_keeper *k = w->keeper;
+
+	if (!k)
+		return;
+	assert(!k->running && !k->deferred);
+	wrep_manifest_clear(&k->last);
+	pthread_mutex_destroy(&k->point_lock);
+	pthread_mutex_destroy(&k->lock);
+	pthread_cond_destroy(&k->wake);
+	pthread_cond_destroy(&k->told);
+	free(k);
+	w->keeper = NULL;
+}

@@ -1,0 +1,142 @@
+/* Encoding of the manifest. Numbers are little-endian; raftlog's snapshot checks the bytes.
+ *
+ *    0: "dqlM" | 4: u32 version | 8: u64 redo_until | 16: u32 count | 20: u32 0
+ *   then for each database
+ *    0: u64 id | 8: u64 version | 16: u64 index | 24: u64 checksum
+ *   32: u32 page_size | 36: u32 page_count | 40: u32 flags (1: WAL mode) | 44: u32 wal_frames
+ *   48: the salts, 8 bytes as they are in the -wal | 56: u16 name_len | 58: u16 0, u32 0
+ *   64: name, without a NUL
+ *
+ * Version history: 1, the first.
+ */
+#include "manifest.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "bytes.h"
+
+#define MANIFEST_VERSION 1
+#define HEAD_BYTES 24u
+#define DB_BYTES 64u
+#define FLAG_WAL_MODE 1u
+
+static const uint8_t magic[4] = {'d', 'q', 'l', 'M'};
+
+void wrep_manifest_clear(struct wrep_manifest *m)
+{
+	free(m->dbs);
+	memset(m, 0, sizeof *m);
+}
+
+struct wrep_manifest_db *wrep_manifest_add(struct wrep_manifest *m)
+{
+	if (m->count == m->capacity) {
+		size_t capacity = m->capacity ? m->capacity * 2 : 16;
+		struct wrep_manifest_db *dbs = reallocarray(m->dbs, capacity, sizeof *dbs);
+
+		if (!dbs)
+			return NULL;
+		m->dbs = dbs;
+		m->capacity = capacity;
+	}
+	memset(&m->dbs[m->count], 0, sizeof m->dbs[0]);
+	return &m->dbs[m->count++];
+}
+
+struct wrep_manifest_db *wrep_manifest_find(const struct wrep_manifest *m, uint64_t id)
+{
+	for (size_t i = 0; i < m->count; i++)
+		if (m->dbs[i].id == id)
+			return &m->dbs[i];
+	return NULL;
+}
+
+struct rlog_buf *wrep_manifest_encode(const struct wrep_manifest *m)
+{
+	size_t len = HEAD_BYTES;
+	struct rlog_buf *buf;
+	uint8_t *p;
+
+	for (size_t i = 0; i < m->count; i++)
+		len += DB_BYTES + strlen(m->dbs[i].name);
+	buf = rlog_buf_new(len);
+	if (!buf)
+		return NULL;
+	memset(buf->data, 0, len);
+	p = buf->data;
+	memcpy(p, magic, sizeof magic);
+	wrep_put32(p + 4, MANIFEST_VERSION);
+	wrep_put64(p + 8, m->redo_until);
+	wrep_put32(p + 16, (uint32_t)m->count);
+	p += HEAD_BYTES;
+	for (size_t i = 0; i < m->count; i++) {
+		const struct wrep_manifest_db *d = &m->dbs[i];
+		size_t name_len = strlen(d->name);
+
+		wrep_put64(p, d->id);
+		wrep_put64(p + 8, d->version);
+		wrep_put64(p + 16, d->index);
+		wrep_put64(p + 24, d->checksum);
+		wrep_put32(p + 32, d->page_size);
+		wrep_put32(p + 36, d->page_count);
+		wrep_put32(p + 40, d->wal_mode ? FLAG_WAL_MODE : 0);
+		wrep_put32(p + 44, d->wal_frames);
+		memcpy(p + 48, d->wal_salt, 8);
+		wrep_put16(p + 56, (uint16_t)name_len);
+		memcpy(p + DB_BYTES, d->name, name_len);
+		p += DB_BYTES + name_len;
+	}
+	return buf;
+}
+
+int wrep_manifest_decode(const struct rlog_buf *buf, struct wrep_manifest *out)
+{
+	const uint8_t *p = buf->data, *end = p + buf->len;
+	uint32_t count;
+
+	memset(out, 0, sizeof *out);
+	if (buf->len < HEAD_BYTES || memcmp(p, magic, sizeof magic) != 0 ||
+	    wrep_get32(p + 4) != MANIFEST_VERSION)
+		return -EBADMSG;
+	out->redo_until = wrep_get64(p + 8);
+	count = wrep_get32(p + 16);
+	p += HEAD_BYTES;
+	for (uint32_t i = 0; i < count; i++) {
+		struct wrep_manifest_db *d;
+		size_t name_len;
+
+		if ((size_t)(end - p) < DB_BYTES)
+			goto bad;
+		name_len = wrep_get16(p + 56);
+		if (name_len == 0 || name_len > WREP_NAME_MAX ||
+		    (size_t)(end - p) < DB_BYTES + name_len)
+			goto bad;
+		d = wrep_manifest_add(out);
+		if (!d) {
+			wrep_manifest_clear(out);
+			return -ENOMEM;
+		}
+		d->id = wrep_get64(p);
+		d->version = wrep_get64(p + 8);
+		d->index = wrep_get64(p + 16);
+		d->checksum = wrep_get64(p + 24);
+		d->page_size = wrep_get32(p + 32);
+		d->page_count = wrep_get32(p + 36);
+		d->wal_mode = wrep_get32(p + 40) & FLAG_WAL_MODE;
+		d->wal_frames = wrep_get32(p + 44);
+		memcpy(d->wal_salt, p + 48, 8);
+		memcpy(d->name, p + DB_BYTES, name_len);
+		if (strlen(d->name) != name_len || strchr(d->name, '/') || d->id == 0 ||
+		    !strcmp(d->name, ".") || !strcmp(d->name, "..") ||
+		    (d->page_count && (d->page_size < 512 || d->page_size > 65536 ||
+				       (d->page_size & (d->page_size - 1)))))
+			goto bad;
+		p += DB_BYTES + name_len;
+	}
+	if (p == end)
+		return 0;
+bad:
+	wrep_manifest_clear(out);
+	return -EBADMSG;
+}

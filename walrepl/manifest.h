@@ -1,0 +1,46 @@
+/* The manifest: what a snapshot of the Raft log says of this node's files. Private to walrepl.
+ *
+ * It is the payload of raftlog's snapshot, so it is replaced atomically, together with the index from
+ * which the log is delivered again after a restart.
+ */
+#ifndef WALREPL_MANIFEST_H
+#define WALREPL_MANIFEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include "entry.h"
+
+/* One database: its file on disk holds everything up to `version`, and perhaps more (restore.c). */
+struct wrep_manifest_db {
+	char name[WREP_NAME_MAX + 1];
+	uint64_t id;
+	uint64_t version;
+	uint64_t index; /* of the entry that led to it: entries up to here are not applied again */
+	/* As of a version that may be newer than `version`, and older than what will be redone. */
+	uint64_t checksum;
+	uint32_t page_size, page_count;
+	bool wal_mode;
+	/* Pages that the database file lacks are in the first `wal_frames` frames of the -wal with this
+	 * salt (0: it lacks none). */
+	uint32_t wal_frames;
+	uint32_t wal_salt[2];
+};
+
+struct wrep_manifest {
+	/* The files may hold what entries up to here wrote: only when these are applied again do they
+	 * hold what the checksums say. */
+	uint64_t redo_until;
+	size_t count, capacity;
+	struct wrep_manifest_db *dbs; /* in no order */
+};
+
+void wrep_manifest_clear(struct wrep_manifest *m);
+/* Room for one more at the end, zeroed; NULL: out of memory. */
+struct wrep_manifest_db *wrep_manifest_add(struct wrep_manifest *m);
+struct wrep_manifest_db *wrep_manifest_find(const struct wrep_manifest *m, uint64_t id);
+
+struct rlog_buf *wrep_manifest_encode(const struct wrep_manifest *m); /* NULL: out of memory */
+/* 0, -EBADMSG (not one, or of a later version), -ENOMEM. */
+int wrep_manifest_decode(const struct rlog_buf *buf, struct wrep_manifest *out);
+
+#endif
