@@ -258,6 +258,40 @@ static void append_after_checkpoint_starts_the_log_over(void **state)
 	stop(&f);
 }
 
+/* A checkpoint that is under way may have read the header already. */
+static void append_beside_a_checkpoint_leaves_the_log_as_it_is(void **state)
+{
+	struct flock lock = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 121, .l_len = 1};
+	struct fixture f;
+	char shm_path[96];
+	off_t one;
+	int fd;
+
+	(void)state;
+	start(&f, 4096);
+	assert_int_equal(append(&f, f.b), SQLITE_OK);
+	exec(f.b, "PRAGMA wal_checkpoint");
+	one = size_of(f.wal_path);
+	snprintf(shm_path, sizeof(shm_path), "%s-shm", f.b_path);
+	fd = open(shm_path, O_RDWR | O_CLOEXEC);
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+	exec(f.a, "INSERT INTO t VALUES(2)");
+	collect(&f);
+	assert_int_equal(append(&f, f.b), SQLITE_OK);
+	assert_int_equal(size_of(f.wal_path), one + f.changed * (off_t)(f.page_size + 24));
+	assert_string_equal(ask(f.b, "SELECT count(*) FROM t"), "1");
+	close(fd); /* the lock goes */
+	exec(f.b, "PRAGMA wal_checkpoint");
+	one = size_of(f.wal_path);
+	exec(f.a, "INSERT INTO t VALUES(3)");
+	collect(&f);
+	assert_int_equal(append(&f, f.b), SQLITE_OK);
+	assert_int_equal(size_of(f.wal_path), one);
+	expect_b_is_a(&f);
+	stop(&f);
+}
+
 static void append_smaller_database_is_smaller(void **state)
 {
 	struct fixture f;
@@ -484,6 +518,7 @@ int main(void)
 		cmocka_unit_test(append_is_seen_by_all_and_unaltered),
 		cmocka_unit_test(append_beside_reader_leaves_its_snapshot),
 		cmocka_unit_test(append_after_checkpoint_starts_the_log_over),
+		cmocka_unit_test(append_beside_a_checkpoint_leaves_the_log_as_it_is),
 		cmocka_unit_test(append_smaller_database_is_smaller),
 		cmocka_unit_test(append_survives_recovery),
 		cmocka_unit_test(append_beside_writer_is_busy),
