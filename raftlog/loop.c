@@ -19,11 +19,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 #include "loop.h"
 
 #define RING_ENTRIES 256
+#define LOOP_NICE (-10)
 
 uint64_t rlog_clock_ms(void)
 {
@@ -544,6 +546,9 @@ void *rlog_loop_main(void *arg)
 	int rv = loop_start(l);
 
 	pthread_setname_np(pthread_self(), "rlog-loop");
+	/* This thread's own: heartbeats go out even where applications use up all processors. Without the
+	 * right to it nothing is lost but that. */
+	setpriority(PRIO_PROCESS, 0, LOOP_NICE);
 	report_start(l, rv);
 	if (rv != 0)
 		return NULL;
