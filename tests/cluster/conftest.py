@@ -165,7 +165,11 @@ def reused_node():
 
 @pytest.fixture(scope="session")
 def reused_cluster():
-    reused = Reused(lambda workspace: harness.Cluster(workspace, prefix="shared").start())
+    # What shares it is no matter of elections: a busy machine is not to bring one about.
+    options = ("--election-timeout", "3000")
+    reused = Reused(
+        lambda workspace: harness.Cluster(workspace, options=options, prefix="shared").start()
+    )
     yield reused
     reused.close()
 

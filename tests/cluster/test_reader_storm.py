@@ -173,7 +173,7 @@ def test_checkpoints_on_a_follower_beside_a_storm_succeed(shared_cluster, db):
         try:
             job()
         except BaseException as error:  # told in the test's own thread
-            errors.append(error)
+            errors.append((job.__name__, len(checkpoints), error))
 
     threads = [threading.Thread(target=told, args=(job,)) for job in (checkpoint, write)]
     for thread in threads:
