@@ -64,7 +64,7 @@ void wrep_applier_push(struct wrep *w, struct wrep_item *item)
 	*w->queue_tail = item;
 	w->queue_tail = &item->next;
 	w->queue_bytes += item->bytes;
-	pthread_cond_signal(&w->queue_wake);
+	pthread_cond_broadcast(&w->queue_wake);
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -244,21 +244,34 @@ void wrep_gate_open(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 }
 
-/* SQLite is about to start the -wal over, or to remove it. If the manifest counts on it, the database
- * file is made durable first. 0, -EBUSY (readers keep frames from being copied, so the -wal stays as it
- * is anyway), -errno. */
-static int free_wal(struct wrep_db *db)
+/* SQLite is about to start the -wal over, or to remove it: until wal_gone() no manifest will count on
+ * it. If the last one does, the database file is made durable first. 0, -EBUSY (readers keep frames from
+ * being copied, so the -wal stays as it is anyway), -errno. */
+static int wal_goes(struct wrep_db *db)
 {
-	bool held;
 	int rc;
 
+	for (;;) {
+		pthread_mutex_lock(&db->lock);
+		db->wal_going = !db->wal_held;
+		if (db->wal_going) {
+			pthread_mutex_unlock(&db->lock);
+			return 0;
+		}
+		pthread_mutex_unlock(&db->lock);
+		rc = wrep_conn_checkpoint(db->conn, false, NULL, NULL);
+		if (!rc)
+			rc = wrep_keeper_release(db);
+		if (rc)
+			return rc;
+	}
+}
+
+static void wal_gone(struct wrep_db *db)
+{
 	pthread_mutex_lock(&db->lock);
-	held = db->wal_held;
+	db->wal_going = false;
 	pthread_mutex_unlock(&db->lock);
-	if (!held)
-		return 0;
-	rc = wrep_conn_checkpoint(db->conn, false, NULL, NULL);
-	return rc ? rc : wrep_keeper_release(db);
 }
 
 /* May the next append start the -wal over? SQLite does so once all of it has been copied. */
@@ -297,10 +310,13 @@ static int make_cold(struct wrep_db *db)
 		return 0;
 	}
 	rc = close_gate(db);
-	if (!rc && has_frames)
-		rc = free_wal(db);
-	if (!rc && has_frames)
-		rc = wrep_conn_checkpoint(db->conn, true, NULL, NULL);
+	if (!rc && has_frames) {
+		rc = wal_goes(db);
+		if (!rc) {
+			rc = wrep_conn_checkpoint(db->conn, true, NULL, NULL);
+			wal_gone(db);
+		}
+	}
 	if (rc)
 		return rc;
 	wrep_gate_open(db);
@@ -406,6 +422,23 @@ static int apply_cold(struct wrep_db *db, const struct gathered *g)
 	return rc;
 }
 
+/* Append to the -wal. While the manifest counts on it, it is not started over. */
+static int append(struct wrep_db *db, const struct gathered *g)
+{
+	struct wrep_conn_txn txn = g->txn;
+	int rc = wal_is_used_up(db) ? wrep_keeper_release(db) : 0;
+
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&db->lock);
+	txn.keep_wal = db->wal_held;
+	db->wal_going = !db->wal_held;
+	pthread_mutex_unlock(&db->lock);
+	rc = wrep_conn_apply_wal(db->conn, &txn);
+	wal_gone(db);
+	return rc;
+}
+
 static int apply_hot(struct wrep_db *db, const struct gathered *g)
 {
 	uint32_t frames, copied;
@@ -413,16 +446,17 @@ static int apply_hot(struct wrep_db *db, const struct gathered *g)
 
 	/* A transaction that was written in rollback mode leaves WAL mode, or has never been in it:
 	 * the gate is closed in the mode of the transaction. */
-	rc = g->mode == WREP_COMMIT_WAL ? 0 : free_wal(db);
+	if (g->mode != WREP_COMMIT_WAL) {
+		rc = wal_goes(db);
+		if (!rc) {
+			rc = wrep_conn_gate_close(db->conn, false);
+			wal_gone(db);
+		}
+		return rc ? rc : wrep_conn_apply_direct(db->conn, &g->txn);
+	}
+	rc = wrep_conn_gate_close(db->conn, true);
 	if (!rc)
-		rc = wrep_conn_gate_close(db->conn, g->mode == WREP_COMMIT_WAL);
-	if (!rc && g->mode == WREP_COMMIT_WAL && wal_is_used_up(db))
-		rc = wrep_keeper_release(db);
-	if (rc)
-		return rc;
-	if (g->mode != WREP_COMMIT_WAL)
-		return wrep_conn_apply_direct(db->conn, &g->txn);
-	rc = wrep_conn_apply_wal(db->conn, &g->txn);
+		rc = append(db, g);
 	if (rc)
 		return rc;
 	db->frames_to_copy += g->txn.image_count;
@@ -515,6 +549,17 @@ static bool is_removed(struct wrep_db *db)
 	return removed;
 }
 
+/* Everything is about to be replaced: what is queued comes again. */
+static bool is_fetching(struct wrep *w)
+{
+	bool fetching;
+
+	pthread_mutex_lock(&w->lock);
+	fetching = w->fetching;
+	pthread_mutex_unlock(&w->lock);
+	return fetching;
+}
+
 /* The disk is full. What is committed is in the log and waits there: this node falls behind, and goes
  * on when somebody made room. `logged`: when that was said last. */
 static void wait_for_space(struct wrep *w, struct wrep_db *db, uint64_t *logged)
@@ -539,7 +584,7 @@ static int store_part(struct wrep *w, const struct wrep_item *item)
 	int rc = wrep_entry_decode(item->buf, &e);
 
 	while (!rc) {
-		if (stopping(w) || is_removed(db) || atomic_load(&parts->dead))
+		if (stopping(w) || is_removed(db) || is_fetching(w) || atomic_load(&parts->dead))
 			return -ECANCELED;
 		rc = wrep_parts_store(parts, w->config.data_fd, &e);
 		if (rc != -ENOSPC && rc != -EDQUOT)
@@ -563,14 +608,14 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 	uint64_t since = now_ms(), logged = 0, logged_full = 0;
 	int rc = 0;
 
-	if (item->parts && store_part(w, item) < 0)
+	if (is_removed(db) || (item->parts && store_part(w, item) < 0))
 		return;
 	rc = gather(item, &g);
 	while (!rc) {
 		rc = apply_once(db, &g);
 		if (rc != -EBUSY && rc != -ENOSPC)
 			break;
-		if (stopping(w) || is_removed(db)) {
+		if (stopping(w) || is_removed(db) || is_fetching(w)) {
 			gathered_free(&g);
 			return;
 		}
@@ -603,8 +648,9 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 		pthread_mutex_unlock(&db->lock);
 		if (atomic_load(&w->may_write))
 			wrep_gate_open(
-				db);  /* a transaction of ours whose outcome had been unknown */
-	} else if (!is_removed(db)) { /* whose name leads nowhere, and whose end is queued */
+				db); /* a transaction of ours whose outcome had been unknown */
+	} else if (!is_removed(db) &&
+		   !closing(w)) { /* else its end is queued, or everybody's has come */
 		wrep_fatalf(w,
 			    "cannot apply a committed transaction database=%s version=%llu "
 			    "error=%s; repair the disk and mount again",
@@ -684,6 +730,11 @@ static void create_database(struct wrep *w, struct wrep_item *item)
 	struct wrep_file *f = NULL;
 	int fd = -1, rc = wrep_entry_decode(item->buf, &e);
 
+	if (is_removed(db)) { /* retired: what has the name now is another's */
+		if (item->op)
+			item->op->done(item->op, -EIO);
+		return;
+	}
 	if (rc == 0) {
 		fd = openat(w->config.data_fd, db->name,
 			    O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, e.mode);
@@ -720,13 +771,15 @@ static void unlink_database(struct wrep *w, struct wrep_item *item)
 	struct wrep_db *db = item->db;
 	char name[WREP_NAME_MAX + 16];
 	struct wrep_file *f;
+	bool retired; /* what has its names now is another's */
 	int rc = 0;
 
 	wrep_gate_open(db);
 	pthread_mutex_lock(&db->lock);
+	retired = db->retired;
 	f = wrep_db_file(db, WREP_DB);
 	pthread_mutex_unlock(&db->lock);
-	for (int k = 0; k < 4; k++) {
+	for (int k = 0; k < 4 && !retired; k++) {
 		bool gone;
 
 		wrep_db_backing_name(db, k, name);
@@ -745,8 +798,10 @@ static void unlink_database(struct wrep *w, struct wrep_item *item)
 		if (gone)
 			w->config.host.invalidate_name(w->config.host_ctx, name);
 	}
-	wrep_sumfile_remove(w->config.state_fd, db->id);
-	wrep_wal_aside_remove(w, db->id);
+	if (!retired) {
+		wrep_sumfile_remove(w->config.state_fd, db->id);
+		wrep_wal_aside_remove(w, db->id);
+	}
 	/* A stat of the name would go on to find what the kernel kept. */
 	if (f && !item->op)
 		w->config.host.invalidate(w->config.host_ctx, f, 0, 0);
@@ -779,7 +834,7 @@ static void set_attributes(struct wrep_item *item)
 	int rc = wrep_entry_decode(item->buf, &e);
 
 	pthread_mutex_lock(&db->lock);
-	f = wrep_db_file(db, WREP_DB);
+	f = db->retired ? NULL : wrep_db_file(db, WREP_DB);
 	pthread_mutex_unlock(&db->lock);
 	if (!f)
 		rc = -ENOENT;
@@ -810,6 +865,7 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 	struct wrep_db *db = item->db;
 	struct wrep_op *op;
 	struct wrep_file *f;
+	bool damaged;
 	int rc = 0;
 
 	pthread_mutex_lock(&w->lock);
@@ -820,9 +876,12 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 		return;
 	pthread_mutex_lock(&db->lock);
 	f = db->removed ? NULL : wrep_db_file(db, WREP_DB);
+	damaged = db->damaged;
 	pthread_mutex_unlock(&db->lock);
 	if (!f)
 		rc = -ESTALE; /* the kernel looks the name up again */
+	else if (damaged)
+		rc = -EBADMSG;
 	if (!rc && !atomic_load(&w->may_write)) {
 		rc = close_gate(db);
 		/* A writer of before is still at it: it cannot commit, and readers are welcome. */
@@ -835,7 +894,7 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 		pthread_mutex_unlock(&db->lock);
 		if (op->state == WREP_OP_CREATE && !op->file)
 			op->file = wrep_file_ref(f);
-	} else if (rc != -ESTALE) {
+	} else if (rc != -ESTALE && !damaged) {
 		wrep_logf(w, 'E', "cannot attach to a database name=%s error=%s", db->name,
 			  strerror(-rc));
 	}
@@ -902,12 +961,28 @@ static bool view_changed(struct wrep *w, const struct wrep_item *item)
 	return latest ? settle_gates(w) : false;
 }
 
-/* Is what was restored, and brought up to date since, what the checksums say? */
+/* The file is as long as its pages need, and no longer missing. Everything is applied, and nobody has it
+ * open. db->lock held. */
+static bool file_is_whole(struct wrep_db *db)
+{
+	uint32_t pages = db->sum.page_count;
+	struct stat st;
+
+	if (db->opens || db->local_version != db->version || db->overlay || !db->files[WREP_DB])
+		return true; /* what is read is checked then */
+	while (pages && !db->sum.hash[pages - 1])
+		pages--; /* never written */
+	return fstat(db->files[WREP_DB]->fd, &st) == 0 &&
+	       (uint64_t)st.st_size >= (uint64_t)pages * db->sum.page_size;
+}
+
+/* Is what was restored, and brought up to date since, what the checksums say? False: what is not is
+ * being fetched. */
 static bool prove_all(struct wrep *w)
 {
 	struct wrep_db **all;
 	size_t count;
-	bool proven = true;
+	bool fetching;
 
 	if (wrep_db_all(w, &all, &count) < 0)
 		return false;
@@ -916,21 +991,32 @@ static bool prove_all(struct wrep *w)
 		bool sound;
 
 		pthread_mutex_lock(&db->lock);
-		sound = db->removed || wrep_prove(db);
+		sound = db->removed || db->damaged || (wrep_prove(db) && file_is_whole(db));
 		pthread_mutex_unlock(&db->lock);
-		if (!sound && proven)
-			wrep_fetch_wanted(w, "the database file is damaged", db->name);
-		proven = proven && sound;
+		if (!sound)
+			wrep_fetch_wanted(w, "the database file is damaged", db);
 		wrep_db_unref(db);
 	}
 	free(all);
-	return proven;
+	fetching = is_fetching(w);
+	return !fetching;
 }
 
 static void caught_up(struct wrep *w)
 {
 	struct wrep_item *waiting, *next;
+	bool early;
 
+	pthread_mutex_lock(&w->lock);
+	while (!w->opened && !w->closing) /* so that it is known whether this node is alone */
+		pthread_cond_wait(&w->queue_wake, &w->lock);
+	atomic_store(&w->prove_waits, true);
+	early = atomic_load(&w->delivered) < w->prove_from;
+	if (!early)
+		atomic_store(&w->prove_waits, false);
+	pthread_mutex_unlock(&w->lock);
+	if (early)
+		return; /* on_apply() comes back to it */
 	if (!prove_all(w))
 		return; /* raftlog tells again after the fetch */
 	pthread_mutex_lock(&w->lock);
@@ -938,7 +1024,7 @@ static void caught_up(struct wrep *w)
 		pthread_mutex_unlock(&w->lock);
 		return;
 	}
-	w->caught_up = true;
+	atomic_store(&w->caught_up, true);
 	waiting = w->waiting;
 	w->waiting = NULL;
 	pthread_mutex_unlock(&w->lock);
@@ -1104,7 +1190,7 @@ void wrep_applier_stop(struct wrep *w)
 	assert(w->closing);
 	waiting = w->waiting;
 	w->waiting = NULL;
-	pthread_cond_signal(&w->queue_wake);
+	pthread_cond_broadcast(&w->queue_wake);
 	pthread_mutex_unlock(&w->lock);
 	while (waiting) {
 		struct wrep_item *next = waiting->next;

@@ -296,8 +296,10 @@ int wrep_conn_apply_wal(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 	if (!c->db || !wrep_conn_gate_closed(c) || txn->page_size > 65536 ||
 	    txn->image_count > INT32_MAX)
 		return -EINVAL;
+	wrep_vfs_keep_wal(c->vfs, txn->keep_wal);
 	rc = sqlite3_wal_append(c->db, "main", (int)txn->page_size, txn->page_count,
 				(int)txn->image_count, append_fetch, &a);
+	wrep_vfs_keep_wal(c->vfs, false);
 	return a.error ? a.error : sqlite_errno(rc);
 }
 

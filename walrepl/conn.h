@@ -63,6 +63,9 @@ struct wrep_conn_txn {
 	int (*fetch)(void *ctx, uint32_t first, uint32_t count, uint32_t *pgnos,
 		     const void **images);
 	void *ctx;
+	/* In WAL mode: the frames go behind those that are there, even where all of them have been
+	 * checkpointed and SQLite would start the -wal over. */
+	bool keep_wal;
 	/* Without `fetch`: all of them. */
 	const uint32_t *pgnos;
 	const void *const *images;

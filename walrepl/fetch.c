@@ -1,15 +1,16 @@
 /* Getting the databases from the leader, when this node's own are unfit: the log no longer holds what
  * this node lacks (it is new, or was away for long), or a file is damaged.
  *
- * In the good case the applier is told by a FETCH item, behind everything that was delivered. From
- * wrep_fetch_wanted() on nothing more is delivered. A mark in DATA/.dqlitefs says from then on, also
- * after a crash, that the files are not what the manifest says. All databases are *retired*: their
- * names lead nowhere, what applications had open answers with I/O errors, new opens wait. Then the
- * leader is asked (offer.c): for its snapshot, and for each database in it for the hashes of its pages.
- * The pages of the file that lies here are hashed; those that differ are fetched and written in place.
- * A fetch that breaks off starts again and finds most of them equal. At the end everything is synced,
- * raftlog is given the leader's snapshot with a manifest of this node, the mark goes, and the databases
- * are taken up as after a restart.
+ * In the good case the applier is told by a FETCH item. From wrep_fetch_wanted() on nothing more is
+ * delivered. Peers that fetch from here are sent away, and all databases are *retired*: their names lead
+ * nowhere, what applications had open answers with errors, new opens wait, and what is still queued for
+ * them is dropped (the log has it). Then the leader is asked (offer.c): for its snapshot, and for each
+ * database in it for the hashes of its pages. Before the first file is touched a mark in DATA/.dqlitefs
+ * says, also after a crash, that the files are not what the manifest says; until then a restart finds
+ * them, and what the -wal files hold, as they were. The pages of the file that lies here are hashed;
+ * those that differ are fetched and written in place. A fetch that breaks off starts again and finds
+ * most of them equal. At the end everything is synced, raftlog is given the leader's snapshot with a
+ * manifest of this node, the mark goes, and the databases are taken up as after a restart.
  *
  * Why that gives the right databases. Every page here is, like every hash, as of the leader's snapshot S
  * or newer, up to the entry R that the leader names at the end. raftlog delivers from S + 1 on. Applying
@@ -18,7 +19,8 @@
  * the same proof: no database is shown before its hashes add up to the checksum that its last entry
  * names, and every hash was computed here, from the bytes that were written.
  *
- * A node that leads hands that over first; one that has no peer cannot be helped and says so.
+ * A node that leads hands that over first. One that has no peer cannot be helped: there the damaged
+ * database alone is taken out of service, and the others stay as they are.
  */
 #include "internal.h"
 
@@ -28,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -48,6 +51,7 @@ struct fetch {
 	uint8_t *question;	    /* PAGES */
 	uint64_t compared, fetched; /* bytes */
 	uint64_t logged_ms;
+	unsigned transfers; /* tried */
 };
 
 static uint64_t now_ms(void)
@@ -95,20 +99,66 @@ static int remove_mark(struct wrep *w)
 
 /* ---- wanting it ------------------------------------------------------------------------------------ */
 
-void wrep_fetch_wanted(struct wrep *w, const char *reason, const char *name)
+static unsigned voters(const struct rlog_status *status)
 {
-	bool first;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < status->member_count; i++)
+		n += status->members[i].role == RLOG_VOTER;
+	return n;
+}
+
+/* The voter to hand leadership to at the n-th attempt: each in turn, since the one whose log is the
+ * newest may be fetching, too. */
+static uint64_t successor(const struct wrep *w, const struct rlog_status *status, unsigned n)
+{
+	uint64_t others[RLOG_MEMBERS_MAX];
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < status->member_count; i++)
+		if (status->members[i].role == RLOG_VOTER && status->members[i].id != w->node_id)
+			others[count++] = status->members[i].id;
+	return count ? others[n % count] : 0;
+}
+
+/* Nobody else has a copy. w->lock held. */
+static bool alone(struct wrep *w)
+{
+	struct rlog_status status;
+
+	if (!w->resumable) /* the log may not be used */
+		return false;
+	rlog_status(w->log, &status);
+	return status.view.leader_id == w->node_id && voters(&status) == 1;
+}
+
+void wrep_fetch_wanted(struct wrep *w, const char *reason, struct wrep_db *db)
+{
+	bool first, given_up = false;
 
 	pthread_mutex_lock(&w->lock);
 	first = !w->fetching && !w->failed && !w->closing;
+	if (first && db && alone(w)) {
+		pthread_mutex_lock(&db->lock);
+		given_up = !db->damaged;
+		db->damaged = true;
+		pthread_mutex_unlock(&db->lock);
+		first = false;
+	}
 	if (first)
 		w->fetching = true;
 	pthread_mutex_unlock(&w->lock);
+	if (given_up)
+		wrep_logf(
+			w, 'E',
+			"%s, and no other node has a copy: it cannot be opened any more; remove it "
+			"and restore it from a backup database=%s",
+			reason, db->name);
 	if (!first)
 		return;
 	atomic_store(&w->may_write, false);
-	if (name)
-		wrep_logf(w, 'E', "%s; getting it from the leader database=%s", reason, name);
+	if (db)
+		wrep_logf(w, 'E', "%s; getting it from the leader database=%s", reason, db->name);
 	else
 		wrep_logf(w, 'W', "%s; getting the databases from the leader", reason);
 	wrep_applier_push(w, wrep_item_new(WREP_ITEM_FETCH, NULL));
@@ -119,7 +169,7 @@ void wrep_fetch_wanted(struct wrep *w, const char *reason, const char *name)
 static int ask(struct fetch *f, enum wrep_stream_type type, const void *body, size_t len,
 	       enum wrep_stream_type expected)
 {
-	int rc = wrep_stream_send(&f->stream, type, body, len);
+	int rc = stopping(f) ? -ECANCELED : wrep_stream_send(&f->stream, type, body, len);
 
 	if (!rc)
 		rc = wrep_stream_receive(&f->stream);
@@ -408,10 +458,12 @@ static int fetch_all(struct fetch *f)
 	if (!rc)
 		rc = wrep_manifest_decode(theirs, &m);
 	if (!rc)
+		rc = set_mark(w);
+	if (!rc)
 		rc = fetch_databases(f, &m);
 	if (!rc) {
 		ours = wrep_manifest_encode(&m);
-		rc = ours ? rlog_install(w->log, image, ours) : -ENOMEM;
+		rc = !ours ? -ENOMEM : stopping(f) ? -ECANCELED : rlog_install(w->log, image, ours);
 	}
 	if (!rc)
 		rc = remove_mark(w);
@@ -434,15 +486,6 @@ static int fetch_all(struct fetch *f)
 	return rc;
 }
 
-static unsigned voters(const struct rlog_status *status)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < status->member_count; i++)
-		n += status->members[i].role == RLOG_VOTER;
-	return n;
-}
-
 /* One attempt. 0, or -errno: try again. */
 static int attempt(struct fetch *f)
 {
@@ -450,16 +493,18 @@ static int attempt(struct fetch *f)
 	struct rlog_status status;
 	char errmsg[RLOG_ERRMSG_SIZE] = "no leader is known";
 	int fd, rc;
+	bool stop;
 
 	rlog_status(w->log, &status);
 	if (status.view.leader_id == w->node_id) {
 		if (voters(&status) < 2) {
-			wrep_fatalf(w,
-				    "a file of this node is damaged, and there is no other node to "
-				    "get it from; restore it from a backup");
+			wrep_fatalf(
+				w, "the databases of this node are half replaced, and there is no "
+				   "other node to get them from; restore them from a backup into a "
+				   "new data directory");
 			return -EIO;
 		}
-		rc = rlog_transfer(w->log, 0, TRANSFER_MS);
+		rc = rlog_transfer(w->log, successor(w, &status, f->transfers++), TRANSFER_MS);
 		return rc ? rc : -EAGAIN;
 	}
 	if (!status.view.leader_id || !status.leader_address[0])
@@ -467,11 +512,19 @@ static int attempt(struct fetch *f)
 	fd = rlog_dial(w->log, status.view.leader_id, status.leader_address, DIAL_MS, errmsg);
 	if (fd < 0)
 		return fd;
+	pthread_mutex_lock(&w->lock);
+	stop = w->closing;
+	if (!stop)
+		w->fetch_fd = fd;
+	pthread_mutex_unlock(&w->lock);
 	wrep_stream_init(&f->stream, fd, stopping, f);
-	rc = fetch_all(f);
+	rc = stop ? -ECANCELED : fetch_all(f);
 	if (rc == -EAGAIN && f->stream.type == WREP_STREAM_REFUSED && f->stream.len)
 		wrep_logf(w, 'I', "the leader cannot be asked yet: %.*s", (int)f->stream.len,
 			  (const char *)f->stream.body);
+	pthread_mutex_lock(&w->lock);
+	w->fetch_fd = -1;
+	pthread_mutex_unlock(&w->lock);
 	close(fd);
 	wrep_stream_clear(&f->stream);
 	return rc;
@@ -479,7 +532,8 @@ static int attempt(struct fetch *f)
 
 /* ---- retiring -------------------------------------------------------------------------------------- */
 
-/* Nobody sees the files of `db` any more. */
+/* Nobody sees the files of `db` any more. They stay where they are: what the fetch does not replace goes
+ * at its end (restore.c). */
 static void retire(struct wrep_db *db)
 {
 	struct wrep *w = db->w;
@@ -501,8 +555,6 @@ static void retire(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 	for (int k = 0; k < 4; k++) {
 		wrep_db_backing_name(db, k, name);
-		if (k != WREP_DB)
-			unlinkat(wrep_dir_fd(w, k), name, 0);
 		w->config.host.invalidate_name(w->config.host_ctx, name);
 	}
 	for (int i = 0; i < 2; i++) {
@@ -532,27 +584,18 @@ static void retire_all(struct wrep *w)
 	free(all);
 }
 
-void wrep_fetch_run(struct wrep *w)
+/* Try until it is done. 0, or -errno: the node stops. */
+static int fetch(struct fetch *f)
 {
-	struct fetch f = {.w = w, .logged_ms = now_ms()};
-	uint64_t begun_ms = now_ms(), logged_ms = 0;
-	int rc = set_mark(w);
+	struct wrep *w = f->w;
+	uint64_t logged_ms = 0;
+	int rc = -ECANCELED;
 
-	if (rc)
-		wrep_fatalf(w,
-			    "cannot write to the data directory error=\"%s\"; free or repair the "
-			    "disk and mount again",
-			    strerror(-rc));
-	retire_all(w);
-	f.pages = malloc(WREP_STREAM_PAGES_BYTES);
-	f.question = malloc(WREP_STREAM_PAGES_HEAD + WREP_STREAM_PAGES_BYTES / 512 * 4);
-	if (!f.pages || !f.question)
-		wrep_fatalf(w, "out of memory");
-	while (!stopping(&f)) {
-		rc = attempt(&f);
+	while (!stopping(f)) {
+		rc = attempt(f);
 		if (!rc)
 			break;
-		if (rc != -EAGAIN && now_ms() - logged_ms > LOG_MS) {
+		if (rc != -EAGAIN && now_ms() - logged_ms > LOG_MS && !stopping(f)) {
 			logged_ms = now_ms();
 			wrep_logf(w, 'W',
 				  "cannot get the databases from the leader; trying again "
@@ -561,19 +604,57 @@ void wrep_fetch_run(struct wrep *w)
 		}
 		nanosleep(&(struct timespec){.tv_nsec = RETRY_MS * 1000000L}, NULL);
 	}
+	return rc;
+}
+
+void wrep_fetch_run(struct wrep *w)
+{
+	struct fetch f = {.w = w, .logged_ms = now_ms()};
+	uint64_t begun_ms = now_ms();
+	bool go;
+	int rc;
+
+	pthread_mutex_lock(&w->lock);
+	go = !w->closing && !w->failed;
+	w->fetch_running = go;
+	pthread_mutex_unlock(&w->lock);
+	if (!go)
+		return;
+	/* What raftlog's thread was at is done; now it sees that nothing may be delivered. */
+	pthread_mutex_lock(&w->delivery);
+	pthread_mutex_unlock(&w->delivery);
+	wrep_keeper_void(w);
+	wrep_offers_stop(w);
+	retire_all(w);
+	f.pages = malloc(WREP_STREAM_PAGES_BYTES);
+	f.question = malloc(WREP_STREAM_PAGES_HEAD + WREP_STREAM_PAGES_BYTES / 512 * 4);
+	if (!f.pages || !f.question)
+		wrep_fatalf(w, "out of memory");
+	rc = fetch(&f);
 	free(f.pages);
 	free(f.question);
-	if (rc || stopping(&f))
-		return;
-	wrep_logf(
-		w, 'I',
-		"the databases are the leader's now; what came since is applied compared_bytes=%llu "
-		"fetched_bytes=%llu seconds=%.1f",
-		(unsigned long long)f.compared, (unsigned long long)f.fetched,
-		(double)(now_ms() - begun_ms) / 1000);
+	if (!rc)
+		wrep_logf(w, 'I',
+			  "the databases are the leader's now; what came since is applied "
+			  "compared_bytes=%llu fetched_bytes=%llu seconds=%.1f",
+			  (unsigned long long)f.compared, (unsigned long long)f.fetched,
+			  (double)(now_ms() - begun_ms) / 1000);
 	pthread_mutex_lock(&w->lock);
-	w->fetching = false;
-	if (w->resumable)
+	w->fetch_running = false;
+	if (!rc)
+		w->fetching = false;
+	if (!rc && w->resumable)
 		rlog_resume(w->log);
+	pthread_cond_broadcast(&w->peers_gone);
+	pthread_mutex_unlock(&w->lock);
+}
+
+void wrep_fetch_stop(struct wrep *w)
+{
+	pthread_mutex_lock(&w->lock);
+	if (w->fetch_fd >= 0)
+		shutdown(w->fetch_fd, SHUT_RDWR);
+	while (w->fetch_running)
+		pthread_cond_wait(&w->peers_gone, &w->lock);
 	pthread_mutex_unlock(&w->lock);
 }

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "names.h"
+#include "walfile.h"
 
 /* The first 8 bytes of a journal that holds something to roll back (SQLite's file format, 3.0). */
 static const uint8_t journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
@@ -173,6 +174,8 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, bool internal, str
 		pthread_mutex_lock(&db->lock);
 		if (db->files[f->kind] != f)
 			rc = -ESTALE;
+		else if (db->damaged)
+			rc = -EBADMSG;
 		pthread_mutex_unlock(&db->lock);
 	}
 	if (rc || internal || (f && f->kind != WREP_DB))
@@ -321,7 +324,7 @@ static int pwrite_all(int fd, const uint8_t *buf, size_t len, uint64_t off)
 ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
 {
 	struct wrep_db *db = f->db;
-	bool retired;
+	bool retired, damaged;
 	ssize_t n;
 
 	if (f->kind == WREP_DB) {
@@ -338,12 +341,16 @@ ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
-	/* Then others write to the file, and what was read may be half of it. */
+	/* Others write to the file then, and what was read may be half of it. Neither error is EIO, which
+	 * SQLite takes for a damaged database, where there is nothing that removing it would cure. */
 	pthread_mutex_lock(&db->lock);
 	retired = db->retired;
+	damaged = db->damaged;
 	pthread_mutex_unlock(&db->lock);
-	if (retired || (f->kind == WREP_DB && !wrep_pages_are_sound(f, buf, (size_t)n, off)))
-		return -EIO;
+	if (retired)
+		return -ESTALE;
+	if (damaged || (f->kind == WREP_DB && !wrep_pages_are_sound(f, buf, (size_t)n, len, off)))
+		return -EBADMSG;
 	return n;
 }
 
@@ -478,6 +485,16 @@ static bool wal_may_go(struct wrep_db *db)
 		  "file does not: PRAGMA wal_checkpoint first database=%s",
 		  db->name);
 	return false;
+}
+
+/* Does a -wal of `size` bytes lack committed frames? (One that is only cut behind them,
+ * PRAGMA journal_size_limit, does not.) db->lock held. */
+static bool cuts_wal(struct wrep_db *db, uint64_t size)
+{
+	struct wrep_wal_position at;
+
+	return !capture_of(db) || wrep_capture_position(db->capture, &at) < 0 ||
+	       (at.frame_count && size < wrep_wal_frame_offset(at.page_size, at.frame_count));
 }
 
 /* Does the write replace the header of a -wal by another, so that its frames count no more? */
@@ -687,11 +704,11 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, struct wrep_op *op)
 			pthread_mutex_unlock(&db->lock);
 			return rc;
 		case WREP_WAL:
-			if (db->gated || !wal_may_go(db)) {
+			if (db->gated || (cuts_wal(db, size) && !wal_may_go(db))) {
 				rc = -EIO;
 				break;
 			}
-			if (db->wal_held) {
+			if (db->wal_held && cuts_wal(db, size)) {
 				pthread_mutex_unlock(&db->lock);
 				return wrep_keeper_defer(f, WREP_DEFER_TRUNCATE, NULL, 0, size, op);
 			}

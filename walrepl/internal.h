@@ -52,8 +52,10 @@ struct wrep_db {
 	bool local_wal_mode;
 	bool touched;  /* since the manifest last told of it */
 	bool wal_held; /* the manifest counts on frames of the -wal: see keeper.c */
+	bool wal_going; /* the applier may be starting it over, or removing it: no manifest counts on it */
 	bool retired; /* its file is being replaced by what a peer has: nobody may see it (fetch.c) */
 	bool lost;    /* restored without its file */
+	bool damaged; /* its file is, and no other node has a copy: nobody can open it */
 	bool gated;   /* the applier holds the writers' lock: applications here cannot write */
 	struct wrep_file *files[4];   /* by enum wrep_kind; the table's references */
 	struct wrep_capture *capture; /* over files[WREP_WAL]->fd */
@@ -127,14 +129,21 @@ struct wrep {
 	 * is being dealt with. */
 	_Atomic uint64_t delivered, delivering;
 	uint64_t redo_until; /* restored files may hold what entries up to here wrote */
-	bool restored;	     /* from a snapshot; const after rlog_open() */
-	bool fetching;	     /* lock: nothing is delivered until the files are whole again */
+	uint64_t
+		prove_from; /* a peer's files were as of entries up to here: no proof before; lock */
+	_Atomic bool prove_waits; /* raftlog has told that this node caught up, but for that */
+	bool restored;		  /* from a snapshot; const after rlog_open() */
+	/* raftlog's thread holds it while it deals with an entry, and looks at `fetching` inside. */
+	pthread_mutex_t delivery;
+	bool fetching;	    /* lock: nothing is delivered until the files are whole again */
+	bool fetch_running; /* lock: the applier is at it; it uses `log` */
+	int fetch_fd;	    /* lock: its connection, or -1 */
 	struct wrep_keeper *keeper;
 	struct wrep_scrub *scrub;
 	struct offer *offers; /* lock: peers that fetch */
 	unsigned offer_count;
-	pthread_cond_t offers_gone;
-	bool opened; /* lock: wrep_open() has put everything in its place */
+	pthread_cond_t peers_gone; /* an offer ended, or a fetch */
+	bool opened;		   /* lock: wrep_open() has put everything in its place */
 
 	/* This node leads, or led last and knows of no other leader: applications may write. */
 	_Atomic bool may_write;
@@ -284,11 +293,15 @@ int wrep_keeper_release(struct wrep_db *db);
 enum wrep_deferral { WREP_DEFER_WRITE, WREP_DEFER_TRUNCATE, WREP_DEFER_UNLINK };
 int wrep_keeper_defer(struct wrep_file *f, enum wrep_deferral what, const void *buf, size_t len,
 		      uint64_t off, struct wrep_op *op); /* WREP_PENDING or -ENOMEM */
-/* Take a durable point now; waits until it is taken. 0, -ETIMEDOUT, -errno. */
+/* Take a durable point now; waits until it is taken. 0, -EAGAIN (this node is not whole itself),
+ * -ETIMEDOUT, -errno. */
 int wrep_keeper_point(struct wrep *w, unsigned timeout_ms);
-/* While a peer fetches, the snapshot it was given stays the newest. */
-void wrep_keeper_hold(struct wrep *w);
+/* While a peer fetches, the snapshot it was given stays the newest, but for points asked for. Returns
+ * whether another one is at it, or was until shortly. */
+bool wrep_keeper_hold(struct wrep *w);
 void wrep_keeper_unhold(struct wrep *w);
+/* The databases are about to be replaced: a point that is under way is dropped. */
+void wrep_keeper_void(struct wrep *w);
 /* What the manifest says from now on (after a restart, or a fetch). Takes `m`'s content. */
 void wrep_keeper_adopt(struct wrep *w, struct wrep_manifest *m, uint64_t index);
 
@@ -302,21 +315,28 @@ void wrep_wal_aside_remove(struct wrep *w, uint64_t id);
 
 /* fetch.c */
 /* This node's files are unfit, for the reason given: no entry is delivered any more, and the applier
- * gets them from the leader. [any thread] */
-void wrep_fetch_wanted(struct wrep *w, const char *reason, const char *name);
-void wrep_fetch_run(struct wrep *w); /* applier */
+ * gets them from the leader. `db`: whose file is damaged, or NULL. Where no other node has a copy, that
+ * database alone is taken out of service. No lock held. [any thread] */
+void wrep_fetch_wanted(struct wrep *w, const char *reason, struct wrep_db *db);
+void wrep_fetch_stop(struct wrep *w); /* w->closing is set: ends it, and waits */
+void wrep_fetch_run(struct wrep *w);  /* applier */
 bool wrep_fetch_marked(struct wrep *w);
 
 /* offer.c: the other side of it. */
 void wrep_offer(struct wrep *w, int fd, uint64_t from_id);
-void wrep_offers_stop(struct wrep *w); /* w->closing is set */
+void wrep_offers_stop(struct wrep *w); /* w->closing or w->fetching is set: ends them, and waits */
 
 /* scrub.c */
 int wrep_scrub_start(struct wrep *w);
 void wrep_scrub_stop(struct wrep *w);
-/* Are the whole pages in what was read from the database file at `off` what was committed? If not, this
- * node's copy is on its way to be repaired, and nobody shall get what was read. */
-bool wrep_pages_are_sound(struct wrep_file *f, const uint8_t *buf, size_t len, uint64_t off);
+/* `len` bytes were asked for of the database file at `off`, and `got` were read: are the pages in there
+ * what was committed? If not, this node's copy is on its way to be repaired, and nobody shall get what
+ * was read. */
+bool wrep_pages_are_sound(struct wrep_file *f, const uint8_t *buf, size_t got, size_t len,
+			  uint64_t off);
+/* Is this the newest content of the page, as far as that can be said now? db->lock held. */
+bool wrep_page_is_newest(const struct wrep_db *db, uint32_t pgno, const uint8_t *page);
+void wrep_page_damaged(struct wrep_db *db, uint32_t pgno); /* say so, and repair; no lock held */
 
 /* file.c */
 /* A transaction is larger than it may be: a line that says so. Returns -ENOSPC. */

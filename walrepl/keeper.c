@@ -40,6 +40,7 @@
 #define LOG_BYTES (64u << 20) /* default of wrep_config.log_bytes */
 #define LOOK_MS 200	      /* between looks at the size of the log */
 #define RETRY_MS 2000	      /* after a point that failed */
+#define WAL_GOING_US 1000     /* between looks whether the applier is done with a -wal */
 #define HOLD_MS 10000 /* after a peer has fetched: until its log follows that of the leader */
 
 struct deferred {
@@ -57,15 +58,17 @@ struct wrep_keeper {
 	pthread_t thread;
 	bool running;
 
-	pthread_mutex_t point_lock; /* guards the next four */
+	pthread_mutex_t point_lock; /* guards the next five */
 	struct wrep_manifest last;
 	uint64_t last_index;
-	bool adopted; /* `last` says something: there is a snapshot */
-	bool closed;  /* no manifest can be written any more */
+	bool adopted;	     /* `last` says something: there is a snapshot */
+	bool closed;	     /* no manifest can be written any more */
+	unsigned generation; /* of the databases: a point of another one is void */
 
 	/* the thread's own */
 	uint64_t point_index; /* of the point that the barrier is out for */
-	unsigned serving;     /* requests for a point that it serves */
+	unsigned point_generation;
+	unsigned serving; /* requests for a point that it serves */
 	uint64_t not_before_ms;
 	bool failing; /* the last point failed, and a line says so */
 
@@ -105,12 +108,17 @@ static struct timespec in_ms(unsigned ms)
 /* ---- one database ------------------------------------------------------------------------------ */
 
 /* Take down what the manifest shall say of `db`, and hold what it counts on. False: nothing to say, the
- * database is gone. db->lock held. */
+ * database is gone. db->lock held, let go meanwhile. */
 static bool note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_file *files[2])
 {
 	struct wrep_wal_position at = {0};
 	struct wrep_file *shm;
 
+	while (db->wal_going) { /* the applier waits for nobody then */
+		pthread_mutex_unlock(&db->lock);
+		usleep(WAL_GOING_US);
+		pthread_mutex_lock(&db->lock);
+	}
 	if (db->removed || !db->files[WREP_DB])
 		return false;
 	strcpy(d->name, db->name);
@@ -144,13 +152,26 @@ static bool note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_fil
 	return true;
 }
 
+/* A sync failed. What the kernel had of the file may be gone by now, and the next sync would succeed all
+ * the same: nothing here can be believed, but a restart makes all of it from the log again. */
+static int sync_failed(struct wrep_db *db)
+{
+	int rc = -errno;
+
+	wrep_fatalf(db->w,
+		    "cannot sync a database file name=%s error=\"%s\"; repair the disk and mount "
+		    "again",
+		    db->name, strerror(-rc));
+	return rc;
+}
+
 static int sync_database(struct wrep_db *db, struct wrep_file *files[2])
 {
 	int rc = 0;
 
 	/* The file's mode and owner are part of the database: not fdatasync(). */
 	if (fsync(files[0]->fd) < 0 || (files[1] && fdatasync(files[1]->fd) < 0))
-		rc = -errno;
+		rc = sync_failed(db);
 	if (!rc)
 		rc = wrep_sumfile_store(db->w->config.state_fd, db->id, &db->sum, &db->lock);
 	return rc;
@@ -310,7 +331,7 @@ int wrep_keeper_release(struct wrep_db *db)
 	pthread_mutex_lock(&k->point_lock);
 	pthread_mutex_lock(&db->lock);
 	held = db->wal_held && !db->removed;
-	rc = k->closed ? -EIO : 0;
+	rc = k->closed ? -EBUSY : 0;
 	f = wrep_db_file(db, WREP_DB);
 	if (held && db->capture) {
 		if (db->gated && !db->pending)
@@ -320,7 +341,7 @@ int wrep_keeper_release(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 	if (!held || rc)
 		goto out;
-	rc = !copied ? -EBUSY : fdatasync(f->fd) < 0 ? -errno : 0;
+	rc = !copied ? -EBUSY : fdatasync(f->fd) < 0 ? sync_failed(db) : 0;
 	for (size_t i = 0; i < k->last.count && !rc; i++) {
 		d = wrep_manifest_add(&m);
 		if (!d) {
@@ -388,12 +409,37 @@ static void settle(struct deferred *d, bool stopping)
 	free(d);
 }
 
-void wrep_keeper_hold(struct wrep *w)
+/* Tell those who asked for a point, up to the `until`-th, what became of it. k->lock held. */
+static void serve(struct wrep_keeper *k, unsigned until, int rc)
+{
+	if ((int)(until - k->done) <= 0)
+		return;
+	k->done = until;
+	k->done_rc = rc;
+	pthread_cond_broadcast(&k->told);
+}
+
+bool wrep_keeper_hold(struct wrep *w)
+{
+	struct wrep_keeper *k = w->keeper;
+	bool held;
+
+	pthread_mutex_lock(&k->lock);
+	held = k->holds > 0 || now_ms() < k->hold_until_ms;
+	k->holds++;
+	pthread_mutex_unlock(&k->lock);
+	return held;
+}
+
+void wrep_keeper_void(struct wrep *w)
 {
 	struct wrep_keeper *k = w->keeper;
 
+	pthread_mutex_lock(&k->point_lock);
+	k->generation++;
+	pthread_mutex_unlock(&k->point_lock);
 	pthread_mutex_lock(&k->lock);
-	k->holds++;
+	serve(k, k->wanted, -EAGAIN);
 	pthread_mutex_unlock(&k->lock);
 }
 
@@ -480,12 +526,18 @@ static void begin_point(struct wrep_keeper *k)
 	bool wanted = k->wanted != k->done;
 	bool held = k->holds || now_ms() < k->hold_until_ms;
 	struct wrep_item *item;
-	bool go;
+	bool can, go;
 
 	pthread_mutex_unlock(&k->lock);
-	go = can_point(w) && (wanted || (!held && now_ms() >= k->not_before_ms && point_due(w)));
+	pthread_mutex_lock(&k->point_lock);
+	k->point_generation = k->generation; /* before the look at `fetching` */
+	pthread_mutex_unlock(&k->point_lock);
+	can = can_point(w);
+	go = can && (wanted || (!held && now_ms() >= k->not_before_ms && point_due(w)));
 	k->point_index = atomic_load(&w->delivered);
 	pthread_mutex_lock(&k->lock);
+	if (!can || !k->point_index) /* not now, or nothing to make durable yet */
+		serve(k, k->wanted, can ? 0 : -EAGAIN);
 	if (!go || !k->point_index || k->stop)
 		return;
 	k->barrier = BARRIER_OUT;
@@ -507,16 +559,15 @@ static void end_point(struct wrep_keeper *k)
 	pthread_mutex_unlock(&k->lock);
 	if (!rc) {
 		pthread_mutex_lock(&k->point_lock);
-		rc = take_point(k, k->point_index);
+		rc = k->point_generation == k->generation ? take_point(k, k->point_index) : -EAGAIN;
 		pthread_mutex_unlock(&k->point_lock);
 	}
 	if (!rc || can_point(k->w)) /* else what happens now explains it */
 		report(k, rc);
-	k->not_before_ms = rc ? now_ms() + RETRY_MS : 0;
+	/* Where an open transaction holds the log back, the next point would come to the same. */
+	k->not_before_ms = rc || point_due(k->w) ? now_ms() + RETRY_MS : 0;
 	pthread_mutex_lock(&k->lock);
-	k->done = k->serving;
-	k->done_rc = rc;
-	pthread_cond_broadcast(&k->told);
+	serve(k, k->serving, rc);
 }
 
 static void settle_next(struct wrep_keeper *k)

@@ -35,6 +35,7 @@ struct offer {
 	uint64_t from;
 	struct wrep_stream stream;
 	uint64_t delivered; /* when last looked at: have there been commits? */
+	bool beside;	    /* another peer's fetch */
 	uint8_t *answer;
 };
 
@@ -62,10 +63,14 @@ static int send_image(struct offer *o)
 
 	if (!wrep_is_ready(o->w))
 		return refuse(o, "this node has not caught up itself");
-	/* A fresh one, so that little is to be applied again. */
-	rc = wrep_keeper_point(o->w, POINT_MS);
-	if (!rc)
-		rc = rlog_snapshot_image(o->w->log, &image);
+	/* A fresh one, so that little is to be applied again; but not while another peer needs the log
+	 * from the present one on. */
+	rc = o->beside ? rlog_snapshot_image(o->w->log, &image) : -ENOENT;
+	if (rc == -ENOENT) {
+		rc = wrep_keeper_point(o->w, POINT_MS);
+		if (!rc)
+			rc = rlog_snapshot_image(o->w->log, &image);
+	}
 	if (rc)
 		return refuse(o, "the databases cannot be made durable here now");
 	rc = wrep_stream_send(&o->stream, WREP_STREAM_IMAGE, image->data, image->len);
@@ -131,9 +136,9 @@ static int send_sums(struct offer *o)
 }
 
 /* Some pages as newly committed as they are: from the -wal where it has them, else from the file.
- * 0, -ESTALE (the page size has changed), -errno. */
+ * 0, -ESTALE (the page size has changed), -EBADMSG (`*bad` is damaged here), -errno. */
 static int read_pages(struct wrep_db *db, uint32_t page_size, const uint8_t *pgnos, uint32_t count,
-		      uint8_t *out)
+		      uint8_t *out, uint32_t *bad)
 {
 	uint64_t offset[PAGES_LOCKED];
 	uint32_t pgno[PAGES_LOCKED];
@@ -163,6 +168,10 @@ static int read_pages(struct wrep_db *db, uint32_t page_size, const uint8_t *pgn
 			rc = -errno;
 		else
 			memset(out + n, 0, page_size - (size_t)n); /* the file has become shorter */
+		if (!rc && pgno[i] && !wrep_page_is_newest(db, pgno[i], out)) {
+			*bad = pgno[i];
+			rc = -EBADMSG;
+		}
 		out += page_size;
 	}
 	pthread_mutex_unlock(&db->lock);
@@ -185,7 +194,7 @@ static void pause_for(struct offer *o, size_t bytes)
 static int send_pages(struct offer *o)
 {
 	const uint8_t *b = o->stream.body;
-	uint32_t page_size, count, done = 0;
+	uint32_t page_size, count, done = 0, bad = 0;
 	struct wrep_db *db;
 	int rc = 0;
 
@@ -203,10 +212,14 @@ static int send_pages(struct offer *o)
 		uint32_t n = count - done < PAGES_LOCKED ? count - done : PAGES_LOCKED;
 
 		rc = read_pages(db, page_size, b + WREP_STREAM_PAGES_HEAD + (size_t)done * 4, n,
-				o->answer + (size_t)done * page_size);
+				o->answer + (size_t)done * page_size, &bad);
 		done += n;
 	}
+	if (bad)
+		wrep_page_damaged(db, bad);
 	wrep_db_unref(db);
+	if (bad)
+		return refuse(o, "a page is damaged here");
 	if (rc == -ENOENT)
 		return wrep_stream_send(&o->stream, WREP_STREAM_GONE, "", 0);
 	if (rc == -ESTALE)
@@ -234,7 +247,7 @@ static void *offer_main(void *arg)
 	int rc;
 
 	prctl(PR_SET_NAME, "offer");
-	wrep_keeper_hold(w);
+	o->beside = wrep_keeper_hold(w);
 	do {
 		rc = wrep_stream_receive(&o->stream);
 		if (rc)
@@ -267,7 +280,7 @@ static void *offer_main(void *arg)
 		;
 	*p = o->next;
 	w->offer_count--;
-	pthread_cond_broadcast(&w->offers_gone);
+	pthread_cond_broadcast(&w->peers_gone);
 	pthread_mutex_unlock(&w->lock);
 	free(o->answer);
 	free(o);
@@ -288,7 +301,7 @@ void wrep_offer(struct wrep *w, int fd, uint64_t from_id)
 	}
 	if (o && o->answer) {
 		pthread_mutex_lock(&w->lock);
-		go = !w->closing && w->opened && w->offer_count < OFFERS_MAX;
+		go = !w->closing && !w->fetching && w->opened && w->offer_count < OFFERS_MAX;
 		if (go) {
 			w->offer_count++;
 			o->next = w->offers;
@@ -317,6 +330,6 @@ void wrep_offers_stop(struct wrep *w)
 	for (struct offer *o = w->offers; o; o = o->next)
 		shutdown(o->stream.fd, SHUT_RDWR);
 	while (w->offer_count)
-		pthread_cond_wait(&w->offers_gone, &w->lock);
+		pthread_cond_wait(&w->peers_gone, &w->lock);
 	pthread_mutex_unlock(&w->lock);
 }

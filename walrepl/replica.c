@@ -402,7 +402,7 @@ static bool checksum_holds(struct wrep *w, struct wrep_db *db, uint64_t index, u
 	return wrep_prove(db) && got == expected;
 }
 
-/* 0, or -EAGAIN: nothing has happened, and this node's files are unfit. */
+/* 1: it took effect; 0: it has none; -EAGAIN: nothing has happened, and this node's files are unfit. */
 static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint64_t term,
 			const struct wrep_entry *e, struct rlog_buf *buf, struct rlog_request *req)
 {
@@ -463,7 +463,7 @@ static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint
 		pthread_mutex_unlock(&db->lock);
 		drop_parts(w, parts); /* they come again, after the fetch */
 		free(pages.owned);
-		wrep_fetch_wanted(w, "the database is damaged", db->name);
+		wrep_fetch_wanted(w, "the database is damaged", db);
 		return -EAGAIN;
 	}
 	rc = wrep_pagesum_apply(&db->sum, e->page_size, e->page_count, pages.changes, pages.count);
@@ -488,7 +488,7 @@ static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint
 		own->index = index;
 		finish_own(w, db, own, parts); /* unlocks */
 		drop_parts(w, dead);
-		return 0;
+		return 1;
 	}
 	wrep_parts_queued(db, parts);
 	pthread_mutex_unlock(&db->lock);
@@ -499,12 +499,12 @@ static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint
 	item->bytes = buf->len;
 	item->parts = parts;
 	wrep_applier_push(w, item);
-	return 0;
+	return 1;
 }
 
-/* The transaction of an application here is committed, but its database was retired: what the
- * application had open leads nowhere, and the entry is applied like any other node's. */
-static void finish_retired(struct wrep_commit *c)
+/* The transaction of an application here was delivered after its database had been retired: what the
+ * application had open leads nowhere, and the entry was judged and applied like any other node's. */
+static void finish_retired(struct wrep_commit *c, int result)
 {
 	struct wrep_db *db = c->db;
 
@@ -515,7 +515,7 @@ static void finish_retired(struct wrep_commit *c)
 		wrep_capture_refused(db->capture);
 	wrep_db_settled(db);
 	pthread_mutex_unlock(&db->lock);
-	c->op->done(c->op, 0);
+	c->op->done(c->op, result);
 	wrep_commit_free(c);
 }
 
@@ -536,10 +536,11 @@ static void pass_over(struct rlog_request *req, const struct wrep_entry *e, uint
 		meta_finish(req, meta_result);
 }
 
-static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *buf,
-		    struct rlog_request *req)
+/* w->delivery held. */
+static int apply_entry(struct wrep *w, uint64_t index, uint64_t term, struct rlog_buf *buf,
+		       struct rlog_request *req)
 {
-	struct wrep *w = ctx;
+	struct wrep_commit *retired = NULL;
 	struct wrep_entry e;
 	struct wrep_db *db;
 	bool full, failed;
@@ -568,19 +569,14 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 	}
 	if (e.type == WREP_ENTRY_CREATE) {
 		apply_create(w, index, &e, buf, req);
-		atomic_store(&w->delivered, index);
 		return 0;
 	}
 	db = wrep_db_by_id(w, e.db_id);
-	if (db && req && e.type == WREP_ENTRY_COMMIT && ((struct wrep_commit *)req)->db != db) {
-		finish_retired((struct wrep_commit *)req);
-		req = NULL;
-	}
-	/* Removed by an earlier entry, or restored with this one in its file already. */
-	if (!db || index <= db->index) {
+	/* Removed by an earlier entry, or restored with this one in its file already (attributes are set
+	 * once more: an own transaction may have overtaken them). */
+	if (!db || (index <= db->index && e.type != WREP_ENTRY_SETATTR)) {
 		pass_over(req, &e, term, db ? -EIO : -ENOENT);
 		wrep_db_unref(db);
-		atomic_store(&w->delivered, index);
 		return 0;
 	}
 	switch (e.type) {
@@ -600,14 +596,40 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 		free(req);
 		break;
 	case WREP_ENTRY_COMMIT:
+		if (req && ((struct wrep_commit *)req)->db != db) {
+			retired = (struct wrep_commit *)req;
+			req = NULL;
+		}
 		rc = apply_commit(w, db, index, term, &e, buf, req);
+		if (retired && rc >= 0)
+			finish_retired(retired, rc == 1 ? 0 : -EIO);
 		break;
 	case WREP_ENTRY_CREATE:
 		break;
 	}
 	wrep_db_unref(db);
+	return rc < 0 ? rc : 0;
+}
+
+static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *buf,
+		    struct rlog_request *req)
+{
+	struct wrep *w = ctx;
+	bool proves = false;
+	int rc;
+
+	pthread_mutex_lock(&w->delivery);
+	rc = apply_entry(w, index, term, buf, req);
 	if (rc == 0)
 		atomic_store(&w->delivered, index);
+	pthread_mutex_unlock(&w->delivery);
+	if (rc == 0 && atomic_load(&w->prove_waits)) {
+		pthread_mutex_lock(&w->lock);
+		proves = index >= w->prove_from;
+		pthread_mutex_unlock(&w->lock);
+	}
+	if (proves && atomic_exchange(&w->prove_waits, false))
+		wrep_applier_push(w, wrep_item_new(WREP_ITEM_CAUGHT_UP, NULL));
 	return rc;
 }
 
@@ -702,7 +724,8 @@ bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind
 static void release(struct wrep *w)
 {
 	wrep_keeper_free(w);
-	pthread_cond_destroy(&w->offers_gone);
+	pthread_cond_destroy(&w->peers_gone);
+	pthread_mutex_destroy(&w->delivery);
 	pthread_cond_destroy(&w->queue_wake);
 	pthread_mutex_destroy(&w->lock);
 	free(w);
@@ -718,10 +741,11 @@ static void end(struct wrep *w)
 	pthread_mutex_lock(&w->lock);
 	w->closing = true;
 	w->resumable = false;
-	pthread_cond_signal(&w->queue_wake);
+	pthread_cond_broadcast(&w->queue_wake);
 	pthread_mutex_unlock(&w->lock);
 	wrep_scrub_stop(w);
 	wrep_offers_stop(w);
+	wrep_fetch_stop(w);
 	wrep_keeper_stop(w);
 	if (w->log)
 		rlog_close(w->log); /* pending commits end as unknown */
@@ -755,7 +779,9 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	w->queue_tail = &w->queue_head;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->queue_wake, NULL);
-	pthread_cond_init(&w->offers_gone, NULL);
+	pthread_cond_init(&w->peers_gone, NULL);
+	pthread_mutex_init(&w->delivery, NULL);
+	w->fetch_fd = -1;
 	rc = wrep_conn_init();
 	if (!rc && getrandom(&w->origin, sizeof w->origin, 0) != sizeof w->origin)
 		rc = -EIO;
@@ -806,6 +832,7 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	}
 	pthread_mutex_lock(&w->lock);
 	w->opened = w->resumable = true;
+	pthread_cond_broadcast(&w->queue_wake);
 	pthread_mutex_unlock(&w->lock);
 	/* What could not be done before w->log was known. */
 	rlog_resume(w->log);

@@ -101,9 +101,10 @@ static int copy_frames(int wal_fd, const struct wrep_wal_header *h,
 			break;
 		}
 		memcpy(sum, f.sum, sizeof sum);
+		errno = ENOSPC; /* what a short write stands for */
 		if (pwrite(db_fd, page, h->page_size, (off_t)(f.pgno - 1) * h->page_size) !=
 		    (ssize_t)h->page_size)
-			rc = errno ? -errno : -EIO;
+			rc = -errno;
 		page_count = f.page_count;
 	}
 	free(bytes);
@@ -164,10 +165,10 @@ static int restore_database(struct wrep *w, const struct wrep_manifest_db *d)
 	db->touched = d->wal_frames > 0;
 	fd = openat(w->config.data_fd, d->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 && errno == ENOENT) {
-		/* Removed by an entry that comes yet, or by somebody: then it is fetched. */
+		/* Removed by an entry that comes yet, or by somebody: then it is fetched. What stands in
+		 * for it has no name: the next start must not find it. */
 		db->lost = true;
-		fd = openat(w->config.data_fd, d->name,
-			    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+		fd = openat(w->config.data_fd, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 	}
 	if (fd < 0)
 		return -errno;
@@ -245,6 +246,7 @@ int wrep_restore(struct wrep *w, const struct wrep_manifest *m, uint64_t last_in
 	int rc = 0;
 
 	w->redo_until = m->redo_until > last_index ? m->redo_until : last_index;
+	w->prove_from = m->redo_until;
 	for (size_t i = 0; i < m->count && !rc; i++)
 		rc = restore_database(w, &m->dbs[i]);
 	return rc ? rc : wrep_restore_nothing(w);

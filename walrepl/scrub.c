@@ -31,35 +31,37 @@ static bool in_motion(const struct wrep_db *db)
 	       db->pending || !db->files[WREP_DB] || !db->sum.page_count;
 }
 
-/* Is the page, read from the file under this hold of db->lock, what it may be? */
-static bool page_is_sound(struct wrep_db *db, uint32_t pgno, const uint8_t *page)
+bool wrep_page_is_newest(const struct wrep_db *db, uint32_t pgno, const uint8_t *page)
 {
-	uint32_t size = db->sum.page_size;
-	struct wrep_file *wal;
-	uint64_t hash, offset = 0;
-	int rc = 0;
+	uint64_t hash;
 
 	if (in_motion(db) || pgno > db->sum.page_count)
 		return true;
 	hash = db->sum.hash[pgno - 1];
-	if (!hash || hash == wrep_page_hash(pgno, page, size))
-		return true;
-	wal = wrep_db_file(db, WREP_WAL);
-	if (wal) {
-		if (db->gated)
-			wrep_capture_forget(db->capture);
-		rc = wrep_capture_find(db->capture, size, &pgno, 1, &offset);
-	}
-	wrep_file_unref(wal);
-	return rc || offset;
+	return !hash || hash == wrep_page_hash(pgno, page, db->sum.page_size);
 }
 
-static void found(struct wrep_db *db, uint32_t pgno)
+/* Is the page, read from the file under this hold of db->lock, what it may be? */
+static bool page_is_sound(struct wrep_db *db, uint32_t pgno, const uint8_t *page)
+{
+	if (wrep_page_is_newest(db, pgno, page))
+		return true;
+	/* The newest is in the -wal, so the file may hold an older one. */
+	if (!db->capture)
+		wrep_file_unref(wrep_db_file(db, WREP_WAL));
+	if (!db->capture)
+		return false;
+	if (db->gated)
+		wrep_capture_forget(db->capture);
+	return wrep_capture_holds(db->capture, pgno, db->sum.hash[pgno - 1]);
+}
+
+void wrep_page_damaged(struct wrep_db *db, uint32_t pgno)
 {
 	wrep_logf(db->w, 'E',
 		  "a page of a database file is damaged database=%s page=%u offset=%llu", db->name,
 		  pgno, (unsigned long long)(pgno - 1) * db->sum.page_size);
-	wrep_fetch_wanted(db->w, "the database file is damaged", db->name);
+	wrep_fetch_wanted(db->w, "the database file is damaged", db);
 }
 
 /* The page as it is in the file under this hold of db->lock. */
@@ -89,7 +91,8 @@ static bool look_again(struct wrep_db *db, uint32_t pgno)
 	return sound;
 }
 
-bool wrep_pages_are_sound(struct wrep_file *f, const uint8_t *buf, size_t len, uint64_t off)
+bool wrep_pages_are_sound(struct wrep_file *f, const uint8_t *buf, size_t got, size_t len,
+			  uint64_t off)
 {
 	struct wrep_db *db = f->db;
 	uint64_t at;
@@ -97,24 +100,29 @@ bool wrep_pages_are_sound(struct wrep_file *f, const uint8_t *buf, size_t len, u
 
 	pthread_mutex_lock(&db->lock);
 	size = in_motion(db) || db->files[WREP_DB] != f ? 0 : db->sum.page_size;
+	/* What lies behind the last page is nobody's. */
+	if (size && off + len > (uint64_t)db->sum.page_count * size)
+		len = off < (uint64_t)db->sum.page_count * size
+			      ? (size_t)((uint64_t)db->sum.page_count * size - off)
+			      : 0;
 	pthread_mutex_unlock(&db->lock);
 	if (!size)
 		return true;
 	at = (off + size - 1) / size * size;
 	for (; at + size <= off + len && !suspect; at += size) {
-		uint64_t page = at / size + 1;
-		uint64_t hash = wrep_page_hash((uint32_t)page, buf + (at - off), size);
+		uint32_t pgno = (uint32_t)(at / size + 1);
+		bool whole = at + size <= off + got, differs;
+		uint64_t hash = whole ? wrep_page_hash(pgno, buf + (at - off), size) : 0;
 
 		pthread_mutex_lock(&db->lock);
-		if (db->sum.page_size == size && page <= db->sum.page_count &&
-		    db->sum.hash[page - 1] && db->sum.hash[page - 1] != hash)
-			suspect = (uint32_t)page;
+		differs = db->sum.page_size == size && pgno <= db->sum.page_count &&
+			  db->sum.hash[pgno - 1] && db->sum.hash[pgno - 1] != hash;
 		pthread_mutex_unlock(&db->lock);
-		if (suspect && look_again(db, suspect))
-			suspect = 0;
+		if (differs && !look_again(db, pgno))
+			suspect = pgno;
 	}
 	if (suspect)
-		found(db, suspect);
+		wrep_page_damaged(db, suspect);
 	return !suspect;
 }
 
@@ -149,43 +157,35 @@ static bool rest(struct wrep_scrub *s, uint64_t ns)
 	return !stop;
 }
 
-/* Check some pages from `*pgno` on, read from the disk, not from memory. Returns the bytes read, 0 at the
+/* Check some pages from `*off` on, read from the disk, not from memory. Returns the bytes read, 0 at the
  * end. */
-static size_t check_chunk(struct wrep_db *db, uint32_t *pgno, uint8_t *page)
+static size_t check_chunk(struct wrep_db *db, uint64_t *off, uint8_t *chunk)
 {
 	struct wrep_file *f;
-	size_t done = 0;
-	uint32_t size;
+	uint64_t end;
+	size_t len = CHUNK_BYTES;
+	ssize_t n;
 
 	pthread_mutex_lock(&db->lock);
-	f = wrep_db_file(db, WREP_DB);
-	size = db->sum.page_size;
+	end = (uint64_t)db->sum.page_count * db->sum.page_size;
+	f = in_motion(db) && !end ? NULL : wrep_db_file(db, WREP_DB);
 	pthread_mutex_unlock(&db->lock);
-	if (!f || !size) {
+	if (!f || *off >= end) {
 		wrep_file_unref(f);
 		return 0;
 	}
-	posix_fadvise(f->fd, (off_t)(*pgno - 1) * size, CHUNK_BYTES, POSIX_FADV_DONTNEED);
+	if (len > end - *off)
+		len = (size_t)(end - *off);
+	posix_fadvise(f->fd, (off_t)*off, (off_t)len, POSIX_FADV_DONTNEED);
+	n = pread(f->fd, chunk, len, (off_t)*off);
+	if (n >= 0)
+		wrep_pages_are_sound(f, chunk, (size_t)n, len, *off);
 	wrep_file_unref(f);
-	while (done < CHUNK_BYTES) {
-		bool sound, end;
-
-		pthread_mutex_lock(&db->lock);
-		end = db->removed || *pgno > db->sum.page_count || db->sum.page_size != size;
-		sound = end || in_motion(db) || !read_page(db, *pgno, page) ||
-			page_is_sound(db, *pgno, page);
-		pthread_mutex_unlock(&db->lock);
-		if (!sound)
-			found(db, *pgno);
-		if (end || !sound)
-			break;
-		++*pgno;
-		done += size;
-	}
-	return done;
+	*off += len;
+	return len;
 }
 
-static bool check_all(struct wrep_scrub *s, uint8_t *page, uint64_t rate)
+static bool check_all(struct wrep_scrub *s, uint8_t *chunk, uint64_t rate)
 {
 	struct wrep_db **all;
 	size_t count;
@@ -194,10 +194,10 @@ static bool check_all(struct wrep_scrub *s, uint8_t *page, uint64_t rate)
 	if (wrep_db_all(s->w, &all, &count) < 0)
 		return true;
 	for (size_t i = 0; i < count; i++) {
-		uint32_t pgno = 1;
+		uint64_t off = 0;
 		size_t done;
 
-		while (go && wrep_is_ready(s->w) && (done = check_chunk(all[i], &pgno, page)))
+		while (go && wrep_is_ready(s->w) && (done = check_chunk(all[i], &off, chunk)))
 			go = rest(s, (uint64_t)done * 1000000000 / rate);
 		wrep_db_unref(all[i]);
 	}
@@ -209,12 +209,12 @@ static void *scrub_main(void *arg)
 {
 	struct wrep_scrub *s = arg;
 	uint64_t rate = s->w->config.scrub_rate ? s->w->config.scrub_rate : SCRUB_RATE;
-	uint8_t *page = malloc(65536);
+	uint8_t *chunk = malloc(CHUNK_BYTES);
 
 	prctl(PR_SET_NAME, "scrub");
-	while (page && check_all(s, page, rate) && rest(s, PAUSE_S * UINT64_C(1000000000)))
+	while (chunk && check_all(s, chunk, rate) && rest(s, PAUSE_S * UINT64_C(1000000000)))
 		;
-	free(page);
+	free(chunk);
 	return NULL;
 }
 

@@ -51,6 +51,7 @@
 
 #define SHM_LOCK_BASE 120 /* the byte of SQLite's lock 0, which is the write lock */
 #define SHM_WRITE 0
+#define SHM_CKPT 1
 #define SHM_DMS (SHM_LOCK_BASE + SQLITE_SHM_NLOCK)
 
 #define SHM_TRUNCATED 3 /* what SQLite leaves of a -shm that nobody uses: shorter than a header */
@@ -71,6 +72,7 @@ struct wrep_vfs {
 	int shm_fd;	 /* backing; -1 while SQLite is not attached to the wal-index */
 	int shm_lock_fd; /* mounted */
 	unsigned shm_shared, shm_exclusive; /* SQLite's locks, a bit each */
+	bool keep_wal;
 	void **regions;
 	int region_count, region_size;
 };
@@ -497,6 +499,8 @@ static int vfs_shm_lock(sqlite3_file *file, int first, int n, int flags)
 		type = F_UNLCK;
 	else if ((type == F_RDLCK ? v->shm_exclusive : v->shm_shared) & mask)
 		return SQLITE_BUSY; /* the kernel would convert our own lock */
+	else if (v->keep_wal && first == SHM_CKPT)
+		return SQLITE_BUSY;
 
 	/* The gate has the write lock: in the kernel it is and stays locked for writing. */
 	if (write_held) {
@@ -529,6 +533,11 @@ static int vfs_shm_unmap(sqlite3_file *file, int delete_it)
 	(void)delete_it;
 	shm_close(((struct vfs_file *)file)->v);
 	return SQLITE_OK;
+}
+
+void wrep_vfs_keep_wal(struct wrep_vfs *v, bool keep)
+{
+	v->keep_wal = keep;
 }
 
 bool wrep_vfs_in_wal(const struct wrep_vfs *v)

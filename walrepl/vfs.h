@@ -46,6 +46,10 @@ unsigned wrep_vfs_held(const struct wrep_vfs *v);
 /* Has SQLite attached to the wal-index? */
 bool wrep_vfs_in_wal(const struct wrep_vfs *v);
 
+/* From now on SQLite finds the checkpoint lock taken, and so starts no -wal over
+ * (sqlite/0002-*.patch). */
+void wrep_vfs_keep_wal(struct wrep_vfs *v, bool keep);
+
 /* The backing database; owned by the VFS. */
 int wrep_vfs_database_fd(const struct wrep_vfs *v);
 
