@@ -8,6 +8,8 @@
  * With --json every line is an object; its "kind" says of what:
  *
  *   node      node, address, cluster, term, voted_for (or null), torn
+ *   snapshot  index, term, databases: [{name, id, version, index, wal_frames}]: what the files hold;
+ *             the log goes on from there, whatever of it still lies in front
  *   segment   file, first_index, entries, used_bytes, bytes, state: full, last, torn, damaged
  *   entry     file, offset, index, term, bytes, dropped, type; and by that:
  *               members              members: [{node, address, role}]
@@ -19,10 +21,12 @@
  *               commit               these, and base_version, version, checksum, total_pages,
  *                                    page_count, mode: wal, rollback
  *   database  name, id, version, checksum, page_size, pages: at the end of what was read
+ *             (the snapshot's and what the entries made of it)
  *   summary   segments, entries, first_index, last_index, terms, first_term, last_term, torn_bytes
  *   damage    file, offset, message, segments_unread
  *
- * A database that an entry names by an id that does not live (any more) is null. */
+ * A database that an entry names by an id that does not live (any more) is null. The effect is true,
+ * false, or null when what the snapshot says was after the entry. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -44,6 +48,7 @@ struct shown {
 	bool has_identity, other_node;
 	struct wrep_history *history;
 	uint64_t segments, entries, first_index, last_index, terms, first_term, last_term;
+	bool bad_manifest; /* the snapshot's payload is none */
 	/* the first entry that this version does not understand */
 	char strange_file[32];
 	uint64_t strange_offset, strange_index;
@@ -134,9 +139,49 @@ static int print_text(const char *format, ...)
 	return ferror(stdout) ? -EIO : 0;
 }
 
-static int show_node(void *arg, const struct rlog_walk_node *node)
+static int add_snapshot_json(void *arg, const struct wrep_history_db *db)
 {
-	struct shown *s = arg;
+	return json_array_append_new(arg, json_pack("{s:o, s:I, s:I, s:I, s:I}", "name",
+						    name_json(db->name), "id", (json_int_t)db->id,
+						    "version", (json_int_t)db->version, "index",
+						    (json_int_t)db->index, "wal_frames",
+						    (json_int_t)db->wal_frames));
+}
+
+static int show_snapshot_database(void *arg, const struct wrep_history_db *db)
+{
+	char name[4 * 256 + 1];
+
+	(void)arg;
+	return print_text("  %-22s %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu32 "\n",
+			  readable(db->name, false, name), db->id, db->version, db->index,
+			  db->wal_frames);
+}
+
+static int show_snapshot(struct shown *s, const struct rlog_walk_node *node)
+{
+	json_t *list;
+	int err = wrep_history_start(s->history, node->snapshot_index, node->snapshot_payload);
+
+	s->bad_manifest = err == -EBADMSG;
+	if (err)
+		return err;
+	if (s->as_json) {
+		list = json_array();
+		wrep_history_databases(s->history, add_snapshot_json, list);
+		return print_json(json_pack("{s:s, s:I, s:I, s:o}", "kind", "snapshot", "index",
+					    (json_int_t)node->snapshot_index, "term",
+					    (json_int_t)node->snapshot_term, "databases", list));
+	}
+	print_text("\nsnapshot at index %" PRIu64 ", term %" PRIu64
+		   "\n  %-22s %10s %10s %10s %10s\n",
+		   node->snapshot_index, node->snapshot_term, "DATABASE", "ID", "VERSION", "INDEX",
+		   "WAL FRAMES");
+	return wrep_history_databases(s->history, show_snapshot_database, NULL);
+}
+
+static int show_node_line(struct shown *s, const struct rlog_walk_node *node)
+{
 	const char *address = s->has_identity ? s->identity.address : "-";
 
 	s->other_node = s->has_identity &&
@@ -155,6 +200,13 @@ static int show_node(void *arg, const struct rlog_walk_node *node)
 	if (node->voted_for)
 		print_text(", voted for %08" PRIx64, node->voted_for);
 	return print_text("%s\n", node->torn ? " (a later update was torn)" : "");
+}
+
+static int show_node(void *arg, const struct rlog_walk_node *node)
+{
+	int err = show_node_line(arg, node);
+
+	return !err && node->snapshot_payload ? show_snapshot(arg, node) : err;
 }
 
 static int show_segment(void *arg, const struct rlog_walk_segment *segment)
@@ -196,11 +248,14 @@ static void add_number(json_t *object, const char *key, uint64_t number)
 	json_object_set_new(object, key, json_integer((json_int_t)number));
 }
 
-static void add_description_json(json_t *object, const struct wrep_description *d, bool effect)
+static void add_description_json(json_t *object, const struct wrep_description *d, int effect)
 {
 	json_object_set_new(object, "database", name_json(d->name));
 	add_number(object, "id", d->db_id);
-	json_object_set_new(object, "effect", json_boolean(effect));
+	json_object_set_new(object, "effect",
+			    effect == WREP_HISTORY_IN_SNAPSHOT
+				    ? json_null()
+				    : json_boolean(effect == WREP_HISTORY_TAKES_EFFECT));
 	if (d->attr_valid & WREP_ATTR_MODE)
 		json_object_set_new(object, "mode", json_sprintf("%o", (unsigned)d->mode));
 	if (d->attr_valid & WREP_ATTR_UID)
@@ -223,7 +278,7 @@ static void add_description_json(json_t *object, const struct wrep_description *
 }
 
 static int show_entry_json(const struct rlog_walk_entry *entry, const struct wrep_description *d,
-			   bool effect)
+			   int effect)
 {
 	json_t *object = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s}", "kind", "entry",
 				   "file", entry->file, "offset", (json_int_t)entry->offset,
@@ -268,7 +323,7 @@ static void print_description(const struct wrep_description *d)
 }
 
 static int show_entry_text(const struct rlog_walk_entry *entry, const struct wrep_description *d,
-			   bool effect)
+			   int effect)
 {
 	if (entry->type == RLOG_WALK_TRUNCATION)
 		return print_text("%10s %6s %10s  truncation: entries from %" PRIu64
@@ -281,9 +336,11 @@ static int show_entry_text(const struct rlog_walk_entry *entry, const struct wre
 			   entry->members[i].address, role_word(entry->members[i].role));
 	if (d)
 		print_description(d);
-	return print_text("%s\n", entry->dropped ? ": dropped later"
-				  : d && !effect ? ": no effect"
-						 : "");
+	return print_text("%s\n", entry->dropped		       ? ": dropped later"
+				  : !d				       ? ""
+				  : effect == WREP_HISTORY_IN_SNAPSHOT ? ": in the snapshot"
+				  : effect == WREP_HISTORY_PASSED_OVER ? ": no effect"
+								       : "");
 }
 
 static void count_entry(struct shown *s, const struct rlog_walk_entry *entry)
@@ -302,7 +359,7 @@ static int show_entry(void *arg, const struct rlog_walk_entry *entry)
 {
 	struct shown *s = arg;
 	struct wrep_description description, *d = NULL;
-	int effect = 0;
+	int effect = WREP_HISTORY_PASSED_OVER;
 
 	if (entry->type == RLOG_WALK_COMMAND && !wrep_describe(entry->buf, &description))
 		d = &description;
@@ -387,6 +444,8 @@ static void show_end(struct shown *s, const struct rlog_walk_end *end)
 	if (end->damage)
 		show_damage(s, end->damage_file, end->damage_offset, end->damage,
 			    end->segments_unread);
+	if (s->bad_manifest)
+		show_damage(s, "snapshot", 0, "not a manifest of this version", 0);
 	if (s->strange_index)
 		show_damage(s, s->strange_file, s->strange_offset, "not an entry of this version",
 			    0);
@@ -425,7 +484,11 @@ static int show(struct shown *s, const char *data)
 		fsd_complain("cannot write all of the output: look at where it goes");
 		return -EIO;
 	}
-	if (err) {
+	if (s->bad_manifest) {
+		fsd_complain(
+			"the snapshot of the log cannot be understood file=snapshot offset=0: run "
+			"the dqlitefs version that wrote it");
+	} else if (err) {
 		fsd_complain("%s", errmsg);
 	} else if (s->other_node) {
 		fsd_complain("%s/%s and the raft log are not of the same node: bring back the one "

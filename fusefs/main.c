@@ -35,9 +35,10 @@ static const char help[] =
 	"  dqlitefs umount MOUNTPOINT                           unmount, and wait for the end\n"
 	"  dqlitefs log --data DIR [--json]                     what the log of a stopped node holds\n"
 	"      --json                   one JSON object per line; \"kind\" says of what: node,\n"
-	"                               segment, entry (its \"type\": create, unlink, setattr, pages,\n"
-	"                               commit, discard, members, barrier, truncation), database,\n"
-	"                               summary, damage; damage also ends in exit code 1\n"
+	"                               snapshot, segment, entry (its \"type\": create, unlink,\n"
+	"                               setattr, pages, commit, discard, members, barrier,\n"
+	"                               truncation), database, summary, damage; damage also ends\n"
+	"                               in exit code 1\n"
 	"  dqlitefs help | --version\n";
 
 static const struct {

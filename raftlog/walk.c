@@ -4,6 +4,9 @@
  * segment can be told before its entries, and notes the truncations, so that an entry can be told
  * together with its end: an entry is dropped when a truncation behind it names its index or a lower
  * one. The second time everything is handed over. Damage stops both at the same place.
+ *
+ * What opening would do about a snapshot that the log does not belong to (match_snapshot() in log_open.c)
+ * is told, too: all entries are dropped, or it is damage.
  */
 #include "walk.h"
 
@@ -34,6 +37,7 @@ struct walk {
 	size_t segment_count, segment_room;
 	uint64_t *truncations; /* afterwards: the lowest index of this one and all behind it */
 	size_t truncation_count, truncation_room;
+	bool has_snapshot_entry; /* the log has the snapshot's last entry, of its term */
 	struct rlog_scan_end scan_end;
 	int scanned;
 	/* of the second pass: how many were passed */
@@ -91,7 +95,10 @@ static int count_segment(void *arg, const struct rlog_segment_header *h, bool vo
 	w->segments = segments;
 	w->segments[w->segment_count++] = (struct counted){.seq = h->seq, .used_bytes = RLOG_BLOCK};
 	/* A log that begins anew drops all that was in front. */
-	return void_before && w->segment_count > 1 ? count_truncation(w, 1) : 0;
+	if (!void_before || w->segment_count == 1)
+		return 0;
+	w->has_snapshot_entry = false;
+	return count_truncation(w, 1);
 }
 
 static int count_record(void *arg, const struct rlog_record_header *r, const uint8_t *payload,
@@ -104,8 +111,12 @@ static int count_record(void *arg, const struct rlog_record_header *r, const uin
 	segment->used_bytes = offset + rlog_record_bytes(r->len);
 	if (r->type != RLOG_RECORD_TRUNCATE) {
 		segment->entries++;
+		if (r->index == w->snapshot.index)
+			w->has_snapshot_entry = r->term == w->snapshot.term;
 		return 0;
 	}
+	if (r->index <= w->snapshot.index)
+		w->has_snapshot_entry = false;
 	return count_truncation(w, r->index);
 }
 
@@ -114,6 +125,9 @@ static int count(struct walk *w)
 	static const struct rlog_scan_ops ops = {.segment = count_segment, .record = count_record};
 
 	w->scanned = rlog_scan(w->d, &w->meta, w->snapshot.index, &ops, w, &w->scan_end, w->errmsg);
+	if (w->scanned == 0 && w->snapshot.image && !w->has_snapshot_entry &&
+	    w->scan_end.first_index != w->snapshot.index + 1)
+		w->scanned = count_truncation(w, 1);
 	if (w->scanned == -ENOMEM)
 		snprintf(w->errmsg, RLOG_ERRMSG_SIZE, "out of memory reading the raft log");
 	for (size_t i = w->truncation_count; i-- > 1;)
@@ -268,6 +282,8 @@ static int tell(struct walk *w)
 		return err;
 	if (end.torn_to > 0)
 		w->end->torn_bytes = end.torn_to - end.offset;
+	if (w->snapshot.image && end.first_index > w->snapshot.index + 1)
+		return damaged(w, RLOG_SNAPSHOT_NAME, 0, "entries behind it are missing");
 	/* A term is durable before an entry of it is written. */
 	if (w->last_term > w->meta.term)
 		return damaged(w, RLOG_META_NAME, 0, "its term is older than the log's");

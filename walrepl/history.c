@@ -1,12 +1,18 @@
 /* The table of databases as a log leaves it, without any file: what replica.c decides when an entry
- * is delivered, decided from the entries alone. A change of the rules there is a change here.
+ * is delivered, decided from the snapshot and the entries alone. A change of the rules there is a change
+ * here.
  *
  * The table is in the order of creation, which is that of the ids. A COMMIT moves the version of its
  * database by one if it was built on the present one and all of its parts came before it, in its own
- * term. */
+ * term.
+ *
+ * A log that was compacted begins with what the manifest says. Entries up to the snapshot's index are
+ * not delivered any more, though some may still lie in the log; those behind it are, but for the
+ * databases that were ahead of the snapshot when it was taken: what led to these is passed over. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "manifest.h"
 #include "walrepl.h"
 
 struct entry_db {
@@ -19,6 +25,13 @@ struct entry_db {
 struct wrep_history {
 	struct entry_db *dbs;
 	size_t count, room;
+	uint64_t start_index; /* of the snapshot; 0: there is none */
+	/* What entries in front of the snapshot made that it does not have (any more), by id. */
+	struct former {
+		uint64_t id;
+		char *name;
+	} * former;
+	size_t former_count, former_room;
 };
 
 struct wrep_history *wrep_history_new(void)
@@ -32,6 +45,9 @@ void wrep_history_free(struct wrep_history *h)
 		return;
 	for (size_t i = 0; i < h->count; i++)
 		free((char *)h->dbs[i].db.name);
+	for (size_t i = 0; i < h->former_count; i++)
+		free(h->former[i].name);
+	free(h->former);
 	free(h->dbs);
 	free(h);
 }
@@ -51,31 +67,110 @@ static struct entry_db *find(struct wrep_history *h, uint64_t id)
 	return from < h->count && h->dbs[from].db.id == id ? &h->dbs[from] : NULL;
 }
 
-static int add_create(struct wrep_history *h, uint64_t index, struct wrep_description *d)
+/* Room at the end for one more, named `name`; NULL when out of memory. */
+static struct entry_db *append(struct wrep_history *h, uint64_t id, const char *name)
 {
-	char *name;
+	char *copy;
 
-	for (size_t i = 0; i < h->count; i++) {
-		if (strcmp(h->dbs[i].db.name, d->name) == 0) {
-			d->db_id = h->dbs[i].db.id;
-			return 0;
-		}
-	}
 	if (h->count == h->room) {
 		size_t room = h->room ? 2 * h->room : 16;
 		struct entry_db *more = realloc(h->dbs, room * sizeof(*more));
 
 		if (!more)
-			return -ENOMEM;
+			return NULL;
 		h->dbs = more;
 		h->room = room;
 	}
-	name = strdup(d->name);
-	if (!name)
+	copy = strdup(name);
+	if (!copy)
+		return NULL;
+	h->dbs[h->count] = (struct entry_db){.db = {.id = id, .name = copy}};
+	return &h->dbs[h->count++];
+}
+
+static int by_id(const void *a, const void *b)
+{
+	uint64_t x = ((const struct entry_db *)a)->db.id, y = ((const struct entry_db *)b)->db.id;
+
+	return x < y ? -1 : x > y;
+}
+
+int wrep_history_start(struct wrep_history *h, uint64_t index, const struct rlog_buf *payload)
+{
+	struct wrep_manifest m;
+	int rc = wrep_manifest_decode(payload, &m);
+
+	if (rc)
+		return rc;
+	h->start_index = index;
+	for (size_t i = 0; i < m.count && !rc; i++) {
+		const struct wrep_manifest_db *d = &m.dbs[i];
+		struct entry_db *e = append(h, d->id, d->name);
+
+		if (!e) {
+			rc = -ENOMEM;
+			break;
+		}
+		e->db.version = d->version;
+		e->db.checksum = d->checksum;
+		e->db.page_size = d->page_size;
+		e->db.page_count = d->page_count;
+		e->db.index = d->index;
+		e->db.wal_frames = d->wal_frames;
+	}
+	if (h->count > 0)
+		qsort(h->dbs, h->count, sizeof(*h->dbs), by_id);
+	wrep_manifest_clear(&m);
+	return rc;
+}
+
+static int remember(struct wrep_history *h, uint64_t id, const char *name)
+{
+	char *copy;
+
+	if (h->former_count == h->former_room) {
+		size_t room = h->former_room ? 2 * h->former_room : 16;
+		struct former *more = realloc(h->former, room * sizeof(*more));
+
+		if (!more)
+			return -ENOMEM;
+		h->former = more;
+		h->former_room = room;
+	}
+	copy = strdup(name);
+	if (!copy)
 		return -ENOMEM;
+	h->former[h->former_count++] = (struct former){.id = id, .name = copy};
+	return 0;
+}
+
+static const char *former_name(const struct wrep_history *h, uint64_t id)
+{
+	for (size_t i = h->former_count; i-- > 0;)
+		if (h->former[i].id == id)
+			return h->former[i].name;
+	return "";
+}
+
+static int add_create(struct wrep_history *h, uint64_t index, struct wrep_description *d)
+{
 	d->db_id = index;
-	h->dbs[h->count++] = (struct entry_db){.db = {.id = index, .name = name}};
-	return 1;
+	if (find(h, index))
+		return WREP_HISTORY_IN_SNAPSHOT;
+	if (index <= h->start_index)
+		return remember(h, index, d->name) < 0 ? -ENOMEM : WREP_HISTORY_IN_SNAPSHOT;
+	for (size_t i = 0; i < h->count; i++) {
+		if (strcmp(h->dbs[i].db.name, d->name) == 0) {
+			d->db_id = h->dbs[i].db.id;
+			return WREP_HISTORY_PASSED_OVER;
+		}
+	}
+	if (!append(h, index, d->name))
+		return -ENOMEM;
+	/* A database that was made behind the snapshot may be in it, with a later id. */
+	if (h->count > 1 && h->dbs[h->count - 2].db.id > index)
+		qsort(h->dbs, h->count, sizeof(*h->dbs), by_id);
+	return WREP_HISTORY_TAKES_EFFECT;
 }
 
 static void remove_db(struct wrep_history *h, struct entry_db *e)
@@ -99,17 +194,17 @@ static int add_pages(struct entry_db *e, uint64_t term, const struct wrep_descri
 	e->sequence = d->sequence;
 	e->term = term;
 	if (d->part != e->parts)
-		return 0;
+		return WREP_HISTORY_PASSED_OVER;
 	e->parts++;
-	return 1;
+	return WREP_HISTORY_TAKES_EFFECT;
 }
 
 static int add_discard(struct entry_db *e, uint64_t term, const struct wrep_description *d)
 {
 	if (!is_open(e, term, d))
-		return 0;
+		return WREP_HISTORY_PASSED_OVER;
 	e->parts = 0;
-	return 1;
+	return WREP_HISTORY_TAKES_EFFECT;
 }
 
 static int add_commit(struct entry_db *e, uint64_t term, const struct wrep_description *d)
@@ -118,12 +213,12 @@ static int add_commit(struct entry_db *e, uint64_t term, const struct wrep_descr
 
 	e->parts = 0;
 	if (!complete || d->base_version != e->db.version)
-		return 0;
+		return WREP_HISTORY_PASSED_OVER;
 	e->db.version++;
 	e->db.checksum = d->checksum;
 	e->db.page_size = d->page_size;
 	e->db.page_count = d->page_count;
-	return 1;
+	return WREP_HISTORY_TAKES_EFFECT;
 }
 
 int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
@@ -134,13 +229,15 @@ int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
 	if (d->kind == WREP_DESCRIBES_CREATE)
 		return add_create(h, index, d);
 	e = find(h, d->db_id);
+	strcpy(d->name, e ? e->db.name : former_name(h, d->db_id));
+	if (index <= h->start_index || (e && index <= e->db.index))
+		return WREP_HISTORY_IN_SNAPSHOT;
 	if (!e)
-		return 0;
-	strcpy(d->name, e->db.name);
+		return WREP_HISTORY_PASSED_OVER;
 	switch (d->kind) {
 	case WREP_DESCRIBES_UNLINK:
 		remove_db(h, e);
-		return 1;
+		return WREP_HISTORY_TAKES_EFFECT;
 	case WREP_DESCRIBES_PAGES:
 		return add_pages(e, term, d);
 	case WREP_DESCRIBES_COMMIT:
@@ -151,7 +248,7 @@ int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
 	case WREP_DESCRIBES_SETATTR:
 		break;
 	}
-	return 1;
+	return WREP_HISTORY_TAKES_EFFECT;
 }
 
 int wrep_history_databases(const struct wrep_history *h,

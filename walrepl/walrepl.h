@@ -228,23 +228,38 @@ struct wrep_description {
 /* 0, or -EBADMSG: damaged, or of a later version. */
 int wrep_describe(const struct rlog_buf *buf, struct wrep_description *out);
 
-/* A database as the entries so far leave it. */
+/* A database as the snapshot and the entries so far leave it. */
 struct wrep_history_db {
 	uint64_t id;
 	const char *name;
 	uint64_t version, checksum;
 	uint32_t page_size, page_count;
+	/* From the snapshot, 0 without: the entry that led to the version in the files, and how many
+	 * frames of its -wal the database file needs. */
+	uint64_t index;
+	uint32_t wal_frames;
 };
 
 /* The replicated state without the files: which databases there are and at which versions, from a
- * log's entries alone, by the rules of replica.c. Memory for the names of the databases that live. */
+ * log's snapshot and entries alone, by the rules of replica.c. Memory for the names of the databases
+ * that live. */
 struct wrep_history;
 struct wrep_history *wrep_history_new(void); /* NULL when out of memory */
 void wrep_history_free(struct wrep_history *h);
 
+/* Begin with the log's snapshot, at `index`, before the first entry. Checksums and sizes may be
+ * of a later version until the entries have been added. 0; -EBADMSG: the payload is damaged or of a later version; -ENOMEM. */
+int wrep_history_start(struct wrep_history *h, uint64_t index, const struct rlog_buf *payload);
+
 /* The next entry, of `term`, in the order of the log, without those that were dropped. Fills in `d->db_id` and
- * `d->name` where they are known. 1: it takes effect; 0: every node passes it over (built on another
- * version, an incomplete transaction, a database that is gone or is there already); -ENOMEM. */
+ * `d->name` where they are known. WREP_HISTORY_*, or -ENOMEM. */
+enum {
+	/* Every node passes it over: built on another version, an incomplete transaction, a database
+	 * that is gone or is there already. */
+	WREP_HISTORY_PASSED_OVER,
+	WREP_HISTORY_TAKES_EFFECT,
+	WREP_HISTORY_IN_SNAPSHOT, /* what the snapshot says was after it: it does not count again */
+};
 int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
 		     struct wrep_description *d);
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 
 import pytest
-from harness import PROGRAM, run, sql, tree, until
+from harness import PROGRAM, Node, run, sql, tree, until
 
 SEGMENT = "segment-0000000000000001.log"
 
@@ -60,6 +60,16 @@ def flip(path, offset):
         os.fsync(file.fileno())
 
 
+def databases(result):
+    """[(name, version, checksum, page size, pages)] at the end of a log."""
+    return known_databases({"databases": objects(result)["database"]})
+
+
+def known_databases(status):
+    keys = ["name", "version", "checksum", "page_size", "pages"]
+    return sorted(tuple(db[key] for key in keys) for db in status["databases"])
+
+
 def fill(node):
     """Two databases, one of them in WAL mode, one made twice; returns what status says."""
     sql(node, "wal.db", "PRAGMA journal_mode=WAL; CREATE TABLE t(x);")
@@ -85,19 +95,13 @@ def test_log_of_a_stopped_node_matches_its_status(stopped):
     result = log(node, "--json")
     assert result.code == 0 and not result.err, result
     found = objects(result)
-    assert set(found) == {"node", "segment", "entry", "database", "summary"}
+    assert set(found) == {"node", "snapshot", "segment", "entry", "database", "summary"}
 
     (about,) = found["node"]
     assert about["node"] == status["node"] and about["address"] == node.address
     assert about["term"] >= status["term"] and not about["torn"]
 
-    def key(database):
-        return database["name"]
-
-    names = ["name", "version", "checksum", "page_size", "pages"]
-    told = [[db[name] for name in names] for db in sorted(found["database"], key=key)]
-    known = [[db[name] for name in names] for db in sorted(status["databases"], key=key)]
-    assert told == known and len(known) == 2
+    assert databases(result) == known_databases(status) and len(status["databases"]) == 2
 
     entries = found["entry"]
     assert [entry["index"] for entry in entries] == list(range(1, len(entries) + 1))
@@ -110,13 +114,20 @@ def test_log_of_a_stopped_node_matches_its_status(stopped):
         by_type.setdefault(entry["type"], []).append(entry)
     assert [e["database"] for e in by_type["create"]] == ["wal.db", "old.db", "old.db"]
     assert [e["database"] for e in by_type["unlink"]] == ["old.db"]
-    assert all(e["id"] == e["index"] and e["effect"] for e in by_type["create"])
+    assert all(e["id"] == e["index"] for e in by_type["create"])
+    # unmounting made everything durable: the entries do not count any more
+    (snapshot,) = found["snapshot"]
+    assert status["commit_index"] <= snapshot["index"] <= entries[-1]["index"]
+    assert snapshot["term"] == status["term"]
+    commands = [e for e in entries if e["type"] not in ("members", "barrier")]
+    assert all(entry["effect"] is None for entry in commands)
     for database in found["database"]:
-        versions = [
-            entry["version"]
-            for entry in by_type["commit"]
-            if entry["id"] == database["id"] and entry["effect"]
-        ]
+        (durable,) = (d for d in snapshot["databases"] if d["id"] == database["id"])
+        assert durable["name"] == database["name"]
+        assert durable["version"] == database["version"]
+        commits = [e for e in by_type["commit"] if e["id"] == database["id"]]
+        assert durable["index"] == commits[-1]["index"]
+        versions = [entry["version"] for entry in commits]
         assert versions == list(range(1, database["version"] + 1))
     assert by_type["commit"][-1]["mode"] == "rollback"
     assert any(entry["mode"] == "wal" for entry in by_type["commit"])
@@ -135,6 +146,7 @@ def test_log_as_text_names_what_is_in_it(stopped):
     result = log(node)
     assert result.code == 0 and not result.err, result
     for word in (
+        "snapshot at index",
         status["node"],
         node.address,
         SEGMENT,
@@ -158,9 +170,70 @@ def test_log_after_a_restart_and_a_kill_goes_on(stopped):
     run(["umount", "-l", str(node.mnt)])
     result = log(node, "--json")
     assert result.code == 0, result
-    versions = {db["name"]: db["version"] for db in objects(result)["database"]}
-    assert versions == {db["name"]: db["version"] for db in status["databases"]}
+    assert databases(result) == known_databases(status)
     assert objects(result)["summary"][0]["terms"] >= 2
+    # one behind the snapshot that the unmounting left, all others in front of it
+    commits = [e for e in objects(result)["entry"] if e["type"] == "commit"]
+    assert [e["effect"] for e in commits] == [None] * (len(commits) - 1) + [True]
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_compacted_log_gives_what_status_said(workspace, killed):
+    node = Node(workspace, "n1", options=["--log-size", "16M"]).start()
+    until("the node leads", lambda: node.status()["role"] == "leader")
+    fill(node)
+    sql(node, "gone.db", "CREATE TABLE t(x);")
+    assert run(["rm", str(node.path("gone.db"))]).code == 0
+    for i in range(12):
+        sql(node, "wal.db", f"INSERT INTO t VALUES(zeroblob({4 << 20}));", timeout=60)
+    sql(node, "old.db", "INSERT INTO t VALUES(3);")
+    first = segment_path(node)
+    until("the first segment is gone", lambda: not first.exists())
+    status = node.status()
+    if killed:
+        node.kill9()
+        run(["umount", "-l", str(node.mnt)])
+    else:
+        node.stop()
+
+    result = log(node, "--json")
+    assert result.code == 0 and not result.err, result
+    found = objects(result)
+    assert databases(result) == known_databases(status)
+    (snapshot,) = found["snapshot"]
+    (summary,) = found["summary"]
+    first_index = summary["first_index"]
+    assert 1 < first_index <= snapshot["index"] + 1
+    assert SEGMENT not in [segment["file"] for segment in found["segment"]]
+    if not killed:
+        assert snapshot["index"] >= status["commit_index"]
+    for entry in found["entry"]:
+        if entry["index"] <= snapshot["index"]:
+            assert entry.get("effect") is None, entry
+    for database in snapshot["databases"]:
+        assert database["index"] <= summary["last_index"] and database["wal_frames"] >= 0
+
+    text = log(node).out
+    assert f"snapshot at index {snapshot['index']}, term {snapshot['term']}" in text
+    for database in status["databases"]:
+        assert database["checksum"] in text
+
+
+def test_damaged_snapshot_is_named(stopped):
+    node, _ = stopped
+    snapshot = segment_path(node, "snapshot")
+    for offset in (0, 20, 60, 64, 100):
+        flip(snapshot, offset)
+        result = log(node, "--json")
+        assert result.code == 1, result
+        (damage,) = objects(result)["damage"]
+        assert damage["file"] == "snapshot" and damage["offset"] == 0
+        assert damage["segments_unread"] == 1
+        lines = result.err.strip().splitlines()
+        assert len(lines) == 1 and "file=snapshot offset=0 " in lines[0], result
+        assert "snapshot at offset 0" in log(node).out
+        flip(snapshot, offset)
+    assert log(node).code == 0
 
 
 def test_large_transaction_is_shown_with_its_parts(node):

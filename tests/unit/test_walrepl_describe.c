@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "entry.h"
+#include "manifest.h"
 #include "walrepl.h"
 
 static struct wrep_description describe(struct rlog_buf *buf)
@@ -315,6 +316,107 @@ static void many_databases_are_found_by_id(void **state)
 	wrep_history_free(h);
 }
 
+/* ---- beginning with a snapshot --------------------------------------------------------------- */
+
+static void start(struct wrep_history *h, uint64_t index, const struct wrep_manifest_db *dbs,
+		  size_t count)
+{
+	struct wrep_manifest m = {.dbs = (struct wrep_manifest_db *)(uintptr_t)dbs, .count = count};
+	struct rlog_buf *payload = wrep_manifest_encode(&m);
+
+	assert_non_null(payload);
+	assert_int_equal(wrep_history_start(h, index, payload), 0);
+	rlog_buf_unref(payload);
+}
+
+static void entries_in_front_of_the_snapshot_do_not_count_again(void **state)
+{
+	/* b.db was ahead of the snapshot when it was taken, and c.db made behind it. */
+	static const struct wrep_manifest_db dbs[] = {
+		{.name = "c.db", .id = 12, .version = 0, .index = 12},
+		{.name = "b.db",
+		 .id = 3,
+		 .version = 5,
+		 .index = 14,
+		 .checksum = 1004,
+		 .page_size = 512,
+		 .page_count = 7,
+		 .wal_frames = 9},
+		{.name = "a.db",
+		 .id = 2,
+		 .version = 2,
+		 .index = 6,
+		 .checksum = 1001,
+		 .page_size = 512,
+		 .page_count = 7},
+	};
+	struct wrep_history *h = wrep_history_new();
+	struct wrep_description d;
+
+	(void)state;
+	start(h, 10, dbs, 3);
+	assert_databases(h, {"a.db", 2, 2}, {"b.db", 3, 5}, {"c.db", 12, 0});
+	/* in front, still in the log */
+	d = create("a.db");
+	assert_int_equal(wrep_history_add(h, 2, 1, &d), WREP_HISTORY_IN_SNAPSHOT);
+	assert_int_equal(d.db_id, 2);
+	d = commit(2, 1);
+	assert_int_equal(wrep_history_add(h, 6, 1, &d), WREP_HISTORY_IN_SNAPSHOT);
+	assert_string_equal(d.name, "a.db");
+	/* what is gone since has its name all the same */
+	assert_int_equal(add(h, 7, create("gone.db")), WREP_HISTORY_IN_SNAPSHOT);
+	d = without_images(WREP_ENTRY_UNLINK, 7);
+	assert_int_equal(wrep_history_add(h, 8, 1, &d), WREP_HISTORY_IN_SNAPSHOT);
+	assert_string_equal(d.name, "gone.db");
+	assert_int_equal(add(h, 9, without_images(WREP_ENTRY_UNLINK, 1)), WREP_HISTORY_IN_SNAPSHOT);
+	/* behind it */
+	assert_int_equal(add(h, 11, commit(3, 3)), WREP_HISTORY_IN_SNAPSHOT);
+	assert_int_equal(add(h, 12, create("c.db")), WREP_HISTORY_IN_SNAPSHOT);
+	assert_int_equal(add(h, 13, commit(2, 2)), WREP_HISTORY_TAKES_EFFECT);
+	assert_int_equal(add(h, 14, commit(3, 4)), WREP_HISTORY_IN_SNAPSHOT);
+	assert_int_equal(add(h, 15, commit(3, 5)), WREP_HISTORY_TAKES_EFFECT);
+	assert_int_equal(add(h, 16, commit(3, 5)), WREP_HISTORY_PASSED_OVER);
+	assert_int_equal(add(h, 17, commit(1, 0)), WREP_HISTORY_PASSED_OVER);
+	assert_int_equal(add(h, 18, create("d.db")), WREP_HISTORY_TAKES_EFFECT);
+	assert_databases(h, {"a.db", 2, 3}, {"b.db", 3, 6}, {"c.db", 12, 0}, {"d.db", 18, 0});
+	wrep_history_free(h);
+}
+
+static void database_made_and_removed_behind_the_snapshot_keeps_the_table_in_order(void **state)
+{
+	static const struct wrep_manifest_db dbs[] = {
+		{.name = "a.db", .id = 15, .version = 0, .index = 15},
+	};
+	struct wrep_history *h = wrep_history_new();
+
+	(void)state;
+	start(h, 10, dbs, 1);
+	/* The name is taken by the one that was made later: as replica.c has it. */
+	assert_int_equal(add(h, 11, create("a.db")), WREP_HISTORY_PASSED_OVER);
+	assert_int_equal(add(h, 12, create("b.db")), WREP_HISTORY_TAKES_EFFECT);
+	assert_databases(h, {"b.db", 12, 0}, {"a.db", 15, 0});
+	assert_int_equal(add(h, 13, commit(12, 0)), WREP_HISTORY_TAKES_EFFECT);
+	assert_int_equal(add(h, 14, without_images(WREP_ENTRY_UNLINK, 12)),
+			 WREP_HISTORY_TAKES_EFFECT);
+	assert_int_equal(add(h, 15, create("a.db")), WREP_HISTORY_IN_SNAPSHOT);
+	assert_int_equal(add(h, 16, commit(15, 0)), WREP_HISTORY_TAKES_EFFECT);
+	assert_databases(h, {"a.db", 15, 1});
+	wrep_history_free(h);
+}
+
+static void snapshot_that_is_no_manifest_is_refused(void **state)
+{
+	struct wrep_history *h = wrep_history_new();
+	struct rlog_buf *payload = rlog_buf_new(40);
+
+	(void)state;
+	memset(payload->data, 0xee, 40);
+	assert_int_equal(wrep_history_start(h, 10, payload), -EBADMSG);
+	assert_databases(h);
+	rlog_buf_unref(payload);
+	wrep_history_free(h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -326,6 +428,10 @@ int main(void)
 		cmocka_unit_test(parts_of_another_term_or_discarded_have_no_effect),
 		cmocka_unit_test(name_made_again_is_another_database),
 		cmocka_unit_test(many_databases_are_found_by_id),
+		cmocka_unit_test(entries_in_front_of_the_snapshot_do_not_count_again),
+		cmocka_unit_test(
+			database_made_and_removed_behind_the_snapshot_keeps_the_table_in_order),
+		cmocka_unit_test(snapshot_that_is_no_manifest_is_refused),
 	};
 
 	return cmocka_run_group_tests_name("walrepl_describe", tests, NULL, NULL);
