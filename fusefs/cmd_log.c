@@ -28,18 +28,15 @@
  * A database that an entry names by an id that does not live (any more) is null. The effect is true,
  * false, or null when what the snapshot says was after the entry. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "cli.h"
 #include "identity.h"
-#include "mountinfo.h"
+#include "stopped.h"
 #include "walrepl.h"
 
 struct shown {
@@ -453,24 +450,17 @@ static void show_end(struct shown *s, const struct rlog_walk_end *end)
 
 /* ---- the command --------------------------------------------------------------------------- */
 
-static int show(struct shown *s, const char *data)
+static int show(struct shown *s, const char *raft)
 {
 	static const struct rlog_walk_ops ops = {
 		.node = show_node,
 		.segment = show_segment,
 		.entry = show_entry,
 	};
-	char raft[PATH_MAX + 32], errmsg[RLOG_ERRMSG_SIZE] = "out of memory";
+	char errmsg[RLOG_ERRMSG_SIZE] = "out of memory";
 	struct rlog_walk_end end;
 	int err;
 
-	snprintf(raft, sizeof(raft), "%s/%s/%s", data, FSD_STATE_DIR, FSD_LOG_DIR);
-	if (access(raft, F_OK) && errno == ENOENT) {
-		fsd_complain("the node of %s has no log yet: mount it once, with --join if it is "
-			     "to join a cluster",
-			     data);
-		return -ENOENT;
-	}
 	s->history = wrep_history_new();
 	if (!s->history) {
 		fsd_complain("%s", errmsg);
@@ -504,67 +494,16 @@ static int show(struct shown *s, const char *data)
 	return err;
 }
 
-static void complain_of_lock(const char *data, int err, pid_t owner)
-{
-	struct fsd_mountinfo mount;
-
-	if (err != -EWOULDBLOCK)
-		fsd_complain("cannot lock the data directory %s: %s", data, strerror(-err));
-	else if (!fsd_mountinfo_of_data(data, &mount))
-		fsd_complain("the data directory %s is in use by the daemon of %s, pid %d: "
-			     "'dqlitefs umount' it first",
-			     data, mount.mountpoint, owner);
-	else if (owner && !kill(owner, 0))
-		fsd_complain("the data directory %s is in use by a daemon, pid %d: end that one "
-			     "first",
-			     data, owner);
-	else
-		fsd_complain("the data directory %s is in use by another command: wait until it "
-			     "has ended",
-			     data);
-}
-
-/* The state directory of a node that does not run, and its lock (-1 where there is none to take). */
-static int open_state(const char *data, int *lock_fd)
-{
-	char path[PATH_MAX + 32];
-	pid_t owner;
-	int state_fd;
-
-	snprintf(path, sizeof(path), "%s/%s", data, FSD_STATE_DIR);
-	state_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (state_fd < 0 && (errno == ENOENT || errno == ENOTDIR)) {
-		fsd_complain("%s is no dqlitefs data directory: give the one that a node was "
-			     "mounted with (--data DIR)",
-			     data);
-		return -ENOENT;
-	}
-	if (state_fd < 0) {
-		int err = -errno;
-
-		fsd_complain("cannot open %s: %s%s", path, strerror(-err),
-			     err == -EACCES ? " (run it as root)" : "");
-		return err;
-	}
-	*lock_fd = fsd_identity_lock(state_fd, false, &owner);
-	/* Where nothing can be written no daemon runs. */
-	if (*lock_fd < 0 && *lock_fd != -ENOENT && *lock_fd != -EROFS) {
-		complain_of_lock(data, *lock_fd, owner);
-		close(state_fd);
-		return -EBUSY;
-	}
-	return state_fd;
-}
-
 int fsd_cmd_log(int argc, char **argv)
 {
 	static const struct option options[] = {{"data", required_argument, NULL, 'd'},
 						{"json", no_argument, NULL, 'j'},
 						{0}};
-	char data[PATH_MAX], errmsg[FSD_ERRMSG_SIZE];
+	char errmsg[FSD_ERRMSG_SIZE];
+	struct fsd_stopped node;
 	struct shown s = {0};
 	const char *given = NULL;
-	int c, err, state_fd, lock_fd = -1, bad_identity;
+	int c, err, bad_identity;
 
 	while ((c = fsd_next_option(argc, argv, ":", options)) != -1) {
 		if (c == '?')
@@ -578,21 +517,15 @@ int fsd_cmd_log(int argc, char **argv)
 		fsd_complain("log wants --data DIR and nothing else: see 'dqlitefs help'");
 		return FSD_EXIT_USAGE;
 	}
-	err = fsd_path_resolve(given, data);
-	if (err) {
-		fsd_complain("cannot use the data directory %s: %s", given, strerror(-err));
+	if (fsd_stopped_open(given, &node))
 		return FSD_EXIT_FAILED;
-	}
-	state_fd = open_state(data, &lock_fd);
-	if (state_fd < 0)
-		return FSD_EXIT_FAILED;
-	bad_identity = fsd_identity_read(state_fd, &s.identity, errmsg);
+	bad_identity = fsd_identity_read(node.state_fd, &s.identity, errmsg);
 	s.has_identity = !bad_identity;
-	err = show(&s, data);
+	err = fsd_stopped_has_log(&node);
+	if (!err)
+		err = show(&s, node.raft);
 	if (bad_identity && !err)
 		fsd_complain("%s", errmsg);
-	if (lock_fd >= 0)
-		close(lock_fd);
-	close(state_fd);
+	fsd_stopped_close(&node);
 	return err || bad_identity ? FSD_EXIT_FAILED : 0;
 }
