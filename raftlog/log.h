@@ -65,6 +65,12 @@ struct rlog_log_options {
 int rlog_log_create(struct rlog_disk *d, const struct rlog_log_options *opt,
 		    const struct rlog_record *first, char errmsg[RLOG_ERRMSG_SIZE]);
 
+/* Make the files of an empty log that begins at `first_index` (not 1: it wants a snapshot that ends in front
+ * of it, or right there, before it is opened), in `term`. */
+int rlog_log_create_at(struct rlog_disk *d, const struct rlog_log_options *opt,
+		       uint64_t first_index, uint64_t term, uint64_t voted_for,
+		       char errmsg[RLOG_ERRMSG_SIZE]);
+
 /* Open and check everything. A torn tail is dropped (and made durable as dropped) only when it
  * belongs to the last write batch; damage anywhere else is -EBADMSG with the file and the offset in
  * `errmsg`. */
@@ -104,6 +110,9 @@ int rlog_log_write_begin(struct rlog_log *l, struct rlog_log_write *w);
 /* `result` is w->bytes or -errno. After an error the log accepts no more writes (the state of the
  * disk is unknown); the owner stops the node. */
 void rlog_log_write_end(struct rlog_log *l, int64_t result);
+
+/* All writes that are due, one after the other: for whoever has nothing else to do. 0 or -errno. */
+int rlog_log_flush(struct rlog_log *l);
 
 /* Optional: make the next segment ahead, so that no write has to wait for one. spare_begin() returns
  * true and fills `s` when one is wanted; whoever has time calls spare_make() (any thread, if the

@@ -24,22 +24,67 @@ static void options_default(struct rlog_log_options *opt)
 		opt->cache_bytes = CACHE_BYTES;
 }
 
+static int make_files(struct rlog_disk *d, const struct rlog_log_options *o, struct rlog_meta *m,
+		      uint64_t first_index, char errmsg[RLOG_ERRMSG_SIZE])
+{
+	struct rlog_log_spare spare = {.name = "spare-00000000.tmp", .bytes = o->segment_bytes};
+	struct rlog_segment_header h;
+	bool renamed;
+	int rv;
+
+	m->cluster_id = o->cluster_id;
+	m->node_id = o->node_id;
+	if (getrandom(&m->epoch, sizeof(m->epoch), 0) != sizeof(m->epoch)) {
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot make the raft log: no random numbers");
+		return -EIO;
+	}
+	h = (struct rlog_segment_header){
+		.cluster_id = o->cluster_id,
+		.node_id = o->node_id,
+		.epoch = m->epoch,
+		.seq = 1,
+		.bytes = o->segment_bytes,
+		.first_index = first_index,
+		.chain = m->epoch,
+	};
+	rv = rlog_meta_create(d, m);
+	if (rv >= 0)
+		rv = rlog_log_spare_make(d, &spare);
+	if (rv >= 0)
+		rv = rlog_log_segment_install(d, spare.name, &h, &renamed);
+	if (rv >= 0)
+		rv = d->close(d, rv);
+	if (rv < 0)
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot make the raft log: %s", strerror(-rv));
+	return rv;
+}
+
+int rlog_log_flush(struct rlog_log *l)
+{
+	struct rlog_log_write w;
+	int64_t rv;
+	int err;
+
+	while ((err = rlog_log_write_begin(l, &w)) == 1) {
+		rv = l->d->pwritev(l->d, w.handle, w.iov, w.iov_count, w.offset);
+		rlog_log_write_end(l, rv);
+		if (rv < 0)
+			return (int)rv;
+	}
+	return err;
+}
+
 static int write_first(struct rlog_disk *d, const struct rlog_log_options *opt,
 		       const struct rlog_record *first, char errmsg[RLOG_ERRMSG_SIZE])
 {
-	struct rlog_log_write w;
 	struct rlog_log *l;
-	int64_t rv;
 	int err = rlog_log_open(&l, d, opt, errmsg);
 
 	if (err < 0)
 		return err;
 	err = rlog_log_append(l, first, 1);
-	while (err == 0 && (err = rlog_log_write_begin(l, &w)) == 1) {
-		rv = d->pwritev(d, w.handle, w.iov, w.iov_count, w.offset);
-		rlog_log_write_end(l, rv);
-		err = rv < 0 ? (int)rv : 0;
-	}
+	if (err == 0)
+		err = rlog_log_flush(l);
 	rlog_log_close(l);
 	if (err < 0)
 		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot write the first raft log entry: %s",
@@ -51,44 +96,24 @@ int rlog_log_create(struct rlog_disk *d, const struct rlog_log_options *opt,
 		    const struct rlog_record *first, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	struct rlog_log_options o = *opt;
-	struct rlog_segment_header h;
-	struct rlog_log_spare spare = {.name = "spare-00000000.tmp"};
-	struct rlog_meta m = {
-		.cluster_id = o.cluster_id,
-		.node_id = o.node_id,
-		.term = first ? first->term : 0,
-	};
-	bool renamed;
+	struct rlog_meta m = {.term = first ? first->term : 0};
 	int rv;
 
 	assert(!first || first->index == 1);
 	options_default(&o);
-	spare.bytes = o.segment_bytes;
-	if (getrandom(&m.epoch, sizeof(m.epoch), 0) != sizeof(m.epoch)) {
-		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot make the raft log: no random numbers");
-		return -EIO;
-	}
-	h = (struct rlog_segment_header){
-		.cluster_id = o.cluster_id,
-		.node_id = o.node_id,
-		.epoch = m.epoch,
-		.seq = 1,
-		.bytes = o.segment_bytes,
-		.first_index = 1,
-		.chain = m.epoch,
-	};
-	rv = rlog_meta_create(d, &m);
-	if (rv >= 0)
-		rv = rlog_log_spare_make(d, &spare);
-	if (rv >= 0)
-		rv = rlog_log_segment_install(d, spare.name, &h, &renamed);
-	if (rv >= 0)
-		rv = d->close(d, rv);
-	if (rv < 0) {
-		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot make the raft log: %s", strerror(-rv));
-		return rv;
-	}
-	return first ? write_first(d, &o, first, errmsg) : 0;
+	rv = make_files(d, &o, &m, 1, errmsg);
+	return rv == 0 && first ? write_first(d, &o, first, errmsg) : rv;
+}
+
+int rlog_log_create_at(struct rlog_disk *d, const struct rlog_log_options *opt,
+		       uint64_t first_index, uint64_t term, uint64_t voted_for,
+		       char errmsg[RLOG_ERRMSG_SIZE])
+{
+	struct rlog_log_options o = *opt;
+	struct rlog_meta m = {.term = term, .voted_for = voted_for};
+
+	options_default(&o);
+	return make_files(d, &o, &m, first_index, errmsg);
 }
 
 struct opening {

@@ -209,13 +209,16 @@ int rlog_dial(struct rlog *log, uint64_t id, const char *address, unsigned timeo
 
 /* ---- looking at the log of a node that does not run --------------------------------------------- */
 
-/* What `meta` says. */
+/* What `meta` and the snapshot say. */
 struct rlog_walk_node {
 	uint64_t id, cluster_id;
 	uint64_t term, voted_for; /* 0: nobody */
 	bool torn;		  /* a later update of the two was torn; the next start drops it */
 	uint64_t snapshot_index, snapshot_term; /* 0: there is none */
 	struct rlog_buf *snapshot_payload;	/* NULL then */
+	/* in force at the snapshot; without match_index and connected */
+	const struct rlog_member *snapshot_members;
+	unsigned snapshot_member_count;
 };
 
 enum rlog_walk_state {
@@ -277,5 +280,26 @@ struct rlog_walk_end {
  * with `end->damage`, after everything in front of it was handed over. */
 int rlog_walk(const char *dir, const struct rlog_walk_ops *ops, void *arg,
 	      struct rlog_walk_end *end, char errmsg[RLOG_ERRMSG_SIZE]);
+
+/* ---- a cluster that lost its quorum for good ------------------------------------------------------ */
+
+/* Found a new cluster from the log of one survivor, which does not run. Everything in the log counts as
+ * committed from then on, and the survivor is the only member. Two halves, and between them the caller
+ * notes durably that the first is done: then the second has to be done, and no daemon may open the log
+ * before it is.
+ *
+ * First: make the new log, of cluster `new_cluster_id`, beside `dir`: the snapshot, the entries behind
+ * it with their indexes and terms, and a membership of `id` at `address` alone in a new term. Durable on
+ * return. `dir` stays as it is, but for what any start drops at its end. What an earlier attempt left
+ * is removed. 0, or -errno with a line in `errmsg`: -EBADMSG (damaged), -EXDEV (of another cluster or
+ * node), -ENODATA (it holds nothing), ... */
+int rlog_refound_prepare(const char *dir, uint64_t id, uint64_t cluster_id, uint64_t new_cluster_id,
+			 const char *address, char errmsg[RLOG_ERRMSG_SIZE]);
+/* Second: put the new log in the place of `dir`, and remove the old one. Durable on return; done again
+ * after a crash, at whatever point, it goes on; once more does nothing. 0, or -errno with a line in
+ * `errmsg`; -ENOENT: neither is the log of `new_cluster_id`. */
+int rlog_refound_finish(const char *dir, uint64_t new_cluster_id, char errmsg[RLOG_ERRMSG_SIZE]);
+/* Remove what the first half left, when the second was not begun and is not to be. 0 or -errno. */
+int rlog_refound_forget(const char *dir);
 
 #endif

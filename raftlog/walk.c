@@ -176,17 +176,20 @@ static int tell_segment(void *arg, const struct rlog_segment_header *h, bool voi
 	return w->ops->segment ? w->ops->segment(w->arg, &segment) : 0;
 }
 
-static int tell_members(struct walk *w, const uint8_t *payload, struct rlog_walk_entry *entry)
+/* How many there are, or -EBADMSG. */
+static int read_members(const uint8_t *payload, size_t len,
+			struct rlog_member members[RLOG_MEMBERS_MAX])
 {
-	struct raft_buffer bytes = {.base = (void *)(uintptr_t)payload, .len = entry->bytes};
-	struct rlog_member members[RLOG_MEMBERS_MAX] = {0};
+	struct raft_buffer bytes = {.base = (void *)(uintptr_t)payload, .len = len};
 	struct raft_configuration conf;
+	int count = 0;
 
-	if (rlog_configuration_check(payload, entry->bytes) != 0 ||
+	memset(members, 0, RLOG_MEMBERS_MAX * sizeof(*members));
+	if (rlog_configuration_check(payload, len) != 0 ||
 	    raft_configuration_decode(&bytes, &conf) != 0)
-		return damaged(w, entry->file, entry->offset, "not a membership");
+		return -EBADMSG;
 	for (unsigned i = 0; i < conf.n && i < RLOG_MEMBERS_MAX; i++) {
-		struct rlog_member *member = &members[entry->member_count++];
+		struct rlog_member *member = &members[count++];
 
 		member->id = conf.servers[i].id;
 		snprintf(member->address, sizeof(member->address), "%s", conf.servers[i].address);
@@ -195,7 +198,18 @@ static int tell_members(struct walk *w, const uint8_t *payload, struct rlog_walk
 								      : RLOG_SPARE;
 	}
 	raft_configuration_close(&conf);
+	return count;
+}
+
+static int tell_members(struct walk *w, const uint8_t *payload, struct rlog_walk_entry *entry)
+{
+	struct rlog_member members[RLOG_MEMBERS_MAX];
+	int count = read_members(payload, entry->bytes, members);
+
+	if (count < 0)
+		return damaged(w, entry->file, entry->offset, "not a membership");
 	entry->members = members;
+	entry->member_count = (unsigned)count;
 	return w->ops->entry(w->arg, entry);
 }
 
@@ -292,6 +306,7 @@ static int tell(struct walk *w)
 
 static int walk_all(struct walk *w)
 {
+	struct rlog_member members[RLOG_MEMBERS_MAX];
 	struct rlog_walk_node node;
 	struct rlog_buf *payload = NULL;
 	int bad_slots, err, handle = rlog_meta_open(w->d, &w->meta, &bad_slots, w->errmsg);
@@ -316,11 +331,19 @@ static int walk_all(struct walk *w)
 		.snapshot_term = w->snapshot.term,
 	};
 	if (w->snapshot.image) {
+		int count = read_members(w->snapshot.conf, w->snapshot.conf_len, members);
+
+		if (count < 0)
+			return damaged(w, RLOG_SNAPSHOT_NAME, 0, "not a membership");
 		payload = rlog_buf_new(w->snapshot.payload_len);
-		if (!payload)
+		if (!payload) {
+			snprintf(w->errmsg, RLOG_ERRMSG_SIZE, "out of memory reading the raft log");
 			return -ENOMEM;
+		}
 		memcpy(payload->data, w->snapshot.payload, w->snapshot.payload_len);
 		node.snapshot_payload = payload;
+		node.snapshot_members = members;
+		node.snapshot_member_count = (unsigned)count;
 	}
 	err = w->ops->node ? w->ops->node(w->arg, &node) : 0;
 	rlog_buf_unref(payload);
