@@ -56,6 +56,22 @@ const char *fsd_only_argument(int argc, char **argv, const char *what)
 	return argv[optind];
 }
 
+const char *fsd_readable(const char *name, bool ascii, char out[FSD_READABLE_SIZE])
+{
+	char *to = out;
+
+	for (const char *c = name; *c && to - out < FSD_READABLE_SIZE - 5; c++) {
+		unsigned char byte = (unsigned char)*c;
+
+		if (byte < ' ' || byte == 0x7f || byte == '\\' || (ascii && byte > 0x7f))
+			to += sprintf(to, "\\x%02x", byte);
+		else
+			*to++ = *c;
+	}
+	*to = '\0';
+	return out;
+}
+
 int fsd_parse_size(const char *text, uint64_t *out)
 {
 	static const char suffixes[] = "KMGT";

@@ -4,6 +4,7 @@
 
 #include <getopt.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define FSD_EXIT_FAILED 1
@@ -12,6 +13,7 @@
 /* argv[0] is the subcommand's name. */
 int fsd_cmd_log(int argc, char **argv);
 int fsd_cmd_mount(int argc, char **argv);
+int fsd_cmd_recover(int argc, char **argv);
 int fsd_cmd_status(int argc, char **argv);
 int fsd_cmd_transfer(int argc, char **argv);
 int fsd_cmd_umount(int argc, char **argv);
@@ -25,6 +27,10 @@ int fsd_next_option(int argc, char **argv, const char *short_options, const stru
 
 /* The only argument that is not an option; NULL after a complaint. `what` is its name. */
 const char *fsd_only_argument(int argc, char **argv, const char *what);
+
+/* A file name for a terminal: control characters, and with `ascii` all that is not ASCII, as \xNN. */
+#define FSD_READABLE_SIZE (4 * 256 + 1)
+const char *fsd_readable(const char *name, bool ascii, char out[FSD_READABLE_SIZE]);
 
 /* A size in bytes, or with a suffix in powers of 1024: K, M, G, T. 0 or -EINVAL. */
 int fsd_parse_size(const char *text, uint64_t *out);

@@ -8,8 +8,9 @@
  * With --json every line is an object; its "kind" says of what:
  *
  *   node      node, address, cluster, term, voted_for (or null), torn
- *   snapshot  index, term, databases: [{name, id, version, index, wal_frames}]: what the files hold;
- *             the log goes on from there, whatever of it still lies in front
+ *   snapshot  index, term, members: [{node, address, role}],
+ *             databases: [{name, id, version, index, wal_frames}]: what the files hold; the log goes
+ *             on from there, whatever of it still lies in front
  *   segment   file, first_index, entries, used_bytes, bytes, state: full, last, torn, damaged
  *   entry     file, offset, index, term, bytes, dropped, type; and by that:
  *               members              members: [{node, address, role}]
@@ -53,32 +54,15 @@ struct shown {
 
 /* ---- words --------------------------------------------------------------------------------- */
 
-/* A name for a terminal: control characters, and with `ascii` all that is not ASCII, as \xNN. */
-static const char *readable(const char *name, bool ascii, char out[4 * 256 + 1])
-{
-	char *to = out;
-
-	for (const char *c = name; *c && to - out < 4 * 255; c++) {
-		unsigned char byte = (unsigned char)*c;
-
-		if (byte < ' ' || byte == 0x7f || byte == '\\' || (ascii && byte > 0x7f))
-			to += sprintf(to, "\\x%02x", byte);
-		else
-			*to++ = *c;
-	}
-	*to = '\0';
-	return out;
-}
-
 static json_t *name_json(const char *name)
 {
-	char escaped[4 * 256 + 1];
+	char escaped[FSD_READABLE_SIZE];
 	json_t *text;
 
 	if (!name[0])
 		return json_null();
 	text = json_string(name);
-	return text ? text : json_string(readable(name, true, escaped)); /* it was not UTF-8 */
+	return text ? text : json_string(fsd_readable(name, true, escaped)); /* it was not UTF-8 */
 }
 
 static json_t *hex_json(int digits, uint64_t number)
@@ -136,6 +120,25 @@ static int print_text(const char *format, ...)
 	return ferror(stdout) ? -EIO : 0;
 }
 
+static json_t *members_json(const struct rlog_member *members, unsigned count)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < count; i++)
+		json_array_append_new(list, json_pack("{s:o, s:s, s:s}", "node",
+						      hex_json(8, members[i].id), "address",
+						      members[i].address, "role",
+						      role_word(members[i].role)));
+	return list;
+}
+
+static void print_members(const struct rlog_member *members, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		print_text("%s %08" PRIx64 " %s %s", i ? "," : "", members[i].id,
+			   members[i].address, role_word(members[i].role));
+}
+
 static int add_snapshot_json(void *arg, const struct wrep_history_db *db)
 {
 	return json_array_append_new(arg, json_pack("{s:o, s:I, s:I, s:I, s:I}", "name",
@@ -147,11 +150,11 @@ static int add_snapshot_json(void *arg, const struct wrep_history_db *db)
 
 static int show_snapshot_database(void *arg, const struct wrep_history_db *db)
 {
-	char name[4 * 256 + 1];
+	char name[FSD_READABLE_SIZE];
 
 	(void)arg;
 	return print_text("  %-22s %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu32 "\n",
-			  readable(db->name, false, name), db->id, db->version, db->index,
+			  fsd_readable(db->name, false, name), db->id, db->version, db->index,
 			  db->wal_frames);
 }
 
@@ -166,13 +169,17 @@ static int show_snapshot(struct shown *s, const struct rlog_walk_node *node)
 	if (s->as_json) {
 		list = json_array();
 		wrep_history_databases(s->history, add_snapshot_json, list);
-		return print_json(json_pack("{s:s, s:I, s:I, s:o}", "kind", "snapshot", "index",
-					    (json_int_t)node->snapshot_index, "term",
-					    (json_int_t)node->snapshot_term, "databases", list));
+		return print_json(
+			json_pack("{s:s, s:I, s:I, s:o, s:o}", "kind", "snapshot", "index",
+				  (json_int_t)node->snapshot_index, "term",
+				  (json_int_t)node->snapshot_term, "members",
+				  members_json(node->snapshot_members, node->snapshot_member_count),
+				  "databases", list));
 	}
-	print_text("\nsnapshot at index %" PRIu64 ", term %" PRIu64
-		   "\n  %-22s %10s %10s %10s %10s\n",
-		   node->snapshot_index, node->snapshot_term, "DATABASE", "ID", "VERSION", "INDEX",
+	print_text("\nsnapshot at index %" PRIu64 ", term %" PRIu64 ", members",
+		   node->snapshot_index, node->snapshot_term);
+	print_members(node->snapshot_members, node->snapshot_member_count);
+	print_text("\n  %-22s %10s %10s %10s %10s\n", "DATABASE", "ID", "VERSION", "INDEX",
 		   "WAL FRAMES");
 	return wrep_history_databases(s->history, show_snapshot_database, NULL);
 }
@@ -228,18 +235,6 @@ static int show_segment(void *arg, const struct rlog_walk_segment *segment)
 			  "INDEX", "TERM", "BYTES", "TYPE");
 }
 
-static void add_members_json(json_t *object, const struct rlog_walk_entry *entry)
-{
-	json_t *list = json_array();
-
-	for (unsigned i = 0; i < entry->member_count; i++)
-		json_array_append_new(list, json_pack("{s:o, s:s, s:s}", "node",
-						      hex_json(8, entry->members[i].id), "address",
-						      entry->members[i].address, "role",
-						      role_word(entry->members[i].role)));
-	json_object_set_new(object, "members", list);
-}
-
 static void add_number(json_t *object, const char *key, uint64_t number)
 {
 	json_object_set_new(object, key, json_integer((json_int_t)number));
@@ -284,7 +279,8 @@ static int show_entry_json(const struct rlog_walk_entry *entry, const struct wre
 				   "dropped", (int)entry->dropped, "type", type_word(entry, d));
 
 	if (entry->type == RLOG_WALK_MEMBERS)
-		add_members_json(object, entry);
+		json_object_set_new(object, "members",
+				    members_json(entry->members, entry->member_count));
 	if (d)
 		add_description_json(object, d, effect);
 	return print_json(object);
@@ -292,10 +288,10 @@ static int show_entry_json(const struct rlog_walk_entry *entry, const struct wre
 
 static void print_description(const struct wrep_description *d)
 {
-	char name[4 * 256 + 1];
+	char name[FSD_READABLE_SIZE];
 
 	if (d->name[0])
-		print_text(" %s", readable(d->name, false, name));
+		print_text(" %s", fsd_readable(d->name, false, name));
 	else
 		print_text(" database %" PRIu64, d->db_id);
 	if (d->kind == WREP_DESCRIBES_COMMIT)
@@ -328,9 +324,7 @@ static int show_entry_text(const struct rlog_walk_entry *entry, const struct wre
 				  "-", "-", "-", entry->index);
 	print_text("%10" PRIu64 " %6" PRIu64 " %10zu  %s", entry->index, entry->term, entry->bytes,
 		   type_word(entry, d));
-	for (unsigned i = 0; i < entry->member_count; i++)
-		print_text("%s %08" PRIx64 " %s %s", i ? "," : "", entry->members[i].id,
-			   entry->members[i].address, role_word(entry->members[i].role));
+	print_members(entry->members, entry->member_count);
 	if (d)
 		print_description(d);
 	return print_text("%s\n", entry->dropped		       ? ": dropped later"
@@ -379,7 +373,7 @@ static int show_entry(void *arg, const struct rlog_walk_entry *entry)
 static int show_database(void *arg, const struct wrep_history_db *db)
 {
 	struct shown *s = arg;
-	char name[4 * 256 + 1];
+	char name[FSD_READABLE_SIZE];
 
 	if (s->as_json)
 		return print_json(json_pack("{s:s, s:o, s:I, s:I, s:o, s:I, s:I}", "kind",
@@ -390,7 +384,7 @@ static int show_database(void *arg, const struct wrep_history_db *db)
 					    (json_int_t)db->page_count));
 	return print_text("%-24s %10" PRIu64 " %10" PRIu64 "  %016" PRIx64 " %9" PRIu32
 			  " %10" PRIu32 "\n",
-			  readable(db->name, false, name), db->id, db->version, db->checksum,
+			  fsd_readable(db->name, false, name), db->id, db->version, db->checksum,
 			  db->page_size, db->page_count);
 }
 
@@ -521,7 +515,7 @@ int fsd_cmd_log(int argc, char **argv)
 		return FSD_EXIT_FAILED;
 	bad_identity = fsd_identity_read(node.state_fd, &s.identity, errmsg);
 	s.has_identity = !bad_identity;
-	err = fsd_stopped_has_log(&node);
+	err = fsd_stopped_has_log(&node, &s.identity);
 	if (!err)
 		err = show(&s, node.raft);
 	if (bad_identity && !err)

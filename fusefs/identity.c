@@ -8,7 +8,8 @@
  * A node chooses its number itself and saves it before it asks to join: if it dies in between, the
  * next start asks again under the same number, which is harmless. In the good case the file is
  * written two or three times in a life: with state "starting" or "joining", with the cluster it
- * joined, and with "member" once the log directory exists.
+ * joined, and with "member" once the log directory exists. Should its cluster lose its majority for good,
+ * two times more: with the new cluster and the state "recovering", and with "member".
  */
 #include "identity.h"
 
@@ -27,7 +28,7 @@
 #define VERSION 1
 #define FILE_MAX 4096
 
-static const char *const state_names[] = {"starting", "joining", "member"};
+static const char *const state_names[] = {"starting", "joining", "member", "recovering"};
 
 uint64_t fsd_identity_random64(void)
 {

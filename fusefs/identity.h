@@ -18,6 +18,9 @@ enum fsd_identity_state {
 	FSD_STARTING, /* chosen; its own new cluster may not exist yet */
 	FSD_JOINING,  /* chosen; may or may not be a member of the cluster it asked */
 	FSD_MEMBER,   /* its log exists */
+	/* `cluster` is new, and the log may still be that of the old one: dqlitefs recover has to be
+	 * run again */
+	FSD_RECOVERING,
 };
 
 struct fsd_identity {

@@ -39,14 +39,18 @@ static const char help[] =
 	"                               setattr, pages, commit, discard, members, barrier,\n"
 	"                               truncation), database, summary, damage; damage also ends\n"
 	"                               in exit code 1\n"
+	"  dqlitefs recover --data DIR [--yes]   when most nodes are lost for good: make this stopped\n"
+	"                               node a cluster of one, with all that its log holds. Without\n"
+	"                               --yes only says what would be done. On one node only: the\n"
+	"                               others are to be emptied, and to join again\n"
 	"  dqlitefs help | --version\n";
 
 static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{"log", fsd_cmd_log},		{"mount", fsd_cmd_mount},   {"status", fsd_cmd_status},
-	{"transfer", fsd_cmd_transfer}, {"umount", fsd_cmd_umount},
+	{"log", fsd_cmd_log},	    {"mount", fsd_cmd_mount},	    {"recover", fsd_cmd_recover},
+	{"status", fsd_cmd_status}, {"transfer", fsd_cmd_transfer}, {"umount", fsd_cmd_umount},
 };
 
 int main(int argc, char **argv)

@@ -8,6 +8,7 @@
  *   node, state "joining"               -> rlog_join() under the same number again, the cluster's
  *                                       number saved -> rlog_init_member() -> "member"
  *   raft                                exists: the node is a member, whatever its state says
+ *   node, state "recovering"            refused: only dqlitefs recover knows how to go on
  */
 #include "start.h"
 
@@ -255,6 +256,11 @@ static int check_identity(struct start *st)
 
 	if (!st->has_identity)
 		return 0;
+	if (identity->state == FSD_RECOVERING)
+		return fail(st, -EINPROGRESS,
+			    "the recovery of the node in %s was begun and not finished: run "
+			    "'dqlitefs recover --data DIR --yes' again",
+			    st->data);
 	if (st->has_raft)
 		identity->state = FSD_MEMBER;
 	else if (identity->state == FSD_MEMBER)
@@ -336,7 +342,9 @@ static int check_network(struct start *st)
 		if (rv == -EXDEV)
 			return fail(st, rv,
 				    "the data directory %s belongs to cluster %016" PRIx64
-				    ", %s to another: leave out --join, or give another --data DIR",
+				    ", %s to another: leave out --join, or give another --data "
+				    "DIR; if that cluster was recovered without this node, empty "
+				    "the data directory and join again",
 				    st->data, identity->cluster, options->join);
 	}
 	return 0;
@@ -455,6 +463,7 @@ static int make_node(struct start *st)
 			return rv;
 		fsync(fs->state_fd);
 	}
+	rlog_refound_forget(st->raft); /* of a recovery that got nowhere */
 	identity->state = FSD_MEMBER;
 	return fsd_identity_write(fs->state_fd, identity, st->errmsg);
 }

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 #include "cli.h"
-#include "identity.h"
 #include "mountinfo.h"
 
 static void complain_of_lock(const char *data, int err, pid_t owner)
@@ -73,8 +72,14 @@ void fsd_stopped_close(struct fsd_stopped *node)
 	close(node->state_fd);
 }
 
-int fsd_stopped_has_log(const struct fsd_stopped *node)
+int fsd_stopped_has_log(const struct fsd_stopped *node, const struct fsd_identity *identity)
 {
+	if (identity->state == FSD_RECOVERING) {
+		fsd_complain("the recovery of the node in %s was begun and not finished: run "
+			     "'dqlitefs recover --data DIR --yes' again",
+			     node->data);
+		return -EINPROGRESS;
+	}
 	if (!access(node->raft, F_OK) || errno != ENOENT)
 		return 0;
 	fsd_complain("the node of %s has no log yet: mount it once, with --join if it is to join a "

@@ -3,6 +3,7 @@
 #define FUSEFS_STOPPED_H
 
 #include <limits.h>
+#include "identity.h"
 
 struct fsd_stopped {
 	char data[PATH_MAX];	  /* absolute */
@@ -15,7 +16,8 @@ struct fsd_stopped {
 int fsd_stopped_open(const char *given, struct fsd_stopped *node);
 void fsd_stopped_close(struct fsd_stopped *node);
 
-/* 0, or -ENOENT after a complaint: the node has no log yet. */
-int fsd_stopped_has_log(const struct fsd_stopped *node);
+/* 0, or after a complaint -ENOENT: the node has no log yet; -EINPROGRESS: a recovery of it was begun and
+ * not finished, so that its log may be that of one cluster or the other. */
+int fsd_stopped_has_log(const struct fsd_stopped *node, const struct fsd_identity *identity);
 
 #endif

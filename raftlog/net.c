@@ -295,11 +295,16 @@ static void greet(struct rlog *l, struct rlog_conn *c, const struct rlog_message
 		answer.welcome.answer = RLOG_ANSWER_OTHER_NODE;
 	if (answer.welcome.answer != RLOG_ANSWER_OK) {
 		if (may_log(l, &l->net.logged_ms))
-			rlog_loop_log(l, 'W',
-				      "refused a connection of another cluster or for another node "
-				      "node=%08llx address=%s cluster=%016llx",
-				      (unsigned long long)m->hello.from, m->hello.address,
-				      (unsigned long long)m->hello.cluster_id);
+			rlog_loop_log(
+				l, 'W',
+				"refused a connection %s node=%08llx address=%s cluster=%016llx",
+				answer.welcome.answer == RLOG_ANSWER_OTHER_CLUSTER
+					? "of another cluster: if that node was a member before this "
+					  "cluster was recovered, empty its data directory and join it "
+					  "again"
+					: "for another node",
+				(unsigned long long)m->hello.from, m->hello.address,
+				(unsigned long long)m->hello.cluster_id);
 		rlog_conn_send(c, &answer, true);
 		return;
 	}
@@ -322,9 +327,15 @@ static void welcomed(struct rlog *l, struct rlog_conn *c, const struct rlog_mess
 		if (may_log(l, &link->logged_ms))
 			rlog_loop_log(
 				l, 'W',
-				"the node at an address is not the one expected, or of another "
-				"cluster: if it was set up anew, remove the old member "
-				"address=%s expected=%08llx found=%08llx cluster=%016llx",
+				"%s address=%s expected=%08llx found=%08llx cluster=%016llx",
+				m->welcome.cluster_id != l->cluster_id &&
+						m->welcome.from == link->id
+					? "a member belongs to another cluster now: if that was "
+					  "recovered without this node, empty this node's data "
+					  "directory and join it again"
+					: "the node at an address is not the one expected, or of "
+					  "another cluster: if it was set up anew, remove the old "
+					  "member",
 				link->address, (unsigned long long)link->id,
 				(unsigned long long)m->welcome.from,
 				(unsigned long long)m->welcome.cluster_id);

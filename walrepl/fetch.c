@@ -75,9 +75,14 @@ static bool stopping(void *arg)
 
 /* ---- the mark -------------------------------------------------------------------------------------- */
 
+bool wrep_is_unfit(int state_fd)
+{
+	return faccessat(state_fd, MARK, F_OK, 0) == 0;
+}
+
 bool wrep_fetch_marked(struct wrep *w)
 {
-	return faccessat(w->config.state_fd, MARK, F_OK, 0) == 0;
+	return wrep_is_unfit(w->config.state_fd);
 }
 
 static int set_mark(struct wrep *w)

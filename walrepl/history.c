@@ -26,6 +26,7 @@ struct wrep_history {
 	struct entry_db *dbs;
 	size_t count, room;
 	uint64_t start_index; /* of the snapshot; 0: there is none */
+	uint64_t redo_until;  /* what the manifest says */
 	/* What entries in front of the snapshot made that it does not have (any more), by id. */
 	struct former {
 		uint64_t id;
@@ -103,6 +104,7 @@ int wrep_history_start(struct wrep_history *h, uint64_t index, const struct rlog
 	if (rc)
 		return rc;
 	h->start_index = index;
+	h->redo_until = m.redo_until;
 	for (size_t i = 0; i < m.count && !rc; i++) {
 		const struct wrep_manifest_db *d = &m.dbs[i];
 		struct entry_db *e = append(h, d->id, d->name);
@@ -177,6 +179,11 @@ static void remove_db(struct wrep_history *h, struct entry_db *e)
 {
 	free((char *)e->db.name);
 	memmove(e, e + 1, (size_t)(h->dbs + --h->count - e) * sizeof(*e));
+}
+
+uint64_t wrep_history_wants(const struct wrep_history *h)
+{
+	return h->redo_until;
 }
 
 /* Are the parts that have come those of this transaction? */

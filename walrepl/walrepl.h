@@ -192,6 +192,10 @@ int wrep_databases(struct wrep *w, struct wrep_db_status **out, size_t *count);
 
 /* ---- looking at the log of a node that does not run --------------------------------------------- */
 
+/* Are the files in the data directory not what the log's snapshot says, because getting them from a leader
+ * was not finished? `state_fd` as in wrep_config. */
+bool wrep_is_unfit(int state_fd);
+
 enum wrep_description_kind {
 	WREP_DESCRIBES_CREATE,
 	WREP_DESCRIBES_UNLINK,
@@ -250,6 +254,10 @@ void wrep_history_free(struct wrep_history *h);
 /* Begin with the log's snapshot, at `index`, before the first entry. Checksums and sizes may be
  * of a later version until the entries have been added. 0; -EBADMSG: the payload is damaged or of a later version; -ENOMEM. */
 int wrep_history_start(struct wrep_history *h, uint64_t index, const struct rlog_buf *payload);
+
+/* Up to which entry the log has to reach for the files to be whole: they may hold pages that a leader sent
+ * which are newer than the snapshot. 0: no matter. */
+uint64_t wrep_history_wants(const struct wrep_history *h);
 
 /* The next entry, of `term`, in the order of the log, without those that were dropped. Fills in `d->db_id` and
  * `d->name` where they are known. WREP_HISTORY_*, or -ENOMEM. */

@@ -119,6 +119,7 @@ def test_log_of_a_stopped_node_matches_its_status(stopped):
     (snapshot,) = found["snapshot"]
     assert status["commit_index"] <= snapshot["index"] <= entries[-1]["index"]
     assert snapshot["term"] == status["term"]
+    assert snapshot["members"] == entries[0]["members"]
     commands = [e for e in entries if e["type"] not in ("members", "barrier")]
     assert all(entry["effect"] is None for entry in commands)
     for database in found["database"]:

@@ -40,17 +40,19 @@ static void put(const char *text)
 
 static void write_then_read_gives_the_same(void **state)
 {
-	struct fsd_identity in = {.node = 0x0badcafe, .cluster = 0x123, .state = FSD_JOINING}, out;
+	struct fsd_identity in = {.node = 0x0badcafe, .cluster = 0x123}, out;
 	char errmsg[FSD_ERRMSG_SIZE];
 	struct stat st;
 
 	strcpy(in.address, "[::1]:4001");
-	assert_int_equal(fsd_identity_write(dir_fd, &in, errmsg), 0);
-	assert_int_equal(fsd_identity_read(dir_fd, &out, errmsg), 0);
-	assert_int_equal(out.node, in.node);
-	assert_int_equal(out.cluster, in.cluster);
-	assert_int_equal(out.state, in.state);
-	assert_string_equal(out.address, in.address);
+	for (in.state = FSD_STARTING; in.state <= FSD_RECOVERING; in.state++) {
+		assert_int_equal(fsd_identity_write(dir_fd, &in, errmsg), 0);
+		assert_int_equal(fsd_identity_read(dir_fd, &out, errmsg), 0);
+		assert_int_equal(out.node, in.node);
+		assert_int_equal(out.cluster, in.cluster);
+		assert_int_equal(out.state, in.state);
+		assert_string_equal(out.address, in.address);
+	}
 	assert_int_equal(fstatat(dir_fd, FSD_NODE_FILE, &st, 0), 0);
 	assert_int_equal(st.st_mode & 07777, 0600);
 	/* and nothing is left of the writing */

@@ -321,7 +321,9 @@ static void many_databases_are_found_by_id(void **state)
 static void start(struct wrep_history *h, uint64_t index, const struct wrep_manifest_db *dbs,
 		  size_t count)
 {
-	struct wrep_manifest m = {.dbs = (struct wrep_manifest_db *)(uintptr_t)dbs, .count = count};
+	struct wrep_manifest m = {.dbs = (struct wrep_manifest_db *)(uintptr_t)dbs,
+				  .count = count,
+				  .redo_until = 17};
 	struct rlog_buf *payload = wrep_manifest_encode(&m);
 
 	assert_non_null(payload);
@@ -354,7 +356,9 @@ static void entries_in_front_of_the_snapshot_do_not_count_again(void **state)
 	struct wrep_description d;
 
 	(void)state;
+	assert_int_equal(wrep_history_wants(h), 0);
 	start(h, 10, dbs, 3);
+	assert_int_equal(wrep_history_wants(h), 17);
 	assert_databases(h, {"a.db", 2, 2}, {"b.db", 3, 5}, {"c.db", 12, 0});
 	/* in front, still in the log */
 	d = create("a.db");

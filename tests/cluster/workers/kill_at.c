@@ -1,7 +1,9 @@
 /* A preloaded library that kills its process at a chosen system call, to hit instants that no
  * timer hits. Settings (environment):
  *
- *   KILL_CALL    pwrite, ftruncate, unlink, fdatasync
+ *   KILL_CALL    pwrite, ftruncate, unlink, fdatasync; "state": whatever changes a node's state
+ *                directory: these and write, pwritev2, mkdir, rmdir, rename, renameat, renameat2,
+ *                unlinkat, fsync
  *   KILL_SUFFIX  only calls on files whose path ends so
  *   KILL_WHEN    before, after: the call itself is made, or not
  *   KILL_N       which of them, from 1; 0: none, only count
@@ -16,7 +18,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static int seen;
@@ -49,6 +53,32 @@ static int fd_matches(int fd)
 	return path_matches(path);
 }
 
+static int is_chosen(const char *call)
+{
+	return !strcmp(setting("KILL_CALL"), call);
+}
+
+static int is_state(void)
+{
+	return is_chosen("state");
+}
+
+/* Of the calls that only "state" means: is it a file of a state directory? */
+static int fd_is_state(int fd)
+{
+	char link[32], path[PATH_MAX];
+	ssize_t len;
+
+	if (!is_state())
+		return 0;
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	len = readlink(link, path, sizeof path - 1);
+	if (len < 0)
+		return 0;
+	path[len] = 0;
+	return strstr(path, "/.dqlitefs") != NULL;
+}
+
 /* Kills at the chosen one; `before` and `after` are called around every call. */
 static void before(int counts)
 {
@@ -69,7 +99,7 @@ static void after(int counts)
 
 ssize_t pwrite64(int fd, const void *buf, size_t len, off64_t off)
 {
-	int counts = !strcmp(setting("KILL_CALL"), "pwrite") && fd_matches(fd);
+	int counts = (is_chosen("pwrite") && fd_matches(fd)) || fd_is_state(fd);
 	ssize_t done;
 
 	before(counts);
@@ -85,7 +115,7 @@ ssize_t pwrite(int fd, const void *buf, size_t len, off_t off)
 
 int ftruncate64(int fd, off64_t len)
 {
-	int counts = !strcmp(setting("KILL_CALL"), "ftruncate") && fd_matches(fd), rc;
+	int counts = (is_chosen("ftruncate") && fd_matches(fd)) || fd_is_state(fd), rc;
 
 	before(counts);
 	rc = NEXT(ftruncate64)(fd, len);
@@ -95,7 +125,7 @@ int ftruncate64(int fd, off64_t len)
 
 int fdatasync(int fd)
 {
-	int counts = !strcmp(setting("KILL_CALL"), "fdatasync") && fd_matches(fd), rc;
+	int counts = (is_chosen("fdatasync") && fd_matches(fd)) || fd_is_state(fd), rc;
 
 	before(counts);
 	rc = NEXT(fdatasync)(fd);
@@ -105,13 +135,42 @@ int fdatasync(int fd)
 
 int unlink(const char *path)
 {
-	int counts = !strcmp(setting("KILL_CALL"), "unlink") && path_matches(path), rc;
+	int counts = (is_chosen("unlink") && path_matches(path)) || is_state(), rc;
 
 	before(counts);
 	rc = NEXT(unlink)(path);
 	after(counts);
 	return rc;
 }
+
+/* ---- of "state" only ---- */
+
+#define WRAP(type, name, counts, parameters, ...) \
+	type name parameters                      \
+	{                                         \
+		int counts_ = counts;             \
+		type done;                        \
+                                                  \
+		before(counts_);                  \
+		done = NEXT(name)(__VA_ARGS__);   \
+		after(counts_);                   \
+		return done;                      \
+	}
+
+WRAP(ssize_t, write, fd_is_state(fd), (int fd, const void *buf, size_t len), fd, buf, len)
+WRAP(ssize_t, pwritev64v2, fd_is_state(fd),
+     (int fd, const struct iovec *iov, int count, off64_t off, int flags), fd, iov, count, off,
+     flags)
+WRAP(int, fsync, fd_is_state(fd), (int fd), fd)
+WRAP(int, mkdir, is_state(), (const char *path, mode_t mode), path, mode)
+WRAP(int, rmdir, is_state(), (const char *path), path)
+WRAP(int, rename, is_state(), (const char *from, const char *to), from, to)
+WRAP(int, renameat, is_state(), (int from_fd, const char *from, int to_fd, const char *to), from_fd,
+     from, to_fd, to)
+WRAP(int, renameat2, is_state(),
+     (int from_fd, const char *from, int to_fd, const char *to, unsigned flags), from_fd, from,
+     to_fd, to, flags)
+WRAP(int, unlinkat, is_state(), (int fd, const char *path, int flags), fd, path, flags)
 
 __attribute__((destructor)) static void report(void)
 {
