@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include "cli.h"
 #include "client.h"
 
@@ -20,7 +21,9 @@ static json_int_t number_of(json_t *object, const char *key)
 
 static void print_node(json_t *status)
 {
-	json_t *leader = json_object_get(status, "leader");
+	json_t *leader = json_object_get(status, "leader"), *log = json_object_get(status, "log");
+	json_t *fetch = json_object_get(status, "fetch");
+	json_t *damage = json_object_get(status, "damage");
 
 	printf("node     %s at %s\n", string_of(status, "node"), string_of(status, "address"));
 	printf("role     %s in term %" JSON_INTEGER_FORMAT "\n", string_of(status, "role"),
@@ -30,8 +33,24 @@ static void print_node(json_t *status)
 		       string_of(leader, "address"));
 	else
 		printf("leader   none known\n");
-	printf("log      committed %" JSON_INTEGER_FORMAT ", applied %" JSON_INTEGER_FORMAT "\n",
-	       number_of(status, "commit_index"), number_of(status, "applied_index"));
+	printf("log      committed %" JSON_INTEGER_FORMAT ", applied %" JSON_INTEGER_FORMAT
+	       ", kept from %" JSON_INTEGER_FORMAT " on in %" JSON_INTEGER_FORMAT " MiB\n",
+	       number_of(status, "commit_index"), number_of(status, "applied_index"),
+	       number_of(log, "first_index"), number_of(log, "bytes") >> 20);
+	printf("state    %s\n", string_of(status, "state"));
+	if (!strcmp(string_of(status, "state"), "fetching"))
+		printf("fetch    %" JSON_INTEGER_FORMAT " MiB compared, %" JSON_INTEGER_FORMAT
+		       " MiB fetched\n",
+		       number_of(fetch, "compared_bytes") >> 20,
+		       number_of(fetch, "fetched_bytes") >> 20);
+	if (number_of(damage, "found")) {
+		time_t at = (time_t)number_of(damage, "last_at");
+		char when[32];
+
+		strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&at));
+		printf("damage   found %" JSON_INTEGER_FORMAT " times, last at %s: %s\n",
+		       number_of(damage, "found"), when, string_of(damage, "last"));
+	}
 }
 
 static void print_members(json_t *status)
@@ -59,9 +78,10 @@ static void print_databases(json_t *status)
 	       "PAGES", "MODE");
 	json_array_foreach(list, i, db)
 		printf("%-24s %10" JSON_INTEGER_FORMAT "  %-16s %9" JSON_INTEGER_FORMAT
-		       " %10" JSON_INTEGER_FORMAT "  %s\n",
+		       " %10" JSON_INTEGER_FORMAT "  %s%s\n",
 		       string_of(db, "name"), number_of(db, "version"), string_of(db, "checksum"),
-		       number_of(db, "page_size"), number_of(db, "pages"), string_of(db, "mode"));
+		       number_of(db, "page_size"), number_of(db, "pages"), string_of(db, "mode"),
+		       json_is_true(json_object_get(db, "damaged")) ? " DAMAGED" : "");
 }
 
 int fsd_cmd_status(int argc, char **argv)

@@ -106,29 +106,53 @@ static json_t *databases_json(struct fsd *fs)
 		count = 0;
 	for (size_t i = 0; i < count; i++)
 		json_array_append_new(list,
-				      json_pack("{s:s, s:I, s:o, s:I, s:I, s:s}", "name",
+				      json_pack("{s:s, s:I, s:o, s:I, s:I, s:s, s:b}", "name",
 						all[i].name, "version", (json_int_t)all[i].version,
 						"checksum", checksum_json(all[i].checksum),
 						"page_size", (json_int_t)all[i].page_size, "pages",
-						(json_int_t)all[i].page_count, "mode",
-						all[i].mode));
+						(json_int_t)all[i].page_count, "mode", all[i].mode,
+						"damaged", (int)all[i].damaged));
 	free(all);
 	return list;
+}
+
+static json_t *log_json(const struct rlog_status *status)
+{
+	return json_pack("{s:I, s:I, s:I, s:I}", "first_index", (json_int_t)status->first_index,
+			 "last_index", (json_int_t)status->last_index, "snapshot_index",
+			 (json_int_t)status->snapshot_index, "bytes",
+			 (json_int_t)status->log_bytes);
+}
+
+static json_t *fetch_json(const struct wrep_health *health)
+{
+	return json_pack("{s:I, s:I}", "compared_bytes", (json_int_t)health->compared_bytes,
+			 "fetched_bytes", (json_int_t)health->fetched_bytes);
+}
+
+static json_t *damage_json(const struct wrep_health *health)
+{
+	return json_pack("{s:I, s:s, s:I}", "found", (json_int_t)health->damages, "last",
+			 health->last_damage, "last_at", (json_int_t)health->last_damage_at);
 }
 
 static json_t *answer_status(struct fsd *fs)
 {
 	static const char *const roles[] = {"follower", "candidate", "leader"};
+	static const char *const states[] = {"catching up", "fetching", "serving"};
 	struct rlog_status status;
+	struct wrep_health health;
 
 	rlog_status(wrep_log(fs->wrep), &status);
-	return json_pack("{s:o, s:s, s:s, s:o, s:I, s:I, s:I, s:o, s:o}", "node",
-			 node_json(fs->identity.node), "address", fs->identity.address, "role",
-			 roles[status.view.role], "leader", leader_json(&status), "term",
-			 (json_int_t)status.view.term, "commit_index",
+	wrep_health(fs->wrep, &health);
+	return json_pack("{s:o, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}",
+			 "node", node_json(fs->identity.node), "address", fs->identity.address,
+			 "role", roles[status.view.role], "state", states[health.state], "leader",
+			 leader_json(&status), "term", (json_int_t)status.view.term, "commit_index",
 			 (json_int_t)status.commit_index, "applied_index",
-			 (json_int_t)status.applied_index, "members", members_json(&status),
-			 "databases", databases_json(fs));
+			 (json_int_t)status.applied_index, "log", log_json(&status), "fetch",
+			 fetch_json(&health), "damage", damage_json(&health), "members",
+			 members_json(&status), "databases", databases_json(fs));
 }
 
 /* A member named by its node id or its address; 0 when there is none. */

@@ -47,9 +47,8 @@
 struct fetch {
 	struct wrep *w;
 	struct wrep_stream stream;
-	uint8_t *pages;		    /* of this node's file, or those that were asked for */
-	uint8_t *question;	    /* PAGES */
-	uint64_t compared, fetched; /* bytes */
+	uint8_t *pages;	   /* of this node's file, or those that were asked for */
+	uint8_t *question; /* PAGES */
 	uint64_t logged_ms;
 	unsigned transfers; /* tried */
 };
@@ -154,8 +153,8 @@ void wrep_fetch_wanted(struct wrep *w, const char *reason, struct wrep_db *db)
 		w->fetching = true;
 	pthread_mutex_unlock(&w->lock);
 	if (given_up)
-		wrep_logf(
-			w, 'E',
+		wrep_damagef(
+			w,
 			"%s, and no other node has a copy: it cannot be opened any more; remove it "
 			"and restore it from a backup database=%s",
 			reason, db->name);
@@ -163,7 +162,7 @@ void wrep_fetch_wanted(struct wrep *w, const char *reason, struct wrep_db *db)
 		return;
 	atomic_store(&w->may_write, false);
 	if (db)
-		wrep_logf(w, 'E', "%s; getting it from the leader database=%s", reason, db->name);
+		wrep_damagef(w, "%s; getting it from the leader database=%s", reason, db->name);
 	else
 		wrep_logf(w, 'W', "%s; getting the databases from the leader", reason);
 	wrep_applier_push(w, wrep_item_new(WREP_ITEM_FETCH, NULL));
@@ -222,7 +221,7 @@ static int fetch_pages(struct fetch *f, const struct wrep_manifest_db *d, int fd
 		hash[pgno - 1] = wrep_page_hash(pgno, page, d->page_size);
 		rc = write_page(fd, page, d->page_size, pgno);
 	}
-	f->fetched += (uint64_t)count * d->page_size;
+	atomic_fetch_add(&f->w->fetched_bytes, (uint64_t)count * d->page_size);
 	return rc;
 }
 
@@ -250,7 +249,7 @@ static void log_progress(struct fetch *f, const struct wrep_manifest_db *d, uint
 		return;
 	f->logged_ms = now_ms();
 	wrep_logf(f->w, 'I', "catching up database=%s page=%u of=%u fetched_bytes=%llu", d->name,
-		  pgno, d->page_count, (unsigned long long)f->fetched);
+		  pgno, d->page_count, (unsigned long long)atomic_load(&f->w->fetched_bytes));
 }
 
 /* Bring pages [first, first + count) of the file to what their hashes, `theirs`, say; `hash` gets those
@@ -286,7 +285,7 @@ static int compare_pages(struct fetch *f, const struct wrep_manifest_db *d, int 
 				wanted = 0;
 			}
 		}
-		f->compared += (uint64_t)n * d->page_size;
+		atomic_fetch_add(&f->w->compared_bytes, (uint64_t)n * d->page_size);
 		log_progress(f, d, first + at);
 	}
 	if (wanted && !rc)
@@ -628,6 +627,8 @@ void wrep_fetch_run(struct wrep *w)
 	/* What raftlog's thread was at is done; now it sees that nothing may be delivered. */
 	pthread_mutex_lock(&w->delivery);
 	pthread_mutex_unlock(&w->delivery);
+	atomic_store(&w->compared_bytes, 0);
+	atomic_store(&w->fetched_bytes, 0);
 	wrep_keeper_void(w);
 	wrep_offers_stop(w);
 	retire_all(w);
@@ -642,7 +643,8 @@ void wrep_fetch_run(struct wrep *w)
 		wrep_logf(w, 'I',
 			  "the databases are the leader's now; what came since is applied "
 			  "compared_bytes=%llu fetched_bytes=%llu seconds=%.1f",
-			  (unsigned long long)f.compared, (unsigned long long)f.fetched,
+			  (unsigned long long)atomic_load(&w->compared_bytes),
+			  (unsigned long long)atomic_load(&w->fetched_bytes),
 			  (double)(now_ms() - begun_ms) / 1000);
 	pthread_mutex_lock(&w->lock);
 	w->fetch_running = false;

@@ -138,6 +138,10 @@ struct wrep {
 	bool fetching;	    /* lock: nothing is delivered until the files are whole again */
 	bool fetch_running; /* lock: the applier is at it; it uses `log` */
 	int fetch_fd;	    /* lock: its connection, or -1 */
+	_Atomic uint64_t compared_bytes, fetched_bytes;
+	unsigned damages; /* lock: this and the next two are for wrep_health() */
+	char last_damage[384];
+	int64_t last_damage_at;
 	struct wrep_keeper *keeper;
 	struct wrep_scrub *scrub;
 	struct offer *offers; /* lock: peers that fetch */
@@ -155,6 +159,8 @@ struct wrep {
 /* replica.c */
 void wrep_logf(struct wrep *w, char level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+/* A line that says what is damaged here; wrep_health() tells of it, too. */
+void wrep_damagef(struct wrep *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void wrep_fatalf(struct wrep *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Index of the first entry of the oldest transaction in parts that is open, or committed but not in the
  * files yet; 0 when there is none. The log must keep what is there from it on, and a snapshot must lie

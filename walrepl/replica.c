@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 #include "names.h"
@@ -42,6 +43,37 @@ void wrep_logf(struct wrep *w, char level, const char *format, ...)
 	vsnprintf(line, sizeof line, format, ap);
 	va_end(ap);
 	w->config.host.log(w->config.host_ctx, level, line);
+}
+
+void wrep_damagef(struct wrep *w, const char *format, ...)
+{
+	char line[sizeof w->last_damage];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(line, sizeof line, format, ap);
+	va_end(ap);
+	pthread_mutex_lock(&w->lock);
+	w->damages++;
+	memcpy(w->last_damage, line, sizeof line);
+	w->last_damage_at = time(NULL);
+	pthread_mutex_unlock(&w->lock);
+	w->config.host.log(w->config.host_ctx, 'E', line);
+}
+
+void wrep_health(struct wrep *w, struct wrep_health *out)
+{
+	memset(out, 0, sizeof *out);
+	pthread_mutex_lock(&w->lock);
+	out->state = w->fetching		  ? WREP_FETCHING
+		     : atomic_load(&w->caught_up) ? WREP_SERVING
+						  : WREP_CATCHING_UP;
+	out->compared_bytes = atomic_load(&w->compared_bytes);
+	out->fetched_bytes = atomic_load(&w->fetched_bytes);
+	out->damages = w->damages;
+	memcpy(out->last_damage, w->last_damage, sizeof out->last_damage);
+	out->last_damage_at = w->last_damage_at;
+	pthread_mutex_unlock(&w->lock);
 }
 
 void wrep_fatalf(struct wrep *w, const char *format, ...)
@@ -455,11 +487,11 @@ static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint
 	sum = wrep_pagesum_preview(&db->sum, e->page_size, e->page_count, pages.changes,
 				   pages.count);
 	if (!checksum_holds(w, db, index, sum, e->checksum)) {
-		wrep_logf(w, 'E',
-			  "checksum mismatch: this node's copy differs database=%s "
-			  "version=%llu expected=%016llx got=%016llx",
-			  db->name, (unsigned long long)db->version + 1,
-			  (unsigned long long)e->checksum, (unsigned long long)sum);
+		wrep_damagef(w,
+			     "checksum mismatch: this node's copy differs database=%s "
+			     "version=%llu expected=%016llx got=%016llx",
+			     db->name, (unsigned long long)db->version + 1,
+			     (unsigned long long)e->checksum, (unsigned long long)sum);
 		pthread_mutex_unlock(&db->lock);
 		drop_parts(w, parts); /* they come again, after the fetch */
 		free(pages.owned);
@@ -881,6 +913,7 @@ int wrep_databases(struct wrep *w, struct wrep_db_status **out, size_t *count)
 			list[i].checksum = db->sum.sum;
 			list[i].page_size = db->sum.page_size;
 			list[i].page_count = db->sum.page_count;
+			list[i].damaged = db->damaged;
 			list[i].mode = !db->sum.page_count ? "empty"
 				       : db->wal_mode	   ? "wal"
 							   : "delete";

@@ -27,8 +27,8 @@
 /* Can nothing be said of the pages of `db` now? db->lock held. */
 static bool in_motion(const struct wrep_db *db)
 {
-	return db->removed || db->unproven || db->local_version != db->version || db->overlay ||
-	       db->pending || !db->files[WREP_DB] || !db->sum.page_count;
+	return db->removed || db->damaged || db->unproven || db->local_version != db->version ||
+	       db->overlay || db->pending || !db->files[WREP_DB] || !db->sum.page_count;
 }
 
 bool wrep_page_is_newest(const struct wrep_db *db, uint32_t pgno, const uint8_t *page)
@@ -58,9 +58,8 @@ static bool page_is_sound(struct wrep_db *db, uint32_t pgno, const uint8_t *page
 
 void wrep_page_damaged(struct wrep_db *db, uint32_t pgno)
 {
-	wrep_logf(db->w, 'E',
-		  "a page of a database file is damaged database=%s page=%u offset=%llu", db->name,
-		  pgno, (unsigned long long)(pgno - 1) * db->sum.page_size);
+	wrep_damagef(db->w, "a page of a database file is damaged database=%s page=%u offset=%llu",
+		     db->name, pgno, (unsigned long long)(pgno - 1) * db->sum.page_size);
 	wrep_fetch_wanted(db->w, "the database file is damaged", db);
 }
 

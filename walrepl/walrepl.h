@@ -185,10 +185,27 @@ struct wrep_db_status {
 	uint64_t version, checksum;
 	uint32_t page_size, page_count;
 	const char *mode; /* "wal", "delete" (any rollback journal), "empty" */
+	bool damaged;	  /* its file is, no other node has a copy, and nobody can open it */
 };
 
 /* All databases, as of the last committed entry handed over. `*out` is free()d by the caller. */
 int wrep_databases(struct wrep *w, struct wrep_db_status **out, size_t *count);
+
+enum wrep_state {
+	WREP_CATCHING_UP, /* opens wait until what the cluster had committed at the start is applied */
+	WREP_FETCHING,	  /* opens wait until the databases have come from the leader */
+	WREP_SERVING,
+};
+
+struct wrep_health {
+	enum wrep_state state;
+	/* Of the fetch that goes on, or of the last one; of all databases. */
+	uint64_t compared_bytes, fetched_bytes;
+	unsigned damages;	/* found since the start */
+	char last_damage[384];	/* one line, or "" */
+	int64_t last_damage_at; /* seconds since 1970 */
+};
+void wrep_health(struct wrep *w, struct wrep_health *out); /* [any thread] */
 
 /* ---- looking at the log of a node that does not run --------------------------------------------- */
 
