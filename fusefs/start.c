@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -542,6 +543,9 @@ int fsd_start(struct fsd *fs, const struct fsd_options *options, int *control_fd
 	struct start st = {.fs = fs, .options = options, .errmsg = errmsg, .listen_fd = -1};
 	int rv;
 
+	/* Entries of the log, about a MiB each, go from thread to thread: their memory goes back to the
+	 * system when they go, and not into an arena of whoever allocated them. */
+	mallopt(M_MMAP_THRESHOLD, 256 << 10);
 	if ((rv = check_all(&st)) || (rv = make_directories(&st)) || (rv = open_log(&st)) ||
 	    (rv = make_node(&st)))
 		return rv;
