@@ -138,7 +138,8 @@ const struct rlog_snapshot *rlog_log_snapshot(const struct rlog_log *l);
  * 0, or -errno when it is not one of this cluster. */
 int rlog_log_set_snapshot(struct rlog_log *l, struct rlog_buf *image);
 /* Let go of segments from the front, of which the snapshot has all entries, as long as more than
- * `keep_bytes` of segments stay. A file that cannot be removed is left to the next opening. */
+ * `keep_bytes` of segments stay. A file that cannot be removed stays, with those behind it, until this is
+ * called again. */
 void rlog_log_compact(struct rlog_log *l, uint64_t keep_bytes);
 /* Begin anew behind the snapshot: all entries, staged or durable, are gone. No write is in flight. 0, or
  * as rlog_log_write_begin(): then nothing has changed here, and opening does it. */

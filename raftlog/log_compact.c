@@ -38,20 +38,36 @@ int rlog_log_set_snapshot(struct rlog_log *l, struct rlog_buf *image)
 	return 0;
 }
 
-void rlog_log_remove_segment(struct rlog_log *l, uint64_t seq)
+static int remove_first(struct rlog_log *l)
 {
+	const uint64_t seq = l->segments[0].seq;
 	char name[RLOG_SEGMENT_NAME_SIZE];
+	int err;
 
-	assert(l->segment_count > 1 && l->segments[0].seq == seq);
 	rlog_segment_name(name, seq);
 	if (l->window.handle >= 0 && l->window.seq == seq) {
 		l->d->close(l->d, l->window.handle);
 		l->window.handle = -1;
 		l->window.len = 0;
 	}
-	l->d->unlink(l->d, name);
+	err = l->d->unlink(l->d, name);
+	if (err < 0 && err != -ENOENT) {
+		rlog_log_line(l, 'W',
+			      "cannot remove a raft log segment, trying again later file=%s "
+			      "error=\"%s\"",
+			      name, strerror(-err));
+		return err;
+	}
 	l->segment_count--;
 	memmove(l->segments, l->segments + 1, l->segment_count * sizeof(*l->segments));
+	return 0;
+}
+
+void rlog_log_remove_before(struct rlog_log *l, uint64_t seq)
+{
+	while (l->segment_count > 1 && l->segments[0].seq < seq)
+		if (remove_first(l) < 0)
+			return; /* a gap would be damage */
 }
 
 uint64_t rlog_log_cluster(const struct rlog_log *l)
@@ -103,7 +119,7 @@ static uint64_t first_in(const struct rlog_log *l, uint64_t seq)
 
 void rlog_log_compact(struct rlog_log *l, uint64_t keep_bytes)
 {
-	uint64_t needed = first_needed(l), bytes = rlog_log_bytes(l), first;
+	uint64_t needed = first_needed(l), bytes = rlog_log_bytes(l), first, seq;
 	size_t gone = 0;
 
 	if (!l->snapshot.image || l->failed)
@@ -113,7 +129,8 @@ void rlog_log_compact(struct rlog_log *l, uint64_t keep_bytes)
 		bytes -= l->segments[gone++].bytes;
 	if (gone == 0)
 		return;
-	first = first_in(l, l->segments[gone].seq);
+	seq = l->segments[gone].seq;
+	first = first_in(l, seq);
 	assert(first <= l->snapshot.index + 1);
 	/* Payloads in memory are of entries not applied yet, or recent: they may be in front. */
 	for (; l->cache_first < first && l->cache_first <= l->index.last; l->cache_first++)
@@ -121,8 +138,7 @@ void rlog_log_compact(struct rlog_log *l, uint64_t keep_bytes)
 	if (l->cache_first < first)
 		l->cache_first = first;
 	rlog_index_drop(&l->index, first);
-	while (gone-- > 0)
-		rlog_log_remove_segment(l, l->segments[0].seq);
+	rlog_log_remove_before(l, seq);
 }
 
 int rlog_log_replace(struct rlog_log *l)
@@ -149,8 +165,7 @@ int rlog_log_replace(struct rlog_log *l)
 	l->durable = l->placed = l->applied = l->write_last = first - 1;
 	l->cache_first = first;
 	l->bytes_since = 0;
-	while (l->segment_count > 1)
-		rlog_log_remove_segment(l, l->segments[0].seq);
+	rlog_log_remove_before(l, l->tail.seq);
 	rlog_log_line(l, 'I', "the raft log begins anew index=%" PRIu64, first);
 	return 0;
 }

@@ -82,7 +82,7 @@ int rlog_log_next_segment(struct rlog_log *l, size_t record_bytes);
 /* Note a file at the end of l->segments. 0 or -ENOMEM. */
 int rlog_log_note_segment(struct rlog_log *l, uint64_t seq, uint64_t bytes);
 
-/* log_compact.c: a file in front of the log goes. */
-void rlog_log_remove_segment(struct rlog_log *l, uint64_t seq);
+/* log_compact.c: the files in front of `seq` go, oldest first, up to one that cannot be removed. */
+void rlog_log_remove_before(struct rlog_log *l, uint64_t seq);
 
 #endif

@@ -264,8 +264,7 @@ static int match_snapshot(struct rlog_log *l, const struct rlog_scan_end *end,
 			 l->index.first, index);
 		return -EBADMSG;
 	}
-	while (l->segment_count > 1 && l->segments[0].seq < end->first_seq)
-		rlog_log_remove_segment(l, l->segments[0].seq);
+	rlog_log_remove_before(l, end->first_seq);
 	if (l->index.first == index + 1 ||
 	    (rlog_index_get(&l->index, index, &e) && e.term == l->snapshot.term))
 		return 0;

@@ -583,6 +583,47 @@ static void segments_left_in_front_of_a_replaced_log_are_removed(void **state)
 	}
 }
 
+static void segment_that_cannot_be_removed_stays_and_so_do_those_behind_it(void **state)
+{
+	(void)state;
+	for (unsigned call = 1; call <= 5; call++) {
+		struct memdisk *m = disk_with(call, 100);
+		struct rlog_log *l = open_log(m);
+
+		last_warning[0] = 0;
+		assert_int_equal(take(m, l, 90, 1), 0);
+		memdisk_fail_at(m, call, -EIO);
+		rlog_log_compact(l, 0);
+		assert_non_null(strstr(last_warning, "file=segment-"));
+		assert_int_equal(rlog_log_first(l), 81);
+		l = crash(m, l);
+		assert_true(rlog_log_first(l) <= 16 * (call - 1) + 1);
+		assert_entries(l, rlog_log_first(l), 100, 1);
+		rlog_log_compact(l, 0);
+		assert_int_equal(rlog_log_first(l), 81);
+		assert_int_equal(rlog_log_bytes(l), 2 * SMALL_SEGMENT);
+
+		/* In front of a log that begins anew, too: the next opening removes them. */
+		assert_int_equal(take(m, l, 150, 2), 0);
+		memdisk_fail_at(m, 6, -EIO); /* behind the five calls of a new segment */
+		assert_int_equal(rlog_log_replace(l), 0);
+		assert_true(has_segment(m, 6) && has_segment(m, 7) && has_segment(m, 8));
+		append_many(m, l, 3, 40);
+		rlog_log_close(l);
+		memdisk_fail_at(m, 1, -EIO);
+		l = open_log(m);
+		assert_int_equal(rlog_log_first(l), 151);
+		assert_entries(l, 151, 190, 3);
+		assert_true(has_segment(m, 6));
+		assert_int_equal(take(m, l, 190, 3), 0);
+		rlog_log_compact(l, 0);
+		assert_int_equal(rlog_log_bytes(l), SMALL_SEGMENT);
+		assert_false(has_segment(m, 6) || has_segment(m, 7) || has_segment(m, 8));
+		rlog_log_close(l);
+		memdisk_free(m);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -599,8 +640,8 @@ int main(void)
 		cmocka_unit_test(replacing_cut_short_at_each_call_opens_as_the_old_or_the_new),
 		cmocka_unit_test(error_at_each_call_of_replacing_is_told_and_opening_goes_on),
 		cmocka_unit_test(segments_left_in_front_of_a_replaced_log_are_removed),
+		cmocka_unit_test(segment_that_cannot_be_removed_stays_and_so_do_those_behind_it),
 	};
 
-	(void)last_warning;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
