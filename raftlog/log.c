@@ -254,6 +254,7 @@ int rlog_log_write_begin(struct rlog_log *l, struct rlog_log_write *w)
 
 	/* From here on nothing fails. */
 	l->batch++;
+	l->write_truncates = l->truncate_from != 0;
 	if (l->truncate_from) {
 		struct rlog_record_header r = {
 			.type = RLOG_RECORD_TRUNCATE,

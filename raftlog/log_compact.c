@@ -4,7 +4,8 @@
  * go when no entry of it that counts is behind the snapshot. Which those are the index knows: entries
  * lie in the segments in the order of their indexes. (What a truncation in a later segment replaced does
  * not count. That the later segment's header may then name a first index that is higher than the
- * truncation's is why recovery lets a log begin at a truncation.)
+ * truncation's is why recovery lets a log begin at a truncation. As long as it is not durable, nothing
+ * goes: the next snapshot does it.)
  *
  * Beginning anew is a segment whose header says so. Until it has its name the old log counts; from then
  * on nothing of it does, whatever is left of its files.
@@ -123,6 +124,10 @@ void rlog_log_compact(struct rlog_log *l, uint64_t keep_bytes)
 	size_t gone = 0;
 
 	if (!l->snapshot.image || l->failed)
+		return;
+	/* What a truncation replaces still counts on disk, and what it leaves may be behind the first
+	 * entry of the segments that would stay. */
+	if (l->truncate_from || (l->write_bytes > 0 && l->write_truncates))
 		return;
 	while (gone + 1 < l->segment_count && l->segments[gone].seq < needed &&
 	       bytes - l->segments[gone].bytes >= keep_bytes)

@@ -44,7 +44,8 @@ struct rlog_log {
 	/* The block in which the log ends (from offset & ~4095 on), then the write in flight. */
 	uint8_t *stage;
 	size_t stage_room;
-	size_t write_bytes; /* 0: none in flight */
+	size_t write_bytes;   /* 0: none in flight */
+	bool write_truncates; /* a truncation is part of it */
 	uint64_t write_base, write_last;
 
 	/* A window of a segment, for reading. */

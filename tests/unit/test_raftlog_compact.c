@@ -376,6 +376,49 @@ static void truncation_below_the_first_segment_left_begins_the_log(void **state)
 	memdisk_free(m);
 }
 
+static bool keep_none(void *arg, size_t sector)
+{
+	(void)arg, (void)sector;
+	return false;
+}
+
+/* The log on disk still ends in 40 entries of term 1 when power fails, since the truncation that replaces
+ * them from 8 on was staged only. */
+static void compaction_before_a_truncation_is_durable_waits(void **state)
+{
+	(void)state;
+	for (unsigned in_flight = 0; in_flight < 2; in_flight++) {
+		struct memdisk *m = disk_with(1, 40);
+		struct rlog_log *l = open_log(m);
+		struct rlog_log_write w;
+
+		assert_int_equal(rlog_log_truncate(l, 8), 0);
+		append(l, 2);
+		if (in_flight) {
+			assert_int_equal(rlog_log_write_begin(l, &w), 1);
+			memdisk_write_start(m, &w);
+		}
+		assert_int_equal(take(m, l, 7, 1), 0);
+		rlog_log_compact(l, 0);
+		memdisk_disk(m)->sync_dir(memdisk_disk(m));
+		memdisk_crash_keeping(m, keep_none, NULL);
+		rlog_log_close(l);
+		l = open_log(m);
+		assert_int_equal(rlog_log_last(l), 40);
+		assert_entries(l, 8, 40, 1);
+		/* And once it is durable, the segments go. */
+		assert_int_equal(rlog_log_truncate(l, 8), 0);
+		append_many(m, l, 2, 1);
+		rlog_log_compact(l, 0);
+		assert_int_equal(rlog_log_first(l), 8);
+		l = crash(m, l);
+		assert_int_equal(rlog_log_last(l), 8);
+		assert_entry(l, 8, 2);
+		rlog_log_close(l);
+		memdisk_free(m);
+	}
+}
+
 /* ---- beginning anew ----------------------------------------------------------------------- */
 
 static void replaced_log_begins_behind_the_snapshot(void **state)
@@ -634,6 +677,7 @@ int main(void)
 		cmocka_unit_test(snapshot_without_its_log_is_damage),
 		cmocka_unit_test(segments_without_their_snapshot_are_damage),
 		cmocka_unit_test(truncation_below_the_first_segment_left_begins_the_log),
+		cmocka_unit_test(compaction_before_a_truncation_is_durable_waits),
 		cmocka_unit_test(replaced_log_begins_behind_the_snapshot),
 		cmocka_unit_test(snapshot_that_the_log_does_not_reach_or_contradicts_replaces_it),
 		cmocka_unit_test(replaced_log_forgets_what_is_staged),
