@@ -294,6 +294,8 @@ static int tell(struct walk *w)
 	}
 	if (err)
 		return err;
+	if (w->snapshot.image && end.first_index > w->snapshot.index + 1)
+		return damaged(w, RLOG_SNAPSHOT_NAME, 0, "the log begins later than it ends");
 	if (end.torn_to > 0)
 		w->end->torn_bytes = end.torn_to - end.offset;
 	if (w->snapshot.image && end.first_index > w->snapshot.index + 1)

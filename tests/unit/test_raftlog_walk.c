@@ -13,6 +13,7 @@
 #include "../sim/memdisk.h"
 #include "meta.h"
 #include "segment.h"
+#include "snapshot.h"
 #include "walk.h"
 
 #define SEGMENT_1 "segment-0000000000000001.log"
@@ -479,6 +480,131 @@ static void read_only_disk_refuses_changes(void **state)
 	assert_int_equal(rmdir(dir), 0);
 }
 
+/* ---- with a snapshot ---------------------------------------------------------------------- */
+
+static void take_snapshot(struct memdisk *m, struct rlog_log *l, uint64_t index, uint64_t term)
+{
+	struct raft_configuration conf;
+	struct raft_buffer encoded;
+	struct rlog_buf *image;
+
+	raft_configuration_init(&conf);
+	raft_configuration_add(&conf, NODE, "127.0.0.1:3", RAFT_VOTER);
+	assert_int_equal(raft_configuration_encode(&conf, &encoded), 0);
+	raft_configuration_close(&conf);
+	image = rlog_snapshot_encode(CLUSTER, index, term, 1, encoded.base, encoded.len, "state",
+				     5);
+	raft_free(encoded.base);
+	assert_int_equal(rlog_snapshot_store(memdisk_disk(m), image), 0);
+	assert_int_equal(rlog_log_set_snapshot(l, image), 0);
+	rlog_buf_unref(image);
+}
+
+static void snapshot_and_what_is_left_of_the_log_are_told(void **state)
+{
+	struct memdisk *m = disk_with_ten();
+	struct rlog_log *l = open_log(m);
+	struct told t = {0};
+
+	(void)state;
+	take_snapshot(m, l, 5, 1);
+	rlog_log_compact(l, 0);
+	rlog_log_close(l);
+	assert_int_equal(walk(m, &t), 0);
+	assert_int_equal(t.node.snapshot_index, 5);
+	assert_int_equal(t.node.snapshot_term, 1);
+	assert_int_equal(t.entry_count, 6);
+	assert_string_equal(t.segments[0].file, SEGMENT_2);
+	assert_int_equal(t.segments[0].segment.first_index, 5);
+	for (unsigned i = 0; i < 6; i++) {
+		assert_int_equal(t.entries[i].entry.index, i + 5);
+		assert_int_equal(t.entries[i].first_byte, i + 5);
+		assert_false(t.entries[i].entry.dropped);
+	}
+	memdisk_free(m);
+}
+
+static void log_that_begins_behind_the_snapshot_is_damage(void **state)
+{
+	struct memdisk *m = disk_with_ten();
+	struct rlog_log *l = open_log(m);
+	struct told t = {0};
+
+	(void)state;
+	take_snapshot(m, l, 5, 1);
+	rlog_log_compact(l, 0);
+	rlog_log_close(l);
+	memdisk_file_remove(m, SEGMENT_2);
+	assert_damage(m, &t, RLOG_SNAPSHOT_NAME, 0);
+	assert_int_equal(t.entry_count, 2);
+	memdisk_free(m);
+}
+
+static void truncation_below_the_first_segment_left_drops_what_it_names(void **state)
+{
+	struct memdisk *m = disk_with_ten();
+	struct rlog_log *l = open_log(m);
+	struct told t = {0};
+
+	(void)state;
+	rlog_log_truncate(l, 3);
+	append(m, l, 1, RAFT_COMMAND, 33, 3000);
+	take_snapshot(m, l, 2, 1);
+	rlog_log_compact(l, 0);
+	assert_int_equal(rlog_log_first(l), 3);
+	rlog_log_close(l);
+	assert_int_equal(walk(m, &t), 0);
+	assert_int_equal(t.entry_count, 4);
+	assert_int_equal(t.entries[0].entry.index, 9);
+	assert_true(t.entries[0].entry.dropped);
+	assert_true(t.entries[1].entry.dropped);
+	assert_int_equal(t.entries[2].entry.type, RLOG_WALK_TRUNCATION);
+	assert_int_equal(t.entries[3].entry.index, 3);
+	assert_false(t.entries[3].entry.dropped);
+	memdisk_free(m);
+}
+
+static void log_that_began_anew_drops_what_is_left_in_front(void **state)
+{
+	struct memdisk *m = disk_with_ten();
+	struct rlog_log *l = open_log(m);
+	char name[RLOG_SEGMENT_NAME_SIZE];
+	struct told t = {0};
+
+	(void)state;
+	rlog_segment_name(name, 3);
+	memdisk_file_copy(m, name, "aside");
+	rlog_log_truncate(l, 10);
+	take_snapshot(m, l, 20, 1);
+	assert_int_equal(rlog_log_replace(l), 0);
+	append(m, l, 1, RAFT_COMMAND, 21, 3000);
+	rlog_log_close(l);
+	memdisk_file_copy(m, "aside", name);
+	assert_int_equal(walk(m, &t), 0);
+	assert_int_equal(t.segment_count, 2);
+	assert_int_equal(t.entry_count, 3);
+	assert_int_equal(t.entries[0].entry.index, 9);
+	assert_true(t.entries[0].entry.dropped);
+	assert_true(t.entries[1].entry.dropped);
+	assert_int_equal(t.entries[2].entry.index, 21);
+	assert_false(t.entries[2].entry.dropped);
+	memdisk_free(m);
+}
+
+static void snapshot_that_is_damaged_is_named(void **state)
+{
+	struct memdisk *m = disk_with_ten();
+	struct rlog_log *l = open_log(m);
+	struct told t = {0};
+
+	(void)state;
+	take_snapshot(m, l, 5, 1);
+	rlog_log_close(l);
+	memdisk_file_flip(m, RLOG_SNAPSHOT_NAME, 9, 1);
+	assert_damage(m, &t, RLOG_SNAPSHOT_NAME, 0);
+	memdisk_free(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -496,6 +622,11 @@ int main(void)
 		cmocka_unit_test(callback_ends_the_walk),
 		cmocka_unit_test(real_directory_is_walked_read_only),
 		cmocka_unit_test(read_only_disk_refuses_changes),
+		cmocka_unit_test(snapshot_and_what_is_left_of_the_log_are_told),
+		cmocka_unit_test(log_that_begins_behind_the_snapshot_is_damage),
+		cmocka_unit_test(truncation_below_the_first_segment_left_drops_what_it_names),
+		cmocka_unit_test(log_that_began_anew_drops_what_is_left_in_front),
+		cmocka_unit_test(snapshot_that_is_damaged_is_named),
 	};
 
 	return cmocka_run_group_tests_name("raftlog_walk", tests, NULL, NULL);
