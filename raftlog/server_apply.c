@@ -147,6 +147,21 @@ void server_expire(struct rlog_server *s)
 		end(unlink_after(&s->flying, NULL), RLOG_UNKNOWN);
 }
 
+void server_end_passed_over(struct rlog_server *s, uint64_t index)
+{
+	struct rlog_request *prev = NULL, *req = s->flying.head;
+
+	while (req != NULL) {
+		struct rlog_request *next = req->next;
+
+		if (req->index <= index)
+			end(unlink_after(&s->flying, prev), RLOG_UNKNOWN);
+		else
+			prev = req;
+		req = next;
+	}
+}
+
 void server_end_all(struct rlog_server *s)
 {
 	while (s->flying.head != NULL)

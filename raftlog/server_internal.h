@@ -101,6 +101,8 @@ void server_drain(struct rlog_server *s, struct peer *p);
 void server_submit_waiting(struct rlog_server *s);
 void server_expire(struct rlog_server *s);
 void server_end_all(struct rlog_server *s);
+/* Entries up to `index` will not be delivered: whether they are those of requests nobody will tell. */
+void server_end_passed_over(struct rlog_server *s, uint64_t index);
 void server_view(struct rlog_server *s);
 
 /* server_members.c */

@@ -205,6 +205,7 @@ int rlog_server_install(struct rlog_server *s, struct rlog_disk *d, struct rlog_
 		}
 	}
 	if (rv == 0) {
+		server_end_passed_over(s, of.index);
 		s->applied = of.index;
 		s->stalled = false;
 		s->caught_up = false;

@@ -1,0 +1,425 @@
+/* One server, one of three voters, that takes snapshots and installs states; the test is its network, its
+ * clock and its owner. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../sim/memdisk.h"
+#include "server_internal.h"
+#include "snapshot.h"
+
+enum { CLUSTER = 77, SELF = 1, OTHER = 2, THIRD = 3, SENT_MAX = 256 };
+
+struct rig {
+	struct memdisk *disk;
+	struct rlog_log *log;
+	struct rlog_server *server;
+	uint64_t now;
+	bool writing, full;
+	/* what it sent, without payloads */
+	struct {
+		uint64_t to;
+		struct rlog_message m;
+	} sent[SENT_MAX];
+	unsigned sent_count;
+	/* what its owner was told */
+	uint64_t applied[512];
+	unsigned applied_count, needs_state, refused, unknown, committed, caught_up;
+};
+
+/* ---- what the server calls ---------------------------------------------------------------- */
+
+static int64_t io_room(void *ctx, uint64_t id, const char *address)
+{
+	(void)ctx, (void)id, (void)address;
+	return 1 << 20;
+}
+
+static void io_send(void *ctx, uint64_t id, const char *address, const struct rlog_message *m)
+{
+	struct rig *r = ctx;
+
+	(void)address;
+	assert_true(r->sent_count < SENT_MAX);
+	r->sent[r->sent_count].to = id;
+	r->sent[r->sent_count].m = *m;
+	if (m->type == RLOG_MSG_APPEND)
+		r->sent[r->sent_count].m.append.records = NULL;
+	r->sent_count++;
+}
+
+static void io_write(void *ctx, const struct rlog_log_write *w)
+{
+	struct rig *r = ctx;
+
+	memdisk_write_start(r->disk, w);
+	r->writing = true;
+}
+
+static void io_members(void *ctx)
+{
+	(void)ctx;
+}
+
+static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *buf,
+		    struct rlog_request *req)
+{
+	struct rig *r = ctx;
+
+	(void)term, (void)buf;
+	if (r->full)
+		return -EAGAIN;
+	assert_true(r->applied_count < sizeof(r->applied) / sizeof(*r->applied));
+	r->applied[r->applied_count++] = index;
+	r->committed += req != NULL;
+	return 0;
+}
+
+static void on_view(void *ctx, const struct rlog_view *view)
+{
+	(void)ctx, (void)view;
+}
+
+static void on_caught_up(void *ctx)
+{
+	((struct rig *)ctx)->caught_up++;
+}
+
+static void on_needs_state(void *ctx, uint64_t leader_id, const char *leader_address)
+{
+	assert_int_equal(leader_id, OTHER);
+	assert_string_equal(leader_address, "node2:1");
+	((struct rig *)ctx)->needs_state++;
+}
+
+static struct rig *the_rig; /* a request does not know */
+
+static void on_done(struct rlog_request *req, enum rlog_outcome outcome)
+{
+	(void)req;
+	the_rig->refused += outcome == RLOG_REFUSED;
+	the_rig->unknown += outcome == RLOG_UNKNOWN;
+}
+
+/* ---- helpers ------------------------------------------------------------------------------ */
+
+static const struct rlog_log_options log_options = {
+	.cluster_id = CLUSTER,
+	.node_id = SELF,
+	.segment_bytes = 16384,
+};
+
+static struct rlog_buf *membership(void)
+{
+	struct raft_configuration conf;
+	struct raft_buffer encoded;
+	struct rlog_buf *buf;
+
+	raft_configuration_init(&conf);
+	raft_configuration_add(&conf, SELF, "node1:1", RAFT_VOTER);
+	raft_configuration_add(&conf, OTHER, "node2:1", RAFT_VOTER);
+	raft_configuration_add(&conf, THIRD, "node3:1", RAFT_VOTER);
+	assert_int_equal(raft_configuration_encode(&conf, &encoded), 0);
+	raft_configuration_close(&conf);
+	buf = rlog_buf_new(encoded.len);
+	memcpy(buf->data, encoded.base, encoded.len);
+	raft_free(encoded.base);
+	return buf;
+}
+
+static void start(struct rig *r)
+{
+	struct rlog_server_config config = {
+		.id = SELF,
+		.address = "node1:1",
+		.election_timeout_ms = 500,
+		.seed = 1,
+		.io = {r, io_room, io_send, io_write, io_members, NULL},
+		.cb = {on_apply, on_view, on_caught_up, NULL, NULL, NULL, on_needs_state},
+		.ctx = r,
+	};
+	char errmsg[RLOG_ERRMSG_SIZE] = "";
+
+	if (rlog_log_open(&r->log, memdisk_disk(r->disk), &log_options, errmsg) != 0 ||
+	    rlog_server_new(&r->server, &config, r->log, r->now, errmsg) != 0)
+		fail_msg("%s", errmsg);
+}
+
+static struct rig *rig_new(void)
+{
+	struct rig *r = calloc(1, sizeof(*r));
+	struct rlog_record first = {.index = 1,
+				    .term = 1,
+				    .type = RAFT_CHANGE,
+				    .buf = membership()};
+	char errmsg[RLOG_ERRMSG_SIZE];
+
+	assert_non_null(r);
+	the_rig = r;
+	r->now = 1000;
+	r->disk = memdisk_new(1);
+	assert_int_equal(rlog_log_create(memdisk_disk(r->disk), &log_options, &first, errmsg), 0);
+	rlog_buf_unref(first.buf);
+	start(r);
+	return r;
+}
+
+static void stop(struct rig *r)
+{
+	memdisk_crash(r->disk);
+	rlog_server_free(r->server);
+	rlog_log_close(r->log);
+	r->writing = false;
+}
+
+static void rig_free(struct rig *r)
+{
+	stop(r);
+	memdisk_free(r->disk);
+	free(r);
+}
+
+/* Turns, until nothing moves. */
+static void turns(struct rig *r)
+{
+	for (unsigned i = 0; i < 20; i++) {
+		rlog_server_turn(r->server);
+		rlog_server_deliver(r->server);
+		if (r->writing) {
+			r->writing = false;
+			rlog_server_written(r->server, memdisk_write_finish(r->disk));
+		}
+	}
+	if (rlog_server_failure(r->server) != NULL)
+		fail_msg("the server stops: %s", rlog_server_failure(r->server));
+}
+
+/* Entries [prev + 1, prev + count] of `term` from the leader of `leader_term`, node 2; of 1000 bytes. */
+static void send_entries(struct rig *r, uint64_t leader_term, uint64_t prev, uint64_t prev_term,
+			 uint64_t term, unsigned count, uint64_t commit)
+{
+	struct rlog_message m = {.type = RLOG_MSG_APPEND};
+
+	m.append.term = leader_term;
+	m.append.prev_index = prev;
+	m.append.prev_term = prev_term;
+	m.append.leader_commit = commit;
+	m.append.count = count;
+	m.append.records = count > 0 ? calloc(count, sizeof(*m.append.records)) : NULL;
+	for (unsigned i = 0; i < count; i++) {
+		struct rlog_record *rec = &m.append.records[i];
+
+		*rec = (struct rlog_record){prev + 1 + i, term, RAFT_COMMAND, NULL};
+		if (rec->index == 1) {
+			rec->type = RAFT_CHANGE;
+			rec->buf = membership();
+		} else {
+			rec->buf = rlog_buf_new(1000);
+			memset(rec->buf->data, (int)rec->index, 1000);
+		}
+	}
+	r->sent_count = 0;
+	rlog_server_receive(r->server, OTHER, "node2:1", &m);
+	turns(r);
+}
+
+/* The answer to it. */
+static struct raft_append_entries_result answer(struct rig *r)
+{
+	for (unsigned i = r->sent_count; i-- > 0;)
+		if (r->sent[i].m.type == RLOG_MSG_APPEND_RESULT && r->sent[i].to == OTHER)
+			return r->sent[i].m.append_result;
+	fail_msg("no answer");
+	return (struct raft_append_entries_result){0};
+}
+
+/* This server becomes the leader, by the vote of node 2. */
+static void lead(struct rig *r)
+{
+	for (unsigned i = 0; i < 20 && !server_leads(r->server); i++) {
+		struct rlog_message m = {.type = RLOG_MSG_VOTE_RESULT};
+
+		r->sent_count = 0;
+		r->now += 1001;
+		rlog_server_now(r->server, r->now);
+		rlog_server_tick(r->server);
+		turns(r);
+		for (unsigned pre = 0; pre < 2; pre++) {
+			uint64_t term = r->server->raft.current_term;
+			bool pre_vote = r->server->raft.state == RAFT_CANDIDATE &&
+					r->server->raft.candidate_state.in_pre_vote;
+
+			if (server_leads(r->server))
+				break;
+			m.vote_result = (struct raft_request_vote_result){
+				.version = 2,
+				.term = pre_vote ? term + 1 : term,
+				.vote_granted = true,
+				.pre_vote = pre_vote,
+			};
+			rlog_server_receive(r->server, OTHER, "node2:1", &m);
+			turns(r);
+		}
+	}
+	assert_true(server_leads(r->server));
+}
+
+static struct rlog_buf *image_of(uint64_t index, uint64_t term)
+{
+	struct rlog_buf *conf = membership(), *image;
+
+	image = rlog_snapshot_encode(CLUSTER, index, term, 1, conf->data, conf->len, "state", 5);
+	rlog_buf_unref(conf);
+	assert_non_null(image);
+	return image;
+}
+
+static int install(struct rig *r, uint64_t index, uint64_t term)
+{
+	struct rlog_buf *image = image_of(index, term), *payload = rlog_buf_new(4);
+	int rv;
+
+	memcpy(payload->data, "here", 4);
+	rv = rlog_server_install(r->server, memdisk_disk(r->disk), image, payload);
+	rlog_buf_unref(image);
+	rlog_buf_unref(payload);
+	return rv;
+}
+
+static int take(struct rig *r, uint64_t index)
+{
+	struct rlog_buf *payload = rlog_buf_new(2), *image = NULL;
+	int rv;
+
+	memcpy(payload->data, "me", 2);
+	rv = rlog_server_image(r->server, index, payload, &image);
+	rlog_buf_unref(payload);
+	if (rv != 0)
+		return rv;
+	assert_int_equal(rlog_snapshot_store(memdisk_disk(r->disk), image), 0);
+	rv = rlog_server_snapshot(r->server, image, 0);
+	rlog_buf_unref(image);
+	return rv;
+}
+
+static void assert_applied(struct rig *r, uint64_t first, uint64_t last)
+{
+	assert_int_equal(r->applied_count, last + 1 - first);
+	for (unsigned i = 0; i < r->applied_count; i++)
+		assert_int_equal(r->applied[i], first + i);
+	r->applied_count = 0;
+}
+
+/* ---- tests -------------------------------------------------------------------------------- */
+
+static void follower_left_behind_installs_and_follows(void **state)
+{
+	struct rig *r = rig_new();
+	struct rlog_message notice = {.type = RLOG_MSG_NEEDS_STATE};
+
+	(void)state;
+	send_entries(r, 1, 1, 1, 1, 9, 10);
+	assert_applied(r, 2, 10);
+	assert_int_equal(r->caught_up, 1);
+	/* The heartbeat that the leader anchors at its snapshot, and the notice. */
+	send_entries(r, 1, 100, 1, 1, 0, 120);
+	assert_int_equal(answer(r).rejected, 100);
+	notice.needs_state.term = 1;
+	notice.needs_state.index = 100;
+	notice.needs_state.index_term = 1;
+	rlog_server_receive(r->server, OTHER, "node2:1", &notice);
+	assert_int_equal(r->needs_state, 1);
+
+	assert_int_equal(install(r, 100, 1), 0);
+	rlog_server_receive(r->server, OTHER, "node2:1", &notice);
+	assert_int_equal(r->needs_state, 1);
+	send_entries(r, 1, 100, 1, 1, 0, 120);
+	assert_int_equal(answer(r).rejected, 0);
+	assert_int_equal(answer(r).last_log_index, 100);
+	send_entries(r, 1, 100, 1, 1, 20, 120);
+	assert_applied(r, 101, 120);
+	assert_int_equal(r->caught_up, 2);
+
+	stop(r);
+	start(r);
+	assert_memory_equal(rlog_log_snapshot(r->log)->payload, "here", 4);
+	send_entries(r, 1, 120, 1, 1, 1, 121);
+	assert_applied(r, 101, 121);
+	rig_free(r);
+}
+
+static void log_that_has_the_entry_stays_and_is_delivered_again(void **state)
+{
+	struct rig *r = rig_new();
+
+	(void)state;
+	send_entries(r, 1, 1, 1, 1, 99, 90);
+	assert_applied(r, 2, 90);
+	assert_int_equal(install(r, 40, 1), 0);
+	assert_int_equal(rlog_log_last(r->log), 100);
+	turns(r);
+	assert_applied(r, 41, 90);
+	assert_int_equal(install(r, 95, 1), 0); /* forward */
+	send_entries(r, 1, 100, 1, 1, 1, 101);
+	assert_applied(r, 96, 101);
+	rig_free(r);
+}
+
+static void log_that_begins_behind_the_image_wants_a_newer_one(void **state)
+{
+	struct rig *r = rig_new();
+
+	(void)state;
+	send_entries(r, 1, 1, 1, 1, 99, 100);
+	assert_int_equal(take(r, 60), 0);
+	assert_int_equal(install(r, rlog_log_first(r->log) - 2, 1), -EAGAIN);
+	assert_int_equal(rlog_log_snapshot(r->log)->index, 60);
+	rig_free(r);
+}
+
+/* A leader's requests that are in the log, when another leader has committed them and this node takes its
+ * state over instead of applying them: they were committed, which nobody here can tell any more. */
+static void requests_that_an_install_passes_over_end_as_unknown(void **state)
+{
+	struct rig *r = rig_new();
+	struct rlog_request reqs[3] = {0};
+	uint64_t last, term;
+
+	(void)state;
+	lead(r);
+	for (unsigned i = 0; i < 3; i++) {
+		reqs[i].done = on_done;
+		reqs[i].buf = rlog_buf_new(8);
+		rlog_server_submit(r->server, &reqs[i]);
+	}
+	turns(r);
+	last = rlog_log_durable(r->log);
+	term = r->server->raft.current_term;
+	r->full = true;
+	send_entries(r, term + 1, last, term, term + 1, 1, last);
+	assert_int_equal(install(r, last, term), 0);
+	r->full = false;
+	rlog_server_resume(r->server);
+	send_entries(r, term + 1, last + 1, term + 1, term + 1, 1, last + 2);
+	assert_applied(r, last + 1, last + 2);
+	assert_int_equal(r->refused, 0);
+	assert_int_equal(r->unknown, 3);
+	rig_free(r);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(follower_left_behind_installs_and_follows),
+		cmocka_unit_test(log_that_has_the_entry_stays_and_is_delivered_again),
+		cmocka_unit_test(log_that_begins_behind_the_image_wants_a_newer_one),
+		cmocka_unit_test(requests_that_an_install_passes_over_end_as_unknown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
