@@ -14,11 +14,12 @@
  *
  * Why rlog_server_install() loses nothing that this node has promised. The image is of a committed prefix
  * of the cluster's log, up to (index, term). If the local log has that entry, it has the same prefix (the
- * log matching property), and what it has behind it stays; only delivery goes back. If not, the log ends
- * before the index, or has another entry there: everything up to the index is in the image, and anything
- * behind a conflicting entry was not committed and conflicts as well. So nothing is dropped that could
- * count for a majority. Term and vote stay. The core is then started again from what is on disk, as
- * after a restart; that the node had not crashed in between no rule of Raft can tell.
+ * log matching property), and what it has behind it stays; only delivery goes back. So it is when the entry
+ * is one that the local log has let go of: it was committed. If not, the log ends before the index, or has
+ * another entry there: everything up to the index is in the image, and anything behind a conflicting entry
+ * was not committed and conflicts as well. So nothing is dropped that could count for a majority. Term and
+ * vote stay. The core is then started again from what is on disk, as after a restart; that the node had not
+ * crashed in between no rule of Raft can tell.
  */
 #include <assert.h>
 #include <errno.h>
@@ -169,13 +170,33 @@ static int store(struct rlog_server *s, struct rlog_disk *d, const struct rlog_s
 	return rv;
 }
 
+/* Does the log, or what it has let go of, hold the image's last entry? 1, 0, or -errno. */
+static int holds(struct rlog_server *s, const struct rlog_snapshot *of)
+{
+	const struct rlog_snapshot *own = rlog_log_snapshot(s->log);
+	const uint64_t term = server_term_of(s, of->index);
+
+	if (of->index + 1 < rlog_log_first(s->log))
+		return -EAGAIN; /* what lies between would be lost */
+	if (of->index <= s->raft.commit_index && term != 0 && term != of->term) {
+		server_log(s, 'E',
+			   "an image contradicts what is committed here index=%llu term=%llu "
+			   "image_term=%llu",
+			   (unsigned long long)of->index, (unsigned long long)term,
+			   (unsigned long long)of->term);
+		return -EBADMSG;
+	}
+	/* With the entry right in front of the log its term is gone, but it was committed. */
+	if (own != NULL && of->index < own->index)
+		return 1;
+	return term == of->term && of->index <= rlog_log_durable(s->log);
+}
+
 int rlog_server_install(struct rlog_server *s, struct rlog_disk *d, struct rlog_buf *image,
 			const struct rlog_buf *payload)
 {
-	const uint64_t first = rlog_log_first(s->log);
 	struct rlog_snapshot of;
-	bool has_it;
-	int rv;
+	int has_it, rv;
 
 	assert(!s->writing);
 	if (server_failed(s))
@@ -185,12 +206,8 @@ int rlog_server_install(struct rlog_server *s, struct rlog_disk *d, struct rlog_
 	rv = rlog_snapshot_decode(image, rlog_log_cluster(s->log), &of);
 	if (rv != 0)
 		return rv;
-	has_it = server_term_of(s, of.index) == of.term && of.index <= rlog_log_durable(s->log);
-	if (of.index + 1 < first) {
-		rv = -EAGAIN; /* what lies between would be lost */
-	} else {
-		rv = store(s, d, &of, payload);
-	}
+	has_it = holds(s, &of);
+	rv = has_it < 0 ? has_it : store(s, d, &of, payload);
 	if (rv == 0 && !has_it) {
 		rv = rlog_log_replace(s->log);
 		if (rv != 0) {

@@ -382,6 +382,45 @@ static void log_that_begins_behind_the_image_wants_a_newer_one(void **state)
 	rig_free(r);
 }
 
+/* Its term at that index is not known here any more, but it was committed, as the own snapshot tells. */
+static void image_that_ends_where_the_log_begins_keeps_the_log(void **state)
+{
+	struct rig *r = rig_new();
+	uint64_t first;
+
+	(void)state;
+	send_entries(r, 1, 1, 1, 1, 99, 100);
+	assert_int_equal(take(r, 60), 0);
+	first = rlog_log_first(r->log);
+	assert_in_range(first, 2, 60);
+	r->applied_count = 0;
+	assert_int_equal(install(r, first - 1, 1), 0);
+	assert_int_equal(rlog_log_last(r->log), 100);
+	turns(r);
+	assert_applied(r, first, 100);
+	stop(r);
+	start(r);
+	assert_int_equal(rlog_log_last(r->log), 100);
+	send_entries(r, 1, 100, 1, 1, 1, 101);
+	assert_applied(r, first, 101);
+	rig_free(r);
+}
+
+/* What two nodes hold for committed cannot differ: one of the two is not what it says. */
+static void image_that_contradicts_what_is_committed_here_is_refused(void **state)
+{
+	struct rig *r = rig_new();
+
+	(void)state;
+	send_entries(r, 1, 1, 1, 1, 99, 90);
+	assert_int_equal(take(r, 60), 0);
+	assert_int_equal(install(r, 59, 2), -EBADMSG);
+	assert_int_equal(install(r, 90, 2), -EBADMSG);
+	assert_int_equal(rlog_log_last(r->log), 100);
+	assert_int_equal(rlog_log_snapshot(r->log)->index, 60);
+	rig_free(r);
+}
+
 /* A leader's requests that are in the log, when another leader has committed them and this node takes its
  * state over instead of applying them: they were committed, which nobody here can tell any more. */
 static void requests_that_an_install_passes_over_end_as_unknown(void **state)
@@ -418,6 +457,8 @@ int main(void)
 		cmocka_unit_test(follower_left_behind_installs_and_follows),
 		cmocka_unit_test(log_that_has_the_entry_stays_and_is_delivered_again),
 		cmocka_unit_test(log_that_begins_behind_the_image_wants_a_newer_one),
+		cmocka_unit_test(image_that_ends_where_the_log_begins_keeps_the_log),
+		cmocka_unit_test(image_that_contradicts_what_is_committed_here_is_refused),
 		cmocka_unit_test(requests_that_an_install_passes_over_end_as_unknown),
 	};
 
