@@ -125,9 +125,11 @@ int rlog_server_snapshot(struct rlog_server *s, struct rlog_buf *image, uint64_t
 	rv = rlog_log_set_snapshot(s->log, image);
 	if (rv != 0)
 		return rv;
-	rlog_log_compact(s->log, keep_bytes);
-	if (rlog_log_snapshot(s->log)->index > s->raft.trail.snapshot.index)
+	/* libraft knows which entries there are from its snapshots alone, and takes a newer one only. */
+	if (rlog_log_snapshot(s->log)->index > s->raft.trail.snapshot.index) {
+		rlog_log_compact(s->log, keep_bytes);
 		step_snapshot(s);
+	}
 	return 0;
 }
 

@@ -291,7 +291,7 @@ static int install(struct rig *r, uint64_t index, uint64_t term)
 	return rv;
 }
 
-static int take(struct rig *r, uint64_t index)
+static int take_keeping(struct rig *r, uint64_t index, uint64_t keep_bytes)
 {
 	struct rlog_buf *payload = rlog_buf_new(2), *image = NULL;
 	int rv;
@@ -302,9 +302,14 @@ static int take(struct rig *r, uint64_t index)
 	if (rv != 0)
 		return rv;
 	assert_int_equal(rlog_snapshot_store(memdisk_disk(r->disk), image), 0);
-	rv = rlog_server_snapshot(r->server, image, 0);
+	rv = rlog_server_snapshot(r->server, image, keep_bytes);
 	rlog_buf_unref(image);
 	return rv;
+}
+
+static int take(struct rig *r, uint64_t index)
+{
+	return take_keeping(r, index, 0);
 }
 
 static void assert_applied(struct rig *r, uint64_t first, uint64_t last)
@@ -421,6 +426,32 @@ static void image_that_contradicts_what_is_committed_here_is_refused(void **stat
 	rig_free(r);
 }
 
+/* libraft is told of entries that go with a newer snapshot only: else it goes on offering them. */
+static void snapshot_that_is_not_newer_lets_nothing_go(void **state)
+{
+	struct rig *r = rig_new();
+
+	(void)state;
+	send_entries(r, 1, 1, 1, 1, 99, 100);
+	assert_int_equal(take_keeping(r, 60, 1 << 30), 0);
+	assert_int_equal(rlog_log_first(r->log), 1);
+	assert_int_equal(take(r, 60), 0);
+	assert_int_equal(rlog_log_first(r->log), r->server->raft.trail.offset + 1);
+	assert_int_equal(take(r, 61), 0);
+	assert_int_equal(rlog_log_first(r->log), r->server->raft.trail.offset + 1);
+	assert_true(rlog_log_first(r->log) > 1);
+	/* Nor does one that stands behind an older image that was installed. */
+	assert_int_equal(take_keeping(r, 90, 1 << 30), 0);
+	assert_int_equal(install(r, 65, 1), 0);
+	turns(r);
+	assert_int_equal(take(r, 85), 0);
+	assert_int_equal(rlog_log_first(r->log), r->server->raft.trail.offset + 1);
+	assert_int_equal(take(r, 95), 0);
+	assert_int_equal(rlog_log_first(r->log), r->server->raft.trail.offset + 1);
+	assert_true(rlog_log_first(r->log) > 70);
+	rig_free(r);
+}
+
 /* A leader's requests that are in the log, when another leader has committed them and this node takes its
  * state over instead of applying them: they were committed, which nobody here can tell any more. */
 static void requests_that_an_install_passes_over_end_as_unknown(void **state)
@@ -459,6 +490,7 @@ int main(void)
 		cmocka_unit_test(log_that_begins_behind_the_image_wants_a_newer_one),
 		cmocka_unit_test(image_that_ends_where_the_log_begins_keeps_the_log),
 		cmocka_unit_test(image_that_contradicts_what_is_committed_here_is_refused),
+		cmocka_unit_test(snapshot_that_is_not_newer_lets_nothing_go),
 		cmocka_unit_test(requests_that_an_install_passes_over_end_as_unknown),
 	};
 
