@@ -48,8 +48,9 @@
 #define DEFAULT_COMMIT_TIMEOUT_MS 10000
 #define DISK_RETRY_MS 1000
 #define INFLIGHT_ENTRIES 4096
-/* After it libraft looks anew at what a follower that fetches the state has. */
-#define INSTALL_TIMEOUT_MS 10000
+/* After it libraft looks anew at what a follower that fetches the state has, which costs nothing. Until then
+ * it does not notice that it has a newer snapshot than the one that it told the follower of. */
+#define INSTALL_TIMEOUT_MS 1000
 
 /* ---- small things ------------------------------------------------------------------------- */
 
@@ -532,16 +533,12 @@ out:
 	rlog_message_clear(m);
 }
 
-void rlog_server_hears(struct rlog_server *s, uint64_t from, const char *address)
+void server_hail(struct rlog_server *s, uint64_t from, const char *address)
 {
 	struct raft *r = &s->raft;
 	struct rlog_message m = {.type = RLOG_MSG_APPEND_RESULT};
-	struct peer *p;
+	struct peer *p = server_peer(s, from, address);
 
-	if (server_failed(s) || r->state != RAFT_FOLLOWER ||
-	    r->follower_state.current_leader.id != from)
-		return;
-	p = server_peer(s, from, address);
 	if (p == NULL)
 		return;
 	p->heard_ms = s->now;
@@ -555,6 +552,13 @@ void rlog_server_hears(struct rlog_server *s, uint64_t from, const char *address
 	m.append_result.features = 1;
 	if (s->io.room(s->io.ctx, from, p->address) >= 0)
 		s->io.send(s->io.ctx, from, p->address, &m);
+}
+
+void rlog_server_hears(struct rlog_server *s, uint64_t from, const char *address)
+{
+	if (!server_failed(s) && s->raft.state == RAFT_FOLLOWER &&
+	    s->raft.follower_state.current_leader.id == from)
+		server_hail(s, from, address);
 }
 
 /* ---- the log ------------------------------------------------------------------------------ */

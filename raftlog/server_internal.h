@@ -82,6 +82,8 @@ bool server_leads(const struct rlog_server *s);
 bool server_ready(const struct rlog_server *s);
 uint64_t server_term_of(const struct rlog_server *s, uint64_t index); /* 0: no such entry */
 
+/* Tell the leader, `from`, that this node lives, and take it for a sign of life too. */
+void server_hail(struct rlog_server *s, uint64_t from, const char *address);
 int server_core(struct rlog_server *s,
 		char errmsg[RLOG_ERRMSG_SIZE]); /* libraft, before its start */
 

@@ -8,9 +8,9 @@
  * libraft's way of bringing a snapshot to a follower is not used. What it would send becomes a notice,
  * NEEDS_STATE. The follower's owner fetches the leader's state by itself; meanwhile libraft on the leader
  * keeps the follower in its "snapshot" state and sends heartbeats at the snapshot's index, which the
- * follower rejects, upon which the notice is sent again. The leader takes no newer snapshot meanwhile
- * (its owner sees to that), so when the follower has installed this one, the next heartbeat finds the
- * entry it is anchored at, is accepted, and libraft goes on from there.
+ * follower rejects, upon which the notice is sent again. When the follower has installed this snapshot, and
+ * the leader has no newer one (its owner sees to that), the next heartbeat finds the entry it is anchored
+ * at, is accepted, and libraft goes on from there.
  *
  * Why rlog_server_install() loses nothing that this node has promised. The image is of a committed prefix
  * of the cluster's log, up to (index, term). If the local log has that entry, it has the same prefix (the
@@ -31,11 +31,15 @@ void server_needs_state(struct rlog_server *s, uint64_t from, const char *addres
 			const struct rlog_message *m)
 {
 	if (m->needs_state.term != s->raft.current_term || s->raft.state != RAFT_FOLLOWER ||
-	    s->cb.needs_state == NULL)
+	    s->raft.follower_state.current_leader.id != from)
 		return;
-	if (server_term_of(s, m->needs_state.index) == m->needs_state.index_term)
+	/* It came in place of a heartbeat, and a leader that hears nothing upon it sends no others. */
+	server_hail(s, from, address);
+	if (m->needs_state.index <= s->raft.commit_index ||
+	    server_term_of(s, m->needs_state.index) == m->needs_state.index_term)
 		return; /* it has been installed; the next heartbeat tells the leader */
-	s->cb.needs_state(s->ctx, from, address);
+	if (s->cb.needs_state != NULL)
+		s->cb.needs_state(s->ctx, from, address);
 }
 
 /* ---- taking one --------------------------------------------------------------------------- */

@@ -452,6 +452,50 @@ static void snapshot_that_is_not_newer_lets_nothing_go(void **state)
 	rig_free(r);
 }
 
+/* libraft takes a follower that does not answer for one that is away, and then only the notice is sent, no
+ * heartbeat. */
+static void notice_is_answered_and_counts_as_a_heartbeat(void **state)
+{
+	struct rig *r = rig_new();
+	struct rlog_message notice = {.type = RLOG_MSG_NEEDS_STATE};
+
+	(void)state;
+	notice.needs_state.term = 1;
+	notice.needs_state.index = 100;
+	notice.needs_state.index_term = 1;
+	send_entries(r, 1, 1, 1, 1, 9, 10);
+	for (unsigned i = 1; i <= 50; i++) {
+		r->now += 100;
+		rlog_server_now(r->server, r->now);
+		r->sent_count = 0;
+		rlog_server_receive(r->server, OTHER, "node2:1", &notice);
+		assert_int_equal(answer(r).rejected, 0);
+		assert_int_equal(answer(r).last_log_index, 0);
+		assert_int_equal(r->needs_state, i);
+		if (rlog_server_deadline(r->server) <= r->now)
+			rlog_server_tick(r->server);
+		assert_int_equal(r->server->raft.state, RAFT_FOLLOWER);
+	}
+	/* One of what is committed here is late. */
+	notice.needs_state.index = 9;
+	notice.needs_state.index_term = 1;
+	rlog_server_receive(r->server, OTHER, "node2:1", &notice);
+	assert_int_equal(take(r, 10), 0);
+	assert_int_equal(install(r, 100, 1), 0);
+	send_entries(r, 1, 100, 1, 1, 0, 100);
+	notice.needs_state.index = 60;
+	rlog_server_receive(r->server, OTHER, "node2:1", &notice);
+	assert_int_equal(r->needs_state, 50);
+	/* From a leader of an earlier term: nothing at all. */
+	r->sent_count = 0;
+	notice.needs_state.index = 200;
+	notice.needs_state.term = 0;
+	rlog_server_receive(r->server, OTHER, "node2:1", &notice);
+	assert_int_equal(r->needs_state, 50);
+	assert_int_equal(r->sent_count, 0);
+	rig_free(r);
+}
+
 /* A leader's requests that are in the log, when another leader has committed them and this node takes its
  * state over instead of applying them: they were committed, which nobody here can tell any more. */
 static void requests_that_an_install_passes_over_end_as_unknown(void **state)
@@ -491,6 +535,7 @@ int main(void)
 		cmocka_unit_test(image_that_ends_where_the_log_begins_keeps_the_log),
 		cmocka_unit_test(image_that_contradicts_what_is_committed_here_is_refused),
 		cmocka_unit_test(snapshot_that_is_not_newer_lets_nothing_go),
+		cmocka_unit_test(notice_is_answered_and_counts_as_a_heartbeat),
 		cmocka_unit_test(requests_that_an_install_passes_over_end_as_unknown),
 	};
 
