@@ -243,7 +243,8 @@ static void remove_spares(struct rlog_log *l)
  *   has the snapshot's entry, of its     | the good case
  *   term, or begins right behind it      |
  *   ends before that entry, or has one   | rlog_install() was cut short between storing the snapshot
- *   of another term there                | and replacing the log: that is done now
+ *   of another term there                | and replacing the log: that is done now, as is taking over
+ *                                        | the term in which the snapshot was taken
  *   begins later                         | damage: entries between the two are missing
  *
  * Files in front of where the log begins are what was not removed in time. */
@@ -326,6 +327,14 @@ static int open_all(struct rlog_log *l, char errmsg[RLOG_ERRMSG_SIZE])
 	l->durable = l->placed = l->index.last;
 	l->cache_first = l->index.last + 1;
 	remove_spares(l);
+	if (l->snapshot.image && l->snapshot.taken_term > l->meta.term) {
+		err = rlog_log_set_meta(l, l->snapshot.taken_term, 0);
+		if (err < 0) {
+			snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot store the snapshot's term: %s",
+				 strerror(-err));
+			return err;
+		}
+	}
 	return match_snapshot(l, &end, errmsg);
 }
 

@@ -69,8 +69,7 @@ static int copy_snapshot(struct rlog_log *from, struct rlog_disk *to, uint64_t c
 
 	if (!s)
 		return 0;
-	image = rlog_snapshot_encode(cluster_id, s->index, s->term, s->conf_index, s->conf,
-				     s->conf_len, s->payload, s->payload_len);
+	image = rlog_snapshot_encode(cluster_id, s);
 	err = image ? rlog_snapshot_store(to, image) : -ENOMEM;
 	rlog_buf_unref(image);
 	return err;

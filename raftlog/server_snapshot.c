@@ -18,8 +18,10 @@
  * is one that the local log has let go of: it was committed. If not, the log ends before the index, or has
  * another entry there: everything up to the index is in the image, and anything behind a conflicting entry
  * was not committed and conflicts as well. So nothing is dropped that could count for a majority. Term and
- * vote stay. The core is then started again from what is on disk, as after a restart; that the node had not
- * crashed in between no rule of Raft can tell.
+ * vote stay, unless the image was taken in a later term, which this node then is in, too: the leader of an
+ * earlier one need not have the image's entries, and must not be told that they match its own. The core is
+ * then started again from what is on disk, as after a restart; that the node had not crashed in between no
+ * rule of Raft can tell.
  */
 #include <assert.h>
 #include <errno.h>
@@ -80,22 +82,25 @@ int rlog_server_image(struct rlog_server *s, uint64_t index, const struct rlog_b
 		      struct rlog_buf **image)
 {
 	const struct rlog_snapshot *old = rlog_log_snapshot(s->log);
+	struct rlog_snapshot next = {.index = index, .taken_term = s->raft.current_term};
 	struct rlog_buf *conf = NULL;
-	uint64_t conf_index, term;
 	int rv;
 
 	if (server_failed(s))
 		return -EIO;
 	if (index == 0 || index > s->applied || (old != NULL && index < old->index))
 		return -EINVAL;
-	term = server_term_of(s, index);
-	if (term == 0)
+	next.term = server_term_of(s, index);
+	if (next.term == 0)
 		return -EINVAL;
-	rv = membership_at(s, index, &conf_index, &conf);
+	rv = membership_at(s, index, &next.conf_index, &conf);
 	if (rv != 0)
 		return rv;
-	*image = rlog_snapshot_encode(rlog_log_cluster(s->log), index, term, conf_index, conf->data,
-				      conf->len, payload->data, payload->len);
+	next.conf = conf->data;
+	next.conf_len = conf->len;
+	next.payload = payload->data;
+	next.payload_len = payload->len;
+	*image = rlog_snapshot_encode(rlog_log_cluster(s->log), &next);
 	rlog_buf_unref(conf);
 	return *image != NULL ? 0 : -ENOMEM;
 }
@@ -165,11 +170,14 @@ static int start_again(struct rlog_server *s)
 static int store(struct rlog_server *s, struct rlog_disk *d, const struct rlog_snapshot *of,
 		 const struct rlog_buf *payload)
 {
-	struct rlog_buf *image =
-		rlog_snapshot_encode(rlog_log_cluster(s->log), of->index, of->term, of->conf_index,
-				     of->conf, of->conf_len, payload->data, payload->len);
-	int rv = image != NULL ? rlog_snapshot_store(d, image) : -ENOMEM;
+	struct rlog_snapshot own = *of;
+	struct rlog_buf *image;
+	int rv;
 
+	own.payload = payload->data;
+	own.payload_len = payload->len;
+	image = rlog_snapshot_encode(rlog_log_cluster(s->log), &own);
+	rv = image != NULL ? rlog_snapshot_store(d, image) : -ENOMEM;
 	if (rv == 0)
 		rv = rlog_log_set_snapshot(s->log, image);
 	rlog_buf_unref(image);
@@ -198,6 +206,25 @@ static int holds(struct rlog_server *s, const struct rlog_snapshot *of)
 	return term == of->term && of->index <= rlog_log_durable(s->log);
 }
 
+/* The snapshot is stored: term and log come after it, as they would when the log is opened. */
+static int follow_snapshot(struct rlog_server *s, const struct rlog_snapshot *of, bool has_it)
+{
+	const bool later = of->taken_term > s->raft.current_term;
+	int rv = 0;
+
+	if (later)
+		rv = rlog_log_set_meta(s->log, of->taken_term, 0);
+	if (rv == 0 && !has_it)
+		rv = rlog_log_replace(s->log);
+	if (rv == 0)
+		return later || !has_it ? start_again(s) : 0;
+	rlog_server_fail(s,
+			 "cannot replace the log: %s; free or repair the disk, then start this "
+			 "node again",
+			 strerror(-rv));
+	return rv;
+}
+
 int rlog_server_install(struct rlog_server *s, struct rlog_disk *d, struct rlog_buf *image,
 			const struct rlog_buf *payload)
 {
@@ -214,19 +241,8 @@ int rlog_server_install(struct rlog_server *s, struct rlog_disk *d, struct rlog_
 		return rv;
 	has_it = holds(s, &of);
 	rv = has_it < 0 ? has_it : store(s, d, &of, payload);
-	if (rv == 0 && !has_it) {
-		rv = rlog_log_replace(s->log);
-		if (rv != 0) {
-			/* The snapshot is there, its log is not: only a restart gets that right. */
-			rlog_server_fail(
-				s,
-				"cannot replace the log: %s; free or repair the disk, then "
-				"start this node again",
-				strerror(-rv));
-		} else {
-			rv = start_again(s);
-		}
-	}
+	if (rv == 0)
+		rv = follow_snapshot(s, &of, has_it);
 	if (rv == 0) {
 		server_end_passed_over(s, of.index);
 		s->applied = of.index;

@@ -19,34 +19,35 @@ static const char magic[4] = {'d', 'q', 'l', 'S'};
 struct header {
 	char magic[4];
 	uint32_t version;
-	uint64_t cluster_id, index, term, conf_index;
+	uint64_t cluster_id, index, term, taken_term, conf_index;
 	uint32_t conf_len, payload_len;
 	uint64_t content_hash, hash;
 };
-static_assert(sizeof(struct header) == 64, "the layout of a snapshot's header");
+static_assert(sizeof(struct header) == 72, "the layout of a snapshot's header");
 
-struct rlog_buf *rlog_snapshot_encode(uint64_t cluster_id, uint64_t index, uint64_t term,
-				      uint64_t conf_index, const void *conf, size_t conf_len,
-				      const void *payload, size_t payload_len)
+struct rlog_buf *rlog_snapshot_encode(uint64_t cluster_id, const struct rlog_snapshot *s)
 {
-	struct rlog_buf *image = rlog_buf_new(sizeof(struct header) + conf_len + payload_len);
+	struct rlog_buf *image = rlog_buf_new(sizeof(struct header) + s->conf_len + s->payload_len);
 	struct header h = {
 		.version = htole32(SNAPSHOT_VERSION),
 		.cluster_id = htole64(cluster_id),
-		.index = htole64(index),
-		.term = htole64(term),
-		.conf_index = htole64(conf_index),
-		.conf_len = htole32((uint32_t)conf_len),
-		.payload_len = htole32((uint32_t)payload_len),
+		.index = htole64(s->index),
+		.term = htole64(s->term),
+		.taken_term = htole64(s->taken_term),
+		.conf_index = htole64(s->conf_index),
+		.conf_len = htole32((uint32_t)s->conf_len),
+		.payload_len = htole32((uint32_t)s->payload_len),
 	};
+	uint8_t *content;
 
 	if (!image)
 		return NULL;
+	content = image->data + sizeof(h);
 	memcpy(h.magic, magic, sizeof(magic));
-	memcpy(image->data + sizeof(h), conf, conf_len);
-	if (payload_len > 0)
-		memcpy(image->data + sizeof(h) + conf_len, payload, payload_len);
-	h.content_hash = htole64(XXH3_64bits(image->data + sizeof(h), conf_len + payload_len));
+	memcpy(content, s->conf, s->conf_len);
+	if (s->payload_len > 0)
+		memcpy(content + s->conf_len, s->payload, s->payload_len);
+	h.content_hash = htole64(XXH3_64bits(content, s->conf_len + s->payload_len));
 	h.hash = htole64(XXH3_64bits(&h, offsetof(struct header, hash)));
 	memcpy(image->data, &h, sizeof(h));
 	return image;
@@ -74,13 +75,15 @@ int rlog_snapshot_decode(struct rlog_buf *image, uint64_t cluster_id, struct rlo
 		return -EXDEV;
 	out->index = le64toh(h.index);
 	out->term = le64toh(h.term);
+	out->taken_term = le64toh(h.taken_term);
 	out->conf_index = le64toh(h.conf_index);
 	out->conf = image->data + sizeof(h);
 	out->conf_len = le32toh(h.conf_len);
 	out->payload = out->conf + out->conf_len;
 	out->payload_len = le32toh(h.payload_len);
-	if (out->index == 0 || out->term == 0 || out->conf_index == 0 ||
-	    out->conf_index > out->index || rlog_configuration_check(out->conf, out->conf_len) != 0)
+	if (out->index == 0 || out->term == 0 || out->taken_term < out->term ||
+	    out->conf_index == 0 || out->conf_index > out->index ||
+	    rlog_configuration_check(out->conf, out->conf_len) != 0)
 		return -EBADMSG;
 	out->image = rlog_buf_ref(image);
 	return 0;

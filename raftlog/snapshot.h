@@ -5,9 +5,10 @@
  * new one. Its bytes, without the padding, are also what rlog_snapshot_image() hands to other nodes:
  *
  *    0: "dqlS" | 4: u32 version | 8: u64 cluster id | 16: u64 index | 24: u64 term
- *   32: u64 index of the membership | 40: u32 its bytes | 44: u32 the payload's bytes
- *   48: u64 XXH3-64 of what follows | 56: u64 XXH3-64 of the 56 bytes before
- *   64: the membership in force at `index`, as libraft encodes it; the payload
+ *   32: u64 term in which it was taken | 40: u64 index of the membership
+ *   48: u32 the membership's bytes | 52: u32 the payload's bytes
+ *   56: u64 XXH3-64 of what follows | 64: u64 XXH3-64 of the 64 bytes before
+ *   72: the membership in force at `index`, as libraft encodes it; the payload
  *
  * Version history: 1, the first.
  */
@@ -19,16 +20,18 @@
 #define RLOG_SNAPSHOT_NAME "snapshot"
 
 struct rlog_snapshot {
-	uint64_t index, term, conf_index;
+	uint64_t index, term;
+	/* The node that took it was in this term: the entry at `index` has been committed in it or before,
+	 * so the leader of any later term has it. */
+	uint64_t taken_term;
+	uint64_t conf_index;
 	const uint8_t *conf, *payload; /* in `image` */
 	size_t conf_len, payload_len;
 	struct rlog_buf *image; /* a reference; NULL: there is no snapshot */
 };
 
-/* The image of a snapshot; NULL: out of memory. */
-struct rlog_buf *rlog_snapshot_encode(uint64_t cluster_id, uint64_t index, uint64_t term,
-				      uint64_t conf_index, const void *conf, size_t conf_len,
-				      const void *payload, size_t payload_len);
+/* The image of `s`, whose own image does not matter; NULL: out of memory. */
+struct rlog_buf *rlog_snapshot_encode(uint64_t cluster_id, const struct rlog_snapshot *s);
 /* Check and decode; takes a reference. 0, -EBADMSG, -ENOTSUP (of a later version), -EXDEV. */
 int rlog_snapshot_decode(struct rlog_buf *image, uint64_t cluster_id, struct rlog_snapshot *out);
 void rlog_snapshot_clear(struct rlog_snapshot *s);

@@ -142,6 +142,10 @@ static struct memdisk *disk_with(uint64_t seed, unsigned count)
 
 static struct rlog_buf *image_of(uint64_t index, uint64_t term)
 {
+	struct rlog_snapshot s = {.index = index,
+				  .term = term,
+				  .taken_term = term,
+				  .conf_index = 1};
 	struct raft_configuration conf;
 	struct raft_buffer encoded;
 	struct rlog_buf *image;
@@ -150,8 +154,11 @@ static struct rlog_buf *image_of(uint64_t index, uint64_t term)
 	raft_configuration_add(&conf, NODE, "127.0.0.1:3", RAFT_VOTER);
 	assert_int_equal(raft_configuration_encode(&conf, &encoded), 0);
 	raft_configuration_close(&conf);
-	image = rlog_snapshot_encode(CLUSTER, index, term, 1, encoded.base, encoded.len, "state",
-				     5);
+	s.conf = encoded.base;
+	s.conf_len = encoded.len;
+	s.payload = (const uint8_t *)"state";
+	s.payload_len = 5;
+	image = rlog_snapshot_encode(CLUSTER, &s);
 	raft_free(encoded.base);
 	assert_non_null(image);
 	return image;

@@ -269,19 +269,27 @@ static void lead(struct rig *r)
 	assert_true(server_leads(r->server));
 }
 
-static struct rlog_buf *image_of(uint64_t index, uint64_t term)
+static struct rlog_buf *image_of(uint64_t index, uint64_t term, uint64_t taken_term)
 {
+	struct rlog_snapshot s = {.index = index,
+				  .term = term,
+				  .taken_term = taken_term,
+				  .conf_index = 1};
 	struct rlog_buf *conf = membership(), *image;
 
-	image = rlog_snapshot_encode(CLUSTER, index, term, 1, conf->data, conf->len, "state", 5);
+	s.conf = conf->data;
+	s.conf_len = conf->len;
+	s.payload = (const uint8_t *)"state";
+	s.payload_len = 5;
+	image = rlog_snapshot_encode(CLUSTER, &s);
 	rlog_buf_unref(conf);
 	assert_non_null(image);
 	return image;
 }
 
-static int install(struct rig *r, uint64_t index, uint64_t term)
+static int install_taken(struct rig *r, uint64_t index, uint64_t term, uint64_t taken_term)
 {
-	struct rlog_buf *image = image_of(index, term), *payload = rlog_buf_new(4);
+	struct rlog_buf *image = image_of(index, term, taken_term), *payload = rlog_buf_new(4);
 	int rv;
 
 	memcpy(payload->data, "here", 4);
@@ -289,6 +297,11 @@ static int install(struct rig *r, uint64_t index, uint64_t term)
 	rlog_buf_unref(image);
 	rlog_buf_unref(payload);
 	return rv;
+}
+
+static int install(struct rig *r, uint64_t index, uint64_t term)
+{
+	return install_taken(r, index, term, term);
 }
 
 static int take_keeping(struct rig *r, uint64_t index, uint64_t keep_bytes)
@@ -496,6 +509,50 @@ static void notice_is_answered_and_counts_as_a_heartbeat(void **state)
 	rig_free(r);
 }
 
+/* What an image says was committed is known to be so in the term in which the image was taken. A leader of
+ * an earlier one may hold other entries there, and would be told that they are matched. */
+static void image_taken_in_a_later_term_moves_the_term(void **state)
+{
+	(void)state;
+	for (unsigned has_it = 0; has_it < 2; has_it++) {
+		struct rig *r = rig_new();
+		uint64_t term, vote;
+
+		send_entries(r, 3, 1, 1, 3, 99, 50);
+		assert_int_equal(install_taken(r, has_it ? 80 : 200, 3, 7), 0);
+		assert_int_equal(r->server->raft.current_term, 7);
+		rlog_log_meta(r->log, &term, &vote);
+		assert_int_equal(term, 7);
+		assert_int_equal(vote, 0);
+		assert_int_equal(rlog_log_last(r->log), has_it ? 100 : 200);
+		assert_int_equal(rlog_server_leader(r->server, &(const char *){NULL}), 0);
+		send_entries(r, 3, has_it ? 100 : 200, 3, 3, 5, 205);
+		assert_int_equal(answer(r).term, 7);
+		assert_true(answer(r).rejected > 0);
+		assert_int_equal(rlog_log_last(r->log), has_it ? 100 : 200);
+		stop(r);
+		start(r);
+		assert_int_equal(r->server->raft.current_term, 7);
+		rig_free(r);
+	}
+}
+
+static void stored_snapshot_of_a_later_term_moves_the_term_when_opened(void **state)
+{
+	struct rig *r = rig_new();
+	struct rlog_buf *image = image_of(200, 3, 7);
+
+	(void)state;
+	send_entries(r, 3, 1, 1, 3, 99, 50);
+	assert_int_equal(rlog_snapshot_store(memdisk_disk(r->disk), image), 0);
+	rlog_buf_unref(image);
+	stop(r);
+	start(r);
+	assert_int_equal(r->server->raft.current_term, 7);
+	assert_int_equal(rlog_log_last(r->log), 200);
+	rig_free(r);
+}
+
 /* A leader's requests that are in the log, when another leader has committed them and this node takes its
  * state over instead of applying them: they were committed, which nobody here can tell any more. */
 static void requests_that_an_install_passes_over_end_as_unknown(void **state)
@@ -536,6 +593,8 @@ int main(void)
 		cmocka_unit_test(image_that_contradicts_what_is_committed_here_is_refused),
 		cmocka_unit_test(snapshot_that_is_not_newer_lets_nothing_go),
 		cmocka_unit_test(notice_is_answered_and_counts_as_a_heartbeat),
+		cmocka_unit_test(image_taken_in_a_later_term_moves_the_term),
+		cmocka_unit_test(stored_snapshot_of_a_later_term_moves_the_term_when_opened),
 		cmocka_unit_test(requests_that_an_install_passes_over_end_as_unknown),
 	};
 

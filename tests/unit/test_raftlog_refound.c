@@ -123,13 +123,26 @@ static void make_log(struct rlog_disk *d, uint64_t last)
 }
 
 /* A snapshot at `index` (its term is that of the second half), and what is in front goes. */
+static struct rlog_buf *image_of(uint64_t index, uint64_t term, const struct rlog_buf *conf)
+{
+	const struct rlog_snapshot s = {.index = index,
+					.term = term,
+					.taken_term = term,
+					.conf_index = 1,
+					.conf = conf->data,
+					.conf_len = conf->len,
+					.payload = (const uint8_t *)"manifest",
+					.payload_len = 8};
+
+	return rlog_snapshot_encode(OLD_CLUSTER, &s);
+}
+
 static void compact(struct rlog_disk *d, uint64_t index)
 {
 	struct rlog_log *l = open_log(d, &options);
 	struct rlog_buf *conf = three_members(), *image;
 
-	image = rlog_snapshot_encode(OLD_CLUSTER, index, TERM - 1, 1, conf->data, conf->len,
-				     "manifest", 8);
+	image = image_of(index, TERM - 1, conf);
 	assert_int_equal(rlog_snapshot_store(d, image), 0);
 	assert_int_equal(rlog_log_set_snapshot(l, image), 0);
 	rlog_log_compact(l, 0);
@@ -697,14 +710,13 @@ static void log_that_does_not_belong_to_its_snapshot_is_walked_as_dropped(void *
 	compact(memdisk_disk(m), 30);
 	assert_int_equal(rlog_walk_disk(memdisk_disk(m), &ops, &index, &end, errmsg), 0);
 	assert_int_equal(index, 30);
-	image = rlog_snapshot_encode(OLD_CLUSTER, 50, TERM, 1, conf->data, conf->len, "manifest",
-				     8);
+	image = image_of(50, TERM, conf);
 	assert_int_equal(rlog_snapshot_store(memdisk_disk(m), image), 0);
 	rlog_buf_unref(image);
 	assert_int_equal(rlog_walk_disk(memdisk_disk(m), &ops, &index, &end, errmsg), 0);
 	assert_int_equal(index, 50);
 	/* one from long ago: what follows it is missing */
-	image = rlog_snapshot_encode(OLD_CLUSTER, 2, 2, 1, conf->data, conf->len, "manifest", 8);
+	image = image_of(2, 2, conf);
 	assert_int_equal(rlog_snapshot_store(memdisk_disk(m), image), 0);
 	rlog_buf_unref(image);
 	index = 0;

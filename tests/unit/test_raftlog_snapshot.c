@@ -38,13 +38,17 @@ static struct rlog_buf *membership(void)
 
 static struct rlog_buf *image_of(uint64_t index, size_t payload_len)
 {
+	struct rlog_snapshot s = {.index = index, .term = 5, .taken_term = 6, .conf_index = 2};
 	struct rlog_buf *conf = membership(), *image;
 	uint8_t *payload = malloc(payload_len + 1);
 
 	assert_non_null(payload);
 	memset(payload, (int)index, payload_len);
-	image = rlog_snapshot_encode(CLUSTER, index, 5, 2, conf->data, conf->len, payload,
-				     payload_len);
+	s.conf = conf->data;
+	s.conf_len = conf->len;
+	s.payload = payload;
+	s.payload_len = payload_len;
+	image = rlog_snapshot_encode(CLUSTER, &s);
 	assert_non_null(image);
 	free(payload);
 	rlog_buf_unref(conf);
@@ -95,6 +99,7 @@ static void encoded_decodes_to_the_same(void **state)
 		assert_int_equal(rlog_snapshot_decode(image, CLUSTER, &s), 0);
 		assert_int_equal(s.index, 9);
 		assert_int_equal(s.term, 5);
+		assert_int_equal(s.taken_term, 6);
 		assert_int_equal(s.conf_index, 2);
 		assert_int_equal(s.conf_len, conf->len);
 		assert_memory_equal(s.conf, conf->data, conf->len);
@@ -146,19 +151,19 @@ static void every_shorter_or_longer_image_is_refused(void **state)
 static void what_cannot_be_is_refused(void **state)
 {
 	struct rlog_buf *conf = membership();
-	const struct {
-		uint64_t index, term, conf_index;
-		size_t conf_len;
-	} cases[] = {
-		{0, 5, 0, conf->len},  {9, 0, 2, conf->len},	 {9, 5, 0, conf->len},
-		{9, 5, 10, conf->len}, {9, 5, 2, conf->len / 2}, {9, 5, 2, 0},
+	const struct rlog_snapshot cases[] = {
+		{0, 5, 5, 0, conf->data, NULL, conf->len, 0, NULL},
+		{9, 0, 5, 2, conf->data, NULL, conf->len, 0, NULL},
+		{9, 5, 4, 2, conf->data, NULL, conf->len, 0, NULL},
+		{9, 5, 5, 0, conf->data, NULL, conf->len, 0, NULL},
+		{9, 5, 5, 10, conf->data, NULL, conf->len, 0, NULL},
+		{9, 5, 5, 2, conf->data, NULL, conf->len / 2, 0, NULL},
+		{9, 5, 5, 2, conf->data, NULL, 0, 0, NULL},
 	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-		struct rlog_buf *image = rlog_snapshot_encode(CLUSTER, cases[i].index,
-							      cases[i].term, cases[i].conf_index,
-							      conf->data, cases[i].conf_len, "", 0);
+		struct rlog_buf *image = rlog_snapshot_encode(CLUSTER, &cases[i]);
 		struct rlog_snapshot s;
 
 		assert_non_null(image);
