@@ -29,6 +29,9 @@
  *    installed it must not be given another. So RAFT_INSTALL_SNAPSHOT never gets there: the follower is
  *    told that it needs the state, its owner fetches that, and the core is started again from what is
  *    on disk then (server_snapshot.c).
+ *  - It takes an AppendEntries message from index 1 on to match any log, also one that does not begin
+ *    there, and rejects any other that begins in front of the log, down to index 1. What the snapshot
+ *    has is matched, so such messages are cut to what is behind it.
  *  - It frees entries[0].batch of a received message unless the update carries entries, in which
  *    case it is left to the caller. The payloads here live in counted buffers, so the batch is a
  *    token of one byte that exists to be freed.
@@ -377,13 +380,40 @@ static void receive_part(struct rlog_server *s, uint64_t from_id, const char *ad
 		raft_free(token);
 }
 
-static void receive_append(struct rlog_server *s, uint64_t from_id, const char *address,
-			   const struct rlog_message *m)
+/* The part of an AppendEntries message that is behind the snapshot, when it begins in front of the log. Its
+ * leader is in the term in which the snapshot was taken or a later one, so it has the snapshot's entries:
+ * an empty message that says so stands for one that ends in front of it. */
+static void step_over(const struct rlog_server *s, struct rlog_message *m)
 {
-	const struct raft *r = &s->raft;
-	const unsigned count = m->append.count;
-	unsigned from = 0;
+	const struct rlog_snapshot *snapshot = rlog_log_snapshot(s->log);
+	const uint64_t prev = m->append.prev_index;
+	uint64_t skip;
 
+	if (snapshot == NULL || prev >= snapshot->index ||
+	    (prev == 0 ? rlog_log_first(s->log) == 1 : server_term_of(s, prev) != 0))
+		return;
+	skip = snapshot->index - prev;
+	m->append.prev_index = snapshot->index;
+	m->append.prev_term = snapshot->term;
+	if (skip > m->append.count) {
+		m->append.count = 0;
+		return;
+	}
+	m->append.prev_term = m->append.records[skip - 1].term; /* which libraft compares */
+	m->append.records += skip;
+	m->append.count -= (unsigned)skip;
+}
+
+static void receive_append(struct rlog_server *s, uint64_t from_id, const char *address,
+			   const struct rlog_message *whole)
+{
+	struct rlog_message part = *whole; /* its records stay those of the whole */
+	const struct rlog_message *m = &part;
+	const struct raft *r = &s->raft;
+	unsigned from = 0, count;
+
+	step_over(s, &part);
+	count = m->append.count;
 	if (r->state == RAFT_LEADER && m->append.term == r->current_term) {
 		rlog_server_fail(
 			s,

@@ -553,6 +553,58 @@ static void stored_snapshot_of_a_later_term_moves_the_term_when_opened(void **st
 	rig_free(r);
 }
 
+/* Messages that the leader sent when it knew less of this node, or as another leader with a longer log. */
+static void entries_in_front_of_the_log_are_stepped_over(void **state)
+{
+	(void)state;
+	for (uint64_t prev = 0; prev < 100; prev += prev < 5 ? 1 : 13) {
+		struct rig *r = rig_new();
+
+		send_entries(r, 1, 1, 1, 1, 4, 5);
+		r->applied_count = 0;
+		assert_int_equal(install(r, 100, 1), 0);
+		/* It does not reach what is here: what is here is matched all the same. */
+		send_entries(r, 1, prev, prev > 0, 1, (unsigned)(99 - prev), 50);
+		assert_int_equal(answer(r).rejected, 0);
+		assert_int_equal(answer(r).last_log_index, 100);
+		assert_int_equal(rlog_log_last(r->log), 100);
+		send_entries(r, 1, prev, prev > 0, 1, (unsigned)(100 - prev), 50);
+		assert_int_equal(answer(r).rejected, 0);
+		assert_int_equal(answer(r).last_log_index, 100);
+		/* It does, and more. */
+		send_entries(r, 1, prev, prev > 0, 1, (unsigned)(105 - prev), 105);
+		assert_int_equal(rlog_log_last(r->log), 105);
+		send_entries(r, 1, 105, 1, 1, 0, 105);
+		assert_applied(r, 101, 105);
+		/* Of an earlier term. */
+		send_entries(r, 4, 105, 1, 4, 1, 105);
+		send_entries(r, 1, prev, prev > 0, 1, (unsigned)(99 - prev), 50);
+		assert_int_equal(answer(r).term, 4);
+		rig_free(r);
+	}
+}
+
+/* A log that was shortened, in place of one that began anew. */
+static void entries_in_front_of_a_shortened_log_are_stepped_over(void **state)
+{
+	struct rig *r = rig_new();
+	uint64_t first;
+
+	(void)state;
+	send_entries(r, 1, 1, 1, 1, 99, 100);
+	assert_int_equal(take(r, 60), 0);
+	first = rlog_log_first(r->log);
+	assert_in_range(first, 3, 60);
+	for (uint64_t prev = 0; prev < 70; prev++) {
+		send_entries(r, 1, prev, prev > 0, 1, 3, 100);
+		assert_int_equal(answer(r).rejected, 0);
+		assert_true(answer(r).last_log_index >= prev + 3 || answer(r).last_log_index == 60);
+		assert_int_equal(rlog_log_first(r->log), first);
+		assert_int_equal(rlog_log_last(r->log), 100);
+	}
+	rig_free(r);
+}
+
 /* A leader's requests that are in the log, when another leader has committed them and this node takes its
  * state over instead of applying them: they were committed, which nobody here can tell any more. */
 static void requests_that_an_install_passes_over_end_as_unknown(void **state)
@@ -595,6 +647,8 @@ int main(void)
 		cmocka_unit_test(notice_is_answered_and_counts_as_a_heartbeat),
 		cmocka_unit_test(image_taken_in_a_later_term_moves_the_term),
 		cmocka_unit_test(stored_snapshot_of_a_later_term_moves_the_term_when_opened),
+		cmocka_unit_test(entries_in_front_of_the_log_are_stepped_over),
+		cmocka_unit_test(entries_in_front_of_a_shortened_log_are_stepped_over),
 		cmocka_unit_test(requests_that_an_install_passes_over_end_as_unknown),
 	};
 
