@@ -125,6 +125,8 @@ struct rlog_log_spare {
 bool rlog_log_spare_begin(struct rlog_log *l, struct rlog_log_spare *s);
 int rlog_log_spare_make(struct rlog_disk *d, const struct rlog_log_spare *s);
 void rlog_log_spare_end(struct rlog_log *l, int result);
+/* Have one now, so that a next segment cannot fail for lack of space. Not between the two. 0 or -errno. */
+int rlog_log_spare_now(struct rlog_log *l);
 
 /* The entry at `index`, from memory or from the disk (checked); a reference the caller drops. */
 int rlog_log_read(struct rlog_log *l, uint64_t index, struct rlog_record *out);

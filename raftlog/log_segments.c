@@ -86,6 +86,25 @@ void rlog_log_spare_end(struct rlog_log *l, int result)
 	l->spare_state = result < 0 ? SPARE_FAILED : SPARE_READY;
 }
 
+int rlog_log_spare_now(struct rlog_log *l)
+{
+	struct rlog_log_spare spare;
+	int err;
+
+	if (l->failed)
+		return -EIO;
+	if (l->spare_state == SPARE_READY)
+		return 0;
+	assert(l->spare_state != SPARE_MAKING);
+	spare_fill(l, &spare, l->opt.segment_bytes);
+	err = rlog_log_spare_make(l->d, &spare);
+	if (err < 0)
+		return err;
+	l->spare = spare;
+	l->spare_state = SPARE_READY;
+	return 0;
+}
+
 int rlog_log_segment_install(struct rlog_disk *d, const char *from,
 			     const struct rlog_segment_header *h, bool *renamed)
 {

@@ -198,8 +198,9 @@ int rlog_image_read(struct rlog_buf *image, uint64_t cluster_id, uint64_t *index
  * again from the entry behind it on: a node whose files were damaged loses nothing that it has promised.
  * Otherwise the log holds nothing that is not in the image or conflicts with it, and begins anew.
  * `caught_up` is told again, and requests of entries that are not delivered for this end as UNKNOWN.
- * Durable on return. 0; -EAGAIN: the local log begins behind the image, get
- * a newer one; -EALREADY: this node leads; -EBADMSG, -EXDEV; -errno. [any thread but the loop] */
+ * The node is in the term in which the image was taken afterwards, if its own was earlier. Durable on
+ * return. 0; -EAGAIN: the local log begins behind the image, get a newer one; -EALREADY: this node leads;
+ * -EBADMSG, -EXDEV; -ENOSPC (nothing has changed) and other -errno. [any thread but the loop] */
 int rlog_install(struct rlog *log, struct rlog_buf *image, struct rlog_buf *payload);
 
 /* Connect to member `id` at `address` for a stream of the owner's: a connected, blocking socket, whose

@@ -346,7 +346,7 @@ static int install(struct rlog *l, struct rlog_call *call)
 {
 	struct image_call *c = (struct image_call *)call;
 
-	if (l->storing || rlog_server_writing(l->server))
+	if (l->storing || l->spare_out || rlog_server_writing(l->server))
 		return RLOG_CALL_AGAIN;
 	l->status_due = true;
 	return rlog_server_install(l->server, l->disk, c->image, c->payload);

@@ -100,7 +100,8 @@ int rlog_server_image(struct rlog_server *s, uint64_t index, const struct rlog_b
 		      struct rlog_buf **image);
 /* It has been stored, and no other since. 0 or -errno. */
 int rlog_server_snapshot(struct rlog_server *s, struct rlog_buf *image, uint64_t keep_bytes);
-/* What rlog_install() says. Not while rlog_server_writing(). Stores the snapshot itself. */
+/* What rlog_install() says. Not while rlog_server_writing(), nor while a spare segment is being made.
+ * Stores the snapshot itself. */
 int rlog_server_install(struct rlog_server *s, struct rlog_disk *d, struct rlog_buf *image,
 			const struct rlog_buf *payload);
 

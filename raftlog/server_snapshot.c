@@ -240,7 +240,11 @@ int rlog_server_install(struct rlog_server *s, struct rlog_disk *d, struct rlog_
 	if (rv != 0)
 		return rv;
 	has_it = holds(s, &of);
-	rv = has_it < 0 ? has_it : store(s, d, &of, payload);
+	rv = has_it < 0 ? has_it : 0;
+	if (has_it == 0)
+		rv = rlog_log_spare_now(s->log); /* a full disk shows before anything changes */
+	if (rv == 0)
+		rv = store(s, d, &of, payload);
 	if (rv == 0)
 		rv = follow_snapshot(s, &of, has_it);
 	if (rv == 0) {

@@ -605,6 +605,33 @@ static void entries_in_front_of_a_shortened_log_are_stepped_over(void **state)
 	rig_free(r);
 }
 
+static void disk_full_changes_nothing(void **state)
+{
+	struct rig *r = rig_new();
+	unsigned failed = 0;
+
+	(void)state;
+	send_entries(r, 1, 1, 1, 1, 4, 5);
+	for (uint64_t capacity = 1;; capacity += RLOG_BLOCK) {
+		int rv;
+
+		memdisk_set_capacity(r->disk, capacity);
+		rv = install(r, 100, 1);
+		if (rv == 0)
+			break;
+		failed++;
+		assert_int_equal(rv, -ENOSPC);
+		assert_null(rlog_server_failure(r->server));
+		assert_null(rlog_log_snapshot(r->log));
+		assert_int_equal(rlog_log_last(r->log), 5);
+		assert_int_equal(r->server->applied, 5);
+	}
+	assert_true(failed > 6);
+	send_entries(r, 1, 100, 1, 1, 1, 101);
+	assert_int_equal(rlog_log_last(r->log), 101);
+	rig_free(r);
+}
+
 /* A leader's requests that are in the log, when another leader has committed them and this node takes its
  * state over instead of applying them: they were committed, which nobody here can tell any more. */
 static void requests_that_an_install_passes_over_end_as_unknown(void **state)
@@ -649,6 +676,7 @@ int main(void)
 		cmocka_unit_test(stored_snapshot_of_a_later_term_moves_the_term_when_opened),
 		cmocka_unit_test(entries_in_front_of_the_log_are_stepped_over),
 		cmocka_unit_test(entries_in_front_of_a_shortened_log_are_stepped_over),
+		cmocka_unit_test(disk_full_changes_nothing),
 		cmocka_unit_test(requests_that_an_install_passes_over_end_as_unknown),
 	};
 
