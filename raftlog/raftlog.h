@@ -181,8 +181,9 @@ void rlog_status(struct rlog *log, struct rlog_status *out);
  * reference stays the caller's) tells: makes that durable, then lets go of the log's oldest segments of
  * which nothing is behind `index`, as long as more than `keep_bytes` of segments stay (for followers that
  * are slow). The index of the newest snapshot again replaces its payload and lets nothing go.
- * Blocks. 0; -EINVAL (not delivered yet, or in front of the newest snapshot); -ENOSPC and other -errno: nothing has changed, or
- * the new payload counts already. [any thread but the loop] */
+ * Blocks. 0; -EINVAL (not delivered yet, or in front of the newest snapshot); -EFBIG (above 512 MiB);
+ * -ENOSPC and other -errno: nothing has changed, or the new payload counts already. [any thread but the
+ * loop] */
 int rlog_snapshot(struct rlog *log, uint64_t index, struct rlog_buf *payload, uint64_t keep_bytes);
 
 /* The newest snapshot as bytes for another node, checksummed: index, term, membership, payload. 0,

@@ -101,8 +101,9 @@ int rlog_server_image(struct rlog_server *s, uint64_t index, const struct rlog_b
 	next.payload = payload->data;
 	next.payload_len = payload->len;
 	*image = rlog_snapshot_encode(rlog_log_cluster(s->log), &next);
+	rv = *image != NULL ? 0 : -errno;
 	rlog_buf_unref(conf);
-	return *image != NULL ? 0 : -ENOMEM;
+	return rv;
 }
 
 /* Tell libraft, which lets go of what it knows of the entries that the log has let go of. */
@@ -177,7 +178,14 @@ static int store(struct rlog_server *s, struct rlog_disk *d, const struct rlog_s
 	own.payload = payload->data;
 	own.payload_len = payload->len;
 	image = rlog_snapshot_encode(rlog_log_cluster(s->log), &own);
-	rv = image != NULL ? rlog_snapshot_store(d, image) : -ENOMEM;
+	if (image == NULL)
+		return -errno;
+	rv = rlog_snapshot_store(d, image);
+	if (rv != 0 && rv != -ENOSPC && rv != -EDQUOT && rv != -ENOMEM)
+		rlog_server_fail(s,
+				 "cannot store the snapshot: %s; check the disk under the data "
+				 "directory, then start this node again",
+				 strerror(-rv));
 	if (rv == 0)
 		rv = rlog_log_set_snapshot(s->log, image);
 	rlog_buf_unref(image);

@@ -12,7 +12,6 @@
 
 #define SNAPSHOT_VERSION 1
 #define SNAPSHOT_ASIDE RLOG_SNAPSHOT_NAME ".tmp"
-#define SNAPSHOT_MAX (512u << 20) /* what names and hashes of a million databases do not fill */
 
 static const char magic[4] = {'d', 'q', 'l', 'S'};
 
@@ -27,7 +26,8 @@ static_assert(sizeof(struct header) == 72, "the layout of a snapshot's header");
 
 struct rlog_buf *rlog_snapshot_encode(uint64_t cluster_id, const struct rlog_snapshot *s)
 {
-	struct rlog_buf *image = rlog_buf_new(sizeof(struct header) + s->conf_len + s->payload_len);
+	const size_t room = RLOG_SNAPSHOT_MAX - sizeof(struct header);
+	struct rlog_buf *image = NULL;
 	struct header h = {
 		.version = htole32(SNAPSHOT_VERSION),
 		.cluster_id = htole64(cluster_id),
@@ -40,8 +40,15 @@ struct rlog_buf *rlog_snapshot_encode(uint64_t cluster_id, const struct rlog_sna
 	};
 	uint8_t *content;
 
-	if (!image)
+	if (s->conf_len > room || s->payload_len > room - s->conf_len) {
+		errno = EFBIG;
 		return NULL;
+	}
+	image = rlog_buf_new(sizeof(h) + s->conf_len + s->payload_len);
+	if (!image) {
+		errno = ENOMEM;
+		return NULL;
+	}
 	content = image->data + sizeof(h);
 	memcpy(h.magic, magic, sizeof(magic));
 	memcpy(content, s->conf, s->conf_len);
@@ -139,7 +146,7 @@ static int read_image(struct rlog_disk *d, int handle, struct rlog_buf **out)
 
 	if (size < 0)
 		return (int)size;
-	if (size < RLOG_BLOCK || size % RLOG_BLOCK || size > SNAPSHOT_MAX)
+	if (size < RLOG_BLOCK || size % RLOG_BLOCK || size > RLOG_SNAPSHOT_MAX)
 		return -EBADMSG;
 	block = aligned_alloc(RLOG_BLOCK, (size_t)size);
 	if (!block)

@@ -19,6 +19,9 @@
 
 #define RLOG_SNAPSHOT_NAME "snapshot"
 
+/* Of an image: what names and hashes of a million databases do not fill. */
+#define RLOG_SNAPSHOT_MAX (512u << 20)
+
 struct rlog_snapshot {
 	uint64_t index, term;
 	/* The node that took it was in this term: the entry at `index` has been committed in it or before,
@@ -30,7 +33,8 @@ struct rlog_snapshot {
 	struct rlog_buf *image; /* a reference; NULL: there is no snapshot */
 };
 
-/* The image of `s`, whose own image does not matter; NULL: out of memory. */
+/* The image of `s`, whose own image does not matter. NULL with errno: ENOMEM, or EFBIG (more than
+ * RLOG_SNAPSHOT_MAX). */
 struct rlog_buf *rlog_snapshot_encode(uint64_t cluster_id, const struct rlog_snapshot *s);
 /* Check and decode; takes a reference. 0, -EBADMSG, -ENOTSUP (of a later version), -EXDEV. */
 int rlog_snapshot_decode(struct rlog_buf *image, uint64_t cluster_id, struct rlog_snapshot *out);

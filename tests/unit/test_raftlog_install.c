@@ -632,6 +632,50 @@ static void disk_full_changes_nothing(void **state)
 	rig_free(r);
 }
 
+/* Which snapshot the disk has is not known then. */
+static void error_while_storing_stops_the_node_and_opening_goes_on(void **state)
+{
+	(void)state;
+	for (unsigned call = 1; call <= 7; call++) {
+		struct rig *r = rig_new();
+		bool stored;
+
+		send_entries(r, 1, 1, 1, 1, 4, 5);
+		assert_int_equal(rlog_log_spare_now(r->log), 0);
+		/* create, write, replace, directory; header, rename, directory */
+		memdisk_fail_at(r->disk, call, -EIO);
+		assert_int_equal(install(r, 100, 1), -EIO);
+		assert_non_null(rlog_server_failure(r->server));
+		memdisk_disk(r->disk)->sync_dir(memdisk_disk(r->disk));
+		stop(r);
+		start(r);
+		stored = call > 3;
+		assert_int_equal(rlog_log_last(r->log), stored ? 100 : 5);
+		assert_int_equal(r->server->applied, stored ? 100 : 0);
+		assert_int_equal(install(r, 100, 1), 0);
+		send_entries(r, 1, 100, 1, 1, 1, 101);
+		assert_int_equal(rlog_log_last(r->log), 101);
+		rig_free(r);
+	}
+}
+
+static void payload_that_could_not_be_loaded_again_is_refused(void **state)
+{
+	struct rig *r = rig_new();
+	struct rlog_buf *payload = rlog_buf_new(8), *image = image_of(5, 1, 1);
+
+	(void)state;
+	send_entries(r, 1, 1, 1, 1, 4, 5);
+	payload->len = (512u << 20) - 100; /* not that long; nobody looks */
+	assert_int_equal(rlog_server_install(r->server, memdisk_disk(r->disk), image, payload),
+			 -EFBIG);
+	rlog_buf_unref(image);
+	assert_int_equal(rlog_server_image(r->server, 5, payload, &image), -EFBIG);
+	rlog_buf_unref(payload);
+	assert_int_equal(take(r, 5), 0);
+	rig_free(r);
+}
+
 /* A leader's requests that are in the log, when another leader has committed them and this node takes its
  * state over instead of applying them: they were committed, which nobody here can tell any more. */
 static void requests_that_an_install_passes_over_end_as_unknown(void **state)
@@ -677,6 +721,8 @@ int main(void)
 		cmocka_unit_test(entries_in_front_of_the_log_are_stepped_over),
 		cmocka_unit_test(entries_in_front_of_a_shortened_log_are_stepped_over),
 		cmocka_unit_test(disk_full_changes_nothing),
+		cmocka_unit_test(error_while_storing_stops_the_node_and_opening_goes_on),
+		cmocka_unit_test(payload_that_could_not_be_loaded_again_is_refused),
 		cmocka_unit_test(requests_that_an_install_passes_over_end_as_unknown),
 	};
 
