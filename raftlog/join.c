@@ -214,7 +214,9 @@ int rlog_dial(struct rlog *l, uint64_t id, const char *address, unsigned timeout
 	question.hello.to = id;
 	memcpy(question.hello.address, l->address, sizeof question.hello.address);
 	rv = fd < 0 ? fd : exchange(fd, &question, RLOG_MSG_WELCOME, &reply, until_ms);
-	if (rv == 0 && (reply.welcome.answer != RLOG_ANSWER_OK || reply.welcome.from != id))
+	if (rv == 0 && reply.welcome.answer == RLOG_ANSWER_NO_MEMBER)
+		rv = -EPERM;
+	else if (rv == 0 && (reply.welcome.answer != RLOG_ANSWER_OK || reply.welcome.from != id))
 		rv = -EXDEV;
 	if (rv == 0 && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0)
 		rv = -errno;
@@ -226,7 +228,9 @@ int rlog_dial(struct rlog *l, uint64_t id, const char *address, unsigned timeout
 		close(fd);
 	snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot reach node=%08llx address=%.128s: %s",
 		 (unsigned long long)id, address,
-		 rv == -EXDEV ? "another node answers there" : strerror(-rv));
+		 rv == -EXDEV	? "another node answers there"
+		 : rv == -EPERM ? "this node is not a member there: join again"
+				: strerror(-rv));
 	return rv;
 }
 

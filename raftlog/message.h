@@ -53,6 +53,7 @@ enum rlog_answer {
 	RLOG_ANSWER_RETRY,	   /* no leader, or it is busy with another change: ask again */
 	RLOG_ANSWER_ADDRESS_USED,  /* another member has this address */
 	RLOG_ANSWER_FULL,	   /* RLOG_MEMBERS_MAX members */
+	RLOG_ANSWER_NO_MEMBER,	   /* the dialler is none */
 };
 
 struct rlog_message {

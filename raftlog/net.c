@@ -283,6 +283,17 @@ void rlog_net_flush(struct rlog *l)
 
 /* ---- receiving ---------------------------------------------------------------------------- */
 
+static bool is_member(struct rlog *l, uint64_t id)
+{
+	struct rlog_member members[RLOG_MEMBERS_MAX];
+	unsigned count = rlog_server_members(l->server, members);
+
+	for (unsigned i = 0; i < count; i++)
+		if (members[i].id == id)
+			return true;
+	return false;
+}
+
 static void greet(struct rlog *l, struct rlog_conn *c, const struct rlog_message *m)
 {
 	struct rlog_message answer = {.type = RLOG_MSG_WELCOME};
@@ -293,6 +304,8 @@ static void greet(struct rlog *l, struct rlog_conn *c, const struct rlog_message
 		answer.welcome.answer = RLOG_ANSWER_OTHER_CLUSTER;
 	else if (m->hello.to != l->id || m->hello.from == l->id)
 		answer.welcome.answer = RLOG_ANSWER_OTHER_NODE;
+	else if (m->type == RLOG_MSG_STREAM && !is_member(l, m->hello.from))
+		answer.welcome.answer = RLOG_ANSWER_NO_MEMBER;
 	if (answer.welcome.answer != RLOG_ANSWER_OK) {
 		if (may_log(l, &l->net.logged_ms))
 			rlog_loop_log(
@@ -302,7 +315,7 @@ static void greet(struct rlog *l, struct rlog_conn *c, const struct rlog_message
 					? "of another cluster: if that node was a member before this "
 					  "cluster was recovered, empty its data directory and join it "
 					  "again"
-					: "for another node",
+					: "for another node, or of no member",
 				(unsigned long long)m->hello.from, m->hello.address,
 				(unsigned long long)m->hello.cluster_id);
 		rlog_conn_send(c, &answer, true);

@@ -205,7 +205,8 @@ int rlog_image_read(struct rlog_buf *image, uint64_t cluster_id, uint64_t *index
 int rlog_install(struct rlog *log, struct rlog_buf *image, struct rlog_buf *payload);
 
 /* Connect to member `id` at `address` for a stream of the owner's: a connected, blocking socket, whose
- * other end that node's `stream` gets; or -errno, with a line in `errmsg`. Blocks, up to timeout_ms.
+ * other end that node's `stream` gets; or -EXDEV (another node answers there), -EPERM (it does not know this
+ * node for a member), or another -errno, with a line in `errmsg`. Blocks, up to timeout_ms.
  * [any thread but the loop] */
 int rlog_dial(struct rlog *log, uint64_t id, const char *address, unsigned timeout_ms,
 	      char errmsg[RLOG_ERRMSG_SIZE]);

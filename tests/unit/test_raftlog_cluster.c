@@ -33,6 +33,14 @@ struct node {
 	bool caught_up, fatal, full;
 	unsigned pushed_back;
 	struct rlog_view view;
+	/* of snapshots: what restore() was told, and the notices */
+	uint64_t restored_index, restored_last;
+	struct payload {
+		uint64_t index, applied, hash;
+	} restored;
+	unsigned needs_state;
+	uint64_t leader_id;
+	char leader_address[128];
 };
 
 struct submission {
@@ -127,6 +135,70 @@ static void on_log(void *ctx, char level, const char *line)
 		fprintf(stderr, "node %d: %c %s\n", (int)n->id, level, line);
 }
 
+static int on_restore(void *ctx, uint64_t index, struct rlog_buf *payload, uint64_t last_index)
+{
+	struct node *n = ctx;
+
+	assert_int_equal(payload->len, sizeof n->restored);
+	memcpy(&n->restored, payload->data, sizeof n->restored);
+	assert_int_equal(n->restored.index, index);
+	n->restored_index = n->last_index = index;
+	n->restored_last = last_index;
+	n->applied = (unsigned)n->restored.applied;
+	n->hash = n->restored.hash;
+	return 0;
+}
+
+static void on_needs_state(void *ctx, uint64_t leader_id, const char *leader_address)
+{
+	struct node *n = ctx;
+
+	pthread_mutex_lock(&n->mutex);
+	n->needs_state++;
+	n->leader_id = leader_id;
+	snprintf(n->leader_address, sizeof n->leader_address, "%s", leader_address);
+	pthread_mutex_unlock(&n->mutex);
+}
+
+/* Serve the newest image, to whoever asks: its length, its bytes. */
+static void *serve_image(void *arg)
+{
+	struct {
+		struct node *node;
+		int fd;
+		uint64_t from;
+	} *stream = arg;
+	struct rlog_buf *image = NULL;
+	uint64_t len, from;
+
+	assert_int_equal(recv(stream->fd, &from, sizeof from, MSG_WAITALL), sizeof from);
+	assert_int_equal(from, stream->from);
+	assert_int_equal(rlog_snapshot_image(stream->node->log, &image), 0);
+	len = image->len;
+	assert_int_equal(send(stream->fd, &len, sizeof len, 0), sizeof len);
+	assert_int_equal(send(stream->fd, image->data, len, 0), len);
+	rlog_buf_unref(image);
+	close(stream->fd);
+	free(stream);
+	return NULL;
+}
+
+static void on_stream(void *ctx, int fd, uint64_t from_id)
+{
+	struct {
+		struct node *node;
+		int fd;
+		uint64_t from;
+	} *stream = malloc(sizeof *stream);
+	pthread_t thread;
+
+	stream->node = ctx;
+	stream->fd = fd;
+	stream->from = from_id;
+	pthread_create(&thread, NULL, serve_image, stream);
+	pthread_detach(thread);
+}
+
 static void node_listen(struct node *n)
 {
 	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -164,7 +236,8 @@ static void node_open(struct node *n)
 		.cluster_id = CLUSTER,
 		.address = n->address,
 		.listen_fd = n->listen_fd,
-		.cb = {on_apply, on_view, on_caught_up, on_fatal, on_log},
+		.cb = {on_apply, on_view, on_caught_up, on_fatal, on_log, on_restore,
+		       on_needs_state, on_stream},
 		.ctx = n,
 	};
 
@@ -478,6 +551,198 @@ static void three_nodes_replicate_and_survive_their_leader(void **state)
 	}
 }
 
+static struct rlog_buf *payload_of(struct node *n, uint64_t *index)
+{
+	struct rlog_buf *buf = rlog_buf_new(sizeof(struct payload));
+	struct payload p;
+
+	pthread_mutex_lock(&n->mutex);
+	p = (struct payload){n->last_index, n->applied, n->hash};
+	pthread_mutex_unlock(&n->mutex);
+	memcpy(buf->data, &p, sizeof p);
+	*index = p.index;
+	return buf;
+}
+
+static uint64_t take_snapshot(struct node *n, uint64_t keep_bytes)
+{
+	uint64_t index;
+	struct rlog_buf *payload = payload_of(n, &index);
+
+	assert_int_equal(rlog_snapshot(n->log, index, payload, keep_bytes), 0);
+	rlog_buf_unref(payload);
+	return index;
+}
+
+/* Get an image from the node that the notice named, and install it. */
+static int fetch_and_install(struct node *n)
+{
+	char errmsg[RLOG_ERRMSG_SIZE];
+	uint64_t len, index, term;
+	struct rlog_buf *image, *payload = NULL;
+	struct payload p;
+	int fd = rlog_dial(n->log, n->leader_id, n->leader_address, 5000, errmsg), rv;
+
+	if (fd < 0)
+		fail_msg("rlog_dial: %s", errmsg);
+	assert_int_equal(send(fd, &n->id, sizeof n->id, 0), sizeof n->id);
+	assert_int_equal(recv(fd, &len, sizeof len, MSG_WAITALL), sizeof len);
+	image = rlog_buf_new(len);
+	assert_int_equal(recv(fd, image->data, len, MSG_WAITALL), len);
+	close(fd);
+	assert_int_equal(rlog_image_read(image, CLUSTER, &index, &term, &payload), 0);
+	memcpy(&p, payload->data, sizeof p);
+	assert_int_equal(p.index, index);
+	/* What comes behind it may be delivered before rlog_install() returns. */
+	pthread_mutex_lock(&n->mutex);
+	n->last_index = p.index;
+	n->applied = (unsigned)p.applied;
+	n->hash = p.hash;
+	pthread_mutex_unlock(&n->mutex);
+	rv = rlog_install(n->log, image, payload);
+	rlog_buf_unref(payload);
+	rlog_buf_unref(image);
+	return rv;
+}
+
+static bool needs_state(struct node *n, void *arg)
+{
+	bool yes;
+
+	(void)arg;
+	pthread_mutex_lock(&n->mutex);
+	yes = n->needs_state > 0;
+	pthread_mutex_unlock(&n->mutex);
+	return yes;
+}
+
+static void snapshot_shortens_the_log_and_is_restored(void **state)
+{
+	struct rlog_status st;
+	struct rlog_buf *payload, *image = NULL;
+	struct node n;
+	unsigned count = 600;
+	uint64_t index, hash;
+
+	(void)state;
+	node_init(&n, 7);
+	bootstrap(&n);
+	assert_int_equal(rlog_snapshot_image(n.log, &image), -ENOENT);
+	submit_serially(&n, 400, 60000, "before the snapshot");
+	payload = payload_of(&n, &index);
+	assert_int_equal(rlog_snapshot(n.log, index + 100, payload, 0), -EINVAL);
+	assert_int_equal(rlog_snapshot(n.log, 0, payload, 0), -EINVAL);
+	rlog_buf_unref(payload);
+	rlog_status(n.log, &st);
+	assert_int_equal(st.first_index, 1);
+	assert_int_equal(st.snapshot_index, 0);
+	index = take_snapshot(&n, 0);
+	assert_int_equal(take_snapshot(&n, 0), index);
+	submit_serially(&n, 200, 1000, "behind it");
+	rlog_status(n.log, &st);
+	assert_int_equal(st.snapshot_index, index);
+	assert_true(st.first_index > 1 && st.first_index <= index + 1);
+	assert_true(st.log_bytes_since >= 200 * 1000 && st.log_bytes_since < 300 * 1000);
+	assert_true(st.log_bytes < 400 * 60000);
+	hash = hash_of(&n);
+	node_close(&n);
+	node_listen(&n);
+	node_open(&n);
+	assert_true(wait_until(has_applied, &n, &count));
+	assert_true(wait_until(is_ready, &n, NULL));
+	assert_int_equal(n.restored_index, index);
+	assert_true(n.restored_last >= index + 200);
+	assert_true(n.hash == hash);
+	assert_int_equal(rlog_snapshot_image(n.log, &image), 0);
+	/* A node that leads holds the newest state there is. */
+	assert_int_equal(rlog_install(n.log, image, image), -EALREADY);
+	rlog_buf_unref(image);
+	node_remove(&n);
+}
+
+static void three_nodes_one_left_behind_fetches_the_state_and_follows(void **state)
+{
+	struct node nodes[3];
+	unsigned three = 3, expected = 700;
+	uint64_t index;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		node_init(&nodes[i], i + 1);
+	bootstrap(&nodes[0]);
+	join(&nodes[1], &nodes[0]);
+	join(&nodes[2], &nodes[0]);
+	for (unsigned i = 0; i < 3; i++)
+		assert_true(wait_until(all_voters, &nodes[i], &three));
+	submit_serially(&nodes[0], 100, 1000, "three nodes");
+	node_close(&nodes[2]);
+	submit_serially(&nodes[0], 400, 60000, "two of three");
+	index = take_snapshot(&nodes[0], 0);
+	submit_serially(&nodes[0], 100, 1000, "behind the snapshot");
+	node_listen(&nodes[2]);
+	node_open(&nodes[2]);
+	assert_true(wait_until(needs_state, &nodes[2], NULL));
+	assert_int_equal(nodes[2].leader_id, 1);
+	assert_string_equal(nodes[2].leader_address, nodes[0].address);
+	assert_int_equal(fetch_and_install(&nodes[2]), 0);
+	submit_serially(&nodes[0], 100, 1000, "three again");
+	for (unsigned i = 0; i < 3; i++) {
+		assert_true(wait_until(has_applied, &nodes[i], &expected));
+		assert_true(hash_of(&nodes[i]) == hash_of(&nodes[0]));
+	}
+	/* The same state again: it has that, and only delivers again what came after. */
+	assert_int_equal(fetch_and_install(&nodes[2]), 0);
+	assert_true(wait_until(has_applied, &nodes[2], &expected));
+	assert_true(hash_of(&nodes[2]) == hash_of(&nodes[0]));
+	node_close(&nodes[2]);
+	node_listen(&nodes[2]);
+	node_open(&nodes[2]);
+	assert_int_equal(nodes[2].restored_index, index);
+	submit_serially(&nodes[0], 100, 1000, "after its restart");
+	expected += 100;
+	assert_true(wait_until(has_applied, &nodes[2], &expected));
+	assert_true(hash_of(&nodes[2]) == hash_of(&nodes[0]));
+	for (unsigned i = 0; i < 3; i++) {
+		assert_false(nodes[i].fatal);
+		node_remove(&nodes[i]);
+	}
+}
+
+static void dial_of_a_wrong_node_or_of_nobody_is_refused(void **state)
+{
+	char errmsg[RLOG_ERRMSG_SIZE];
+	struct node nodes[3];
+	unsigned two = 2;
+	uint64_t began;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		node_init(&nodes[i], i + 1);
+	bootstrap(&nodes[0]);
+	join(&nodes[1], &nodes[0]);
+	assert_true(wait_until(all_voters, &nodes[1], &two));
+	/* Another member than the one that was meant; and itself. */
+	assert_int_equal(rlog_dial(nodes[1].log, 3, nodes[0].address, 2000, errmsg), -EXDEV);
+	assert_non_null(strstr(errmsg, nodes[0].address));
+	assert_int_equal(rlog_dial(nodes[1].log, 2, nodes[1].address, 2000, errmsg), -EXDEV);
+	/* Nobody. */
+	began = now_us();
+	assert_int_equal(rlog_dial(nodes[1].log, 1, "127.0.0.1:1", 2000, errmsg), -ECONNREFUSED);
+	assert_non_null(strstr(errmsg, "127.0.0.1:1"));
+	assert_int_equal(rlog_dial(nodes[1].log, 1, "nonsense", 2000, errmsg), -EINVAL);
+	/* Somebody who says nothing: this node listens, but does not run. */
+	assert_int_equal(rlog_dial(nodes[1].log, 3, nodes[2].address, 200, errmsg), -ETIMEDOUT);
+	assert_true(now_us() - began < 2000000);
+	/* A node of the cluster's id that is no member. */
+	if (rlog_init_member(nodes[2].dir, 3, CLUSTER, errmsg) != 0)
+		fail_msg("%s", errmsg);
+	node_open(&nodes[2]);
+	assert_int_equal(rlog_dial(nodes[2].log, 1, nodes[0].address, 2000, errmsg), -EPERM);
+	assert_non_null(strstr(errmsg, "not a member"));
+	for (unsigned i = 0; i < 3; i++)
+		node_remove(&nodes[i]);
+}
+
 static void join_nobody_there_says_so(void **state)
 {
 	char errmsg[RLOG_ERRMSG_SIZE];
@@ -497,6 +762,9 @@ int main(void)
 		cmocka_unit_test(one_node_commits_and_finds_all_again),
 		cmocka_unit_test(one_node_receiver_full_delivers_again),
 		cmocka_unit_test(three_nodes_replicate_and_survive_their_leader),
+		cmocka_unit_test(snapshot_shortens_the_log_and_is_restored),
+		cmocka_unit_test(three_nodes_one_left_behind_fetches_the_state_and_follows),
+		cmocka_unit_test(dial_of_a_wrong_node_or_of_nobody_is_refused),
 		cmocka_unit_test(join_nobody_there_says_so),
 	};
 
