@@ -51,9 +51,10 @@ static int membership_at(struct rlog_server *s, uint64_t index, uint64_t *conf_i
 			 struct rlog_buf **out)
 {
 	const struct rlog_snapshot *old = rlog_log_snapshot(s->log);
+	const uint64_t first = rlog_log_first(s->log), known = old != NULL ? old->index : 0;
 	struct rlog_record rec;
 
-	for (uint64_t i = index; i >= rlog_log_first(s->log); i--) {
+	for (uint64_t i = index; i >= first && i > known; i--) {
 		uint64_t term;
 		uint8_t type;
 		size_t len;

@@ -21,6 +21,7 @@ struct rig {
 	struct rlog_server *server;
 	uint64_t now;
 	bool writing, full;
+	uint64_t change_at; /* the index of a membership change among the entries sent */
 	/* what it sent, without payloads */
 	struct {
 		uint64_t to;
@@ -215,7 +216,7 @@ static void send_entries(struct rig *r, uint64_t leader_term, uint64_t prev, uin
 		struct rlog_record *rec = &m.append.records[i];
 
 		*rec = (struct rlog_record){prev + 1 + i, term, RAFT_COMMAND, NULL};
-		if (rec->index == 1) {
+		if (rec->index == 1 || rec->index == r->change_at) {
 			rec->type = RAFT_CHANGE;
 			rec->buf = membership();
 		} else {
@@ -605,6 +606,50 @@ static void entries_in_front_of_a_shortened_log_are_stepped_over(void **state)
 	rig_free(r);
 }
 
+static uint64_t membership_index(struct rig *r, uint64_t index)
+{
+	struct rlog_buf *payload = rlog_buf_new(0), *image = NULL;
+	struct rlog_snapshot s;
+	uint64_t conf_index;
+
+	assert_int_equal(rlog_server_image(r->server, index, payload, &image), 0);
+	assert_int_equal(rlog_snapshot_decode(image, CLUSTER, &s), 0);
+	conf_index = s.conf_index;
+	rlog_snapshot_clear(&s);
+	rlog_buf_unref(image);
+	rlog_buf_unref(payload);
+	return conf_index;
+}
+
+static void image_has_the_membership_that_was_in_force(void **state)
+{
+	struct rig *r = rig_new();
+
+	(void)state;
+	r->change_at = 50;
+	send_entries(r, 1, 1, 1, 1, 99, 100);
+	assert_int_equal(membership_index(r, 1), 1);
+	assert_int_equal(membership_index(r, 49), 1);
+	assert_int_equal(membership_index(r, 50), 50);
+	assert_int_equal(membership_index(r, 100), 50);
+	assert_int_equal(take(r, 30), 0);
+	assert_int_equal(membership_index(r, 30), 1);
+	assert_int_equal(membership_index(r, 49), 1);
+	assert_int_equal(membership_index(r, 60), 50);
+	assert_int_equal(take(r, 80), 0);
+	assert_int_equal(membership_index(r, 80), 50);
+	assert_int_equal(membership_index(r, 100), 50);
+	stop(r);
+	start(r);
+	assert_int_equal(r->server->raft.configuration_committed_index, 50);
+	r->change_at = 101;
+	send_entries(r, 1, 100, 1, 1, 2, 102);
+	send_entries(r, 1, 102, 1, 1, 0, 102);
+	assert_int_equal(membership_index(r, 100), 50);
+	assert_int_equal(membership_index(r, 101), 101);
+	rig_free(r);
+}
+
 static void disk_full_changes_nothing(void **state)
 {
 	struct rig *r = rig_new();
@@ -720,6 +765,7 @@ int main(void)
 		cmocka_unit_test(stored_snapshot_of_a_later_term_moves_the_term_when_opened),
 		cmocka_unit_test(entries_in_front_of_the_log_are_stepped_over),
 		cmocka_unit_test(entries_in_front_of_a_shortened_log_are_stepped_over),
+		cmocka_unit_test(image_has_the_membership_that_was_in_force),
 		cmocka_unit_test(disk_full_changes_nothing),
 		cmocka_unit_test(error_while_storing_stops_the_node_and_opening_goes_on),
 		cmocka_unit_test(payload_that_could_not_be_loaded_again_is_refused),
