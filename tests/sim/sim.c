@@ -7,12 +7,15 @@
  * begins with one bootstrapped node; the others join. For twenty seconds of virtual time requests are
  * submitted and things go wrong: nodes lose power, also in the middle of a write or while making a
  * file, connections break, the network splits or slows, disks fill up, receivers are full,
- * leadership is handed over. Then everything heals, and the cluster must converge and accept writes.
+ * leadership is handed over, the states of owners are damaged. All the time owners take snapshots, logs are
+ * shortened, and whoever is left behind fetches the state of another (simowner.c). Then everything heals,
+ * and the cluster must converge and accept writes.
  *
  * Checked all along (simcheck.h holds the history): at most one leader per term; every node applies
  * a prefix of one common sequence; nothing is applied before this node's disk has it; nothing is
  * acknowledged before the disks of a majority have it; what a disk was said to hold is there after a
- * power failure; what was refused is never applied, anywhere.
+ * power failure, or in a snapshot that is; what was refused is never applied, anywhere; what a node has
+ * applied or taken over is the common history, all of it.
  *
  * The same seed gives the same run: the trace, a hash over all that happened, is printed with it.
  */
@@ -22,47 +25,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
-#include "memdisk.h"
-#include "server_internal.h"
-#include "simcheck.h"
-#include "simnet.h"
+#include "sim.h"
 
-#define ROUNDS_PER_MS 4
 #define TROUBLE_MS 20000
 #define HEAL_MS 30000
-#define CLUSTER 0xc1u
 #define SUBMISSIONS_OPEN 200
-
-struct node {
-	struct sim *sim;
-	unsigned number; /* from 0 on; its id is one more */
-	char address[32];
-	bool exists; /* it has a log: bootstrapped, or joined */
-	struct memdisk *disk;
-	struct rlog_log *log; /* NULL: down */
-	struct rlog_server *server;
-	uint64_t up_round; /* when it starts again */
-	uint64_t write_round;
-	bool writing;
-	uint64_t last; /* index last applied since its start */
-	bool caught_up;
-	unsigned full_percent;
-	bool power_fails; /* at some call to come */
-	/* what the disk was said to hold, checked at the next start */
-	uint64_t *terms, term_count;
-};
-
-struct sim {
-	struct sim_random random;
-	struct simcheck *check;
-	struct simnet *net;
-	struct node nodes[SIM_NODES_MAX];
-	unsigned count;
-	uint64_t seed, round, now;
-	bool verbose, quiet_time;
-	uint64_t trace;
-	unsigned open;
-};
+#define ALL_HAPPENS_SEEDS 50 /* as many runs see everything that the simulator can do */
 
 struct submission {
 	struct rlog_request req;
@@ -70,14 +38,14 @@ struct submission {
 	uint64_t number;
 };
 
-static void trace(struct sim *sim, uint64_t what, uint64_t a, uint64_t b)
+void sim_trace(struct sim *sim, uint64_t what, uint64_t a, uint64_t b)
 {
 	const uint64_t parts[] = {sim->trace, sim->round, what, a, b};
 
 	sim->trace = XXH3_64bits(parts, sizeof parts);
 }
 
-static void say(const struct sim *sim, const struct node *n, const char *what)
+void sim_say(const struct sim *sim, const struct node *n, const char *what)
 {
 	if (sim->verbose)
 		printf("%8llu.%u node %d: %s\n", (unsigned long long)sim->now,
@@ -148,7 +116,11 @@ static bool majority_holds(const struct sim *sim, const struct raft_configuratio
 			continue;
 		voters++;
 		if (n->log == NULL)
-			holding += index < n->term_count && n->terms[index] == term;
+			holding += index <= n->snapshot_index ||
+				   (index < n->term_count && n->terms[index] == term);
+		else if (rlog_log_snapshot(n->log) != NULL &&
+			 index <= rlog_log_snapshot(n->log)->index)
+			holding++;
 		else
 			holding += rlog_log_durable(n->log) >= index &&
 				   rlog_log_describe(n->log, index, &there, &type, &len) == 0 &&
@@ -165,7 +137,7 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 	const struct raft *r = &n->server->raft;
 	uint64_t number = 0;
 
-	if (sim_chance(&sim->random, n->full_percent))
+	if (n->owner.damaged || sim_chance(&sim->random, n->full_percent))
 		return -EAGAIN;
 	if (buf->len >= sizeof number)
 		memcpy(&number, buf->data, sizeof number);
@@ -179,8 +151,9 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 		simcheck_fail(sim->check, "node %u applies index %llu before its disk has it",
 			      n->number + 1, (unsigned long long)index);
 	simcheck_applied(sim->check, n->number, n->last, index, term, number);
+	owner_applied(n, index, number);
 	n->last = index;
-	trace(sim, 'a', n->number, index);
+	sim_trace(sim, 'a', n->number, index);
 	if (req != NULL) {
 		struct submission *s = (struct submission *)req;
 
@@ -209,7 +182,7 @@ static void on_done(struct rlog_request *req, enum rlog_outcome outcome)
 
 	simcheck_told(s->sim->check, s->number,
 		      outcome == RLOG_REFUSED ? SIM_REFUSED : SIM_UNKNOWN);
-	trace(s->sim, 'd', s->number, (uint64_t)outcome);
+	sim_trace(s->sim, 'd', s->number, (uint64_t)outcome);
 	s->sim->open--;
 	free(s);
 }
@@ -220,7 +193,7 @@ static void on_view(void *ctx, const struct rlog_view *view)
 
 	if (view->role == RLOG_LEADER)
 		simcheck_leads(n->sim->check, view->term, n->number);
-	trace(n->sim, 'v', n->number, view->term * 8 + (uint64_t)view->role * 2 + view->ready);
+	sim_trace(n->sim, 'v', n->number, view->term * 8 + (uint64_t)view->role * 2 + view->ready);
 }
 
 static void on_caught_up(void *ctx)
@@ -228,7 +201,7 @@ static void on_caught_up(void *ctx)
 	struct node *n = ctx;
 
 	n->caught_up = true;
-	say(n->sim, n, "caught up");
+	sim_say(n->sim, n, "caught up");
 }
 
 static void on_log(void *ctx, char level, const char *line)
@@ -236,7 +209,7 @@ static void on_log(void *ctx, char level, const char *line)
 	const struct node *n = ctx;
 
 	(void)level;
-	say(n->sim, n, line);
+	sim_say(n->sim, n, line);
 }
 
 /* ---- a node's life ------------------------------------------------------------------------ */
@@ -251,6 +224,9 @@ static void node_down(struct node *n, uint64_t rounds)
 	n->terms[0] = 0;
 	for (uint64_t i = 1; i < n->term_count; i++)
 		n->terms[i] = server_term_of(n->server, i);
+	n->snapshot_index =
+		rlog_log_snapshot(n->log) != NULL ? rlog_log_snapshot(n->log)->index : 0;
+	owner_stop(n);
 	rlog_server_free(n->server);
 	rlog_log_close(n->log);
 	n->server = NULL;
@@ -260,8 +236,35 @@ static void node_down(struct node *n, uint64_t rounds)
 	memdisk_crash(n->disk);
 	simnet_node_down(sim->net, n->number, true);
 	n->up_round = sim->round + rounds;
-	trace(sim, 'x', n->number, rounds);
-	say(sim, n, "power failure");
+	sim_trace(sim, 'x', n->number, rounds);
+	sim_say(sim, n, "power failure");
+}
+
+/* The log has all that it was said to hold, but for what the snapshot has. When the snapshot contradicts
+ * the log, or the log did not reach it, all of the log may be gone. */
+static void check_durable(struct node *n)
+{
+	const struct rlog_snapshot *s = rlog_log_snapshot(n->log);
+	const uint64_t index = s != NULL ? s->index : 0;
+
+	if (s == NULL && n->snapshot_index > 0)
+		simcheck_fail(n->sim->check, "node %u lost its snapshot", n->number + 1);
+	if (index >= n->term_count && index > 0)
+		return;
+	if (index > 0 && n->terms[index] != 0 && n->terms[index] != s->term)
+		return;
+	for (uint64_t i = 1; i < n->term_count; i++) {
+		uint64_t there = server_term_of(n->server, i);
+
+		if (there != n->terms[i] && n->terms[i] != 0 && (there != 0 || i > index)) {
+			simcheck_fail(
+				n->sim->check,
+				"node %u lost durable index %llu of term %llu in a power failure",
+				n->number + 1, (unsigned long long)i,
+				(unsigned long long)n->terms[i]);
+			break;
+		}
+	}
 }
 
 static void node_up(struct node *n)
@@ -269,7 +272,7 @@ static void node_up(struct node *n)
 	struct sim *sim = n->sim;
 	struct rlog_log_options options = {.cluster_id = CLUSTER,
 					   .node_id = n->number + 1,
-					   .segment_bytes = 256 << 10,
+					   .segment_bytes = sim->segment_bytes,
 					   .cache_bytes = 64 << 10,
 					   .log = on_log,
 					   .ctx = n};
@@ -279,16 +282,16 @@ static void node_up(struct node *n)
 		.commit_timeout_ms = 2000,
 		.seed = (unsigned)sim_random(&sim->random),
 		.io = {n, io_room, io_send, io_write, io_members, NULL},
-		.cb = {on_apply, on_view, on_caught_up, NULL, on_log},
+		.cb = {on_apply, on_view, on_caught_up, NULL, on_log, NULL, owner_needs_state},
 		.ctx = n,
 	};
 	char errmsg[RLOG_ERRMSG_SIZE];
 	int rv;
 
-	n->last = 0;
 	n->caught_up = false;
 	rv = rlog_log_open(&n->log, memdisk_disk(n->disk), &options, errmsg);
 	if (rv == 0) {
+		owner_start(n);
 		rv = rlog_server_new(&n->server, &config, n->log, sim->now, errmsg);
 		if (rv != 0)
 			rlog_log_close(n->log);
@@ -303,24 +306,16 @@ static void node_up(struct node *n)
 		simcheck_fail(sim->check, "node %u does not start: %s", n->number + 1, errmsg);
 		return;
 	}
-	for (uint64_t i = 1; i < n->term_count; i++)
-		if (server_term_of(n->server, i) != n->terms[i]) {
-			simcheck_fail(
-				sim->check,
-				"node %u lost durable index %llu of term %llu in a power failure",
-				n->number + 1, (unsigned long long)i,
-				(unsigned long long)n->terms[i]);
-			break;
-		}
+	check_durable(n);
 	simnet_node_down(sim->net, n->number, false);
-	say(sim, n, "started");
+	sim_say(sim, n, "started");
 }
 
 static void node_create(struct node *n)
 {
 	struct rlog_log_options options = {.cluster_id = CLUSTER,
 					   .node_id = n->number + 1,
-					   .segment_bytes = 256 << 10};
+					   .segment_bytes = n->sim->segment_bytes};
 	struct rlog_record first = {.index = 1, .term = 1, .type = RAFT_CHANGE};
 	char errmsg[RLOG_ERRMSG_SIZE];
 	struct raft_configuration conf;
@@ -352,7 +347,7 @@ static void node_receive(struct node *n)
 
 	if (bytes == NULL)
 		return;
-	trace(n->sim, 'm', n->number * 8 + from, XXH3_64bits(bytes, len));
+	sim_trace(n->sim, 'm', n->number * 8 + from, XXH3_64bits(bytes, len));
 	if (rlog_frame_header_read(bytes, &h) != 0 ||
 	    rlog_message_read(&h, bytes + RLOG_FRAME_HEADER, &m) != 0)
 		simcheck_fail(n->sim->check, "a message of node %u does not decode", from + 1);
@@ -383,7 +378,9 @@ static void node_round(struct node *n)
 		rlog_server_deliver(n->server);
 	if (n->server->stalled && sim_chance(r, 20))
 		rlog_server_resume(n->server);
-	if (rlog_server_failure(n->server) != NULL) {
+	if (rlog_server_failure(n->server) == NULL)
+		owner_round(n);
+	if (rlog_server_failure(n->server) != NULL || memdisk_is_off(n->disk)) {
 		if (!memdisk_is_off(n->disk))
 			simcheck_fail(sim->check, "node %u stops: %s", n->number + 1,
 				      rlog_server_failure(n->server));
@@ -461,7 +458,7 @@ static void make_trouble(struct sim *sim)
 
 	if (leader != NULL && sim_chance(r, 40))
 		n = leader;
-	switch (sim_below(r, 12)) {
+	switch (sim_below(r, 14)) {
 	case 0:
 	case 1:
 	case 2:
@@ -476,7 +473,7 @@ static void make_trouble(struct sim *sim)
 		break;
 	case 4:
 		simnet_split(sim->net, (unsigned)sim_below(r, 1u << sim->count), sim_chance(r, 30));
-		say(sim, NULL, "the network splits");
+		sim_say(sim, NULL, "the network splits");
 		break;
 	case 5:
 	case 6:
@@ -503,6 +500,11 @@ static void make_trouble(struct sim *sim)
 		for (unsigned i = 0; i < sim->count; i++)
 			if (sim_chance(r, 50))
 				simnet_break(sim->net, n->number, i);
+		break;
+	case 12:
+	case 13:
+		if (n->server != NULL)
+			owner_fetch(n, sim_chance(r, 50));
 		break;
 	}
 }
@@ -542,7 +544,7 @@ static void heal(struct sim *sim)
 				node_down(n, 0);
 		}
 	}
-	say(sim, NULL, "everything heals");
+	sim_say(sim, NULL, "everything heals");
 }
 
 /* All are members and voters, and all have applied all there is, with nothing open. */
@@ -556,7 +558,9 @@ static bool converged(struct sim *sim)
 		const struct node *n = &sim->nodes[i];
 		const struct raft *r;
 
-		if (n->server == NULL || !n->caught_up || n->last != simcheck_last(sim->check))
+		if (n->server == NULL || !n->caught_up || !owner_quiet(n) ||
+		    n->server->applied < simcheck_last(sim->check) ||
+		    n->owner.chain != simcheck_chain(sim->check, simcheck_last(sim->check)))
 			return false;
 		r = &n->server->raft;
 		if (r->configuration.n != sim->count || r->configuration_uncommitted_index != 0)
@@ -600,7 +604,7 @@ static void finish(struct sim *sim)
 				(unsigned long long)n->server->raft.commit_index,
 				(unsigned long long)n->server->applied,
 				n->server->raft.configuration.n, n->caught_up);
-			say(sim, n, line);
+			sim_say(sim, n, line);
 		}
 		simcheck_fail(sim->check, "the cluster does not converge after healing");
 		return;
@@ -621,18 +625,24 @@ static void finish(struct sim *sim)
 		simcheck_fail(sim->check, "the healed cluster does not converge again");
 }
 
-static bool run(uint64_t seed, unsigned count, bool verbose)
+static bool run(uint64_t seed, unsigned count, bool verbose, struct sim_counts *all)
 {
-	struct sim sim = {.seed = seed, .count = count, .verbose = verbose, .random = {seed}};
+	struct sim sim = {.seed = seed,
+			  .count = count,
+			  .verbose = verbose,
+			  .random = {seed},
+			  .counts = all};
 	uint64_t counts[4];
 	const char *failure;
 
 	sim.check = simcheck_new();
 	sim.net = simnet_new(&sim.random, count);
 	sim.now = 1000;
+	sim.segment_bytes = (size_t)16384 << sim_below(&sim.random, 5);
 	for (unsigned i = 0; i < count; i++) {
 		sim.nodes[i].sim = &sim;
 		sim.nodes[i].number = i;
+		sim.nodes[i].owner.keeps = sim_chance(&sim.random, 30);
 		snprintf(sim.nodes[i].address, sizeof sim.nodes[i].address, "node%u:1", i + 1);
 	}
 	node_create(&sim.nodes[0]);
@@ -665,6 +675,7 @@ static bool run(uint64_t seed, unsigned count, bool verbose)
 	for (unsigned i = 0; i < count; i++) {
 		struct node *n = &sim.nodes[i];
 
+		owner_stop(n);
 		if (n->server != NULL) {
 			rlog_server_free(n->server);
 			rlog_log_close(n->log);
@@ -691,6 +702,7 @@ int main(int argc, char **argv)
 	uint64_t first = 1, seeds = 0;
 	unsigned nodes = 0, passed = 0, failed = 0;
 	bool verbose = false;
+	struct sim_counts all = {0};
 
 	for (int i = 1; i < argc; i++) {
 		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
@@ -720,10 +732,20 @@ int main(int argc, char **argv)
 	if (seeds == 0)
 		return usage();
 	for (uint64_t seed = first; seed < first + seeds; seed++) {
-		if (run(seed, nodes != 0 ? nodes : seed % 2 == 0 ? 5 : 3, verbose))
+		if (run(seed, nodes != 0 ? nodes : seed % 2 == 0 ? 5 : 3, verbose, &all))
 			passed++;
 		else
 			failed++;
+	}
+	printf("snapshots=%llu compactions=%llu installs_log_kept=%llu installs_log_replaced=%llu "
+	       "images_too_old=%llu cut_by_power=%llu\n",
+	       (unsigned long long)all.snapshots, (unsigned long long)all.compactions,
+	       (unsigned long long)all.kept, (unsigned long long)all.replaced,
+	       (unsigned long long)all.too_old, (unsigned long long)all.cut);
+	if (seeds >= ALL_HAPPENS_SEEDS && (all.compactions == 0 || all.kept == 0 ||
+					   all.replaced == 0 || all.too_old == 0 || all.cut == 0)) {
+		printf("FAILED: something of this never happened, and so was not tested\n");
+		failed++;
 	}
 	printf("%u passed, %u failed\n", passed, failed);
 	return failed == 0 ? 0 : 1;

@@ -4,10 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 #include "simcheck.h"
 
 struct place {
 	uint64_t term, submission; /* submission 0: not applied anywhere (a barrier, a change) */
+	uint64_t chain;
 };
 
 struct simcheck {
@@ -138,10 +140,27 @@ void simcheck_applied(struct simcheck *c, unsigned node, uint64_t after, uint64_
 	if (c->submissions[number].told == SIM_REFUSED)
 		simcheck_fail(c, "node %u applies submission %llu, which was refused", node + 1,
 			      (unsigned long long)number);
+	place->chain = simcheck_link(simcheck_chain(c, index - 1), index, number);
 	place->submission = number;
 	place->term = term;
 	c->submissions[number].index = index;
 	c->last = index;
+}
+
+uint64_t simcheck_link(uint64_t chain, uint64_t index, uint64_t submission)
+{
+	const uint64_t parts[] = {chain, index, submission};
+
+	return XXH3_64bits(parts, sizeof parts);
+}
+
+uint64_t simcheck_chain(const struct simcheck *c, uint64_t index)
+{
+	if (index > c->last)
+		index = c->last;
+	while (index > 0 && c->history[index].submission == 0)
+		index--;
+	return index > 0 ? c->history[index].chain : 0;
 }
 
 uint64_t simcheck_last(const struct simcheck *c)

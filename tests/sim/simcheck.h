@@ -24,6 +24,9 @@ void simcheck_told(struct simcheck *c, uint64_t submission, enum sim_told told);
 /* A node, whose last entry was `after`, applies the entry (index, term) that carries `submission`. */
 void simcheck_applied(struct simcheck *c, unsigned node, uint64_t after, uint64_t index,
 		      uint64_t term, uint64_t submission);
+/* A hash over all that was applied up to `index`, 0 for nothing, and the next one of such. */
+uint64_t simcheck_chain(const struct simcheck *c, uint64_t index);
+uint64_t simcheck_link(uint64_t chain, uint64_t index, uint64_t submission);
 uint64_t simcheck_last(const struct simcheck *c); /* the highest index applied anywhere */
 void simcheck_counts(const struct simcheck *c, uint64_t counts[4]); /* by enum sim_told */
 

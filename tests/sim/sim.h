@@ -1,0 +1,93 @@
+/* What the files of the simulator share: a node, and the run it is part of. */
+#ifndef SIM_H
+#define SIM_H
+
+#include "memdisk.h"
+#include "server_internal.h"
+#include "simcheck.h"
+#include "simnet.h"
+#include "snapshot.h"
+
+#define ROUNDS_PER_MS 4
+#define CLUSTER 0xc1u
+
+struct sim;
+
+/* The owner of a node's log (simowner.c). */
+struct owner {
+	bool keeps; /* much of its log behind a snapshot, in this run */
+
+	/* durable: its state holds everything up to here */
+	uint64_t durable;
+	bool damaged; /* what it holds is of no use: it takes no entries before an install */
+
+	uint64_t chain; /* over all that was applied; as simcheck_chain() */
+	/* a snapshot that is being taken; NULL: none */
+	struct rlog_buf *image;
+	uint64_t store_round, keep_bytes;
+	bool stored;
+	bool wanted; /* a node that fetches waits for a newer one */
+	/* a state that is being fetched */
+	bool fetching;
+	unsigned from;
+	struct rlog_buf *fetched; /* its image, once that is here */
+	uint64_t fetch_round;
+};
+
+struct node {
+	struct sim *sim;
+	unsigned number; /* from 0 on; its id is one more */
+	char address[32];
+	bool exists; /* it has a log: bootstrapped, or joined */
+	struct memdisk *disk;
+	struct rlog_log *log; /* NULL: down */
+	struct rlog_server *server;
+	uint64_t up_round; /* when it starts again */
+	uint64_t write_round;
+	bool writing;
+	uint64_t last; /* index last applied since its start or install */
+	bool caught_up;
+	unsigned full_percent;
+	bool power_fails; /* at some call to come */
+	/* what the disk was said to hold, checked at the next start; 0: let go of */
+	uint64_t *terms, term_count, snapshot_index;
+	struct owner owner;
+};
+
+/* What happened in all runs together. */
+struct sim_counts {
+	uint64_t snapshots, compactions; /* logs shortened by them */
+	uint64_t kept, replaced;	 /* installs that left the log, and that began it anew */
+	uint64_t too_old;		 /* images that a log did not reach back to */
+	uint64_t cut;			 /* snapshots and installs in which the power failed */
+};
+
+struct sim {
+	struct sim_random random;
+	struct simcheck *check;
+	struct simnet *net;
+	struct node nodes[SIM_NODES_MAX];
+	unsigned count;
+	uint64_t seed, round, now;
+	size_t segment_bytes;
+	bool verbose, quiet_time;
+	uint64_t trace;
+	unsigned open;
+	struct sim_counts *counts;
+};
+
+void sim_trace(struct sim *sim, uint64_t what, uint64_t a, uint64_t b);
+void sim_say(const struct sim *sim, const struct node *n, const char *what);
+
+/* The node has opened its log: takes up the snapshot's state. */
+void owner_start(struct node *n);
+/* Power fails. */
+void owner_stop(struct node *n);
+void owner_applied(struct node *n, uint64_t index, uint64_t submission);
+void owner_needs_state(void *ctx, uint64_t leader_id, const char *leader_address);
+/* Begin to fetch the state of some node; because its own is lost, if `damaged`. */
+void owner_fetch(struct node *n, bool damaged);
+void owner_round(struct node *n);
+bool owner_quiet(const struct node *n); /* nothing is lost or under way */
+
+#endif
