@@ -21,7 +21,8 @@ struct rig {
 	struct rlog_server *server;
 	uint64_t now;
 	bool writing, full;
-	uint64_t change_at; /* the index of a membership change among the entries sent */
+	/* the indexes of membership changes among the entries sent */
+	uint64_t change_at, second_change_at;
 	/* what it sent, without payloads */
 	struct {
 		uint64_t to;
@@ -115,7 +116,8 @@ static const struct rlog_log_options log_options = {
 	.segment_bytes = 16384,
 };
 
-static struct rlog_buf *membership(void)
+/* The three voters, and `standbys` more. */
+static struct rlog_buf *membership_with(unsigned standbys)
 {
 	struct raft_configuration conf;
 	struct raft_buffer encoded;
@@ -125,12 +127,20 @@ static struct rlog_buf *membership(void)
 	raft_configuration_add(&conf, SELF, "node1:1", RAFT_VOTER);
 	raft_configuration_add(&conf, OTHER, "node2:1", RAFT_VOTER);
 	raft_configuration_add(&conf, THIRD, "node3:1", RAFT_VOTER);
+	for (unsigned i = 0; i < standbys; i++)
+		raft_configuration_add(&conf, THIRD + 1 + i, i == 0 ? "node4:1" : "node5:1",
+				       RAFT_STANDBY);
 	assert_int_equal(raft_configuration_encode(&conf, &encoded), 0);
 	raft_configuration_close(&conf);
 	buf = rlog_buf_new(encoded.len);
 	memcpy(buf->data, encoded.base, encoded.len);
 	raft_free(encoded.base);
 	return buf;
+}
+
+static struct rlog_buf *membership(void)
+{
+	return membership_with(0);
 }
 
 static void start(struct rig *r)
@@ -216,9 +226,12 @@ static void send_entries(struct rig *r, uint64_t leader_term, uint64_t prev, uin
 		struct rlog_record *rec = &m.append.records[i];
 
 		*rec = (struct rlog_record){prev + 1 + i, term, RAFT_COMMAND, NULL};
-		if (rec->index == 1 || rec->index == r->change_at) {
+		if (rec->index == 1 || rec->index == r->change_at ||
+		    rec->index == r->second_change_at) {
 			rec->type = RAFT_CHANGE;
-			rec->buf = membership();
+			rec->buf = membership_with(rec->index == 1		? 0
+						   : rec->index == r->change_at ? 1
+										: 2);
 		} else {
 			rec->buf = rlog_buf_new(1000);
 			memset(rec->buf->data, (int)rec->index, 1000);
@@ -650,6 +663,34 @@ static void image_has_the_membership_that_was_in_force(void **state)
 	rig_free(r);
 }
 
+/* After a restart, libraft has the older one from the snapshot or the log. */
+static void membership_that_is_replaced_falls_back_to_the_one_before(void **state)
+{
+	static const uint64_t snapshots[] = {30, 60};
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		struct rig *r = rig_new();
+
+		r->change_at = 50;
+		r->second_change_at = 80;
+		send_entries(r, 1, 1, 1, 1, 69, 70);
+		assert_int_equal(r->server->raft.configuration.n, 4);
+		send_entries(r, 1, 70, 1, 1, 20, 70);
+		send_entries(r, 1, 90, 1, 1, 0, 70);
+		assert_int_equal(r->server->raft.configuration.n, 5);
+		assert_int_equal(take(r, snapshots[i]), 0);
+		stop(r);
+		start(r);
+		assert_int_equal(r->server->raft.configuration.n, 5);
+		r->second_change_at = 0;
+		send_entries(r, 2, 79, 1, 2, 5, 70);
+		assert_int_equal(r->server->raft.configuration.n, 4);
+		assert_int_equal(r->server->raft.configuration_uncommitted_index, 0);
+		rig_free(r);
+	}
+}
+
 static void disk_full_changes_nothing(void **state)
 {
 	struct rig *r = rig_new();
@@ -766,6 +807,7 @@ int main(void)
 		cmocka_unit_test(entries_in_front_of_the_log_are_stepped_over),
 		cmocka_unit_test(entries_in_front_of_a_shortened_log_are_stepped_over),
 		cmocka_unit_test(image_has_the_membership_that_was_in_force),
+		cmocka_unit_test(membership_that_is_replaced_falls_back_to_the_one_before),
 		cmocka_unit_test(disk_full_changes_nothing),
 		cmocka_unit_test(error_while_storing_stops_the_node_and_opening_goes_on),
 		cmocka_unit_test(payload_that_could_not_be_loaded_again_is_refused),
