@@ -575,8 +575,11 @@ void server_hail(struct rlog_server *s, uint64_t from, const char *address)
 	r->election_timer_start = s->now;
 	if (s->now - p->hailed_ms < r->heartbeat_timeout)
 		return;
-	/* A success that acknowledges nothing: its leader notes the time and nothing else. */
+	/* A success that acknowledges what is committed and stored here, which every leader of this term or
+	 * a later one has: most often it knows, and notes the time. After an install it does not. */
 	p->hailed_ms = s->now;
+	m.append_result.last_log_index =
+		r->commit_index < r->last_stored ? r->commit_index : r->last_stored;
 	m.append_result.term = r->current_term;
 	m.append_result.version = 2;
 	m.append_result.features = 1;

@@ -8,9 +8,11 @@
  * libraft's way of bringing a snapshot to a follower is not used. What it would send becomes a notice,
  * NEEDS_STATE. The follower's owner fetches the leader's state by itself; meanwhile libraft on the leader
  * keeps the follower in its "snapshot" state and sends heartbeats at the snapshot's index, which the
- * follower rejects, upon which the notice is sent again. When the follower has installed this snapshot, and
- * the leader has no newer one (its owner sees to that), the next heartbeat finds the entry it is anchored
- * at, is accepted, and libraft goes on from there.
+ * follower rejects, upon which the notice is sent again. When the follower has installed this snapshot, the
+ * next heartbeat finds the entry it is anchored at, is accepted, and libraft goes on from there. With a newer
+ * snapshot on the leader it is rejected and the notice comes once more; the answer to that tells what is
+ * committed on the follower, and if the leader's log still has what is behind that, libraft sends it when it
+ * looks anew (INSTALL_TIMEOUT_MS).
  *
  * Why rlog_server_install() loses nothing that this node has promised. The image is of a committed prefix
  * of the cluster's log, up to (index, term). If the local log has that entry, it has the same prefix (the

@@ -479,6 +479,73 @@ static void snapshot_that_is_not_newer_lets_nothing_go(void **state)
 	rig_free(r);
 }
 
+/* One round of node 3, which has all up to `last`, of which `committed` is: what it is sent, it answers. True
+ * when it was sent the entries behind `last`. */
+static bool third_answers(struct rig *r, uint64_t last, uint64_t committed)
+{
+	const unsigned count = r->sent_count;
+	bool sent = false;
+
+	for (unsigned i = 0; i < count; i++) {
+		struct rlog_message m = {.type = RLOG_MSG_APPEND_RESULT};
+
+		if (r->sent[i].to != THIRD)
+			continue;
+		m.append_result.term = r->server->raft.current_term;
+		m.append_result.version = 2;
+		m.append_result.features = 1;
+		m.append_result.last_log_index = committed;
+		if (r->sent[i].m.type == RLOG_MSG_APPEND) {
+			m.append_result.rejected = r->sent[i].m.append.prev_index;
+			m.append_result.last_log_index = last;
+			sent = sent ||
+			       (m.append_result.rejected == last && r->sent[i].m.append.count > 0);
+		} else if (r->sent[i].m.type != RLOG_MSG_NEEDS_STATE) {
+			continue;
+		}
+		rlog_server_receive(r->server, THIRD, "node3:1", &m);
+	}
+	return sent;
+}
+
+/* The leader has a newer snapshot when the follower has installed one, but its log still has what came in
+ * between. Without the answer that says what is committed there, the follower would have to fetch once more,
+ * and so on for as long as snapshots are taken faster than fetched. */
+static void leader_with_a_newer_snapshot_sends_what_is_in_its_log(void **state)
+{
+	struct rig *r = rig_new();
+	struct rlog_message m = {.type = RLOG_MSG_APPEND_RESULT};
+	uint64_t last;
+	bool sent = false;
+
+	(void)state;
+	send_entries(r, 1, 1, 1, 1, 99, 100);
+	lead(r);
+	last = rlog_log_durable(r->log);
+	m.append_result.term = r->server->raft.current_term;
+	m.append_result.version = 2;
+	m.append_result.last_log_index = last;
+	rlog_server_receive(r->server, OTHER, "node2:1", &m);
+	turns(r);
+	assert_int_equal(r->server->applied, last);
+	assert_int_equal(take(r, 60), 0);
+	for (unsigned i = 0; i < 60 && !sent; i++) {
+		r->sent_count = 0;
+		r->now += 50;
+		rlog_server_now(r->server, r->now);
+		rlog_server_tick(r->server);
+		turns(r);
+		rlog_server_receive(r->server, OTHER, "node2:1", &m);
+		/* First it has little; then it has installed the snapshot at 60. */
+		sent = third_answers(r, i < 10 ? 5 : 60, i < 10 ? 5 : 60);
+		assert_false(sent && i < 10);
+		if (i == 8)
+			assert_int_equal(take_keeping(r, 90, 1 << 30), 0);
+	}
+	assert_true(sent);
+	rig_free(r);
+}
+
 /* libraft takes a follower that does not answer for one that is away, and then only the notice is sent, no
  * heartbeat. */
 static void notice_is_answered_and_counts_as_a_heartbeat(void **state)
@@ -497,7 +564,7 @@ static void notice_is_answered_and_counts_as_a_heartbeat(void **state)
 		r->sent_count = 0;
 		rlog_server_receive(r->server, OTHER, "node2:1", &notice);
 		assert_int_equal(answer(r).rejected, 0);
-		assert_int_equal(answer(r).last_log_index, 0);
+		assert_int_equal(answer(r).last_log_index, 10); /* what is committed here */
 		assert_int_equal(r->needs_state, i);
 		if (rlog_server_deadline(r->server) <= r->now)
 			rlog_server_tick(r->server);
@@ -801,6 +868,7 @@ int main(void)
 		cmocka_unit_test(image_that_ends_where_the_log_begins_keeps_the_log),
 		cmocka_unit_test(image_that_contradicts_what_is_committed_here_is_refused),
 		cmocka_unit_test(snapshot_that_is_not_newer_lets_nothing_go),
+		cmocka_unit_test(leader_with_a_newer_snapshot_sends_what_is_in_its_log),
 		cmocka_unit_test(notice_is_answered_and_counts_as_a_heartbeat),
 		cmocka_unit_test(image_taken_in_a_later_term_moves_the_term),
 		cmocka_unit_test(stored_snapshot_of_a_later_term_moves_the_term_when_opened),
