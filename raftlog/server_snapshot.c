@@ -263,6 +263,8 @@ int rlog_server_install(struct rlog_server *s, struct rlog_disk *d, struct rlog_
 		s->applied = of.index;
 		s->stalled = false;
 		s->caught_up = false;
+		/* What the leader had committed it says again, with what it sends next. */
+		s->catch_up_term = s->catch_up_index = 0;
 		server_log(s, 'I', "state installed index=%llu term=%llu log=%s",
 			   (unsigned long long)of.index, (unsigned long long)of.term,
 			   has_it ? "kept" : "replaced");
