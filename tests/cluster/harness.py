@@ -26,6 +26,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 PROGRAM = os.environ.get("DQLITEFS", str(TOP / "build" / "dqlitefs"))
+LOSSYFS = os.environ.get("LOSSYFS", str(TOP / "build" / "tests" / "lossy" / "lossyfs"))
 WORKERS = Path(__file__).resolve().parent / "workers"
 SQLITE3 = shutil.which("sqlite3") or "sqlite3"
 PYTHON = sys.executable
@@ -347,15 +348,92 @@ class Writer:
         self.wait(timeout)
 
 
+class LossyDisk:
+    """tests/lossy/lossyfs.c: a file system in memory whose power fails when it is told to. Nobody
+    may touch it from here while its power is off: what does waits until release()."""
+
+    def __init__(self, workspace, name):
+        assert os.access(LOSSYFS, os.X_OK), f"{LOSSYFS} is missing: run scripts/setup"
+        self.mnt = workspace.base / name
+        self.mnt.mkdir(parents=True)
+        self.buffer = b""
+        self.process = subprocess.Popen(
+            ["setpriv", "--pdeathsig=KILL", LOSSYFS, str(self.mnt)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        workspace.children.append(self.process)
+        self.reply()
+
+    def reply(self, timeout=20):
+        end = time.monotonic() + timeout
+        while b"\n" not in self.buffer:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
+                raise Hang(f"no reply from {self.mnt.name} within {timeout} s")
+            piece = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not piece:
+                raise Hang(f"{self.mnt.name} ended with {self.process.wait(5)}")
+            self.buffer += piece
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        word, _, rest = line.decode().partition(" ")
+        assert word == "ok", f"{self.mnt.name}: {rest}"
+        return rest
+
+    def command(self, *words, timeout=20):
+        """One of lossyfs.c's commands; returns what follows its "ok"."""
+        self.process.stdin.write((" ".join(map(str, words)) + "\n").encode())
+        self.process.stdin.flush()
+        return self.reply(timeout)
+
+    def ops(self):
+        """Changing operations since the power came on."""
+        return int(self.command("ops").split()[0])
+
+    def is_off(self):
+        return self.command("ops").split()[1] == "off"
+
+    def counts(self):
+        """{(kind, file): operations}"""
+        words = (word.rsplit("=", 1) for word in self.command("counts").split())
+        return {tuple(key.split(":", 1)): int(count) for key, count in words}
+
+    def operations(self):
+        """What was recorded: (kind, file, offset, bytes, whether with O_DSYNC)."""
+        found = []
+        for word in self.command("operations", timeout=60).split():
+            kind, name, offset, length, sync = word.split(":")
+            found.append((kind, name, int(offset), int(length), sync == "1"))
+        return found
+
+    def cut(self, after=0, how="hang"):
+        """In that many changing operations from now; 0: at once."""
+        self.command("cut", self.ops() + after if after else 0, how)
+
+    def release(self):
+        self.command("release")
+
+    def restore(self, seed):
+        """Power on, with what the seed leaves. Whoever used the disk must have ended."""
+        return self.command("restore", seed)
+
+    def replay(self, operation, seed):
+        """As if power had failed in that one of the recorded operations, and come back."""
+        return self.command("replay", operation, seed, timeout=60)
+
+
 class Node:
-    def __init__(self, workspace, name, host="127.0.0.1", options=(), prefix=()):
+    def __init__(self, workspace, name, host="127.0.0.1", options=(), prefix=(), disk=None):
         self.workspace = workspace
         self.name = name
         self.dir = workspace.base / name
         self.mnt = self.dir / "mnt"
-        self.data = self.dir / "data"
+        self.disk = disk  # a LossyDisk, on which the daemon makes its data directory itself
+        self.data = disk.mnt / "data" if disk else self.dir / "data"
         self.mnt.mkdir(parents=True)
-        self.data.mkdir()
+        if not disk:
+            self.data.mkdir()
         self.address = f"{host}:{free_port() if host == '127.0.0.1' else 7001}"
         self.options = list(options)
         self.prefix = list(prefix)  # e.g. nsenter
@@ -417,6 +495,15 @@ class Node:
         self.process.kill()
         self.wait_ended(10)
 
+    def lose_power(self):
+        """Ends the daemon and what it waits for; its disk has no power from now on."""
+        self.disk.command("cut", 0)
+        if self.running:
+            self.process.kill()
+        self.disk.release()  # a request that hangs would keep the dead daemon
+        if self.process:
+            self.wait_ended(10)
+
     def wait_ended(self, timeout=20):
         try:
             return self.process.wait(timeout)
@@ -454,16 +541,20 @@ class Node:
                 return entry
         return None
 
+    def log_paths(self):
+        # a lossy disk may have no power; a daemon in the foreground logs to stderr anyway
+        return [self.stderr_path] + ([] if self.disk else [self.data / ".dqlitefs" / "log"])
+
     def log_text(self):
         texts = []
-        for path in (self.stderr_path, self.data / ".dqlitefs" / "log"):
+        for path in self.log_paths():
             if path.is_file():
                 texts.append(path.read_text(errors="backslashreplace"))
         return "".join(texts)
 
     def log_tail(self, lines=40):
         tail = []
-        for path in (self.stderr_path, self.data / ".dqlitefs" / "log"):
+        for path in self.log_paths():
             if path.is_file():
                 found = path.read_text(errors="backslashreplace").splitlines()[-lines:]
                 if found:
@@ -474,7 +565,9 @@ class Node:
 class Cluster:
     """Nodes n1, n2, ...; the first one bootstraps, the others join it."""
 
-    def __init__(self, workspace, count=3, options=(), hosts=None, prefixes=None, prefix="n"):
+    def __init__(
+        self, workspace, count=3, options=(), hosts=None, prefixes=None, prefix="n", lossy=False
+    ):
         self.workspace = workspace
         self.nodes = [
             Node(
@@ -483,6 +576,7 @@ class Cluster:
                 hosts[i] if hosts else "127.0.0.1",
                 options,
                 prefixes[i] if prefixes else (),
+                LossyDisk(workspace, f"disk{i + 1}") if lossy else None,
             )
             for i in range(count)
         ]

@@ -1,0 +1,275 @@
+"""Power cuts: nodes on lossy disks (tests/lossy) that keep, lose or tear what was not synced.
+
+A workload of transactions runs once, with every changing operation of the disk recorded. Then power
+"fails" in each of them: the disk is made again as it was in that moment, a seed chooses what of the
+volatile survives, and a node starts from that. Each transaction counts itself in its database and
+leaves a known content, so what the node shows tells exactly which of them it has.
+
+A failure names the operation and the seed, and keeps the recording, from which it is repeated:
+
+    DQLITEFS_RECORDING=DIR DQLITEFS_CUT=OPERATION:SEED scripts/test -k every_operation
+"""
+
+import json
+import os
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from harness import (
+    Cluster,
+    Connection,
+    Hang,
+    LossyDisk,
+    Node,
+    SqlError,
+    Workspace,
+    Writer,
+    run,
+    sql,
+    until,
+)
+
+OPTIONS = ("--log-size", "16M", "--scrub-rate", "1G")
+
+
+def start(node, timeout=30):
+    node.start(timeout=timeout)
+    until(f"{node} leads", lambda: node.status()["role"] == "leader")
+    return node
+
+
+# --- a workload of which every state is known ---------------------------------------------------
+
+
+def rows(first, count, salt, length=100):
+    """Inserts rows of known content, of about `length` bytes each."""
+    return (
+        f"WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n"
+        f" WHERE i < {first + count - 1})"
+        f" INSERT INTO t SELECT i, replace(printf('%.{length // 8}c', '*'), '*',"
+        f" printf('%08x', i * 7919 + {salt})) FROM n"
+    )
+
+
+class Database:
+    """One connection, and what is known of the database's states."""
+
+    def __init__(self, node, name, mode):
+        self.node = node
+        self.name = name
+        self.mode = mode
+        self.connection = Connection(node, name, timeout=60)
+        # each: the number in its table `seq`, its digest, operations before it began and after
+        # it was acknowledged
+        self.states = []
+        self.seq = 0
+
+    def digest(self):
+        return sql(self.node, self.name, ".sha3sum", timeout=60)
+
+    def create(self):
+        begun = self.node.disk.ops()
+        self.connection.execute(f"PRAGMA journal_mode={self.mode}")
+        self.do("CREATE TABLE seq(n)", "INSERT INTO seq VALUES(0)", "CREATE TABLE t(i, x)")
+        self.states[0]["begun"] = begun
+
+    def do(self, *statements):
+        """A transaction, acknowledged."""
+        begun = self.node.disk.ops()
+        self.seq += 1
+        self.connection.execute("BEGIN IMMEDIATE")
+        for statement in statements:
+            self.connection.execute(statement)
+        self.connection.execute(f"UPDATE seq SET n = {self.seq}")
+        self.connection.execute("COMMIT")
+        acknowledged = self.node.disk.ops()
+        self.states.append(
+            {
+                "seq": self.seq,
+                "digest": self.digest(),
+                "begun": begun,
+                "acknowledged": acknowledged,
+            }
+        )
+
+    def run(self, statement):
+        """Something that changes no content."""
+        self.connection.execute(statement)
+
+
+def work(node):
+    """Every kind of change that a node's disk sees. Returns {name: states}."""
+    wal = Database(node, "w.db", "WAL")
+    old = Database(node, "r.db", "DELETE")
+    wal.create()
+    old.create()
+    for i in range(4):
+        wal.do(rows(i * 10, 10, i))
+        old.do(rows(i * 10, 10, i))
+    wal.run("PRAGMA wal_checkpoint(PASSIVE)")
+    # a cache that spills: frames are written twice, before the transaction ends
+    wal.run("PRAGMA cache_size=2")
+    old.run("PRAGMA cache_size=2")
+    for database in (wal, old):
+        database.do(rows(100, 200, 5, 400), "UPDATE t SET x = x || 'u' WHERE i % 3 = 0")
+        database.do("UPDATE t SET x = 'v' || x")
+    wal.run("PRAGMA wal_checkpoint(TRUNCATE)")
+    wal.do("DELETE FROM t WHERE i % 2 = 1")
+    wal.run("VACUUM")
+    old.run("PRAGMA journal_mode=TRUNCATE")
+    old.do("DELETE FROM t WHERE i % 2 = 1")
+    old.run("VACUUM")
+    old.run("PRAGMA journal_mode=PERSIST")
+    for database in (wal, old):
+        database.run("PRAGMA cache_size=2000")
+    # in parts; and enough for durable points, new segments and an end of old ones
+    for i in range(5):
+        wal.do("DELETE FROM t WHERE i >= 1000", rows(1000, 400, i, 4000))
+        wal.do(rows(5000 + i, 1, i))
+        old.do("DELETE FROM t WHERE i >= 1000", rows(1000, 250 + 100 * i, i, 4000))
+        if i == 2:
+            wal.run("PRAGMA wal_checkpoint(RESTART)")
+    for i in range(3):
+        wal.do(rows(9000 + i, 1, i))
+    wal.run("VACUUM")
+    states = {}
+    for database in (wal, old):
+        database.connection.close()
+        states[database.name] = database.states
+    return states
+
+
+def record(node):
+    """Returns {name: states}; the operations are in the disk."""
+    node.disk.command("record")
+    start(node)
+    states = work(node)
+    node.lose_power()
+    node.stderr_path.write_text("")
+    return states
+
+
+def keep(disk, states):
+    """For a repetition. Returns the directory."""
+    place = Path(tempfile.mkdtemp(prefix="dqlitefs-recording-", dir="/var/tmp"))
+    disk.command("save", place / "operations")
+    (place / "states").write_text(json.dumps(states))
+    return place
+
+
+# --- after a power cut --------------------------------------------------------------------------
+
+
+def content(node, name):
+    """(number, digest) of a database; number 0 before its first transaction."""
+    script = "SELECT count(*) FROM sqlite_schema WHERE name = 'seq'"
+    # a file that is not there must not be made by looking at it
+    names = [entry["name"] for entry in node.status()["databases"]]
+    if name not in names or sql(node, name, script, busy_ms=10000) == "0":
+        return 0, None
+    answer = sql(
+        node, name, "SELECT n FROM seq; PRAGMA integrity_check;\n.sha3sum", timeout=60, busy_ms=10000
+    )
+    number, sound, digest = answer.split("\n", 2)
+    assert sound == "ok", f"{name}: {sound}"
+    return int(number), digest
+
+
+def check_states(node, states, operation):
+    """All that was acknowledged before the operation is there, as it was, and nothing half."""
+    found = {}
+    for name, history in states.items():
+        number, digest = content(node, name)
+        must = [state["seq"] for state in history if state["acknowledged"] < operation]
+        may = [state["seq"] for state in history if state["begun"] < operation]
+        least, most = max(must, default=0), max(may, default=0)
+        assert least <= number <= most, f"{name} is at {number}, not in {least}..{most}"
+        if number:
+            wanted = history[number - 1]["digest"]
+            assert digest == wanted, f"{name} at {number} is {digest}, not {wanted}"
+        found[name] = number
+    return found
+
+
+DAMAGE = ("damaged", "does not match", "fork", "does not hold", "getting", "lost", " E ")
+
+
+def check_log(node):
+    """Nothing in the log of a start after a power cut says that something was wrong."""
+    for line in node.log_text().splitlines():
+        assert not any(word in line for word in DAMAGE), line
+
+
+def check_cut(node, states, operation, seed):
+    """One power cut, and another while, or after, it is repaired."""
+    chance = random.Random(seed)
+    disk = node.disk
+    disk.replay(operation, seed)
+    start(node)
+    found = check_states(node, states, operation)
+    check_log(node)
+    # again: the power fails at the end, or somewhere on the way up to it
+    again = chance.choice((0, 0, chance.randint(1, 40), chance.randint(1, 400)))
+    node.kill9()
+    if again:
+        disk.cut(again, chance.choice(("hang", "fail")))
+        node.launch()
+        end = time.monotonic() + 0.7  # if it does not do that many
+        while not disk.is_off() and node.running and time.monotonic() < end:
+            time.sleep(0.01)
+    node.lose_power()
+    node.stderr_path.write_text("")  # it may well have told of I/O errors
+    disk.restore(seed + 1)
+    start(node)
+    after = check_states(node, states, operation)
+    assert after == found, f"after the second start {after}, after the first {found}"
+    for name in states:
+        if found[name]:
+            sql(node, name, "INSERT INTO t VALUES(-1, 'after')", busy_ms=10000)
+    check_log(node)
+    node.lose_power()
+    node.stderr_path.write_text("")
+
+
+def is_telling(operation):
+    """Not one of the thousands of writes that nothing on the disk depends on."""
+    kind, name, offset, _, sync = operation
+    if name.startswith("spare-"):
+        return kind != "write" or not offset
+    return sync or kind not in ("write", "truncate", "setattr")
+
+
+@pytest.mark.limit(300)
+def test_power_cut_in_every_operation_loses_nothing(workspace, soak):
+    node = Node(workspace, "n1", options=OPTIONS, disk=LossyDisk(workspace, "disk"))
+    seed = random.randrange(1 << 32)
+    chance = random.Random(seed)
+    recording = os.environ.get("DQLITEFS_RECORDING")
+    if recording:
+        node.disk.command("load", Path(recording) / "operations", timeout=60)
+        states = json.loads((Path(recording) / "states").read_text())
+    else:
+        states = record(node)
+    operations = node.disk.operations()
+    telling = [n for n, one in enumerate(operations, 1) if is_telling(one)]
+    others = [n for n, one in enumerate(operations, 1) if not is_telling(one)]
+    if "DQLITEFS_CUT" in os.environ:
+        cuts = [tuple(map(int, os.environ["DQLITEFS_CUT"].split(":")))]
+    else:
+        # unless there is time for all: some of every kind
+        few = len(telling) // 30 + 1, len(others) // 20 + 1
+        steps = (1, 10) if soak else few
+        chosen = telling[chance.randrange(steps[0]) :: steps[0]]
+        chosen += others[chance.randrange(steps[1]) :: steps[1]]
+        cuts = [(operation, chance.randrange(1 << 32)) for operation in sorted(chosen)]
+    for operation, cut_seed in cuts:
+        try:
+            check_cut(node, states, operation, cut_seed)
+        except BaseException:
+            place = recording or keep(node.disk, states)
+            print(f"power failed in operation {operation}: {operations[operation - 1]}")
+            print(f"repeat: DQLITEFS_RECORDING={place} DQLITEFS_CUT={operation}:{cut_seed}")
+            raise
