@@ -131,6 +131,16 @@ def mounts_under(base):
     return found
 
 
+def mounts_from(base):
+    """Mount points, wherever, of daemons whose data directory is below."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, after = line.split(" - ", 1)
+        if after.split()[1].startswith(f"{base}/"):
+            found.append(before.split()[4])
+    return found
+
+
 def is_mounted(point):
     return any(found == str(point) for found, _ in mounts_under(point))
 

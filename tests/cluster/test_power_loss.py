@@ -27,6 +27,7 @@ from harness import (
     SqlError,
     Workspace,
     Writer,
+    mounts_from,
     run,
     sql,
     until,
@@ -273,3 +274,92 @@ def test_power_cut_in_every_operation_loses_nothing(workspace, soak):
             print(f"power failed in operation {operation}: {operations[operation - 1]}")
             print(f"repeat: DQLITEFS_RECORDING={place} DQLITEFS_CUT={operation}:{cut_seed}")
             raise
+    left = [point for point in mounts_from(workspace.base) if point != str(node.mnt)]
+    assert not left, f"killed daemons left mounts: {left}"
+
+
+# --- clusters -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lossy_cluster(workspace):
+    return Cluster(workspace, options=OPTIONS, lossy=True).start()
+
+
+def load(nodes, db, mode="wal"):
+    """A writer of some 80 KiB in a transaction: after 50 of them a durable point is due, and
+    after 300 the log does not go back to where they began."""
+    return Writer(
+        nodes, db, "--mode", mode, "--busy-ms", 50, "--pause-ms", 5, "--rows", 20, "--body", 4000
+    )
+
+
+@pytest.mark.limit(300)
+def test_power_cut_of_all_nodes_at_once_loses_nothing(lossy_cluster, workspace, db, soak):
+    cluster = lossy_cluster
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    written = {f"wal-{db}": [], f"old-{db}": []}
+    for _ in range(20 if soak else 3):
+        for name, writers in written.items():
+            writers.append(load(cluster.nodes, name, "wal" if name.startswith("wal") else "delete"))
+        for writers in written.values():
+            writers[-1].wait_acks(chance.randint(5, 80), 60)
+        for node in cluster.nodes:
+            node.disk.cut()
+        for node in cluster.nodes:
+            node.process.kill()
+        for node in cluster.nodes:
+            node.lose_power()
+        for writers in written.values():
+            writers[-1].kill9()
+        for node in cluster.nodes:
+            node.disk.restore(chance.randrange(1 << 32))
+            node.launch()
+        for node in cluster.nodes:
+            node.wait_mounted(60)
+        cluster.wait_follows(30)
+        for name, writers in written.items():
+            assert cluster.check_rows(name, writers) > 0
+
+
+@pytest.mark.limit(300)
+@pytest.mark.parametrize("away", ["a moment", "until the log is compacted"])
+def test_power_cuts_of_one_node_again_and_again_lose_nothing(
+    lossy_cluster, workspace, db, away, soak
+):
+    cluster = lossy_cluster
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    writer = load(cluster.nodes, db)
+    writer.wait_acks(20, 30)
+    told = ""
+    for _ in range(30 if soak else 3):
+        victim = chance.choice(cluster.nodes)
+        victim.disk.cut(chance.randint(1, 500), "hang")
+        until("the power cut", victim.disk.is_off, 60, 0.005)
+        victim.lose_power()
+        writer.wait_acks(20 if away == "a moment" else 350, 100)
+        # up again, mostly for less than it takes to catch up
+        for ups in range(4):
+            victim.disk.restore(chance.randrange(1 << 32))
+            victim.stderr_path.write_text("")
+            if ups < 3:
+                victim.disk.cut(chance.randint(1, 600), chance.choice(("hang", "fail")))
+            victim.launch()
+            end = time.monotonic() + (2 if ups < 3 else 0)
+            while victim.running and not victim.disk.is_off() and time.monotonic() < end:
+                time.sleep(0.01)
+            if ups < 3:
+                victim.lose_power()
+            told += victim.log_text()
+        victim.wait_mounted(60)
+        cluster.wait_follows(30)
+        cluster.wait_caught_up(60)
+        told += victim.log_text()
+    writer.stop()
+    if away != "a moment":
+        assert "getting the databases from the leader" in told
+    assert cluster.check_rows(db, [writer]) > 0
