@@ -93,9 +93,23 @@ static bool match_mountpoint(const struct fsd_mountinfo *m, const void *arg)
 	return !strcmp(m->mountpoint, arg);
 }
 
+static bool is_aside(const char *mountpoint)
+{
+	const size_t size = sizeof(FSD_MOUNT_ASIDE), common = size - sizeof("XXXXXX");
+
+	return strlen(mountpoint) == size - 1 && !strncmp(mountpoint, FSD_MOUNT_ASIDE, common) &&
+	       !strchr(mountpoint + common, '/');
+}
+
 static bool match_data(const struct fsd_mountinfo *m, const void *arg)
 {
-	return !strcmp(m->fstype, FSD_FSTYPE) && !strcmp(m->source, arg);
+	return !strcmp(m->fstype, FSD_FSTYPE) && !strcmp(m->source, arg) &&
+	       !is_aside(m->mountpoint);
+}
+
+static bool match_aside(const struct fsd_mountinfo *m, const void *arg)
+{
+	return !strcmp(m->fstype, FSD_FSTYPE) && !strcmp(m->source, arg) && is_aside(m->mountpoint);
 }
 
 static bool match_id(const struct fsd_mountinfo *m, const void *arg)
@@ -111,6 +125,11 @@ int fsd_mountinfo_at(const char *mountpoint, struct fsd_mountinfo *out)
 int fsd_mountinfo_of_data(const char *data, struct fsd_mountinfo *out)
 {
 	return find(match_data, data, out);
+}
+
+int fsd_mountinfo_aside(const char *data, struct fsd_mountinfo *out)
+{
+	return find(match_aside, data, out);
 }
 
 bool fsd_mountinfo_has(int id)

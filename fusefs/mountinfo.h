@@ -17,8 +17,14 @@ struct fsd_mountinfo {
 /* The topmost mount at exactly `mountpoint` (an absolute path). 0, -ENOENT, -errno. */
 int fsd_mountinfo_at(const char *mountpoint, struct fsd_mountinfo *out);
 
-/* A mount of ours whose data directory is `data`. 0, -ENOENT, -errno. */
+/* Where a mount is made before it takes the place of a dead one, for mkdtemp(). */
+#define FSD_MOUNT_ASIDE "/run/dqlitefs-XXXXXX"
+
+/* A mount of ours whose data directory is `data`, not one that is aside. 0, -ENOENT, -errno. */
 int fsd_mountinfo_of_data(const char *data, struct fsd_mountinfo *out);
+
+/* The same, but only one that is aside. */
+int fsd_mountinfo_aside(const char *data, struct fsd_mountinfo *out);
 
 /* Is mount `id` still there? When that cannot be told, yes. */
 bool fsd_mountinfo_has(int id);

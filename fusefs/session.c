@@ -267,12 +267,24 @@ static int replace_dead_mount(struct fsd *fs, const char *aside)
 	return rv;
 }
 
+/* What daemons of this data directory left that were killed before they had replaced a dead mount: none
+ * of them lives, because we have the lock. */
+static void remove_left_aside(const struct fsd *fs)
+{
+	struct fsd_mountinfo m;
+
+	while (!fsd_mountinfo_aside(fs->data_path, &m) &&
+	       !umount2(m.mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW))
+		rmdir(m.mountpoint);
+}
+
 int fsd_mount_start(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 {
-	char aside[] = "/run/dqlitefs-XXXXXX";
+	char aside[] = FSD_MOUNT_ASIDE;
 	const char *where = fs->mountpoint;
 	int rv;
 
+	remove_left_aside(fs);
 	if (fs->dead_mount) {
 		where = mkdtemp(aside);
 		if (!where) {

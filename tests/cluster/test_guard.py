@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from harness import (
     Writer,
     end_process,
     is_mounted,
+    mounts_from,
     over_io_uring,
     run,
     sql,
@@ -213,3 +215,21 @@ def test_next_command_stands_in_for_a_guard_that_was_killed_too(three, db, comma
     if command == "umount":
         node.start()
     three.check_sound(db)
+
+
+def test_mount_left_aside_by_a_daemon_killed_on_its_way_up_goes_with_the_next_start(node, db):
+    sql(node, db, "CREATE TABLE t(a)")
+    # as fsd_mount_start() leaves it: a second mount of the same data directory, in /run
+    left = tempfile.mkdtemp(prefix="dqlitefs-", dir="/run")
+    aside = Path(left[: len("/run/dqlitefs-XXXXXX")])
+    os.rename(left, aside)
+    result = run(["mount", "--bind", node.mnt, aside])
+    assert result.code == 0, result
+    try:
+        node.kill9()
+        node.start()
+        assert not aside.exists() and mounts_from(node.workspace.base) == [str(node.mnt)]
+        sql(node, db, "INSERT INTO t VALUES(1)", busy_ms=5000)
+    finally:
+        run(["umount", "-l", aside])
+        run(["rmdir", aside])
