@@ -367,6 +367,7 @@ class LossyDisk:
         self.mnt = workspace.base / name
         self.mnt.mkdir(parents=True)
         self.buffer = b""
+        self.fails = False  # with errors, instead of silence, when the power is off
         self.process = subprocess.Popen(
             ["setpriv", "--pdeathsig=KILL", LOSSYFS, str(self.mnt)],
             stdin=subprocess.PIPE,
@@ -419,6 +420,7 @@ class LossyDisk:
 
     def cut(self, after=0, how="hang"):
         """In that many changing operations from now; 0: at once."""
+        self.fails = how == "fail"
         self.command("cut", self.ops() + after if after else 0, how)
 
     def release(self):
@@ -426,10 +428,12 @@ class LossyDisk:
 
     def restore(self, seed):
         """Power on, with what the seed leaves. Whoever used the disk must have ended."""
+        self.fails = False
         return self.command("restore", seed)
 
     def replay(self, operation, seed):
         """As if power had failed in that one of the recorded operations, and come back."""
+        self.fails = False
         return self.command("replay", operation, seed, timeout=60)
 
 
@@ -508,6 +512,14 @@ class Node:
     def lose_power(self):
         """Ends the daemon and what it waits for; its disk has no power from now on."""
         self.disk.command("cut", 0)
+        end = time.monotonic() + 1
+        while self.disk.fails and self.running and time.monotonic() < end:
+            # It meets I/O errors, which end it. Killed while it unmounts, it may never go:
+            # a thread of it that the kernel lets drop the last reference to the mount waits for
+            # what only it can do itself (fuse_wait_aborted(), with FUSE over io_uring).
+            if "shutting down" in self.log_text():
+                self.wait_ended(20)
+            time.sleep(0.01)
         if self.running:
             self.process.kill()
         self.disk.release()  # a request that hangs would keep the dead daemon
@@ -870,6 +882,9 @@ class Workspace:
         finally:
             for point, _ in reversed(mounts_under(self.base)):
                 run(["umount", "-l", point])
+            for point in mounts_from(self.base):
+                run(["umount", "-l", point])
+                run(["rmdir", point])
             for network in self.networks:
                 network.close()
             if self in workspaces:
