@@ -312,6 +312,60 @@ def test_power_cut_in_every_operation_loses_nothing(workspace, soak):
     assert not left, f"killed daemons left mounts: {left}"
 
 
+# --- disks with errors --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lossy_node(workspace):
+    return start(Node(workspace, "n1", options=OPTIONS, disk=LossyDisk(workspace, "disk")))
+
+
+def test_failed_fsync_of_a_database_is_not_tried_again(lossy_node):
+    """A second fsync would succeed, and what the first one lost would be nowhere any more."""
+    node = lossy_node
+    database = Database(node, "w.db", "WAL")
+    database.create()
+    database.do(rows(1, 400, 1, 4000))
+    node.disk.command("fail", "fsync", "w.db", 1)
+    for i in range(1, 9):
+        try:
+            database.do(rows(1000 * i, 400, i, 4000))
+            database.run("PRAGMA wal_checkpoint(TRUNCATE)")
+        except (SqlError, EOFError):
+            break
+    assert node.wait_ended(20) != 0
+    assert "repair the disk and mount again" in node.log_text()
+    states = {database.name: database.states}
+    for seed in range(8):
+        node.disk.restore(seed)
+        start(node)
+        check_states(node, states, 1 << 60)
+        node.lose_power()
+
+
+def test_full_disk_refuses_and_loses_nothing(lossy_node):
+    node = lossy_node
+    database = Database(node, "w.db", "WAL")
+    database.create()
+    database.do(rows(1, 10, 1))
+    node.disk.command("quota", 40 << 20)
+    for i in range(200):
+        try:
+            database.do(rows(1000 * i, 400, i, 4000))
+        except (SqlError, AssertionError):
+            break
+    else:
+        raise AssertionError("40 MiB were not filled by more than 300")
+    known = len(database.states)
+    node.lose_power()
+    node.disk.restore(1)
+    node.disk.command("quota", "none")
+    start(node)
+    number, digest = content(node, database.name)
+    assert known <= number <= known + 1
+    assert number > known or digest == database.states[known - 1]["digest"]
+
+
 # --- clusters -----------------------------------------------------------------------------------
 
 

@@ -45,6 +45,7 @@ struct cell {
 	struct block *durable;
 	struct version *newer;
 	uint32_t count;
+	bool forgotten; /* the newest is taken for durable, and is not */
 };
 
 struct size_change {
@@ -176,6 +177,7 @@ static void cell_push(struct disk *d, struct cell *c, struct block *b, uint32_t 
 			i++;
 		cell_drop(c, i);
 	}
+	c->forgotten = false;
 	c->newer = room_for(c->newer, c->count, sizeof *c->newer);
 	c->newer[c->count++] = (struct version){b, truncations, barrier};
 }
@@ -359,8 +361,16 @@ static void inode_sync(struct inode *i)
 {
 	inode_sync_size(i);
 	for (size_t n = 0; n < i->cell_count; n++)
-		if (i->cells[n].count)
+		if (i->cells[n].count && !i->cells[n].forgotten)
 			cell_settle(&i->cells[n]);
+}
+
+void disk_fail_sync(struct disk *d, uint64_t ino)
+{
+	struct inode *i = inode_at(d, ino);
+
+	for (size_t n = 0; i && n < i->cell_count; n++)
+		i->cells[n].forgotten = i->cells[n].count > 0;
 }
 
 /* ---- names ------------------------------------------------------------------------------------- */
@@ -721,7 +731,10 @@ static void cut_cell(struct mood *m, struct cell *c, uint32_t truncations,
 			count = 0;
 		choice[count++] = c->newer[v].block;
 	}
-	if (chance(m, m->tear) && count > 1) {
+	if (c->forgotten) {
+		chosen = block_ref(choice[0]);
+		out->dropped++;
+	} else if (chance(m, m->tear) && count > 1) {
 		uint8_t bytes[DISK_BLOCK];
 
 		for (size_t at = 0; at < DISK_BLOCK; at += DISK_SECTOR)
@@ -742,6 +755,7 @@ static void cut_cell(struct mood *m, struct cell *c, uint32_t truncations,
 		out->dropped++;
 	}
 	cell_clear_newer(c);
+	c->forgotten = false;
 	block_unref(c->durable);
 	c->durable = chosen;
 }

@@ -85,6 +85,9 @@ void disk_open(struct disk *d, uint64_t ino);
 void disk_release(struct disk *d, uint64_t ino);
 
 /* Damage and limits. */
+/* An fsync that failed. As Linux has it, what it was to write counts as written from then on: it is seen,
+ * but another fsync does not try again, and a power cut loses it. */
+void disk_fail_sync(struct disk *d, uint64_t ino);
 int disk_flip(struct disk *d, uint64_t ino, uint64_t off,
 	      unsigned bit);			 /* on the medium and in memory */
 void disk_limit(struct disk *d, uint64_t bytes); /* UINT64_MAX: none */

@@ -18,7 +18,8 @@
  *   operations               "ok KIND:FILE:OFFSET:BYTES:SYNC ..." of what was recorded
  *   save FILE | load FILE    the recorded operations
  *   quota BYTES|none         a smaller disk
- *   fail KIND GLOB COUNT     so many operations of that kind, or "read", on files named so fail with EIO
+ *   fail KIND GLOB COUNT     so many operations of that kind, or "read", on files named so fail with EIO;
+ *                            what an fsync should have written is lost, see disk_fail_sync()
  *   heal                     undo `fail`
  *   flip FILE OFFSET BIT     damage
  *
@@ -155,9 +156,11 @@ static void power_off(void)
 /* Do a changing operation. False: it is answered already. */
 static bool change(fuse_req_t req, const struct disk_op *op, uint64_t *made)
 {
-	int rc = must_fail(disk_kind_names[op->kind], op_name(op)) ? -EIO : disk_check(disk, op);
-	bool in_flight;
+	bool in_flight, failing = must_fail(disk_kind_names[op->kind], op_name(op));
+	int rc = failing ? -EIO : disk_check(disk, op);
 
+	if (failing && op->kind == DISK_FSYNC)
+		disk_fail_sync(disk, op->ino);
 	if (rc) {
 		fuse_reply_err(req, -rc);
 		return false;
