@@ -382,6 +382,22 @@ def load(nodes, db, mode="wal"):
     )
 
 
+def test_flipped_bit_on_a_follower_is_found_and_mended(lossy_cluster, db):
+    cluster = lossy_cluster
+    writer = Writer(cluster.nodes, db, "--mode", "delete", "--count", 20, "--body", 4000)
+    writer.wait()
+    cluster.wait_equal()
+    follower = cluster.followers()[0]
+    follower.disk.command("flip", db, 20 * 4096 + 1000, 3)
+    try:
+        sql(follower, db, "SELECT sum(length(body)) FROM rows", busy_ms=5000)
+    except SqlError:
+        pass  # better than a wrong answer
+    found = "a page of a database file is damaged"
+    until("the damage is found", lambda: found in follower.log_text(), 20)
+    cluster.check_rows(db, [writer])
+
+
 @pytest.mark.limit(300)
 def test_power_cut_of_all_nodes_at_once_loses_nothing(lossy_cluster, workspace, db, soak):
     cluster = lossy_cluster
