@@ -21,11 +21,9 @@ import pytest
 from harness import (
     Cluster,
     Connection,
-    Hang,
     LossyDisk,
     Node,
     SqlError,
-    Workspace,
     Writer,
     mounts_from,
     run,
