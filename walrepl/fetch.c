@@ -263,8 +263,13 @@ static int compare_pages(struct fetch *f, const struct wrep_manifest_db *d, int 
 
 	for (uint32_t at = 0; at < count && !rc; at += per_read) {
 		uint32_t n = count - at < per_read ? count - at : per_read;
-		ssize_t got = read_some(fd, f->pages, (size_t)n * d->page_size,
-					(uint64_t)(first + at - 1) * d->page_size);
+		ssize_t got;
+
+		/* From the disk: what a failed sync left in memory passes for written, and is not. */
+		posix_fadvise(fd, (off_t)(first + at - 1) * d->page_size, (off_t)n * d->page_size,
+			      POSIX_FADV_DONTNEED);
+		got = read_some(fd, f->pages, (size_t)n * d->page_size,
+				(uint64_t)(first + at - 1) * d->page_size);
 
 		for (uint32_t i = 0; i < n && !rc; i++) {
 			uint32_t pgno = first + at + i;
