@@ -407,9 +407,12 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 	drop_parts(w, parts);
 }
 
-/* The entry is in the log but takes no effect: it was built on another version. */
-static void refuse_own(struct wrep_db *db, struct wrep_commit *c)
+/* The transaction of an application here changes nothing in the files that it has open: it takes no
+ * effect (-EIO), or the database was retired meanwhile, and it is applied to what has taken its place
+ * like any other node's (0). No lock held. */
+static void end_own(struct wrep_commit *c, int result)
 {
+	struct wrep_db *db = c->db;
 	struct wrep_op *op = c->op;
 
 	pthread_mutex_lock(&db->lock);
@@ -419,7 +422,7 @@ static void refuse_own(struct wrep_db *db, struct wrep_commit *c)
 		wrep_capture_refused(db->capture);
 	wrep_db_settled(db);
 	pthread_mutex_unlock(&db->lock);
-	op->done(op, -EIO);
+	op->done(op, result);
 	wrep_commit_free(c);
 }
 
@@ -453,7 +456,7 @@ static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint
 		pthread_mutex_unlock(&db->lock);
 		drop_parts(w, parts);
 		if (own)
-			refuse_own(db, own);
+			end_own(own, -EIO);
 		else
 			wrep_logf(w, 'I',
 				  "transaction refused database=%s base_version=%llu "
@@ -534,23 +537,6 @@ static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint
 	return 1;
 }
 
-/* The transaction of an application here was delivered after its database had been retired: what the
- * application had open leads nowhere, and the entry was judged and applied like any other node's. */
-static void finish_retired(struct wrep_commit *c, int result)
-{
-	struct wrep_db *db = c->db;
-
-	pthread_mutex_lock(&db->lock);
-	assert(db->pending == c);
-	db->pending = NULL;
-	if (c->mode == WREP_COMMIT_WAL)
-		wrep_capture_refused(db->capture);
-	wrep_db_settled(db);
-	pthread_mutex_unlock(&db->lock);
-	c->op->done(c->op, result);
-	wrep_commit_free(c);
-}
-
 /* The entry changes nothing any more. `req`, if there is one, is told so: of a transaction -EIO, which
  * leaves open whether it was committed. */
 static void pass_over(struct rlog_request *req, const struct wrep_entry *e, uint64_t term,
@@ -559,7 +545,7 @@ static void pass_over(struct rlog_request *req, const struct wrep_entry *e, uint
 	if (!req)
 		return;
 	if (e->type == WREP_ENTRY_COMMIT)
-		refuse_own(((struct wrep_commit *)req)->db, (struct wrep_commit *)req);
+		end_own((struct wrep_commit *)req, -EIO);
 	else if (e->type == WREP_ENTRY_PAGES)
 		wrep_commit_part_delivered(req, term, false);
 	else if (e->type == WREP_ENTRY_DISCARD)
@@ -634,7 +620,7 @@ static int apply_entry(struct wrep *w, uint64_t index, uint64_t term, struct rlo
 		}
 		rc = apply_commit(w, db, index, term, &e, buf, req);
 		if (retired && rc >= 0)
-			finish_retired(retired, rc == 1 ? 0 : -EIO);
+			end_own(retired, rc == 1 ? 0 : -EIO);
 		break;
 	case WREP_ENTRY_CREATE:
 		break;
