@@ -1,6 +1,12 @@
 /* In the good case: a thread is made that does nothing but fork the guard and wait for its end. The
  * mount is there, and fsd_guard_watch() sends its number; the guard opens the connection's `abort`
- * file, answers, and sleeps. When the daemon stops it closes the socket, and the guard goes.
+ * file, answers, and sleeps. fsd_guard_hold() gives it a descriptor that keeps the mount. When the daemon
+ * stops it says so, and the guard goes.
+ *
+ * Why the guard keeps the mount until the daemon is gone, threads and all: whoever drops the last
+ * reference takes the file system down, and waits for the requests that are still in the rings. If that
+ * is a dying thread of the daemon's whose ring holds one of them, it waits for itself (seen on Linux
+ * 6.18): the process never ends, nor does any sync(2) on that machine.
  *
  * What wakes the guard when the daemon dies, each for what the others do not see:
  *
@@ -24,6 +30,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "kernel.h"
@@ -34,19 +41,50 @@
 #define DEATH_SIGNAL SIGUSR1
 #define SOCKET 0 /* the guard's only descriptor, at first */
 
+/* What the daemon says, a byte each. */
+enum { CRASHING, HOLDS, STOPPED };
+
 /* ---- in the guard ------------------------------------------------------------------------------ */
 
 /* A fork of a process with threads: only what is safe in a signal handler may be called here. */
 
-static int abort_fd = -1;
+static int abort_fd = -1, daemon_fd = -1;
 
-static void end(int signal) __attribute__((noreturn));
-static void end(int signal)
+/* What it holds goes with the guard: `dead`: not before the daemon. */
+static void leave(bool dead) __attribute__((noreturn));
+static void leave(bool dead)
 {
 	ssize_t written = abort_fd < 0 ? 0 : write(abort_fd, "1", 1);
+	struct pollfd gone = {.fd = daemon_fd, .events = POLLIN};
 
-	(void)signal;
+	if (dead && daemon_fd >= 0)
+		while (poll(&gone, 1, -1) < 0 && errno == EINTR)
+			;
 	_exit(written < 0);
+}
+
+static void on_death(int signal)
+{
+	(void)signal;
+	leave(true);
+}
+
+/* The next message's byte; -1: the daemon is dead. A descriptor that comes along stays open. */
+static int next_message(void)
+{
+	char control[CMSG_SPACE(sizeof(int))];
+	uint8_t byte;
+	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control,
+			     .msg_controllen = sizeof(control)};
+	ssize_t got;
+
+	do
+		got = recvmsg(SOCKET, &msg, MSG_CMSG_CLOEXEC);
+	while (got < 0 && errno == EINTR);
+	return got == 1 ? byte : -1;
 }
 
 static void keep_nothing(int socket)
@@ -84,9 +122,10 @@ static void look_different(void)
 static void guard_main(int socket) __attribute__((noreturn));
 static void guard_main(int socket)
 {
-	struct sigaction action = {.sa_handler = end};
+	struct sigaction action = {.sa_handler = on_death};
 	sigset_t signals;
 	uint32_t connection;
+	bool dead = false;
 	int answer;
 
 	sigaction(DEATH_SIGNAL, &action, NULL);
@@ -95,16 +134,17 @@ static void guard_main(int socket)
 	sigprocmask(SIG_SETMASK, &signals, NULL);
 	prctl(PR_SET_PDEATHSIG, DEATH_SIGNAL);
 	keep_nothing(socket);
+	daemon_fd = (int)syscall(SYS_pidfd_open, getppid(), 0);
 	look_different();
 	if (read(SOCKET, &connection, sizeof(connection)) == sizeof(connection)) {
 		abort_fd = fsd_kernel_open_abort(connection);
 		answer = abort_fd < 0 ? abort_fd : 0;
-		/* Whatever comes then, a message or the end, ends us. */
 		if (write(SOCKET, &answer, sizeof(answer)) == sizeof(answer))
-			while (read(SOCKET, &answer, sizeof(answer)) < 0 && errno == EINTR)
+			while ((answer = next_message()) == HOLDS)
 				;
+		dead = answer != STOPPED;
 	}
-	end(0);
+	leave(dead);
 }
 
 /* ---- in the daemon ----------------------------------------------------------------------------- */
@@ -113,7 +153,9 @@ static int crash_fd = -1;
 
 static void on_crash(int signal)
 {
-	send(crash_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	static const uint8_t crashing = CRASHING;
+
+	send(crash_fd, &crashing, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 	raise(signal); /* delivered when we return, to nobody's handler */
 }
 
@@ -209,12 +251,34 @@ int fsd_guard_watch(struct fsd_guard *guard, unsigned connection)
 	return answer;
 }
 
+int fsd_guard_hold(struct fsd_guard *guard, int fd)
+{
+	union {
+		struct cmsghdr header;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = {.header = {.cmsg_level = SOL_SOCKET,
+				.cmsg_type = SCM_RIGHTS,
+				.cmsg_len = CMSG_LEN(sizeof(int))}};
+	uint8_t holds = HOLDS;
+	struct iovec iov = {.iov_base = &holds, .iov_len = 1};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
+			     .msg_controllen = sizeof(control)};
+
+	memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+	return sendmsg(guard->fd, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
 void fsd_guard_stop(struct fsd_guard *guard)
 {
+	static const uint8_t stopped = STOPPED;
+
 	if (!guard->started)
 		return;
 	guard->started = false;
 	atomic_store(&guard->stopping, true);
+	send(guard->fd, &stopped, 1, MSG_NOSIGNAL);
 	shutdown(guard->fd, SHUT_RDWR); /* not closed: a crash at this moment still writes to it */
 	pthread_join(guard->thread, NULL);
 	sem_destroy(&guard->forked);

@@ -6,9 +6,9 @@
  * the waiting thread shares the table of open files. Mount and data directory would stay locked
  * until somebody aborts the connection by hand. The guard is that somebody.
  *
- * It holds nothing of the daemon's: one end of a socket, and the connection's `abort` file. That
- * file belongs to one connection, never to a later one under the same number, and has no effect
- * once the connection is gone, so the guard need not tell an orderly end from a violent one.
+ * It has one end of a socket, the connection's `abort` file, and the mount. That file belongs to one
+ * connection, never to a later one under the same number, and has no effect once the connection is
+ * gone. The mount it keeps until the daemon is gone (guard.c says why).
  */
 #ifndef FUSEFS_GUARD_H
 #define FUSEFS_GUARD_H
@@ -37,6 +37,10 @@ int fsd_guard_start(struct fsd_guard *guard, char errmsg[FSD_ERRMSG_SIZE]);
  * against a crash of the daemon too. At most once, while nobody uses the mount. 0 or -errno.
  * [main thread] */
 int fsd_guard_watch(struct fsd_guard *guard, unsigned connection);
+
+/* Keep what `fd` refers to until the daemon is gone, or the guard is stopped. `fd` stays the caller's. At
+ * any time after fsd_guard_watch(). 0 or -errno. [main thread] */
+int fsd_guard_hold(struct fsd_guard *guard, int fd);
 
 /* End the guard, and wait until it is gone. The connection is aborted, if it is still there. Does
  * nothing to a guard that was not started. [main thread] */

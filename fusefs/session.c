@@ -221,6 +221,12 @@ static int open_clone(struct fsd *fs)
 			close(fd);
 		return rv;
 	}
+	rv = fsd_guard_hold(&fs->guard, fd);
+	if (rv)
+		fsd_log('W',
+			"the guard does not keep the mount error=%s: should the daemon be killed, it "
+			"may hang",
+			strerror(-rv));
 	pthread_mutex_lock(&fs->up_lock);
 	fs->clone_fd = fd;
 	fs->clone_dir_fd = dir_fd;

@@ -101,7 +101,7 @@ class Bench:
     def settle(self):
         """Followers have caught up, and the disk has nothing left to write."""
         self.cluster.wait_equal(120)
-        os.sync()
+        run(["sync", "--file-system", str(self.workspace.base)])
 
     def remove(self, folder, db):
         run(
