@@ -442,8 +442,14 @@ static int fetch_databases(struct fetch *f, struct wrep_manifest *m)
 
 static int copy_image(struct fetch *f, struct rlog_buf **out)
 {
-	int rc = ask(f, WREP_STREAM_OPEN, "", 0, WREP_STREAM_IMAGE);
+	struct rlog_status status;
+	uint8_t oldest[8];
+	int rc;
 
+	/* The log stays, and must go on from the image without a gap. */
+	rlog_status(f->w->log, &status);
+	wrep_put64(oldest, status.first_index - 1);
+	rc = ask(f, WREP_STREAM_OPEN, oldest, sizeof oldest, WREP_STREAM_IMAGE);
 	if (rc)
 		return rc;
 	*out = rlog_buf_new(f->stream.len);

@@ -302,9 +302,11 @@ int wrep_keeper_defer(struct wrep_file *f, enum wrep_deferral what, const void *
 /* Take a durable point now; waits until it is taken. 0, -EAGAIN (this node is not whole itself),
  * -ETIMEDOUT, -errno. */
 int wrep_keeper_point(struct wrep *w, unsigned timeout_ms);
-/* While a peer fetches, the snapshot it was given stays the newest, but for points asked for. Returns
- * whether another one is at it, or was until shortly. */
-bool wrep_keeper_hold(struct wrep *w);
+/* A peer is about to be given the snapshot, which from now on stays the newest, but for points asked for,
+ * until wrep_keeper_unhold(), whatever is returned. A fresh one is taken for it, so that little is to be
+ * applied again; but where another peer is at it, or was until shortly, that one needs the log from its
+ * own on, so both get the same. Waits, and returns, as wrep_keeper_point(). */
+int wrep_keeper_hold(struct wrep *w, unsigned timeout_ms);
 void wrep_keeper_unhold(struct wrep *w);
 /* The databases are about to be replaced: a point that is under way is dropped. */
 void wrep_keeper_void(struct wrep *w);

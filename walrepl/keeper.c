@@ -419,16 +419,33 @@ static void serve(struct wrep_keeper *k, unsigned until, int rc)
 	pthread_cond_broadcast(&k->told);
 }
 
-bool wrep_keeper_hold(struct wrep *w)
+/* Wait until the `ticket`-th request for a point is served. k->lock held. */
+static int wait_served(struct wrep_keeper *k, unsigned ticket, unsigned timeout_ms)
+{
+	struct timespec until = in_ms(timeout_ms);
+	int rc = 0;
+
+	if ((int)(k->done - ticket) >= 0)
+		return 0;
+	while (!rc && (int)(k->done - ticket) < 0 && !k->stop)
+		rc = -pthread_cond_timedwait(&k->told, &k->lock, &until);
+	return rc ? rc : k->stop ? -EIO : k->done_rc;
+}
+
+int wrep_keeper_hold(struct wrep *w, unsigned timeout_ms)
 {
 	struct wrep_keeper *k = w->keeper;
-	bool held;
+	int rc;
 
 	pthread_mutex_lock(&k->lock);
-	held = k->holds > 0 || now_ms() < k->hold_until_ms;
+	if (!k->holds && now_ms() >= k->hold_until_ms) {
+		k->wanted++;
+		pthread_cond_signal(&k->wake);
+	}
 	k->holds++;
+	rc = wait_served(k, k->wanted, timeout_ms);
 	pthread_mutex_unlock(&k->lock);
-	return held;
+	return rc;
 }
 
 void wrep_keeper_void(struct wrep *w)
@@ -456,17 +473,12 @@ void wrep_keeper_unhold(struct wrep *w)
 int wrep_keeper_point(struct wrep *w, unsigned timeout_ms)
 {
 	struct wrep_keeper *k = w->keeper;
-	struct timespec until = in_ms(timeout_ms);
-	unsigned ticket;
-	int rc = 0;
+	int rc;
 
 	pthread_mutex_lock(&k->lock);
-	ticket = ++k->wanted;
+	k->wanted++;
 	pthread_cond_signal(&k->wake);
-	while (!rc && (int)(k->done - ticket) < 0 && !k->stop)
-		rc = -pthread_cond_timedwait(&k->told, &k->lock, &until);
-	if (!rc)
-		rc = k->stop ? -EIO : k->done_rc;
+	rc = wait_served(k, k->wanted, timeout_ms);
 	pthread_mutex_unlock(&k->lock);
 	return rc;
 }

@@ -35,7 +35,7 @@ struct offer {
 	uint64_t from;
 	struct wrep_stream stream;
 	uint64_t delivered; /* when last looked at: have there been commits? */
-	bool beside;	    /* another peer's fetch */
+	bool holds;	    /* the snapshot: it was asked for */
 	uint8_t *answer;
 };
 
@@ -56,20 +56,45 @@ static int refuse(struct offer *o, const char *why)
 	return -EAGAIN;
 }
 
+/* The newest snapshot, if it is of `oldest` or a later index. -ENOENT, -errno. */
+static int copy_image(struct wrep *w, uint64_t oldest, struct rlog_buf **out)
+{
+	struct rlog_buf *payload;
+	uint64_t index, term;
+	int rc = rlog_snapshot_image(w->log, out);
+
+	if (rc)
+		return rc;
+	rc = rlog_image_read(*out, w->config.log.cluster_id, &index, &term, &payload);
+	if (!rc) {
+		rlog_buf_unref(payload);
+		rc = index < oldest ? -ENOENT : 0;
+	}
+	if (rc)
+		rlog_buf_unref(*out);
+	return rc;
+}
+
 static int send_image(struct offer *o)
 {
+	struct wrep *w = o->w;
 	struct rlog_buf *image;
+	uint64_t oldest;
 	int rc;
 
-	if (!wrep_is_ready(o->w))
+	if (o->stream.len != 8)
+		return -EBADMSG;
+	oldest = wrep_get64(o->stream.body);
+	if (!wrep_is_ready(w))
 		return refuse(o, "this node has not caught up itself");
-	/* A fresh one, so that little is to be applied again; but not while another peer needs the log
-	 * from the present one on. */
-	rc = o->beside ? rlog_snapshot_image(o->w->log, &image) : -ENOENT;
-	if (rc == -ENOENT) {
-		rc = wrep_keeper_point(o->w, POINT_MS);
+	rc = o->holds ? 0 : wrep_keeper_hold(w, POINT_MS);
+	o->holds = true;
+	if (!rc)
+		rc = copy_image(w, oldest, &image);
+	if (rc == -ENOENT) { /* what was taken for others, if anything, does not help this one */
+		rc = wrep_keeper_point(w, POINT_MS);
 		if (!rc)
-			rc = rlog_snapshot_image(o->w->log, &image);
+			rc = copy_image(w, oldest, &image);
 	}
 	if (rc)
 		return refuse(o, "the databases cannot be made durable here now");
@@ -247,7 +272,6 @@ static void *offer_main(void *arg)
 	int rc;
 
 	prctl(PR_SET_NAME, "offer");
-	o->beside = wrep_keeper_hold(w);
 	do {
 		rc = wrep_stream_receive(&o->stream);
 		if (rc)
@@ -272,7 +296,8 @@ static void *offer_main(void *arg)
 	if (rc != -ECONNRESET && rc != -ECANCELED && rc != -EAGAIN)
 		wrep_logf(w, 'W', "a peer's fetch broke off node=%08llx error=\"%s\"",
 			  (unsigned long long)o->from, strerror(-rc));
-	wrep_keeper_unhold(w);
+	if (o->holds)
+		wrep_keeper_unhold(w);
 	close(o->stream.fd);
 	wrep_stream_clear(&o->stream);
 	pthread_mutex_lock(&w->lock);

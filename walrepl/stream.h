@@ -5,7 +5,8 @@
  *    0: u32 type | 4: u32 bytes of the body | 8: XXH3-64 of the body | 16: body
  *
  *   question                                       answer
- *   OPEN   nothing                                 IMAGE  raftlog's snapshot image
+ *   OPEN   0: u64 the oldest index that helps      IMAGE  raftlog's snapshot image, of that index
+ *                                                         or a later one
  *   SUMS   0: u64 id | 8: u32 first page           SUMS   0: u32 page_size | 4: u32 page_count
  *                                                         8: u32 mode, uid, gid | 20: u32 0
  *                                                        24: i64 mtime_ns

@@ -145,6 +145,31 @@ def is_mounted(point):
     return any(found == str(point) for found, _ in mounts_under(point))
 
 
+def flip(path, offset, mask=0xFF):
+    """Damage one byte of a file, on the disk."""
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ mask]))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def drop_cache(node, db):
+    """Make the kernel forget what it keeps of a database, so that the next read asks the daemon."""
+    result = run(
+        [
+            PYTHON,
+            "-c",
+            "import os, sys; fd = os.open(sys.argv[1], os.O_RDONLY);"
+            "os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)",
+            str(node.path(db)),
+        ]
+    )
+    assert result.code == 0, result
+
+
 used_ports = set()
 
 
