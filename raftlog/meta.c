@@ -38,6 +38,7 @@
 #include <string.h>
 #include <xxhash.h>
 #include "meta.h"
+#include "recover.h"
 
 #define META_VERSION 1
 
@@ -141,8 +142,9 @@ int rlog_meta_open(struct rlog_disk *d, struct rlog_meta *m, int *bad_slots,
 	handle = d->open(d, RLOG_META_NAME, false);
 	if (handle < 0) {
 		free(blocks);
-		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot open the raft log file=%s: %s",
-			 RLOG_META_NAME, strerror(-handle));
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot open the raft log file=%s: %s%s",
+			 RLOG_META_NAME, strerror(-handle),
+			 handle == -ENOENT ? ": " RLOG_RESTORE_HINT : "");
 		return handle;
 	}
 	memset(blocks, 0, 2 * RLOG_BLOCK);
