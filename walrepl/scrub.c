@@ -22,7 +22,8 @@
 
 #define SCRUB_RATE (8u << 20) /* bytes a second, default of wrep_config.scrub_rate */
 #define CHUNK_BYTES (256u << 10)
-#define PAUSE_S 60 /* between rounds, so that small databases are not read all the time */
+#define PAUSE_S 60    /* between rounds, so that small databases are not read all the time */
+#define NOT_READY_S 1 /* before the first round */
 
 /* Can nothing be said of the pages of `db` now? db->lock held. */
 static bool in_motion(const struct wrep_db *db)
@@ -209,10 +210,15 @@ static void *scrub_main(void *arg)
 	struct wrep_scrub *s = arg;
 	uint64_t rate = s->w->config.scrub_rate ? s->w->config.scrub_rate : SCRUB_RATE;
 	uint8_t *chunk = malloc(CHUNK_BYTES);
+	bool go = true;
 
 	prctl(PR_SET_NAME, "scrub");
-	while (chunk && check_all(s, chunk, rate) && rest(s, PAUSE_S * UINT64_C(1000000000)))
-		;
+	while (chunk && go) {
+		bool ready = wrep_is_ready(s->w);
+
+		go = (!ready || check_all(s, chunk, rate)) &&
+		     rest(s, (ready ? PAUSE_S : NOT_READY_S) * UINT64_C(1000000000));
+	}
 	free(chunk);
 	return NULL;
 }
