@@ -8,7 +8,6 @@ commits all the time makes a fetch slow enough to meet it.
 
 import ctypes
 import os
-import re
 import signal
 import subprocess
 import threading
@@ -17,8 +16,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Reused
+from fetching import PAGE, Fetches, fill, mark, push_log, segments
 from harness import (
-    PROGRAM,
     SQLITE3,
     Cluster,
     Connection,
@@ -34,81 +33,8 @@ from harness import (
 )
 
 OPTIONS = ["--log-size", "16M", "--election-timeout", "3000"]
-PAGE = 4096
-BEGUN = re.compile(r"; getting (?:it|the databases) from the leader")
-DONE = re.compile(
-    r"the databases are the leader's now.* compared_bytes=(\d+) fetched_bytes=(\d+)"
-)
 BIG = ["big1.db", "big2.db", "big3.db"]
 BIG_PAGES = 4000  # of each of them, about
-
-
-def fill(node, db, pages, first=1, timeout=60):
-    """Rows that fill that many pages, in transactions of 8 MiB."""
-    sql(node, db, "PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS t(i INTEGER PRIMARY KEY, x);")
-    for start in range(first, first + pages, 2000):
-        last = min(start + 2000, first + pages) - 1
-        sql(
-            node,
-            db,
-            f"WITH RECURSIVE n(i) AS (SELECT {start} UNION ALL SELECT i + 1 FROM n WHERE i < {last})"
-            " INSERT INTO t SELECT i, randomblob(3900) FROM n; PRAGMA wal_checkpoint(TRUNCATE);",
-            timeout=timeout,
-            busy_ms=20000,
-        )
-
-
-def push_log(node, db, until_gone):
-    """Write the same few pages until the segments of `until_gone` are let go of."""
-    sql(
-        node,
-        db,
-        "PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS t(i INTEGER PRIMARY KEY, x);",
-        busy_ms=20000,
-    )
-    for _ in range(40):
-        if not any(path.exists() for path in until_gone):
-            return
-        sql(
-            node,
-            db,
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)"
-            " INSERT OR REPLACE INTO t SELECT i, randomblob(3900) FROM n;"
-            "PRAGMA wal_checkpoint(TRUNCATE);",
-            timeout=60,
-            busy_ms=20000,
-        )
-    until("the log lets go", lambda: not any(path.exists() for path in until_gone))
-
-
-def segments(node):
-    return sorted((node.data / ".dqlitefs" / "raft").glob("segment-*.log"))
-
-
-def mark(node):
-    return node.data / ".dqlitefs" / "unfit"
-
-
-class Fetches:
-    """What the log of a node says from now on."""
-
-    def __init__(self, node):
-        self.node = node
-        self.skip = len(node.log_text())
-
-    def text(self):
-        return self.node.log_text()[self.skip :]
-
-    def begun(self):
-        return len(BEGUN.findall(self.text()))
-
-    def done(self):
-        """[(compared, fetched)] in pages"""
-        return [(int(a) // PAGE, int(b) // PAGE) for a, b in DONE.findall(self.text())]
-
-    def wait(self, timeout=60):
-        until(f"{self.node} has its databases", self.done, timeout)
-        return self.done()[-1]
 
 
 def size_of(node, names):
