@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include "log.h"
@@ -136,6 +137,15 @@ static int real_sync_dir(struct rlog_disk *d)
 	return fsync(dir_fd(d)) < 0 ? -errno : 0;
 }
 
+static uint64_t real_space(struct rlog_disk *d)
+{
+	struct statvfs about;
+
+	if (fstatvfs(dir_fd(d), &about) < 0 || about.f_blocks == 0)
+		return UINT64_MAX;
+	return (uint64_t)about.f_bfree * about.f_frsize;
+}
+
 static int real_list(struct rlog_disk *d, void (*each)(void *arg, const char *name), void *arg)
 {
 	int fd = openat(dir_fd(d), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -188,6 +198,7 @@ int rlog_disk_open(struct rlog_disk **out, const char *path)
 		.replace = real_replace,
 		.unlink = real_unlink,
 		.sync_dir = real_sync_dir,
+		.space = real_space,
 		.list = real_list,
 	};
 	*out = &r->base;

@@ -30,6 +30,8 @@ struct rlog_disk {
 	int (*replace)(struct rlog_disk *d, const char *from, const char *to); /* or in its place */
 	int (*unlink)(struct rlog_disk *d, const char *name);
 	int (*sync_dir)(struct rlog_disk *d);
+	/* Bytes that are free, or NULL: not known. */
+	uint64_t (*space)(struct rlog_disk *d);
 	/* Calls `each` for every name; the order is not defined. */
 	int (*list)(struct rlog_disk *d, void (*each)(void *arg, const char *name), void *arg);
 };
@@ -127,6 +129,21 @@ int rlog_log_spare_make(struct rlog_disk *d, const struct rlog_log_spare *s);
 void rlog_log_spare_end(struct rlog_log *l, int result);
 /* Have one now, so that a next segment cannot fail for lack of space. Not between the two. 0 or -errno. */
 int rlog_log_spare_now(struct rlog_log *l);
+
+/* After one could not be made: let spare_begin() try again. */
+void rlog_log_spare_again(struct rlog_log *l);
+
+/* What may still be staged so that rlog_log_write_begin() will not fail for lack of space. */
+struct rlog_log_room {
+	uint64_t bytes; /* of records, a reserve for what raft appends by itself left out */
+	/* More than that: 0 (nothing is known against it), -EAGAIN (when what is staged is written, or the
+	 * spare that is being made is there), -ENOSPC (no spare could be made). */
+	int beyond;
+	bool idle;  /* nothing is staged */
+	bool spare; /* one is there */
+};
+void rlog_log_room(struct rlog_log *l, struct rlog_log_room *room);
+size_t rlog_log_record_bytes(size_t payload_bytes);
 
 /* The entry at `index`, from memory or from the disk (checked); a reference the caller drops. */
 int rlog_log_read(struct rlog_log *l, uint64_t index, struct rlog_record *out);

@@ -58,6 +58,8 @@ struct rlog_log {
 
 	enum { SPARE_NONE, SPARE_MAKING, SPARE_READY, SPARE_FAILED } spare_state;
 	struct rlog_log_spare spare;
+	int spare_error;  /* FAILED: why */
+	bool spare_again; /* FAILED: another attempt may be made */
 	uint64_t spare_count;
 };
 

@@ -10,6 +10,9 @@
 
 #include "log_internal.h"
 
+/* Left for barriers and membership changes: a node with a full disk can be started, and lead, often. */
+#define ROOM_RESERVE (64u << 10)
+
 /* A full disk is the one failure that may pass by itself. */
 static bool disk_is_full(int err)
 {
@@ -41,8 +44,12 @@ int rlog_log_write_zeros(struct rlog_disk *d, int handle, uint64_t from, uint64_
 
 int rlog_log_spare_make(struct rlog_disk *d, const struct rlog_log_spare *s)
 {
-	int handle = d->open(d, s->name, true), err, close_err;
+	int handle, err, close_err;
 
+	/* What is too little is left to others, to whom it may be enough. */
+	if (d->space != NULL && d->space(d) < s->bytes)
+		return -ENOSPC;
+	handle = d->open(d, s->name, true);
 	if (handle == -EEXIST) {
 		/* Left by an earlier process that could not remove it; nobody else has this
 		 * name. */
@@ -70,7 +77,8 @@ static void spare_fill(struct rlog_log *l, struct rlog_log_spare *s, uint64_t by
 
 bool rlog_log_spare_begin(struct rlog_log *l, struct rlog_log_spare *s)
 {
-	if (l->failed || l->spare_state != SPARE_NONE)
+	if (l->failed ||
+	    (l->spare_state != SPARE_NONE && !(l->spare_state == SPARE_FAILED && l->spare_again)))
 		return false;
 	spare_fill(l, &l->spare, l->opt.segment_bytes);
 	l->spare_state = SPARE_MAKING;
@@ -84,6 +92,46 @@ void rlog_log_spare_end(struct rlog_log *l, int result)
 	/* A failure is not told again until the segment is needed: then it either works or
 	 * counts. */
 	l->spare_state = result < 0 ? SPARE_FAILED : SPARE_READY;
+	l->spare_error = result;
+	l->spare_again = false;
+}
+
+void rlog_log_spare_again(struct rlog_log *l)
+{
+	l->spare_again = true;
+}
+
+size_t rlog_log_record_bytes(size_t payload_bytes)
+{
+	return rlog_record_bytes(payload_bytes);
+}
+
+static uint64_t staged_bytes(const struct rlog_log *l)
+{
+	uint64_t bytes = l->truncate_from ? RLOG_RECORD_HEADER : 0;
+	struct rlog_index_entry e;
+
+	for (uint64_t i = l->placed + 1; i <= l->index.last; i++)
+		if (rlog_index_get(&l->index, i, &e))
+			bytes += rlog_record_bytes(e.len);
+	return bytes;
+}
+
+void rlog_log_room(struct rlog_log *l, struct rlog_log_room *room)
+{
+	const uint64_t staged = staged_bytes(l) + ROOM_RESERVE;
+	uint64_t bytes = l->tail.bytes - l->tail.offset;
+
+	*room = (struct rlog_log_room){.idle = l->placed == l->index.last,
+				       .spare = l->spare_state == SPARE_READY};
+	/* The end of the tail may be too short for a record. */
+	if (l->spare_state == SPARE_READY && l->spare.bytes - RLOG_BLOCK > bytes)
+		bytes = l->spare.bytes - RLOG_BLOCK;
+	room->bytes = bytes > staged ? bytes - staged : 0;
+	if (l->spare_state == SPARE_READY || l->spare_state == SPARE_MAKING)
+		room->beyond = -EAGAIN;
+	else if (l->spare_state == SPARE_FAILED && disk_is_full(l->spare_error))
+		room->beyond = -ENOSPC;
 }
 
 int rlog_log_spare_now(struct rlog_log *l)

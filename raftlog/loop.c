@@ -170,6 +170,8 @@ void rlog_loop_job(struct rlog *l, struct rlog_job *job)
 	pthread_mutex_unlock(&l->mutex);
 }
 
+#define SPARE_RETRY_MS 1000 /* after a spare segment could not be made */
+
 struct spare_job {
 	struct rlog_job job;
 	struct rlog_disk *disk;
@@ -190,6 +192,8 @@ static void spare_done(struct rlog *l, struct rlog_job *job)
 
 	rlog_log_spare_end(l->log, j->result);
 	l->spare_out = false;
+	if (j->result < 0)
+		l->spare_retry_ms = l->now + SPARE_RETRY_MS;
 	free(j);
 }
 
@@ -199,6 +203,9 @@ static void want_spare(struct rlog *l)
 
 	if (l->spare_out)
 		return;
+	/* Heartbeats see to it that somebody looks. */
+	if (l->now >= l->spare_retry_ms)
+		rlog_log_spare_again(l->log);
 	j = calloc(1, sizeof *j);
 	if (j == NULL)
 		return;

@@ -102,6 +102,7 @@ struct rlog {
 	uint64_t status_key;
 	bool status_due;
 	bool spare_out;
+	uint64_t spare_retry_ms;
 
 	/* the door */
 	_Atomic(struct rlog_request *) submitted; /* newest first */

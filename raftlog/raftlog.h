@@ -43,6 +43,9 @@ struct rlog_request {
 	struct rlog_buf *buf; /* the entry; the reference passes to raftlog on submit */
 	/* Called for REFUSED and UNKNOWN. */
 	void (*done)(struct rlog_request *req, enum rlog_outcome outcome);
+	/* Why it was REFUSED: -ENOSPC (this node leads, but its log has no room for the entry, and the disk
+	 * none for more log: it was never appended nor sent), or 0. */
+	int error;
 	/* private to raftlog */
 	struct rlog_request *next;
 	uint64_t index, term, deadline_ms;
@@ -137,8 +140,10 @@ void rlog_close(struct rlog *log);
  * Submissions are appended in the order of the calls. On a node that does not lead: REFUSED when
  * another leader is known; otherwise (no leader known) the request waits, unsubmitted, until this
  * node leads again (it is then submitted), another leader appears, or the commit timeout passes
- * (both REFUSED). [any thread, also from the callbacks and from a request's `done`; `done` of this
- * request may be called before the return when the loop has stopped] */
+ * (both REFUSED). A leader whose disk is full refuses what its log has no room for, and hands
+ * leadership over to another voter, if there is one. [any thread, also from the callbacks and from
+ * a request's `done`; `done` of this request may be called before the return when the loop has
+ * stopped] */
 void rlog_submit(struct rlog *log, struct rlog_request *req);
 
 /* Deliver again after `apply` returned -EAGAIN. [any thread] */

@@ -596,6 +596,17 @@ void rlog_server_hears(struct rlog_server *s, uint64_t from, const char *address
 
 /* ---- the log ------------------------------------------------------------------------------ */
 
+/* Somebody with space should lead. */
+void server_disk_full(struct rlog_server *s)
+{
+	if (!s->disk_full && !s->refusing)
+		server_log(s, 'E',
+			   "disk full, the log cannot grow: free some space; trying again every "
+			   "second");
+	if (server_leads(s))
+		rlog_server_transfer(s, 0, DISK_RETRY_MS);
+}
+
 static void start_write(struct rlog_server *s)
 {
 	struct rlog_log_write w;
@@ -605,15 +616,9 @@ static void start_write(struct rlog_server *s)
 		return;
 	rv = rlog_log_write_begin(s->log, &w);
 	if (rv == -ENOSPC) {
-		if (!s->disk_full)
-			server_log(s, 'E',
-				   "disk full, the log cannot grow: free some space; trying again "
-				   "every second");
+		server_disk_full(s);
 		s->disk_full = true;
 		s->disk_retry_ms = s->now + DISK_RETRY_MS;
-		/* Somebody with space should lead. */
-		if (server_leads(s))
-			rlog_server_transfer(s, 0, DISK_RETRY_MS);
 		return;
 	}
 	if (rv < 0) {

@@ -70,11 +70,21 @@ static void end(struct rlog_request *req, enum rlog_outcome outcome)
 	req->done(req, outcome);
 }
 
+/* The first of those that wait, which nobody has seen, finds no room in the log. */
+static void refuse_full(struct rlog_server *s)
+{
+	struct rlog_request *req = unlink_after(&s->waiting, NULL);
+
+	req->error = -ENOSPC;
+	end(req, RLOG_REFUSED);
+}
+
 /* ---- submission --------------------------------------------------------------------------- */
 
 void rlog_server_submit(struct rlog_server *s, struct rlog_request *req)
 {
 	req->deadline_ms = s->now + s->commit_timeout_ms;
+	req->error = 0;
 	if (server_failed(s)) {
 		end(req, RLOG_REFUSED);
 		return;
@@ -88,18 +98,38 @@ static bool can_submit(const struct rlog_server *s)
 	       s->raft.leader_state.transferee == 0;
 }
 
-/* The first of those that wait, as one step. False: libraft takes none now. After a failure in the
- * middle of the step a follower may have been sent them: they fly, and end as UNKNOWN. */
+/* The first of those that wait, as one step; what would find no room in the log is not even begun. False:
+ * none can be taken now. After a failure in the middle of the step a follower may have been sent them:
+ * they fly, and end as UNKNOWN. */
 static bool submit_some(struct rlog_server *s)
 {
 	struct rlog_request *first = s->waiting.head, *last = NULL;
-	uint64_t first_index;
+	struct rlog_log_room room;
+	uint64_t first_index, bytes = 0;
 	size_t count = 0;
 	int rv;
 
+	rlog_log_room(s->log, &room);
 	for (struct rlog_request *req = first; req != NULL && count < SUBMIT_MAX; req = req->next) {
+		bytes += rlog_log_record_bytes(req->buf->len);
+		/* What is larger than a segment gets one of its own. */
+		if (bytes > room.bytes && room.beyond != 0 &&
+		    (count > 0 || !room.idle || !room.spare))
+			break;
 		s->records[count++] = (struct rlog_record){.type = RAFT_COMMAND, .buf = req->buf};
 		last = req;
+	}
+	if (count == 0) {
+		if (room.beyond != -ENOSPC)
+			return false;
+		server_disk_full(s);
+		s->refusing = true;
+		refuse_full(s);
+		return true;
+	}
+	if (s->refusing && room.spare) {
+		s->refusing = false;
+		server_log(s, 'I', "the log can grow again");
 	}
 	rv = server_submit_records(s, count, &first_index);
 	if (rv == -EAGAIN)
@@ -132,6 +162,8 @@ void server_submit_waiting(struct rlog_server *s)
 		if (!submit_some(s))
 			break;
 	}
+	while (s->waiting.head != NULL && server_leads(s) && s->disk_full && !server_failed(s))
+		refuse_full(s);
 	if (server_failed(s) || server_leads(s) || rlog_server_leader(s, &address) == 0)
 		return;
 	while (s->waiting.head != NULL)

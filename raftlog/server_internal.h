@@ -52,6 +52,7 @@ struct rlog_server {
 	/* log */
 	bool writing;
 	bool disk_full;
+	bool refusing; /* submissions, because the log has no room for them */
 	uint64_t disk_retry_ms;
 
 	/* members */
@@ -80,6 +81,7 @@ void server_log(struct rlog_server *s, char level, const char *fmt, ...)
 bool server_failed(const struct rlog_server *s);
 bool server_leads(const struct rlog_server *s);
 bool server_ready(const struct rlog_server *s);
+void server_disk_full(struct rlog_server *s);
 uint64_t server_term_of(const struct rlog_server *s, uint64_t index); /* 0: no such entry */
 
 /* Tell the leader, `from`, that this node lives, and take it for a sign of life too. */

@@ -333,6 +333,56 @@ static void spare_made_ahead_is_taken_into_use(void **state)
 	memdisk_free(m);
 }
 
+static void room_is_told_with_what_lies_behind_it(void **state)
+{
+	const uint64_t segment = 1u << 20;
+	struct memdisk *m = memdisk_new(1);
+	struct rlog_log_options opt = {.cluster_id = 1, .node_id = 1, .segment_bytes = segment};
+	char errmsg[RLOG_ERRMSG_SIZE];
+	struct rlog_log_room room;
+	struct rlog_log_spare spare;
+	struct rlog_log *l;
+	uint64_t before;
+
+	(void)state;
+	assert_int_equal(rlog_log_create(memdisk_disk(m), &opt, NULL, errmsg), 0);
+	assert_int_equal(rlog_log_open(&l, memdisk_disk(m), &opt, errmsg), 0);
+	rlog_log_room(l, &room); /* nobody makes spares: nothing is known */
+	assert_int_equal(room.beyond, 0);
+	assert_true(room.idle && !room.spare);
+	assert_true(room.bytes > segment / 2 && room.bytes < segment);
+	before = room.bytes;
+
+	assert_true(rlog_log_spare_begin(l, &spare));
+	rlog_log_room(l, &room);
+	assert_int_equal(room.beyond, -EAGAIN);
+	rlog_log_spare_end(l, -ENOSPC);
+	rlog_log_room(l, &room);
+	assert_int_equal(room.beyond, -ENOSPC);
+	assert_int_equal(room.bytes, before);
+
+	append(l, 1, 1, 100000); /* staged, then written: it counts once */
+	rlog_log_room(l, &room);
+	assert_false(room.idle);
+	assert_int_equal(room.bytes, before - rlog_log_record_bytes(100000));
+	write_all(m, l);
+	rlog_log_room(l, &room);
+	assert_true(room.idle);
+	assert_int_equal(room.bytes, before - rlog_log_record_bytes(100000));
+
+	assert_false(rlog_log_spare_begin(l, &spare));
+	rlog_log_spare_again(l);
+	assert_true(rlog_log_spare_begin(l, &spare));
+	assert_int_equal(rlog_log_spare_make(memdisk_disk(m), &spare), 0);
+	rlog_log_spare_end(l, 0);
+	rlog_log_room(l, &room);
+	assert_true(room.spare);
+	assert_int_equal(room.beyond, -EAGAIN);
+	assert_true(room.bytes > before - rlog_log_record_bytes(100000));
+	rlog_log_close(l);
+	memdisk_free(m);
+}
+
 /* ---- truncation --------------------------------------------------------------------------- */
 
 static void truncate_durable_then_append_survives_restart(void **state)
@@ -1254,6 +1304,7 @@ int main(void)
 		cmocka_unit_test(cache_over_bound_keeps_unapplied_and_serves_the_rest_from_disk),
 		cmocka_unit_test(segment_full_rolls_over),
 		cmocka_unit_test(spare_made_ahead_is_taken_into_use),
+		cmocka_unit_test(room_is_told_with_what_lies_behind_it),
 		cmocka_unit_test(truncate_durable_then_append_survives_restart),
 		cmocka_unit_test(truncate_staged_writes_nothing_of_it),
 		cmocka_unit_test(truncate_in_flight_is_never_durable_again),
