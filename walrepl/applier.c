@@ -671,32 +671,51 @@ static int install_overlay(struct wrep_db *db, const struct wrep_commit *c)
 	return rc ? rc : wrep_commit_pull_trigger(db, c);
 }
 
+/* Put what a transaction of an application here consists of where it belongs. May be tried again when it
+ * failed for lack of space. db->lock held. */
+static int install_once(struct wrep_db *db, const struct wrep_commit *c)
+{
+	return c->mode == WREP_COMMIT_WAL ? wrep_capture_committed(db->capture)
+					  : install_overlay(db, c);
+}
+
+/* And forget how it was kept until then. db->lock held. */
+static void install_end(struct wrep_db *db, const struct wrep_commit *c, bool installed)
+{
+	if (c->mode != WREP_COMMIT_WAL) {
+		wrep_overlay_close(db->overlay);
+		db->overlay = NULL;
+	} else if (!installed) {
+		wrep_capture_refused(db->capture);
+	}
+	db->pending = NULL;
+}
+
 /* A rollback-journal transaction of an application here has committed: its pages move from the
- * overlay into the database file, and the journal goes. */
+ * overlay into the database file, and the journal goes. Or one in WAL mode: its last write is let
+ * through, for which there was no room before. */
 static void install(struct wrep *w, struct wrep_item *item)
 {
 	struct wrep_commit *c = item->commit;
 	struct wrep_db *db = item->db;
 	struct wrep_op *op = c->op;
 	uint64_t logged = 0;
+	bool last = false;
 	int rc;
 
 	pthread_mutex_lock(&db->lock);
 	if (db->retired) { /* it is committed, and its file is being fetched from a peer */
 		assert(db->pending == c);
-		wrep_overlay_close(db->overlay);
-		db->overlay = NULL;
-		db->pending = NULL;
+		install_end(db, c, false);
 		wrep_db_settled(db);
 		pthread_mutex_unlock(&db->lock);
 		op->done(op, 0);
 		return;
 	}
 	for (;;) {
-		bool last = closing(w);
-
+		last = closing(w);
 		assert(db->pending == c);
-		rc = install_overlay(db, c);
+		rc = install_once(db, c);
 		if (rc != -ENOSPC || last)
 			break;
 		pthread_mutex_unlock(&db->lock);
@@ -704,16 +723,14 @@ static void install(struct wrep *w, struct wrep_item *item)
 		pthread_mutex_lock(&db->lock);
 	}
 	wrep_parts_applied(db, item->parts);
-	wrep_overlay_close(db->overlay);
-	db->overlay = NULL;
-	db->pending = NULL;
+	install_end(db, c, rc != -ENOSPC || c->mode != WREP_COMMIT_WAL);
 	db->local_version++;
 	db->local_index = c->index;
 	db->touched = true;
 	if (c->sets_wal_mode)
 		db->local_wal_mode = c->wal_mode;
 	pthread_mutex_unlock(&db->lock);
-	if (rc < 0)
+	if (rc < 0 && !(last && rc == -ENOSPC)) /* the next start does it again, from the log */
 		wrep_fatalf(w,
 			    "cannot write a committed transaction into the database file "
 			    "database=%s error=%s; repair the disk and mount again",
@@ -728,6 +745,7 @@ static void create_database(struct wrep *w, struct wrep_item *item)
 	struct wrep_db *db = item->db;
 	struct wrep_entry e;
 	struct wrep_file *f = NULL;
+	uint64_t logged = 0;
 	int fd = -1, rc = wrep_entry_decode(item->buf, &e);
 
 	if (is_removed(db)) { /* retired: what has the name now is another's */
@@ -735,12 +753,15 @@ static void create_database(struct wrep *w, struct wrep_item *item)
 			item->op->done(item->op, -EIO);
 		return;
 	}
-	if (rc == 0) {
+	while (rc == 0) {
 		fd = openat(w->config.data_fd, db->name,
 			    O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, e.mode);
-		if (fd < 0 || fchown(fd, e.uid, e.gid) < 0 || fchmod(fd, e.mode) < 0)
-			rc = -errno;
+		if (fd >= 0 || (errno != ENOSPC && errno != EDQUOT) || stopping(w))
+			break;
+		wait_for_space(w, db, &logged);
 	}
+	if (rc == 0 && (fd < 0 || fchown(fd, e.uid, e.gid) < 0 || fchmod(fd, e.mode) < 0))
+		rc = -errno;
 	pthread_mutex_lock(&db->lock);
 	if (rc == 0)
 		rc = wrep_file_make(db, WREP_DB, fd, &f);

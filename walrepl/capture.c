@@ -29,6 +29,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -41,6 +42,8 @@ struct frame {
 	uint32_t sum[2];
 	uint64_t hash; /* of the page, as in pagesum.h */
 };
+
+#define RESERVE_BYTES (256u << 10) /* of room in the backing file, ahead */
 
 struct wrep_capture {
 	int fd;
@@ -69,6 +72,7 @@ struct wrep_capture {
 	bool undecided, held_restart;
 	uint8_t *held;
 	size_t held_len, held_capacity;
+	uint64_t reserved; /* the backing file has room up to here */
 	uint64_t held_off, size_before;
 	uint32_t held_committed; /* committed frames when it is agreed */
 	struct wrep_wal_txn txn;
@@ -296,6 +300,7 @@ static void reset(struct wrep_capture *c)
 {
 	drop_frames(c);
 	c->loaded = false;
+	c->reserved = 0;
 }
 
 static void start_generation(struct wrep_capture *c, const uint8_t bytes[WREP_WAL_HEADER_BYTES],
@@ -724,13 +729,34 @@ int wrep_capture_image(struct wrep_capture *c, const struct wrep_wal_image *imag
 	return rc;
 }
 
+int wrep_capture_reserve(struct wrep_capture *c)
+{
+	const uint64_t end = c->held_off + c->held_len;
+
+	assert(c->undecided);
+	if (end <= c->reserved || end <= c->size_before)
+		return 0;
+	/* Some more, so that the next ones find it done. A file system that cannot do this is asked
+	 * again each time. */
+	if (fallocate(c->fd, FALLOC_FL_KEEP_SIZE, (off_t)c->held_off,
+		      (off_t)(c->held_len + RESERVE_BYTES)) == 0) {
+		c->reserved = end + RESERVE_BYTES;
+		return 0;
+	}
+	if (fallocate(c->fd, FALLOC_FL_KEEP_SIZE, (off_t)c->held_off, (off_t)c->held_len) == 0)
+		return 0;
+	return errno == ENOSPC || errno == EDQUOT ? -ENOSPC : 0;
+}
+
 int wrep_capture_committed(struct wrep_capture *c)
 {
 	int rc;
 
 	assert(c->undecided);
-	c->undecided = false;
 	rc = write_all(c->fd, c->held, c->held_len, c->held_off);
+	if (rc == -ENOSPC || rc == -EDQUOT)
+		return -ENOSPC;
+	c->undecided = false;
 	if (rc != 0) {
 		reset(c);
 		return rc;
@@ -776,6 +802,8 @@ int wrep_capture_truncate(struct wrep_capture *c, uint64_t size)
 		return rc;
 	if (size != 0 && size < committed_end(c))
 		return -EPERM;
+	if (size < c->reserved)
+		c->reserved = size;
 	old_size = c->size;
 	c->size = size;
 	if (size < WREP_WAL_HEADER_BYTES) {

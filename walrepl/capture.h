@@ -66,8 +66,12 @@ uint64_t wrep_capture_uncommitted(struct wrep_capture *c, size_t len, uint64_t o
  * that was held back (`wrep_capture_write` keeps its bytes). 0 or -errno. */
 int wrep_capture_image(struct wrep_capture *c, const struct wrep_wal_image *image, void *page);
 
+/* Make sure that there will be room for the bytes held back. 0 or -ENOSPC. */
+int wrep_capture_reserve(struct wrep_capture *c);
+
 /* The bytes held back: written into the backing file by this call, and the committed end moves.
- * 0 or -errno (then the backing -wal is unfit: the caller stops the node). */
+ * 0; -ENOSPC (they are still held back: to be called again); -errno (then the backing -wal is unfit: the
+ * caller stops the node). */
 int wrep_capture_committed(struct wrep_capture *c);
 /* Forget the write: it never happened. */
 void wrep_capture_refused(struct wrep_capture *c);

@@ -32,9 +32,11 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 void wrep_commit_free(struct wrep_commit *c)
@@ -102,6 +104,31 @@ static int encode_piece(struct wrep_commit *c, struct wrep_entry *e, uint32_t fr
 static uint32_t images_per_entry(const struct wrep_commit *c)
 {
 	return c->page_size ? wrep_entry_images_max(c->page_size) : 1;
+}
+
+/* What is committed in rollback mode must find room in the database file. 0 or -ENOSPC. db->lock held. */
+static int reserve(struct wrep_commit *c)
+{
+	uint64_t size = (uint64_t)c->page_count * c->page_size;
+	int fd = c->db->files[WREP_DB]->fd;
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || (uint64_t)st.st_size >= size)
+		return 0;
+	c->reserved = fallocate(fd, FALLOC_FL_KEEP_SIZE, st.st_size, (off_t)size - st.st_size) == 0;
+	return c->reserved || (errno != ENOSPC && errno != EDQUOT) ? 0 : -ENOSPC;
+}
+
+/* It will not be. db->lock held. */
+static void unreserve(struct wrep_commit *c)
+{
+	struct wrep_file *f = c->db->files[WREP_DB];
+	struct stat st;
+
+	if (c->reserved && f && fstat(f->fd, &st) == 0 && ftruncate(f->fd, st.st_size) < 0)
+		wrep_logf(c->db->w, 'W', "cannot give space back database=%s error=\"%s\"",
+			  c->db->name, strerror(errno));
+	c->reserved = false;
 }
 
 static void part_done(struct rlog_request *req, enum rlog_outcome outcome);
@@ -202,6 +229,7 @@ static void end_refused(struct wrep_commit *c, int result)
 	db->pending = NULL;
 	if (c->mode == WREP_COMMIT_WAL)
 		wrep_capture_refused(db->capture);
+	unreserve(c);
 	wrep_db_settled(db);
 	pthread_mutex_unlock(&db->lock);
 	if (c->next_part > 0)
@@ -273,17 +301,24 @@ static void feed(struct wrep_commit *c)
 		pthread_mutex_unlock(&db->lock);
 }
 
+/* What the application is told of a request that raftlog has ended. */
+static int refusal(const struct rlog_request *req, enum rlog_outcome outcome)
+{
+	return outcome == RLOG_REFUSED && req->error ? req->error : -EIO;
+}
+
 /* raftlog: refused, or unknown, which for a part comes to the same. */
 static void part_done(struct rlog_request *req, enum rlog_outcome outcome)
 {
 	struct wrep_commit *c = ((struct wrep_part_request *)req)->commit;
 	struct wrep_db *db = c->db;
 
-	(void)outcome;
+	int error = refusal(req, outcome);
+
 	free(req);
 	pthread_mutex_lock(&db->lock);
 	c->in_flight--;
-	fail(c, -EIO);
+	fail(c, error);
 	feed(c); /* unlocks */
 }
 
@@ -333,7 +368,7 @@ static void commit_done(struct rlog_request *req, enum rlog_outcome outcome)
 	pthread_mutex_lock(&db->lock);
 	if (outcome == RLOG_REFUSED)
 		forget_parts(c);
-	end_refused(c, -EIO); /* unlocks */
+	end_refused(c, refusal(req, outcome)); /* unlocks */
 }
 
 /* Fill in what depends on the replicated state, make it the undecided transaction, and submit what
@@ -378,7 +413,9 @@ int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct w
 		goto fail;
 	for (uint32_t i = 0; i < txn->image_count; i++)
 		c->changes[i] = (struct wrep_page_change){txn->images[i].pgno, txn->images[i].hash};
-	rc = start(db, c);
+	rc = wrep_capture_reserve(db->capture);
+	if (rc == 0)
+		rc = start(db, c);
 	if (rc == 0)
 		return WREP_PENDING;
 fail:
@@ -505,10 +542,13 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 		wrep_commit_free(c);
 		return 0;
 	}
-	rc = start(db, c);
+	rc = reserve(c);
+	if (rc == 0)
+		rc = start(db, c);
 	if (rc == 0)
 		return WREP_PENDING;
 fail:
+	unreserve(c);
 	pthread_mutex_unlock(&db->lock);
 	wrep_commit_free(c);
 	return rc;
@@ -551,7 +591,7 @@ static void meta_done(struct rlog_request *req, enum rlog_outcome outcome)
 		wrep_logf(m->w, 'W',
 			  "outcome unknown: no majority answered in time; the "
 			  "application got EIO");
-	m->op->done(m->op, outcome == RLOG_REFUSED ? -EROFS : -EIO);
+	m->op->done(m->op, outcome == RLOG_REFUSED && !req->error ? -EROFS : refusal(req, outcome));
 	free(m);
 }
 

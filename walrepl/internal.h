@@ -76,7 +76,8 @@ enum wrep_item_type {
 	WREP_ITEM_PAGES,   /* a part of a transaction: keep its images */
 	WREP_ITEM_DROP,	   /* the parts of a transaction are not needed any more */
 	WREP_ITEM_APPLY,   /* a transaction from elsewhere */
-	WREP_ITEM_INSTALL, /* a rollback-journal transaction of an application here */
+	WREP_ITEM_INSTALL, /* a rollback-journal transaction of an application here, or one in WAL mode
+			      whose last write found the disk full */
 	WREP_ITEM_OPEN,	   /* an application opens the database: catch up, close the gate */
 	WREP_ITEM_READY,   /* somebody waits until this node has caught up */
 	WREP_ITEM_VIEW,	   /* leadership changed */
@@ -225,6 +226,7 @@ struct wrep_commit {
 	bool sets_wal_mode, wal_mode; /* page 1 is among the pages */
 	struct wrep_page_change *changes;
 	uint32_t change_count;
+	bool reserved; /* ROLLBACK: room behind the end of the database file */
 
 	/* How far it is. Guarded by db->lock. */
 	const struct wrep_wal_txn *txn; /* WAL: where its images are; the capture's */

@@ -391,6 +391,16 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 	}
 	assert(db->pending == c);
 	rc = wrep_capture_committed(db->capture);
+	if (rc == -ENOSPC) {
+		/* The applier waits until there is room, and so does the application. */
+		struct wrep_item *item = wrep_item_new(WREP_ITEM_INSTALL, db);
+
+		item->commit = c;
+		pthread_mutex_unlock(&db->lock);
+		wrep_applier_push(w, item);
+		drop_parts(w, parts);
+		return;
+	}
 	db->pending = NULL;
 	db->local_version = db->version;
 	db->local_index = db->index;

@@ -908,12 +908,11 @@ static void own_transaction_without_space_for_its_parts_is_refused(void **state)
 		skip();
 	lead();
 	f = make_database();
-	take_space(3u << 20);
-	/* 4 MiB in the overlay leave nothing for the parts */
-	assert_int_equal(write_transaction(f, 1024, 3, &o), WREP_PENDING);
-	assert_int_equal(waiting(), 4);
-	for (unsigned i = 0; i < 2; i++)
-		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	take_space(2u << 20);
+	/* 3 MiB in the overlay, and as much reserved behind the database, leave nothing for the parts */
+	assert_int_equal(write_transaction(f, 700, 3, &o), WREP_PENDING);
+	assert_int_equal(waiting(), 2);
+	assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
 	while (1) {
 		struct wrep_db *db = wrep_db_by_name(w, "a.db");
 		bool given_up;
@@ -930,6 +929,28 @@ static void own_transaction_without_space_for_its_parts_is_refused(void **state)
 		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
 	assert_int_equal(o.result, -ENOSPC);
 	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	assert_int_equal(waiting(), 0);
+	roll_back(f);
+	assert_int_equal(write_transaction(f, 5, 4, &o), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	expect_content(5, 4);
+	close_database(f);
+}
+
+/* It is told before anybody else has heard of the transaction. */
+static void own_transaction_without_space_in_the_database_is_refused(void **state)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	(void)state;
+	if (old_dir_fd < 0)
+		skip();
+	lead();
+	f = make_database();
+	take_space(3u << 20);
+	assert_int_equal(write_transaction(f, 800, 3, &o), -ENOSPC);
 	assert_int_equal(waiting(), 0);
 	roll_back(f);
 	assert_int_equal(write_transaction(f, 5, 4, &o), WREP_PENDING);
@@ -961,6 +982,7 @@ int main(void)
 		TEST_SMALL(parts_wait_for_space),
 		TEST_SMALL(dead_parts_do_not_wait_for_space),
 		TEST_SMALL(own_transaction_without_space_for_its_parts_is_refused),
+		TEST_SMALL(own_transaction_without_space_in_the_database_is_refused),
 	};
 	char shm[64], state[64];
 	int rc;
