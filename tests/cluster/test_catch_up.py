@@ -407,7 +407,7 @@ def test_commits_and_changes_of_every_kind_go_on_beside_a_fetch(loaded, busy):
     small = ["gone.db", "again.db", "shrinks.db", "grows.db", "pages.db"]
     for name in small:
         fill(leader, name, 300)
-    loaded.wait_equal(60)
+    loaded.wait_caught_up(60)
     spoil(victim, BIG + small)
     seen = hold_in_the_middle(victim, BIG + small, 2500)
     busy.wait_acks(20)
