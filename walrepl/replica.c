@@ -374,10 +374,13 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 		       struct wrep_parts *parts)
 {
 	struct wrep_op *op = c->op;
-	int rc;
+	int rc = 0;
 
-	if (c->mode == WREP_COMMIT_ROLLBACK) {
-		/* The overlay may be large: the applier moves it into the database file. */
+	assert(db->pending == c);
+	if (c->mode == WREP_COMMIT_WAL)
+		rc = wrep_capture_committed(db->capture);
+	/* The overlay may be large, and a full disk is waited for: that is for the applier. */
+	if (c->mode == WREP_COMMIT_ROLLBACK || rc == -ENOSPC) {
 		struct wrep_item *item = wrep_item_new(WREP_ITEM_INSTALL, db);
 
 		item->commit = c;
@@ -387,18 +390,6 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 		wrep_parts_queued(db, parts);
 		pthread_mutex_unlock(&db->lock);
 		wrep_applier_push(w, item);
-		return;
-	}
-	assert(db->pending == c);
-	rc = wrep_capture_committed(db->capture);
-	if (rc == -ENOSPC) {
-		/* The applier waits until there is room, and so does the application. */
-		struct wrep_item *item = wrep_item_new(WREP_ITEM_INSTALL, db);
-
-		item->commit = c;
-		pthread_mutex_unlock(&db->lock);
-		wrep_applier_push(w, item);
-		drop_parts(w, parts);
 		return;
 	}
 	db->pending = NULL;
