@@ -25,6 +25,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
+#include "io.h"
 #include "sumfile.h"
 
 #define RETRY_MS 2	       /* between attempts at a busy lock */
@@ -66,14 +67,6 @@ void wrep_applier_push(struct wrep *w, struct wrep_item *item)
 	w->queue_bytes += item->bytes;
 	pthread_cond_broadcast(&w->queue_wake);
 	pthread_mutex_unlock(&w->lock);
-}
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
 static bool closing(struct wrep *w)
@@ -409,11 +402,8 @@ static int apply_cold(struct wrep_db *db, const struct gathered *g)
 	if (g->parts)
 		rc = copy_parts(g->parts, f->fd);
 	for (uint32_t i = 0; !g->parts && i < g->txn.image_count && !rc; i++) {
-		off_t off = (off_t)(g->pgnos[i] - 1) * g->txn.page_size;
-		ssize_t n = pwrite(f->fd, g->images[i], g->txn.page_size, off);
-
-		if (n != (ssize_t)g->txn.page_size)
-			rc = n < 0 ? -errno : -ENOSPC;
+		rc = wrep_write_all(f->fd, g->images[i], g->txn.page_size,
+				    (uint64_t)(g->pgnos[i] - 1) * g->txn.page_size);
 	}
 	if (!rc && ftruncate(f->fd, (off_t)g->txn.page_count * g->txn.page_size) < 0)
 		rc = -errno;
@@ -564,8 +554,8 @@ static bool is_fetching(struct wrep *w)
  * on when somebody made room. `logged`: when that was said last. */
 static void wait_for_space(struct wrep *w, struct wrep_db *db, uint64_t *logged)
 {
-	if (!*logged || now_ms() - *logged > FULL_LOG_MS) {
-		*logged = now_ms();
+	if (!*logged || wrep_now_ms() - *logged > FULL_LOG_MS) {
+		*logged = wrep_now_ms();
 		wrep_logf(w, 'E', "disk full, replication waits: free some space database=%s",
 			  db->name);
 	}
@@ -605,7 +595,7 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 {
 	struct wrep_db *db = item->db;
 	struct gathered g;
-	uint64_t since = now_ms(), logged = 0, logged_full = 0;
+	uint64_t since = wrep_now_ms(), logged = 0, logged_full = 0;
 	int rc = 0;
 
 	if (is_removed(db) || (item->parts && store_part(w, item) < 0))
@@ -624,7 +614,7 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 			rc = 0;
 			continue;
 		}
-		if (!logged && now_ms() - since > BUSY_LOG_MS) {
+		if (!logged && wrep_now_ms() - since > BUSY_LOG_MS) {
 			logged = 1;
 			wrep_logf(w, 'W',
 				  "replication waits for an application that holds a lock "

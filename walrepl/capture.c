@@ -34,6 +34,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "io.h"
 #include "walfile.h"
 
 struct frame {
@@ -106,51 +107,6 @@ static uint64_t frame_offset(const struct wrep_capture *c, uint64_t frame)
 static uint64_t committed_end(const struct wrep_capture *c)
 {
 	return c->committed > 0 ? frame_offset(c, c->committed) : 0;
-}
-
-/* Reads at most `len` bytes; fewer only at the end of the file. */
-static ssize_t read_some(int fd, void *buf, size_t len, uint64_t off)
-{
-	uint8_t *p = buf;
-	size_t done = 0;
-
-	while (done < len) {
-		ssize_t n = pread(fd, p + done, len - done, (off_t)(off + done));
-
-		if (n < 0) {
-			if (errno == EINTR)
-				continue;
-			return -EIO;
-		}
-		if (n == 0)
-			break;
-		done += (size_t)n;
-	}
-	return (ssize_t)done;
-}
-
-static int read_exact(int fd, void *buf, size_t len, uint64_t off)
-{
-	ssize_t n = read_some(fd, buf, len, off);
-
-	return n == (ssize_t)len ? 0 : -EIO;
-}
-
-static int write_all(int fd, const uint8_t *p, size_t len, uint64_t off)
-{
-	while (len > 0) {
-		ssize_t n = pwrite(fd, p, len, (off_t)off);
-
-		if (n < 0) {
-			if (errno == EINTR)
-				continue;
-			return -errno;
-		}
-		p += n;
-		len -= (size_t)n;
-		off += (uint64_t)n;
-	}
-	return 0;
 }
 
 static int reserve(void **array, size_t *capacity, size_t count, size_t item)
@@ -233,7 +189,7 @@ static int view_frame(struct wrep_capture *c, const struct write *w, const uint8
 		return rc;
 	if (c->cached < bytes) {
 		size_t rest = bytes - c->cached;
-		ssize_t n = read_some(c->fd, c->cache + c->cached, rest, start + c->cached);
+		ssize_t n = wrep_read_some(c->fd, c->cache + c->cached, rest, start + c->cached);
 
 		if (n < 0)
 			return -EIO;
@@ -322,7 +278,7 @@ static bool committed_frames_remain(struct wrep_capture *c, const uint8_t *heade
 	    memcmp(header_bytes, c->header_bytes, sizeof(c->header_bytes)) != 0)
 		return false;
 	last = &c->frames[c->committed - 1];
-	if (read_exact(c->fd, bytes, sizeof(bytes), frame_offset(c, c->committed - 1)) != 0)
+	if (wrep_read_exact(c->fd, bytes, sizeof(bytes), frame_offset(c, c->committed - 1)) != 0)
 		return false;
 	wrep_wal_frame_header(&c->header, last->pgno, last->page_count, last->sum, expected);
 	return memcmp(bytes, expected, sizeof(bytes)) == 0;
@@ -344,7 +300,7 @@ static int load(struct wrep_capture *c)
 	if (fstat(c->fd, &st) != 0)
 		return -EIO;
 	c->size = (uint64_t)st.st_size;
-	n = read_some(c->fd, bytes, sizeof(bytes), 0);
+	n = wrep_read_some(c->fd, bytes, sizeof(bytes), 0);
 	if (n < 0)
 		return -EIO;
 	if (n < (ssize_t)sizeof(bytes) || !wrep_wal_header_parse(bytes, &header)) {
@@ -490,7 +446,7 @@ static int check_committed(const struct wrep_capture *c, const struct write *w)
 	for (uint64_t off = w->off; off < end;) {
 		size_t part = end - off < sizeof(bytes) ? (size_t)(end - off) : sizeof(bytes);
 
-		if (read_exact(c->fd, bytes, part, off) != 0)
+		if (wrep_read_exact(c->fd, bytes, part, off) != 0)
 			return -EIO;
 		if (memcmp(bytes, w->data + (off - w->off), part) != 0)
 			return -EPERM;
@@ -507,7 +463,8 @@ static int write_header(struct wrep_capture *c, const struct write *w, bool *res
 	struct wrep_wal_header header;
 	bool valid;
 
-	if ((w->off > 0 || w->len < sizeof(bytes)) && read_some(c->fd, bytes, sizeof(bytes), 0) < 0)
+	if ((w->off > 0 || w->len < sizeof(bytes)) &&
+	    wrep_read_some(c->fd, bytes, sizeof(bytes), 0) < 0)
 		return -EIO;
 	overlay(bytes, 0, sizeof(bytes), w);
 	valid = (write_end(w) >= sizeof(bytes) || c->size >= sizeof(bytes)) &&
@@ -609,7 +566,7 @@ static int check_checksums_will_come(struct wrep_capture *c, const struct write 
 		memset(header, 0, sizeof(header));
 		if (frame == c->scanned)
 			memcpy(header, c->cache, sizeof(header));
-		else if (read_some(c->fd, header, sizeof(header), frame_offset(c, frame)) < 0)
+		else if (wrep_read_some(c->fd, header, sizeof(header), frame_offset(c, frame)) < 0)
 			return -EIO;
 		overlay(header, frame_offset(c, frame), sizeof(header), w);
 		if (without_checksum(header) && memcmp(header + 4, no_commit, 4) != 0)
@@ -720,11 +677,11 @@ int wrep_capture_image(struct wrep_capture *c, const struct wrep_wal_image *imag
 
 	assert(c->undecided);
 	if (from >= to)
-		return read_exact(c->fd, page, c->header.page_size, start);
+		return wrep_read_exact(c->fd, page, c->header.page_size, start);
 	if (start < from)
-		rc = read_exact(c->fd, bytes, (size_t)(from - start), start);
+		rc = wrep_read_exact(c->fd, bytes, (size_t)(from - start), start);
 	if (rc == 0 && to < end)
-		rc = read_exact(c->fd, bytes + (to - start), (size_t)(end - to), to);
+		rc = wrep_read_exact(c->fd, bytes + (to - start), (size_t)(end - to), to);
 	overlay(bytes, start, c->header.page_size, &held);
 	return rc;
 }
@@ -753,7 +710,7 @@ int wrep_capture_committed(struct wrep_capture *c)
 	int rc;
 
 	assert(c->undecided);
-	rc = write_all(c->fd, c->held, c->held_len, c->held_off);
+	rc = wrep_write_all(c->fd, c->held, c->held_len, c->held_off);
 	if (rc == -ENOSPC || rc == -EDQUOT)
 		return -ENOSPC;
 	c->undecided = false;
@@ -915,8 +872,8 @@ bool wrep_capture_copied(struct wrep_capture *c, int db_fd, const struct wrep_pa
 		if (f->pgno > page_count || (seen[f->pgno / 8] & bit))
 			continue; /* cut off, or not the newest */
 		seen[f->pgno / 8] |= bit;
-		copied = read_exact(db_fd, page, page_size, (uint64_t)(f->pgno - 1) * page_size) ==
-				 0 &&
+		copied = wrep_read_exact(db_fd, page, page_size,
+					 (uint64_t)(f->pgno - 1) * page_size) == 0 &&
 			 wrep_page_hash(f->pgno, page, page_size) == f->hash;
 	}
 	free(page);

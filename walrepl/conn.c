@@ -37,6 +37,7 @@
 #include <sqlite3.h>
 
 #include "conn.h"
+#include "io.h"
 #include "vfs.h"
 
 struct wrep_conn {
@@ -303,24 +304,6 @@ int wrep_conn_apply_wal(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 	return a.error ? a.error : sqlite_errno(rc);
 }
 
-static int write_all(int fd, const void *buf, size_t len, off_t off)
-{
-	const char *p = buf;
-
-	while (len > 0) {
-		ssize_t n = pwrite(fd, p, len, off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		p += n;
-		len -= (size_t)n;
-		off += n;
-	}
-	return 0;
-}
-
 static bool size_valid(const struct wrep_conn_txn *txn)
 {
 	return txn->page_size >= 512 && txn->page_size <= 65536 &&
@@ -361,7 +344,7 @@ static int write_database(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 		for (uint32_t i = 0; i < count; i++) {
 			uint64_t off = (pgnos[i] - 1) * page_size;
 
-			r = write_all(fd, images[i], page_size, (off_t)off);
+			r = wrep_write_all(fd, images[i], page_size, off);
 			if (r)
 				return r;
 			if (off != run_end && run_end > run_start)

@@ -35,6 +35,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "bytes.h"
+#include "io.h"
 #include "stream.h"
 #include "sumfile.h"
 
@@ -52,14 +53,6 @@ struct fetch {
 	uint64_t logged_ms;
 	unsigned transfers; /* tried */
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static bool stopping(void *arg)
 {
@@ -193,13 +186,6 @@ static int ask(struct fetch *f, enum wrep_stream_type type, const void *body, si
 	}
 }
 
-static int write_page(int fd, const uint8_t *page, uint32_t page_size, uint32_t pgno)
-{
-	ssize_t n = pwrite(fd, page, page_size, (off_t)(pgno - 1) * page_size);
-
-	return n == (ssize_t)page_size ? 0 : n < 0 ? -errno : -ENOSPC;
-}
-
 /* Fetch the pages in f->question, and keep their hashes. */
 static int fetch_pages(struct fetch *f, const struct wrep_manifest_db *d, int fd, uint32_t count,
 		       uint64_t *hash)
@@ -219,35 +205,17 @@ static int fetch_pages(struct fetch *f, const struct wrep_manifest_db *d, int fd
 		const uint8_t *page = f->stream.body + (size_t)i * d->page_size;
 
 		hash[pgno - 1] = wrep_page_hash(pgno, page, d->page_size);
-		rc = write_page(fd, page, d->page_size, pgno);
+		rc = wrep_write_all(fd, page, d->page_size, (uint64_t)(pgno - 1) * d->page_size);
 	}
 	atomic_fetch_add(&f->w->fetched_bytes, (uint64_t)count * d->page_size);
 	return rc;
 }
 
-static ssize_t read_some(int fd, uint8_t *buf, size_t len, uint64_t off)
-{
-	size_t got = 0;
-
-	while (got < len) {
-		ssize_t n = pread(fd, buf + got, len - got, (off_t)(off + got));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return got ? (ssize_t)got : -errno;
-		if (n == 0)
-			break;
-		got += (size_t)n;
-	}
-	return (ssize_t)got;
-}
-
 static void log_progress(struct fetch *f, const struct wrep_manifest_db *d, uint32_t pgno)
 {
-	if (now_ms() - f->logged_ms < LOG_MS)
+	if (wrep_now_ms() - f->logged_ms < LOG_MS)
 		return;
-	f->logged_ms = now_ms();
+	f->logged_ms = wrep_now_ms();
 	wrep_logf(f->w, 'I', "catching up database=%s page=%u of=%u fetched_bytes=%llu", d->name,
 		  pgno, d->page_count, (unsigned long long)atomic_load(&f->w->fetched_bytes));
 }
@@ -268,8 +236,8 @@ static int compare_pages(struct fetch *f, const struct wrep_manifest_db *d, int 
 		/* From the disk: what a failed sync left in memory passes for written, and is not. */
 		posix_fadvise(fd, (off_t)(first + at - 1) * d->page_size, (off_t)n * d->page_size,
 			      POSIX_FADV_DONTNEED);
-		got = read_some(fd, f->pages, (size_t)n * d->page_size,
-				(uint64_t)(first + at - 1) * d->page_size);
+		got = wrep_read_some(fd, f->pages, (size_t)n * d->page_size,
+				     (uint64_t)(first + at - 1) * d->page_size);
 
 		for (uint32_t i = 0; i < n && !rc; i++) {
 			uint32_t pgno = first + at + i;
@@ -610,8 +578,8 @@ static int fetch(struct fetch *f)
 		rc = attempt(f);
 		if (!rc)
 			break;
-		if (rc != -EAGAIN && now_ms() - logged_ms > LOG_MS && !stopping(f)) {
-			logged_ms = now_ms();
+		if (rc != -EAGAIN && wrep_now_ms() - logged_ms > LOG_MS && !stopping(f)) {
+			logged_ms = wrep_now_ms();
 			wrep_logf(w, 'W',
 				  "cannot get the databases from the leader; trying again "
 				  "error=\"%s\"%s",
@@ -624,8 +592,8 @@ static int fetch(struct fetch *f)
 
 void wrep_fetch_run(struct wrep *w)
 {
-	struct fetch f = {.w = w, .logged_ms = now_ms()};
-	uint64_t begun_ms = now_ms();
+	struct fetch f = {.w = w, .logged_ms = wrep_now_ms()};
+	uint64_t begun_ms = wrep_now_ms();
 	bool go;
 	int rc;
 
@@ -656,7 +624,7 @@ void wrep_fetch_run(struct wrep *w)
 			  "compared_bytes=%llu fetched_bytes=%llu seconds=%.1f",
 			  (unsigned long long)atomic_load(&w->compared_bytes),
 			  (unsigned long long)atomic_load(&w->fetched_bytes),
-			  (double)(now_ms() - begun_ms) / 1000);
+			  (double)(wrep_now_ms() - begun_ms) / 1000);
 	pthread_mutex_lock(&w->lock);
 	w->fetch_running = false;
 	if (!rc)

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "io.h"
 #include "names.h"
 #include "walfile.h"
 
@@ -305,22 +306,6 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 
 /* ---- reading and writing ---------------------------------------------------------------------- */
 
-static int pwrite_all(int fd, const uint8_t *buf, size_t len, uint64_t off)
-{
-	while (len) {
-		ssize_t n = pwrite(fd, buf, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		buf += n;
-		off += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
 {
 	struct wrep_db *db = f->db;
@@ -535,7 +520,7 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 	rc = check_checkpoint(db, buf, len, off);
 	if (rc < 0)
 		return refuse_write(db, "content that no transaction has committed,");
-	return pwrite_all(f->fd, buf, len, off);
+	return wrep_write_all(f->fd, buf, len, off);
 }
 
 /* A journal that is zeroed at its start while the overlay holds pages: journal_mode=PERSIST
@@ -550,7 +535,7 @@ static int write_journal(struct wrep_file *f, const uint8_t *buf, size_t len, ui
 
 	if (!db->overlay || off != 0 || len < sizeof zero || memcmp(buf, zero, sizeof zero) ||
 	    !journal_is_hot(db)) {
-		rc = pwrite_all(f->fd, buf, len, off);
+		rc = wrep_write_all(f->fd, buf, len, off);
 		pthread_mutex_unlock(&db->lock);
 		return rc;
 	}
@@ -568,7 +553,7 @@ static int write_journal(struct wrep_file *f, const uint8_t *buf, size_t len, ui
 	shape->op = op;
 	rc = wrep_commit_rollback(db, shape);
 	if (rc == 0) {
-		rc = pwrite_all(f->fd, buf, len, off);
+		rc = wrep_write_all(f->fd, buf, len, off);
 		pthread_mutex_unlock(&db->lock);
 	}
 	return rc;
@@ -621,7 +606,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		if (rc == 1)
 			return wrep_commit_wal(db, txn, op); /* unlocks */
 		if (rc == 0) {
-			rc = pwrite_all(f->fd, buf, len, off);
+			rc = wrep_write_all(f->fd, buf, len, off);
 			if (rc < 0)
 				wrep_capture_forget(db->capture);
 		} else if (rc == -EBADMSG)

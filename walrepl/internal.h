@@ -73,14 +73,14 @@ enum wrep_item_type {
 	WREP_ITEM_CREATE,
 	WREP_ITEM_UNLINK,
 	WREP_ITEM_SETATTR,
-	WREP_ITEM_PAGES,   /* a part of a transaction: keep its images */
-	WREP_ITEM_DROP,	   /* the parts of a transaction are not needed any more */
-	WREP_ITEM_APPLY,   /* a transaction from elsewhere */
+	WREP_ITEM_PAGES, /* a part of a transaction: keep its images */
+	WREP_ITEM_DROP,	 /* the parts of a transaction are not needed any more */
+	WREP_ITEM_APPLY, /* a transaction from elsewhere */
 	WREP_ITEM_INSTALL, /* a rollback-journal transaction of an application here, or one in WAL mode
 			      whose last write found the disk full */
 	WREP_ITEM_OPEN,	   /* an application opens the database: catch up, close the gate */
-	WREP_ITEM_READY,   /* somebody waits until this node has caught up */
-	WREP_ITEM_VIEW,	   /* leadership changed */
+	WREP_ITEM_READY, /* somebody waits until this node has caught up */
+	WREP_ITEM_VIEW,	 /* leadership changed */
 	WREP_ITEM_CAUGHT_UP,
 	WREP_ITEM_POINT, /* the keeper waits until what is queued so far is in the files */
 	WREP_ITEM_FETCH, /* this node's files are unfit: get them from a peer */

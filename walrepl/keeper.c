@@ -35,6 +35,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
+#include "io.h"
 #include "sumfile.h"
 
 #define LOG_BYTES (64u << 20) /* default of wrep_config.log_bytes */
@@ -84,14 +85,6 @@ struct wrep_keeper {
 	unsigned holds;
 	uint64_t hold_until_ms;
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 /* That far ahead, for pthread_cond_timedwait(). */
 static struct timespec in_ms(unsigned ms)
@@ -438,7 +431,7 @@ int wrep_keeper_hold(struct wrep *w, unsigned timeout_ms)
 	int rc;
 
 	pthread_mutex_lock(&k->lock);
-	if (!k->holds && now_ms() >= k->hold_until_ms) {
+	if (!k->holds && wrep_now_ms() >= k->hold_until_ms) {
 		k->wanted++;
 		pthread_cond_signal(&k->wake);
 	}
@@ -466,7 +459,7 @@ void wrep_keeper_unhold(struct wrep *w)
 
 	pthread_mutex_lock(&k->lock);
 	k->holds--;
-	k->hold_until_ms = now_ms() + HOLD_MS;
+	k->hold_until_ms = wrep_now_ms() + HOLD_MS;
 	pthread_mutex_unlock(&k->lock);
 }
 
@@ -536,7 +529,7 @@ static void begin_point(struct wrep_keeper *k)
 {
 	struct wrep *w = k->w;
 	bool wanted = k->wanted != k->done;
-	bool held = k->holds || now_ms() < k->hold_until_ms;
+	bool held = k->holds || wrep_now_ms() < k->hold_until_ms;
 	struct wrep_item *item;
 	bool can, go;
 
@@ -545,7 +538,7 @@ static void begin_point(struct wrep_keeper *k)
 	k->point_generation = k->generation; /* before the look at `fetching` */
 	pthread_mutex_unlock(&k->point_lock);
 	can = can_point(w);
-	go = can && (wanted || (!held && now_ms() >= k->not_before_ms && point_due(w)));
+	go = can && (wanted || (!held && wrep_now_ms() >= k->not_before_ms && point_due(w)));
 	k->point_index = atomic_load(&w->delivered);
 	pthread_mutex_lock(&k->lock);
 	if (!can || !k->point_index) /* not now, or nothing to make durable yet */
@@ -577,7 +570,7 @@ static void end_point(struct wrep_keeper *k)
 	if (!rc || can_point(k->w)) /* else what happens now explains it */
 		report(k, rc);
 	/* Where an open transaction holds the log back, the next point would come to the same. */
-	k->not_before_ms = rc || point_due(k->w) ? now_ms() + RETRY_MS : 0;
+	k->not_before_ms = rc || point_due(k->w) ? wrep_now_ms() + RETRY_MS : 0;
 	pthread_mutex_lock(&k->lock);
 	serve(k, k->serving, rc);
 }

@@ -12,6 +12,7 @@
  * reads as zeros when the file grows again, although the database file still holds it. Bytes of the
  * temporary file at or behind `size` are always zeros, so a unit written in part needs no care there.
  */
+#include "io.h"
 #include "overlay.h"
 
 #include <errno.h>
@@ -108,48 +109,14 @@ static void clear_units_from(struct wrep_overlay *o, uint64_t first)
 	}
 }
 
-/* ---- whole reads and writes ---------------------------------------------------------------------- */
-
-static int write_all(int fd, const void *buf, size_t len, uint64_t off)
-{
-	const uint8_t *p = buf;
-
-	while (len > 0) {
-		ssize_t n = pwrite(fd, p, len, (off_t)off);
-
-		if (n < 0) {
-			if (errno == EINTR)
-				continue;
-			return -errno;
-		}
-		p += n;
-		len -= (size_t)n;
-		off += (uint64_t)n;
-	}
-	return 0;
-}
-
 /* Behind the end of the file there are zeros. */
 static int read_all(int fd, void *buf, size_t len, uint64_t off)
 {
-	uint8_t *p = buf;
+	ssize_t n = wrep_read_some(fd, buf, len, off);
 
-	while (len > 0) {
-		ssize_t n = pread(fd, p, len, (off_t)off);
-
-		if (n < 0) {
-			if (errno == EINTR)
-				continue;
-			return -errno;
-		}
-		if (n == 0) {
-			memset(p, 0, len);
-			break;
-		}
-		p += n;
-		len -= (size_t)n;
-		off += (uint64_t)n;
-	}
+	if (n < 0)
+		return (int)n;
+	memset((uint8_t *)buf + n, 0, len - (size_t)n);
 	return 0;
 }
 
@@ -248,7 +215,7 @@ static int fill_unit(struct wrep_overlay *o, int base_fd, uint64_t unit)
 	if (unit_written(o, unit))
 		return 0;
 	rc = read_range(o, base_fd, bytes, sizeof(bytes), unit * UNIT_BYTES);
-	return rc != 0 ? rc : write_all(o->fd, bytes, sizeof(bytes), unit * UNIT_BYTES);
+	return rc != 0 ? rc : wrep_write_all(o->fd, bytes, sizeof(bytes), unit * UNIT_BYTES);
 }
 
 /* Does a read give these bytes anyway? */
@@ -281,7 +248,7 @@ int wrep_overlay_write(struct wrep_overlay *o, int base_fd, const void *buf, siz
 	if (rc == 0 && end % UNIT_BYTES != 0 && (last != first || off % UNIT_BYTES == 0))
 		rc = fill_unit(o, base_fd, last);
 	if (rc == 0)
-		rc = write_all(o->fd, buf, len, off);
+		rc = wrep_write_all(o->fd, buf, len, off);
 	if (rc != 0) {
 		/* What came through behind the end must not show when the file grows. */
 		if (end > o->size && ftruncate(o->fd, (off_t)o->size) != 0)
@@ -379,7 +346,7 @@ static int copy_written(const struct wrep_overlay *o, int base_fd, uint8_t *byte
 			int rc = read_all(o->fd, bytes, part, off);
 
 			if (rc == 0)
-				rc = write_all(base_fd, bytes, part, off);
+				rc = wrep_write_all(base_fd, bytes, part, off);
 			if (rc != 0)
 				return rc;
 			off += part;

@@ -20,6 +20,7 @@
 #include <unistd.h>
 #include "conn.h"
 #include "internal.h"
+#include "io.h"
 
 #define COPY_BYTES (256u << 10)
 
@@ -130,38 +131,6 @@ bool wrep_parts_complete(const struct wrep_parts *p, const struct wrep_entry *e,
 
 /* ---- local --------------------------------------------------------------------------------------- */
 
-static int write_all(int fd, const uint8_t *p, size_t len, uint64_t off)
-{
-	while (len > 0) {
-		ssize_t n = pwrite(fd, p, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		p += n;
-		len -= (size_t)n;
-		off += (uint64_t)n;
-	}
-	return 0;
-}
-
-static int read_all(int fd, uint8_t *p, size_t len, uint64_t off)
-{
-	while (len > 0) {
-		ssize_t n = pread(fd, p, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		p += n;
-		len -= (size_t)n;
-		off += (uint64_t)n;
-	}
-	return 0;
-}
-
 int wrep_parts_store(struct wrep_parts *p, int dir_fd, const struct wrep_entry *e)
 {
 	int rc;
@@ -171,8 +140,8 @@ int wrep_parts_store(struct wrep_parts *p, int dir_fd, const struct wrep_entry *
 		if (p->fd < 0)
 			return -errno;
 	}
-	rc = write_all(p->fd, e->images, (size_t)e->image_count * e->page_size,
-		       (uint64_t)p->stored * e->page_size);
+	rc = wrep_write_all(p->fd, e->images, (size_t)e->image_count * e->page_size,
+			    (uint64_t)p->stored * e->page_size);
 	if (rc == 0)
 		p->stored += e->image_count;
 	return rc;
@@ -189,7 +158,8 @@ int wrep_parts_fetch(void *ctx, uint32_t first, uint32_t count, uint32_t *pgnos,
 		p->lot = malloc((size_t)WREP_CONN_FETCH_MAX * p->page_size);
 	if (!p->lot)
 		return -ENOMEM;
-	rc = read_all(p->fd, p->lot, (size_t)count * p->page_size, (uint64_t)first * p->page_size);
+	rc = wrep_read_exact(p->fd, p->lot, (size_t)count * p->page_size,
+			     (uint64_t)first * p->page_size);
 	for (uint32_t i = 0; i < count; i++) {
 		pgnos[i] = p->changes[first + i].pgno;
 		images[i] = p->lot + (size_t)i * p->page_size;
@@ -209,9 +179,9 @@ int wrep_parts_copy(struct wrep_parts *p, uint32_t first, uint32_t count, int db
 	while (rc == 0 && left > 0) {
 		size_t part = left < COPY_BYTES ? (size_t)left : COPY_BYTES;
 
-		rc = read_all(p->fd, bytes, part, from);
+		rc = wrep_read_exact(p->fd, bytes, part, from);
 		if (rc == 0)
-			rc = write_all(db_fd, bytes, part, to);
+			rc = wrep_write_all(db_fd, bytes, part, to);
 		from += part;
 		to += part;
 		left -= part;

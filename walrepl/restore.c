@@ -30,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "io.h"
 #include "names.h"
 #include "sumfile.h"
 #include "walfile.h"
@@ -52,20 +53,6 @@ void wrep_wal_aside_remove(struct wrep *w, uint64_t id)
 	unlinkat(w->config.state_fd, name, 0);
 }
 
-static bool read_all(int fd, void *buf, size_t len, uint64_t off)
-{
-	for (size_t got = 0; got < len;) {
-		ssize_t n = pread(fd, (char *)buf + got, len - got, (off_t)(off + got));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return false;
-		got += (size_t)n;
-	}
-	return true;
-}
-
 /* Does the file begin with the header of the generation that the manifest means? */
 static int open_generation(int dir_fd, const char *name, const struct wrep_manifest_db *d,
 			   struct wrep_wal_header *h)
@@ -73,8 +60,9 @@ static int open_generation(int dir_fd, const char *name, const struct wrep_manif
 	uint8_t bytes[WREP_WAL_HEADER_BYTES];
 	int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 
-	if (fd >= 0 && (!read_all(fd, bytes, sizeof bytes, 0) || !wrep_wal_header_parse(bytes, h) ||
-			memcmp(h->salt, d->wal_salt, sizeof h->salt) != 0)) {
+	if (fd >= 0 &&
+	    (wrep_read_exact(fd, bytes, sizeof bytes, 0) || !wrep_wal_header_parse(bytes, h) ||
+	     memcmp(h->salt, d->wal_salt, sizeof h->salt) != 0)) {
 		close(fd);
 		fd = -1;
 	}
@@ -95,16 +83,15 @@ static int copy_frames(int wal_fd, const struct wrep_wal_header *h,
 		struct wrep_wal_frame f;
 		const uint8_t *page = bytes + WREP_FRAME_HEADER_BYTES;
 
-		if (!read_all(wal_fd, bytes, frame_bytes, wrep_wal_frame_offset(h->page_size, i)) ||
+		if (wrep_read_exact(wal_fd, bytes, frame_bytes,
+				    wrep_wal_frame_offset(h->page_size, i)) ||
 		    !wrep_wal_frame_parse(h, sum, bytes, page, &f)) {
 			rc = -EBADMSG;
 			break;
 		}
 		memcpy(sum, f.sum, sizeof sum);
-		errno = ENOSPC; /* what a short write stands for */
-		if (pwrite(db_fd, page, h->page_size, (off_t)(f.pgno - 1) * h->page_size) !=
-		    (ssize_t)h->page_size)
-			rc = -errno;
+		rc = wrep_write_all(db_fd, page, h->page_size,
+				    (uint64_t)(f.pgno - 1) * h->page_size);
 		page_count = f.page_count;
 	}
 	free(bytes);
