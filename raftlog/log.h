@@ -137,7 +137,7 @@ void rlog_log_spare_again(struct rlog_log *l);
 struct rlog_log_room {
 	uint64_t bytes; /* of records, a reserve for what raft appends by itself left out */
 	/* More than that: 0 (nothing is known against it), -EAGAIN (when what is staged is written, or the
-	 * spare that is being made is there), -ENOSPC (no spare could be made). */
+	 * next attempt at a spare has ended), -ENOSPC (no spare could be made). */
 	int beyond;
 	bool idle;  /* nothing is staged */
 	bool spare; /* one is there */

@@ -58,7 +58,7 @@ struct rlog_log {
 
 	enum { SPARE_NONE, SPARE_MAKING, SPARE_READY, SPARE_FAILED } spare_state;
 	struct rlog_log_spare spare;
-	int spare_error;  /* FAILED: why */
+	int spare_error;  /* of the last one, or 0 */
 	bool spare_again; /* FAILED: another attempt may be made */
 	uint64_t spare_count;
 };

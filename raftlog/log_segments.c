@@ -128,10 +128,11 @@ void rlog_log_room(struct rlog_log *l, struct rlog_log_room *room)
 	if (l->spare_state == SPARE_READY && l->spare.bytes - RLOG_BLOCK > bytes)
 		bytes = l->spare.bytes - RLOG_BLOCK;
 	room->bytes = bytes > staged ? bytes - staged : 0;
-	if (l->spare_state == SPARE_READY || l->spare_state == SPARE_MAKING)
+	/* As long as nothing failed, what finds no spare has its segment made (rlog_log_next_segment()). */
+	if (l->spare_state == SPARE_READY)
 		room->beyond = -EAGAIN;
-	else if (l->spare_state == SPARE_FAILED && disk_is_full(l->spare_error))
-		room->beyond = -ENOSPC;
+	else if (l->spare_state != SPARE_NONE && disk_is_full(l->spare_error))
+		room->beyond = l->spare_state == SPARE_MAKING ? -EAGAIN : -ENOSPC;
 }
 
 int rlog_log_spare_now(struct rlog_log *l)
