@@ -690,7 +690,7 @@ static void install(struct wrep *w, struct wrep_item *item)
 	struct wrep_db *db = item->db;
 	struct wrep_op *op = c->op;
 	uint64_t logged = 0;
-	bool last = false;
+	bool last = closing(w);
 	int rc;
 
 	pthread_mutex_lock(&db->lock);
@@ -703,13 +703,13 @@ static void install(struct wrep *w, struct wrep_item *item)
 		return;
 	}
 	for (;;) {
-		last = closing(w);
 		assert(db->pending == c);
 		rc = install_once(db, c);
 		if (rc != -ENOSPC || last)
 			break;
 		pthread_mutex_unlock(&db->lock);
 		wait_for_space(w, db, &logged);
+		last = closing(w);
 		pthread_mutex_lock(&db->lock);
 	}
 	wrep_parts_applied(db, item->parts);

@@ -491,12 +491,12 @@ static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint
 	sum = wrep_pagesum_preview(&db->sum, e->page_size, e->page_count, pages.changes,
 				   pages.count);
 	if (!checksum_holds(w, db, index, sum, e->checksum)) {
+		pthread_mutex_unlock(&db->lock);
 		wrep_damagef(w,
 			     "checksum mismatch: this node's copy differs database=%s "
 			     "version=%llu expected=%016llx got=%016llx",
-			     db->name, (unsigned long long)db->version + 1,
+			     db->name, (unsigned long long)e->base_version + 1,
 			     (unsigned long long)e->checksum, (unsigned long long)sum);
-		pthread_mutex_unlock(&db->lock);
 		drop_parts(w, parts); /* they come again, after the fetch */
 		free(pages.owned);
 		wrep_fetch_wanted(w, "the database is damaged", db);

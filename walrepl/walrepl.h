@@ -10,8 +10,9 @@
  * its `done` is called later, once, from another thread. The applier thread (one per wrep) is the
  * only one that calls the host's `mounted_open`, `invalidate` and `invalidate_name`.
  *
- * Lock order: wrep->lock (the table of databases), then a database's lock. Nobody calls the host, an
- * op's `done` or raftlog's blocking functions while holding either.
+ * Lock order: the keeper's point_lock, or wrep->delivery; then wrep->lock (the table of databases), then a
+ * database's lock. Nobody calls the host, an op's `done` or raftlog's blocking functions while holding
+ * either of the last two.
  */
 #ifndef WALREPL_H
 #define WALREPL_H
