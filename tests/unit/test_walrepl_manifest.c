@@ -1,0 +1,114 @@
+/* The manifest's bytes: what is written is read, and nothing else is taken for one. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <string.h>
+#include "manifest.h"
+
+static void fill(struct wrep_manifest *m)
+{
+	struct wrep_manifest_db *d;
+
+	memset(m, 0, sizeof(*m));
+	m->redo_until = 77;
+	for (unsigned i = 0; i < 40; i++) {
+		d = wrep_manifest_add(m);
+		assert_non_null(d);
+		memset(d->name, 'a' + (int)(i % 26), i + 1);
+		d->id = i + 1;
+		d->version = 100 + i;
+		d->index = 200 + i;
+		d->checksum = UINT64_C(0x0123456789abcdef) * (i + 1);
+		d->page_size = 512u << i % 8;
+		d->page_count = 1000 + i;
+		d->wal_mode = i % 2;
+		d->wal_frames = i % 3 ? i : 0;
+		d->wal_salt[0] = i;
+		d->wal_salt[1] = ~i;
+	}
+}
+
+static void round_trip_same(void **state)
+{
+	struct wrep_manifest m, back;
+	struct rlog_buf *buf;
+
+	(void)state;
+	fill(&m);
+	buf = wrep_manifest_encode(&m);
+	assert_non_null(buf);
+	assert_int_equal(wrep_manifest_decode(buf, &back), 0);
+	assert_int_equal(back.redo_until, 77);
+	assert_int_equal(back.count, m.count);
+	for (size_t i = 0; i < m.count; i++)
+		assert_memory_equal(&back.dbs[i], &m.dbs[i], sizeof(m.dbs[i]));
+	assert_ptr_equal(wrep_manifest_find(&back, 40), &back.dbs[39]);
+	assert_null(wrep_manifest_find(&back, 41));
+	wrep_manifest_clear(&m);
+	wrep_manifest_clear(&back);
+	rlog_buf_unref(buf);
+}
+
+static void cut_or_longer_refused(void **state)
+{
+	struct wrep_manifest m, back;
+	struct rlog_buf *buf, *other;
+
+	(void)state;
+	fill(&m);
+	buf = wrep_manifest_encode(&m);
+	for (size_t len = 0; len <= buf->len + 1; len++) {
+		if (len == buf->len)
+			continue;
+		other = rlog_buf_new(len);
+		memset(other->data, 0, len);
+		memcpy(other->data, buf->data, len < buf->len ? len : buf->len);
+		assert_int_equal(wrep_manifest_decode(other, &back), -EBADMSG);
+		assert_null(back.dbs);
+		rlog_buf_unref(other);
+	}
+	wrep_manifest_clear(&m);
+	rlog_buf_unref(buf);
+}
+
+static void what_no_database_is_called_refused(void **state)
+{
+	static const char *const names[] = {"a/b", ".", "..", ""};
+	struct wrep_manifest back;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		struct wrep_manifest m = {0};
+		struct wrep_manifest_db *d = wrep_manifest_add(&m);
+		struct rlog_buf *buf;
+
+		strcpy(d->name, names[i]);
+		d->id = 1;
+		buf = wrep_manifest_encode(&m);
+		assert_int_equal(wrep_manifest_decode(buf, &back), -EBADMSG);
+		rlog_buf_unref(buf);
+		strcpy(d->name, "a.db");
+		d->page_count = 1;
+		d->page_size = 1000;
+		buf = wrep_manifest_encode(&m);
+		assert_int_equal(wrep_manifest_decode(buf, &back), -EBADMSG);
+		rlog_buf_unref(buf);
+		wrep_manifest_clear(&m);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(round_trip_same),
+		cmocka_unit_test(cut_or_longer_refused),
+		cmocka_unit_test(what_no_database_is_called_refused),
+	};
+
+	return cmocka_run_group_tests_name("walrepl_manifest", tests, NULL, NULL);
+}
