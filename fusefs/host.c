@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -148,6 +149,49 @@ static void invalidate_name(void *ctx, const char *name)
 {
 }
 
+static pid_t process_of(void *ctx, pid_t tid)
+{
+	char path[64], line[128];
+	int pid = tid;
+	FILE *file;
+
+	(void)ctx;
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	file = fopen(path, "re");
+	if (!file)
+		return tid;
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "Tgid: %d", &pid) == 1)
+			break;
+	fclose(file);
+	return pid;
+}
+
+/* The locks are the kernel's; /proc/locks names their holders:
+ * "1: POSIX  ADVISORY  WRITE 4711 00:2a:5 120 120" (process, device and inode, first and last byte). */
+static pid_t lock_holder(void *ctx, struct wrep_file *file, uint64_t byte)
+{
+	struct fsd *fs = ctx;
+	const uint64_t number = fsd_inode_number(fs, file);
+	unsigned long long ino, first, last;
+	unsigned major, minor;
+	char line[256];
+	pid_t holder = 0;
+	int pid;
+	FILE *locks = fopen("/proc/locks", "re");
+
+	while (locks && !holder && fgets(line, sizeof(line), locks))
+		/* (SQLite's have a last byte, where others may say "EOF".) */
+		if (sscanf(line, "%*s POSIX ADVISORY WRITE %d %x:%x:%llu %llu %llu", &pid, &major,
+			   &minor, &ino, &first, &last) == 6 &&
+		    major == 0 && minor == fs->connection && ino == number && first <= byte &&
+		    byte <= last)
+			holder = pid;
+	if (locks)
+		fclose(locks);
+	return holder;
+}
+
 static void fatal(void *ctx, const char *msg)
 {
 	fsd_log('E', "%s", msg);
@@ -176,6 +220,8 @@ const struct wrep_host fsd_host = {
 	.mounted_open = mounted_open,
 	.invalidate = invalidate,
 	.invalidate_name = invalidate_name,
+	.process_of = process_of,
+	.lock_holder = lock_holder,
 	.fatal = fatal,
 	.log = log_line,
 	.view = view,

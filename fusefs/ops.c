@@ -10,9 +10,10 @@
  * reads, writes and mappings of -shm, which go straight to the backing file (passthrough). What it
  * keeps of names and attributes stands in ops_attr.c.
  *
- * fsync and fsyncdir are not implemented on purpose: the kernel then answers 0 by itself and asks
- * no more. What was committed is durable in the Raft log before the write returned; what was not
- * committed need not be durable at all. Extended attributes are left out for the same effect: the
+ * fsync is a commit for a database that is written without a journal, and nothing otherwise: what was
+ * committed is durable in the Raft log before the write returned, what was not need not be durable at
+ * all. fsyncdir is not implemented on purpose: the kernel then answers 0 by itself and asks no more.
+ * Extended attributes are left out for the same effect: the
  * kernel asks once and answers EOPNOTSUPP from then on, instead of asking before each write.
  */
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
@@ -93,8 +94,8 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 	fuse_set_feature_flag(conn, FUSE_CAP_PARALLEL_DIROPS);
 	fuse_unset_feature_flag(conn, FUSE_CAP_AUTO_INVAL_DATA);
 	fuse_unset_feature_flag(conn, FUSE_CAP_WRITEBACK_CACHE);
-	/* A truncation is a SETATTR of its own, which walrepl can refuse. */
-	fuse_unset_feature_flag(conn, FUSE_CAP_ATOMIC_O_TRUNC);
+	/* So that walrepl can refuse it before anything is open, and tells it from truncate(2). */
+	fuse_set_feature_flag(conn, FUSE_CAP_ATOMIC_O_TRUNC);
 	fuse_unset_feature_flag(conn, FUSE_CAP_SPLICE_READ);
 	if (!fs->uring)
 		fuse_unset_feature_flag(conn, FUSE_CAP_OVER_IO_URING);
@@ -175,6 +176,7 @@ const struct fuse_lowlevel_ops fsd_ops = {
 	.read = fsd_op_read,
 	.write = fsd_op_write,
 	.flush = fsd_op_flush,
+	.fsync = fsd_op_fsync,
 	.release = fsd_op_release,
 	.opendir = fsd_op_opendir,
 	.readdir = fsd_op_readdir,

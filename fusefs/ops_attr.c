@@ -298,7 +298,9 @@ void fsd_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
 	pend->attr = attr;
 	if (valid & FUSE_SET_ATTR_SIZE) {
 		pend->op.done = truncate_done;
-		rv = wrep_file_truncate(pend->inode->file, (uint64_t)st->st_size, &pend->op);
+		pend->op.tid = fuse_req_ctx(req)->pid;
+		rv = wrep_file_truncate(pend->inode->file, (uint64_t)st->st_size, fi != NULL,
+					&pend->op);
 		if (rv != WREP_PENDING)
 			setattr_rest(pend, rv);
 	} else {

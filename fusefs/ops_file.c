@@ -230,64 +230,56 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 	fsd_leave(fs);
 }
 
-struct closing {
-	unsigned device; /* its minor number, as struct fsd's connection */
-	fuse_ino_t ino;
-	pid_t tid; /* the thread that closes */
-};
-
-static pid_t process_of(pid_t tid)
+static void sync_done(struct wrep_op *op, int result)
 {
-	char path[64], line[128];
-	int pid = tid;
-	FILE *file;
+	struct fsd_pend *pend = (struct fsd_pend *)op;
 
-	snprintf(path, sizeof(path), "/proc/%d/status", tid);
-	file = fopen(path, "re");
-	if (!file)
-		return tid;
-	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, "Tgid: %d", &pid) == 1)
-			break;
-	fclose(file);
-	return pid;
+	fuse_reply_err(pend->req, -result);
+	fsd_pend_unref(pend);
 }
 
-/* Does a process other than the closing one hold the WAL write lock, byte 120 of the -shm? The lock
- * is the kernel's; /proc/locks names its holder: "1: POSIX  ADVISORY  WRITE 4711 00:2a:5 120 120". */
-static bool writer_lives(void *arg)
+/* Closing a descriptor, and fsync: both may be a commit (walrepl's direct.c). */
+static void sync_or_flush(fuse_req_t req, struct fuse_file_info *fi,
+			  int (*call)(struct wrep_file *f, struct wrep_op *op))
 {
-	struct closing *closing = arg;
-	unsigned long long ino;
-	unsigned major, minor;
-	long long first, last;
-	char line[256];
-	bool lives = false;
-	int pid;
-	FILE *file = fopen("/proc/locks", "re");
+	struct fsd *fs = fsd_of(req);
+	struct wrep_file *file = fh_inode(fi->fh)->file;
+	struct fsd_pend *pend;
+	int rv;
 
-	while (file && !lives && fgets(line, sizeof(line), file))
-		lives = sscanf(line, "%*s POSIX ADVISORY WRITE %d %x:%x:%llu %lld %lld", &pid,
-			       &major, &minor, &ino, &first, &last) == 6 &&
-			major == 0 && minor == closing->device && ino == closing->ino &&
-			first <= 120 && 120 <= last && pid != process_of(closing->tid);
-	if (file)
-		fclose(file);
-	return lives;
+	if (!fsd_enter_as(fs, req, fh_internal(fi->fh))) {
+		/* What was written and is committed by this, is not. */
+		fuse_reply_err(req, fh_internal(fi->fh) ? 0 : EIO);
+		return;
+	}
+	pend = fsd_pend_new(fs, req);
+	if (!pend) {
+		fuse_reply_err(req, ENOMEM);
+		fsd_leave(fs);
+		return;
+	}
+	pend->op.done = sync_done;
+	pend->op.tid = fuse_req_ctx(req)->pid;
+	rv = call(file, &pend->op);
+	if (rv != WREP_PENDING)
+		sync_done(&pend->op, rv);
+	fsd_leave(fs);
 }
 
 void fsd_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct fsd *fs = fsd_of(req);
-	struct closing closing = {.device = fs->connection,
-				  .ino = ino,
-				  .tid = fuse_req_ctx(req)->pid};
+	(void)ino;
+	sync_or_flush(req, fi, wrep_file_flush);
+}
 
-	if (fsd_enter_as(fs, req, fh_internal(fi->fh))) {
-		wrep_file_flush(fh_inode(fi->fh)->file, writer_lives, &closing);
-		fsd_leave(fs);
-	}
-	fuse_reply_err(req, 0);
+void fsd_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	(void)ino;
+	(void)datasync;
+	if (wrep_file_kind(fh_inode(fi->fh)->file) != WREP_DB)
+		fuse_reply_err(req, 0); /* what counts of it is in the Raft log */
+	else
+		sync_or_flush(req, fi, wrep_file_sync);
 }
 
 void fsd_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -369,6 +361,7 @@ void fsd_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		return;
 	}
 	pend->op.done = write_done;
+	pend->op.tid = fuse_req_ctx(req)->pid;
 	pend->size = size;
 	rv = wrep_file_write(file, buf, size, (uint64_t)off, &pend->op);
 	if (rv != WREP_PENDING)

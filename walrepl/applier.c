@@ -141,10 +141,8 @@ static void discard_overlay(struct wrep_db *db)
 
 	pthread_mutex_lock(&db->lock);
 	changed = db->overlay && !db->pending && (db->gated || !db->opens);
-	if (changed) {
-		wrep_overlay_close(db->overlay);
-		db->overlay = NULL;
-	}
+	if (changed)
+		wrep_db_drop_overlay(db);
 	pthread_mutex_unlock(&db->lock);
 	/* The journal goes last: without it a reader takes what the kernel has for committed. */
 	if (changed)
@@ -181,9 +179,10 @@ static int close_gate(struct wrep_db *db)
 		.removed = conn_removed,
 		.ctx = db,
 	};
-	bool wal_mode, alone = false;
+	bool wal_mode, alone = false, direct;
 	int rc = 0;
 
+	wrep_direct_shut_out(db);
 	pthread_mutex_lock(&db->lock);
 	wal_mode = db->local_wal_mode;
 	pthread_mutex_unlock(&db->lock);
@@ -194,6 +193,14 @@ static int close_gate(struct wrep_db *db)
 	if (!rc && !wal_mode && has_overlay(db)) {
 		rc = wrep_conn_keep_out(db->conn);
 		alone = !rc;
+		pthread_mutex_lock(&db->lock);
+		direct = alone && db->direct.active && !db->pending;
+		pthread_mutex_unlock(&db->lock);
+		if (direct) { /* written without fsync, and others may have read it since */
+			wrep_gate_open(db);
+			wrep_db_revoke(db, true);
+			return -EBUSY;
+		}
 	}
 	if (!rc)
 		rc = wrep_conn_gate_close(db->conn, wal_mode);
@@ -470,6 +477,11 @@ static int apply_once(struct wrep_db *db, const struct gathered *g)
 	pthread_mutex_unlock(&db->lock);
 	if (undecided) /* it will be refused, being built on what was before */
 		return -EBUSY;
+	if (open && g->mode == WREP_COMMIT_REPLACE) {
+		wrep_gate_open(db);
+		wrep_db_revoke(db, false);
+		open = false;
+	}
 	if (!open) {
 		rc = make_cold(db);
 		if (rc == 0) {
@@ -491,13 +503,14 @@ static int apply_once(struct wrep_db *db, const struct gathered *g)
 
 static void open_database(struct wrep *w, struct wrep_item *item);
 
-/* Has an open of this item's database nothing to wait for? w->lock held. */
-static bool can_open(const struct wrep_item *item)
+/* Has what this item asks for nothing to wait for? w->lock held. */
+static bool can_be_served(const struct wrep_item *item)
 {
 	bool can;
 
 	if (item->type != WREP_ITEM_OPEN)
-		return false;
+		return item->type ==
+		       WREP_ITEM_REVERT; /* a writer waits for it, whose lock may be in the way */
 	pthread_mutex_lock(&item->db->lock);
 	can = item->db->removed || item->db->files[WREP_DB]; /* else its CREATE comes first */
 	pthread_mutex_unlock(&item->db->lock);
@@ -511,7 +524,7 @@ static void serve_opens(struct wrep *w)
 
 	pthread_mutex_lock(&w->lock);
 	for (p = &w->queue_head; (item = *p);) {
-		if (!can_open(item)) {
+		if (!can_be_served(item)) {
 			p = &item->next;
 			continue;
 		}
@@ -524,7 +537,10 @@ static void serve_opens(struct wrep *w)
 	pthread_mutex_unlock(&w->lock);
 	while ((item = opens)) {
 		opens = item->next;
-		open_database(w, item);
+		if (item->type == WREP_ITEM_OPEN)
+			open_database(w, item);
+		else
+			wrep_direct_revert(w, item);
 		wrep_item_free(item);
 	}
 }
@@ -673,12 +689,26 @@ static int install_once(struct wrep_db *db, const struct wrep_commit *c)
 static void install_end(struct wrep_db *db, const struct wrep_commit *c, bool installed)
 {
 	if (c->mode != WREP_COMMIT_WAL) {
-		wrep_overlay_close(db->overlay);
-		db->overlay = NULL;
+		wrep_db_drop_overlay(db);
 	} else if (!installed) {
 		wrep_capture_refused(db->capture);
 	}
 	db->pending = NULL;
+}
+
+/* What was copied into the database had its times set before; by now the file has been written. False:
+ * nobody waits for that. */
+static bool again_times(struct wrep_commit *c)
+{
+	struct wrep *w = c->db->w;
+	bool submitted;
+
+	if (!c->times.valid || c->sharers || c->writers)
+		return false;
+	pthread_mutex_lock(&w->lock); /* wrep_close() frees the log */
+	submitted = w->resumable && wrep_submit_attr(c->db, &c->times, c->op) == WREP_PENDING;
+	pthread_mutex_unlock(&w->lock);
+	return submitted;
 }
 
 /* A rollback-journal transaction of an application here has committed: its pages move from the
@@ -688,7 +718,6 @@ static void install(struct wrep *w, struct wrep_item *item)
 {
 	struct wrep_commit *c = item->commit;
 	struct wrep_db *db = item->db;
-	struct wrep_op *op = c->op;
 	uint64_t logged = 0;
 	bool last = closing(w);
 	int rc;
@@ -699,7 +728,7 @@ static void install(struct wrep *w, struct wrep_item *item)
 		install_end(db, c, false);
 		wrep_db_settled(db);
 		pthread_mutex_unlock(&db->lock);
-		op->done(op, 0);
+		wrep_commit_tell(c, 0);
 		return;
 	}
 	for (;;) {
@@ -725,7 +754,8 @@ static void install(struct wrep *w, struct wrep_item *item)
 			    "cannot write a committed transaction into the database file "
 			    "database=%s error=%s; repair the disk and mount again",
 			    db->name, strerror(-rc));
-	op->done(op, 0); /* it is committed, whatever became of this copy */
+	if (!again_times(c))
+		wrep_commit_tell(c, 0); /* it is committed, whatever became of this copy */
 }
 
 /* ---- names and attributes ------------------------------------------------------------------------ */
@@ -758,7 +788,7 @@ static void create_database(struct wrep *w, struct wrep_item *item)
 	if (rc == 0) {
 		db->files[WREP_DB] = f;
 		if (item->op) {
-			wrep_file_opened(f, false);
+			db->opens++;
 			item->op->file = wrep_file_ref(f);
 		}
 	}
@@ -798,10 +828,8 @@ static void unlink_database(struct wrep *w, struct wrep_item *item)
 		gone = unlinkat(wrep_dir_fd(w, k), name, 0) == 0;
 		if (!gone && errno != ENOENT)
 			rc = -errno;
-		if (k == WREP_JOURNAL && db->overlay && !db->pending) {
-			wrep_overlay_close(db->overlay);
-			db->overlay = NULL;
-		}
+		if (k == WREP_JOURNAL && !db->pending)
+			wrep_db_drop_overlay(db);
 		/* A transaction may still be undecided over the -wal: it keeps the capture. */
 		if (!db->pending)
 			wrep_db_forget_file(db, k);
@@ -901,9 +929,9 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 	}
 	if (!rc) {
 		pthread_mutex_lock(&db->lock);
-		wrep_file_opened(f, false);
+		rc = wrep_file_opened(f, item->open_flags);
 		pthread_mutex_unlock(&db->lock);
-		if (op->state == WREP_OP_CREATE && !op->file)
+		if (!rc && op->state == WREP_OP_CREATE && !op->file)
 			op->file = wrep_file_ref(f);
 	} else if (rc != -ESTALE && !damaged) {
 		wrep_logf(w, 'E', "cannot attach to a database name=%s error=%s", db->name,
@@ -1109,6 +1137,8 @@ static void end_item(struct wrep_item *item)
 		return;
 	if (item->op && item->type == WREP_ITEM_OPEN)
 		wrep_op_finish_open(item->op, -EIO);
+	else if (item->type == WREP_ITEM_REVERT && item->commit)
+		wrep_commit_tell(item->commit, -EIO);
 	else if (item->op)
 		item->op->done(item->op, -EIO);
 	wrep_item_free(item);
@@ -1155,6 +1185,9 @@ static void *applier_main(void *arg)
 			break;
 		case WREP_ITEM_INSTALL:
 			install(w, item);
+			break;
+		case WREP_ITEM_REVERT:
+			wrep_direct_revert(w, item);
 			break;
 		case WREP_ITEM_OPEN:
 			open_database(w, item);

@@ -49,6 +49,36 @@ void wrep_commit_free(struct wrep_commit *c)
 	free(c);
 }
 
+static void tell(struct wrep_op *op, int result)
+{
+	while (op) {
+		struct wrep_op *next = op->next;
+
+		op->done(op, result);
+		op = next;
+	}
+}
+
+void wrep_commit_tell(struct wrep_commit *c, int result)
+{
+	struct wrep_op *op = c->op, *sharers = c->sharers, *writers = c->writers;
+
+	/* `sharers` and `writers` are not linked behind `op`, whose `next` is somebody else's. */
+	op->done(op, result);
+	tell(sharers, result);
+	tell(writers, result < 0 ? -EIO : -EINTR);
+}
+
+void wrep_commit_end(struct wrep_commit *c, int result)
+{
+	if (result < 0 && c->direct_sequence) {
+		wrep_direct_refused(c, result);
+		return;
+	}
+	wrep_commit_tell(c, result);
+	wrep_commit_free(c);
+}
+
 /* PAGES entries in flight, of a MiB each: enough to keep disks and network busy, and what a large
  * transaction costs in memory here and in raftlog. */
 #define WINDOW_PARTS 8u
@@ -223,7 +253,6 @@ void wrep_submit_discard(struct wrep *w, uint64_t db_id, uint64_t origin, uint64
 static void end_refused(struct wrep_commit *c, int result)
 {
 	struct wrep_db *db = c->db;
-	struct wrep_op *op = c->op;
 
 	assert(db->pending == c);
 	db->pending = NULL;
@@ -234,8 +263,7 @@ static void end_refused(struct wrep_commit *c, int result)
 	pthread_mutex_unlock(&db->lock);
 	if (c->next_part > 0)
 		wrep_submit_discard(db->w, db->id, db->w->origin, c->sequence);
-	op->done(op, result);
-	wrep_commit_free(c);
+	wrep_commit_end(c, result);
 }
 
 /* Its COMMIT will never commit: the images of its parts need not be kept here. The replicated state
@@ -430,20 +458,22 @@ static uint32_t be32(const uint8_t *p)
 	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-/* The shape that the transaction leaves behind, from the header of page 1 (SQLite's file format, 1.3):
- * the page size, and the size in pages. A file that shrinks is cut only after the commit, so the
- * header's size counts where it is valid, else that of the file. false: no database. */
-static bool overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_count)
+/* See SQLite's file format, 1.3. A file that shrinks is cut only after the commit, so the header's size
+ * counts where it is valid, else that of the file. */
+bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_count, bool *whole)
 {
+	static const char magic[16] = "SQLite format 3";
 	uint64_t file_size = wrep_overlay_size(db->overlay);
 	uint8_t head[100];
 	uint32_t size, pages;
 
 	*page_size = *page_count = 0;
+	*whole = true;
 	if (!file_size)
 		return true;
 	if (wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, head, sizeof head, 0) !=
-	    sizeof head)
+		    sizeof head ||
+	    memcmp(head, magic, sizeof magic) != 0)
 		return false;
 	size = (uint32_t)head[16] << 8 | head[17];
 	if (size == 1)
@@ -452,8 +482,9 @@ static bool overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *pag
 		return false;
 	*page_size = size;
 	*page_count = (uint32_t)(file_size / size);
-	pages = be32(head + 28);
-	if (pages && pages < *page_count && be32(head + 24) == be32(head + 92))
+	pages = be32(head + 24) == be32(head + 92) ? be32(head + 28) : 0;
+	*whole = pages <= *page_count && file_size % size == 0;
+	if (pages && pages < *page_count)
 		*page_count = pages;
 	return true;
 }
@@ -511,18 +542,20 @@ static int overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page
 
 int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 {
+	bool whole;
 	int rc;
 
 	c->db = wrep_db_ref(db);
-	c->mode = WREP_COMMIT_ROLLBACK;
+	if (!c->mode)
+		c->mode = WREP_COMMIT_ROLLBACK;
 	if (db->pending || !db->files[WREP_DB]) {
 		rc = -EIO;
 		goto fail;
 	}
-	if (!overlay_shape(db, &c->page_size, &c->page_count)) {
+	if (!wrep_overlay_shape(db, &c->page_size, &c->page_count, &whole)) {
 		wrep_logf(db->w, 'W',
-			  "commit refused: what was written is no SQLite database "
-			  "database=%s",
+			  "commit refused: what was written is no SQLite database, or an encrypted "
+			  "one database=%s",
 			  db->name);
 		rc = -EIO;
 		goto fail;
@@ -537,8 +570,7 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 	    c->page_count == db->sum.page_count &&
 	    (c->page_size == db->sum.page_size || !c->page_count)) {
 		/* A rollback, or no change at all: the database file holds it already. */
-		wrep_overlay_close(db->overlay);
-		db->overlay = NULL;
+		wrep_db_drop_overlay(db);
 		wrep_commit_free(c);
 		return 0;
 	}
@@ -576,6 +608,8 @@ int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c)
 			return errno ? -errno : -EIO;
 		return 0;
 	case WREP_TRIGGER_NONE:
+	case WREP_TRIGGER_SYNC:
+	case WREP_TRIGGER_CLOSE:
 		break;
 	}
 	return 0;
@@ -614,4 +648,24 @@ int wrep_submit_meta(struct wrep *w, struct wrep_db *db, const struct wrep_entry
 	m->op = op;
 	rlog_submit(w->log, &m->request);
 	return WREP_PENDING;
+}
+
+int wrep_submit_attr(struct wrep_db *db, const struct wrep_attr *attr, struct wrep_op *op)
+{
+	struct wrep_entry e = {
+		.type = WREP_ENTRY_SETATTR,
+		.db_id = db->id,
+		.attr_valid = attr->valid,
+		.mode = attr->mode & 07777,
+		.uid = attr->uid,
+		.gid = attr->gid,
+		.atime_omit = attr->atime.tv_nsec == UTIME_OMIT,
+		.mtime_omit = attr->mtime.tv_nsec == UTIME_OMIT,
+	};
+
+	if (!e.atime_omit)
+		e.atime_ns = attr->atime.tv_sec * 1000000000LL + attr->atime.tv_nsec;
+	if (!e.mtime_omit)
+		e.mtime_ns = attr->mtime.tv_sec * 1000000000LL + attr->mtime.tv_nsec;
+	return wrep_submit_meta(db->w, db, &e, 0, op);
 }

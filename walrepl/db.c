@@ -36,8 +36,7 @@ void wrep_db_unref(struct wrep_db *db)
 	if (!db || atomic_fetch_sub(&db->refs, 1) != 1)
 		return;
 	assert(!db->conn && !db->pending);
-	if (db->overlay)
-		wrep_overlay_close(db->overlay);
+	wrep_overlay_close(db->overlay);
 	if (db->capture)
 		wrep_capture_close(db->capture);
 	wrep_parts_unref(db->parts);
@@ -163,7 +162,8 @@ void wrep_file_unref(struct wrep_file *f)
 {
 	if (!f || atomic_fetch_sub(&f->refs, 1) != 1)
 		return;
-	close(f->fd);
+	if (f->fd >= 0)
+		close(f->fd);
 	wrep_db_unref(f->db);
 	free(f);
 }
@@ -246,6 +246,50 @@ void wrep_db_forget_file(struct wrep_db *db, enum wrep_kind kind)
 		db->capture = NULL;
 	}
 	wrep_file_unref(f);
+}
+
+void wrep_db_drop_overlay(struct wrep_db *db)
+{
+	wrep_overlay_close(db->overlay);
+	db->overlay = NULL;
+	db->direct.active = false;
+}
+
+/* The backing file stays, under the new incarnation; who still reads through the old one is told ESTALE
+ * whatever comes of it. */
+void wrep_db_revoke(struct wrep_db *db, bool lost)
+{
+	struct wrep *w = db->w;
+	struct wrep_file *old[2] = {NULL}, *fresh;
+	char name[WREP_NAME_MAX + 16];
+
+	assert(!db->conn);
+	wrep_db_backing_name(db, WREP_SHM, name);
+	pthread_mutex_lock(&db->lock);
+	if (db->files[WREP_DB]) {
+		old[0] = db->files[WREP_DB];
+		if (wrep_file_make(db, WREP_DB, old[0]->fd, &fresh) < 0)
+			abort(); /* as wrep_item_new() */
+		old[0]->fd = -1;
+		old[0]->revoked = true;
+		old[0]->lost = lost;
+		db->files[WREP_DB] = fresh;
+	}
+	old[1] = wrep_db_file(db, WREP_WAL);
+	if (old[1])
+		old[1]->revoked = true;
+	wrep_db_forget_file(db, WREP_WAL);
+	unlinkat(wrep_dir_fd(w, WREP_SHM), name, 0);
+	wrep_db_forget_file(db, WREP_SHM);
+	wrep_db_drop_overlay(db);
+	db->opens = 0;
+	db->locker_tid = 0;
+	pthread_mutex_unlock(&db->lock);
+	for (int i = 0; i < 2; i++) {
+		if (old[i])
+			w->config.host.invalidate(w->config.host_ctx, old[i], 0, 0);
+		wrep_file_unref(old[i]);
+	}
 }
 
 void wrep_db_settled(struct wrep_db *db)

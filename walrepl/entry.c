@@ -22,7 +22,7 @@
  *
  * The images come before the page numbers so that they stay aligned.
  *
- * Version history: 1, the first. (DISCARD joined it before any release.)
+ * Version history: 1, the first. (DISCARD, and commit_mode 3, joined it before any release.)
  */
 #include "entry.h"
 
@@ -134,7 +134,8 @@ static int check_pgnos(const struct wrep_entry *e)
 
 static int check_commit(const struct wrep_entry *e)
 {
-	if (e->commit_mode != WREP_COMMIT_WAL && e->commit_mode != WREP_COMMIT_ROLLBACK)
+	if (e->commit_mode != WREP_COMMIT_WAL && e->commit_mode != WREP_COMMIT_ROLLBACK &&
+	    e->commit_mode != WREP_COMMIT_REPLACE)
 		return -EBADMSG;
 	if (e->image_count > e->total_pages)
 		return -EBADMSG;

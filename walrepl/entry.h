@@ -24,8 +24,9 @@ enum wrep_entry_type {
 #define WREP_ENTRY_BYTES (1u << 20)
 #define WREP_NAME_MAX 255
 
-/* How the originating SQLite wrote the transaction, so how it is applied. */
-enum wrep_commit_mode { WREP_COMMIT_WAL = 1, WREP_COMMIT_ROLLBACK = 2 };
+/* How the transaction was written, so how it is applied. REPLACE: not by SQLite (`cp` over the database):
+ * what applications keep of the former content need not look outdated to them, so they lose the file. */
+enum wrep_commit_mode { WREP_COMMIT_WAL = 1, WREP_COMMIT_ROLLBACK = 2, WREP_COMMIT_REPLACE = 3 };
 
 /* One decoded entry. Pointers point into the buffer it was decoded from. */
 struct wrep_entry {

@@ -528,10 +528,8 @@ static void retire(struct wrep_db *db)
 	db->removed = db->retired = true;
 	file[0] = db->files[WREP_DB] ? wrep_file_ref(db->files[WREP_DB]) : NULL;
 	file[1] = db->files[WREP_WAL] ? wrep_file_ref(db->files[WREP_WAL]) : NULL;
-	if (db->overlay && !db->pending) {
-		wrep_overlay_close(db->overlay);
-		db->overlay = NULL;
-	}
+	if (!db->pending)
+		wrep_db_drop_overlay(db);
 	if (!db->pending)
 		for (int k = 0; k < 4; k++)
 			wrep_db_forget_file(db, k);

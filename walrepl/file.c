@@ -4,9 +4,9 @@
  *
  * What a write to each file means:
  *   -wal      judged by capture.c; all but the last write of a transaction go straight through.
- *   database  in WAL mode only a checkpoint writes here, so only content that is committed already
- *             is let through; in rollback mode, under a hot journal, pages gather in the overlay.
- *             Anything else is no transaction that could be replicated, and refused.
+ *   database  in WAL mode a checkpoint writes here, and content that is committed already is let
+ *             through; in rollback mode, under a hot journal, pages gather in the overlay. What comes
+ *             without a journal does, too: see direct.c.
  *   -journal  local; removing, truncating or zeroing it is the commit.
  *   -shm      never comes here: the kernel passes it through to the backing file.
  */
@@ -25,6 +25,9 @@
 
 /* The first 8 bytes of a journal that holds something to roll back (SQLite's file format, 3.0). */
 static const uint8_t journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
+
+/* The byte of a -shm that the WAL write lock is taken on (SQLite's "WAL-mode File Format", 2.3). */
+#define SHM_WRITE_LOCK 120
 
 /* The database that `name` belongs to, with a reference; fills `kind`. */
 static struct wrep_db *db_of(struct wrep *w, const char *name, enum wrep_kind *kind)
@@ -88,7 +91,7 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st)
 			st->st_size = (off_t)wrep_overlay_size(db->overlay);
 	} else {
 		/* SQLite has closed its -wal before it, or we, removed the name. */
-		stale = f->kind == WREP_WAL || (f->kind == WREP_DB && !db->opens);
+		stale = f->revoked || f->kind == WREP_WAL || (f->kind == WREP_DB && !db->opens);
 	}
 	pthread_mutex_unlock(&db->lock);
 	return stale ? -ESTALE : 0;
@@ -96,10 +99,13 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st)
 
 /* ---- opening ------------------------------------------------------------------------------------ */
 
-void wrep_file_opened(struct wrep_file *f, bool internal)
+int wrep_file_opened(struct wrep_file *f, int flags)
 {
-	if (f->kind == WREP_DB && !internal)
+	int rc = wrep_direct_admit_open(f, flags);
+
+	if (!rc)
 		f->db->opens++;
+	return rc;
 }
 
 /* A side file springs into being: local to this node. db->lock held. */
@@ -164,8 +170,8 @@ int wrep_wait_ready(struct wrep *w, struct wrep_op *op)
 }
 
 /* `f` may be NULL: a database whose CREATE is still on its way through the applier. */
-static int open_file(struct wrep_db *db, struct wrep_file *f, bool internal, struct wrep_op *op,
-		     int state)
+static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool internal,
+		     struct wrep_op *op, int state)
 {
 	struct wrep *w = db->w;
 	struct wrep_item *item;
@@ -179,16 +185,19 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, bool internal, str
 			rc = -EBADMSG;
 		pthread_mutex_unlock(&db->lock);
 	}
+	if (!rc && f && f->kind != WREP_DB && (flags & O_TRUNC))
+		rc = -EPERM; /* SQLite does not */
 	if (rc || internal || (f && f->kind != WREP_DB))
 		return rc;
 	op->state = state;
 	item = wrep_item_new(WREP_ITEM_OPEN, db);
 	item->op = op;
+	item->open_flags = flags;
 	rc = wait_caught_up(w, &item);
 	if (!rc && f) {
 		pthread_mutex_lock(&db->lock);
-		if (atomic_load(&w->may_write) || db->gated)
-			wrep_file_opened(f, internal);
+		if ((atomic_load(&w->may_write) || db->gated) && !db->direct.ending)
+			rc = wrep_file_opened(f, flags);
 		else
 			rc = WREP_PENDING;
 		pthread_mutex_unlock(&db->lock);
@@ -242,7 +251,7 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 			wrep_file_unref(f);
 		} else {
 			op->file = f;
-			rc = open_file(db, f, internal, op, WREP_OP_CREATE);
+			rc = open_file(db, f, flags, internal, op, WREP_OP_CREATE);
 			if (rc < 0)
 				drop_file(op);
 		}
@@ -264,8 +273,7 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 
 int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op *op)
 {
-	(void)flags;
-	return open_file(f->db, f, internal, op, WREP_OP_OPEN);
+	return open_file(f->db, f, flags, internal, op, WREP_OP_OPEN);
 }
 
 void wrep_op_interrupt(struct wrep *w, struct wrep_op *op)
@@ -299,8 +307,11 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 	if (internal || f->kind != WREP_DB)
 		return;
 	pthread_mutex_lock(&f->db->lock);
-	assert(f->db->opens > 0);
-	f->db->opens--;
+	if (!f->revoked) {
+		assert(f->db->opens > 0);
+		f->db->opens--;
+		wrep_direct_released(f->db);
+	}
 	pthread_mutex_unlock(&f->db->lock);
 }
 
@@ -321,26 +332,23 @@ ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
 		}
 		pthread_mutex_unlock(&db->lock);
 	}
-	do
-		n = pread(f->fd, buf, len, (off_t)off);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
+	n = wrep_read_some(f->fd, buf, len, off);
 	/* Others write to the file then, and what was read may be half of it. Neither error is EIO, which
 	 * SQLite takes for a damaged database, where there is nothing that removing it would cure. */
 	pthread_mutex_lock(&db->lock);
-	retired = db->retired;
+	retired = db->retired || f->revoked;
 	damaged = db->damaged;
 	pthread_mutex_unlock(&db->lock);
 	if (retired)
 		return -ESTALE;
+	if (n < 0)
+		return n;
 	if (damaged || (f->kind == WREP_DB && !wrep_pages_are_sound(f, buf, (size_t)n, len, off)))
 		return -EBADMSG;
 	return n;
 }
 
-/* Does the -journal hold what undoes the writes that come now? db->lock held. */
-static bool journal_is_hot(struct wrep_db *db)
+bool wrep_journal_is_hot(struct wrep_db *db)
 {
 	struct wrep_file *journal = wrep_db_file(db, WREP_JOURNAL);
 	uint8_t head[8];
@@ -356,10 +364,7 @@ static bool journal_is_hot(struct wrep_db *db)
 
 static int refuse_write(struct wrep_db *db, const char *what)
 {
-	wrep_logf(db->w, 'W',
-		  "write refused: %s database=%s; SQLite in WAL, DELETE, TRUNCATE or PERSIST mode "
-		  "writes transactions; copy a database in with: sqlite3 DB '.restore FILE'",
-		  what, db->name);
+	wrep_logf(db->w, 'W', "write refused: %s database=%s", what, db->name);
 	return -EPERM;
 }
 
@@ -452,7 +457,7 @@ static int check_checkpoint(struct wrep_db *db, const uint8_t *buf, size_t len, 
  * beside a commit of another process.) db->lock held. */
 static bool rollback_pending(const struct wrep_db *db)
 {
-	return db->pending && db->pending->mode == WREP_COMMIT_ROLLBACK;
+	return db->pending && db->pending->mode != WREP_COMMIT_WAL;
 }
 
 /* May the -wal be removed, cut to nothing or started over? SQLite does that only after a checkpoint of
@@ -470,6 +475,16 @@ static bool wal_may_go(struct wrep_db *db)
 		  "file does not: PRAGMA wal_checkpoint first database=%s",
 		  db->name);
 	return false;
+}
+
+bool wrep_wal_has_frames(struct wrep_db *db)
+{
+	struct wrep_file *wal = wrep_db_file(db, WREP_WAL);
+	struct stat st;
+	bool has = wal && fstat(wal->fd, &st) == 0 && st.st_size > 0;
+
+	wrep_file_unref(wal);
+	return has;
 }
 
 /* Does a -wal of `size` bytes lack committed frames? (One that is only cut behind them,
@@ -495,32 +510,57 @@ static bool starts_wal_over(struct wrep_file *f, const uint8_t *buf, size_t len,
 	return memcmp(header + off, buf, part) != 0;
 }
 
-static int write_database(struct wrep_file *f, const void *buf, size_t len, uint64_t off)
+int wrep_overlay_begin(struct wrep_file *f)
 {
 	struct wrep_db *db = f->db;
 	struct stat st;
+
+	if (db->overlay)
+		return 0;
+	if (fstat(f->fd, &st) < 0)
+		return -errno;
+	return wrep_overlay_open(&db->overlay, db->w->config.data_fd, (uint64_t)st.st_size);
+}
+
+/* Somebody writes while what the overlay holds waits for Raft. Under a journal, and in fsync, SQLite
+ * waits itself, and this is no SQLite. What was committed by closing the file may find the next writer
+ * at work already: it tries again (SQLite does, on EINTR). db->lock held, released. */
+static int write_later(struct wrep_db *db, struct wrep_op *op)
+{
+	int rc = -EIO;
+
+	if (db->pending->trigger == WREP_TRIGGER_CLOSE && !db->direct.alone) {
+		op->next = db->pending->writers;
+		db->pending->writers = op;
+		rc = WREP_PENDING;
+	}
+	pthread_mutex_unlock(&db->lock);
+	return rc;
+}
+
+/* db->lock held, released. */
+static int write_database(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
+			  struct wrep_op *op)
+{
+	struct wrep_db *db = f->db;
 	int rc;
 
 	if (rollback_pending(db))
-		return -EIO; /* SQLite waits for its commit before it writes again */
-	if (db->overlay || journal_is_hot(db)) {
-		if (!db->overlay) {
-			if (fstat(f->fd, &st) < 0)
-				return -errno;
-			rc = wrep_overlay_open(&db->overlay, db->w->config.data_fd,
-					       (uint64_t)st.st_size);
-			if (rc < 0)
-				return rc;
-		}
-		return write_overlay(f, buf, len, off);
+		return write_later(db, op); /* unlocks */
+	if (db->local_wal_mode && !db->overlay && !wrep_journal_is_hot(db) &&
+	    (check_checkpoint(db, buf, len, off) == 0 || wrep_wal_has_frames(db))) {
+		rc = check_checkpoint(db, buf, len, off);
+		rc = rc < 0 ? refuse_write(db, "content that no transaction has committed")
+			    : wrep_write_all(f->fd, buf, len, off);
+	} else {
+		rc = wrep_direct_admit(f, op->tid);
+		if (!rc)
+			rc = wrep_overlay_begin(f);
+		if (!rc)
+			rc = write_overlay(f, buf, len, off);
 	}
-	if (!db->local_wal_mode)
-		return refuse_write(
-			db, "outside of a transaction, or with journal_mode MEMORY or OFF,");
-	rc = check_checkpoint(db, buf, len, off);
-	if (rc < 0)
-		return refuse_write(db, "content that no transaction has committed,");
-	return wrep_write_all(f->fd, buf, len, off);
+	pthread_mutex_unlock(&db->lock);
+	return rc;
 }
 
 /* A journal that is zeroed at its start while the overlay holds pages: journal_mode=PERSIST
@@ -534,7 +574,7 @@ static int write_journal(struct wrep_file *f, const uint8_t *buf, size_t len, ui
 	int rc;
 
 	if (!db->overlay || off != 0 || len < sizeof zero || memcmp(buf, zero, sizeof zero) ||
-	    !journal_is_hot(db)) {
+	    !wrep_journal_is_hot(db)) {
 		rc = wrep_write_all(f->fd, buf, len, off);
 		pthread_mutex_unlock(&db->lock);
 		return rc;
@@ -625,8 +665,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 	case WREP_JOURNAL:
 		return write_journal(f, buf, len, off, op); /* unlocks */
 	case WREP_DB:
-		rc = write_database(f, buf, len, off);
-		break;
+		return write_database(f, buf, len, off, op); /* unlocks */
 	default:
 		rc = -EIO;
 	}
@@ -649,33 +688,40 @@ static bool is_checkpoint_size(struct wrep_db *db, uint64_t size)
 		 (look_again(db) && wrep_capture_holds_size(db->capture, (uint32_t)pages))));
 }
 
-static int truncate_database(struct wrep_file *f, uint64_t size)
+/* db->lock held, released. */
+static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
+	bool written = db->overlay || wrep_journal_is_hot(db);
 	struct stat st;
-	int rc;
+	int rc = 0;
 
 	if (rollback_pending(db))
-		return -EIO;
-	if (fstat(f->fd, &st) < 0)
-		return -errno;
-	if (db->overlay || journal_is_hot(db)) {
-		if (!db->overlay) {
-			rc = wrep_overlay_open(&db->overlay, db->w->config.data_fd,
-					       (uint64_t)st.st_size);
-			if (rc < 0)
-				return rc;
-		}
-		return wrep_overlay_truncate(db->overlay, size);
+		return write_later(db, op); /* unlocks */
+	if (fstat(f->fd, &st) < 0) {
+		rc = -errno;
+	} else if (!written && (uint64_t)st.st_size == size) {
+		rc = 0;
+	} else if (!written && db->local_wal_mode && is_checkpoint_size(db, size)) {
+		rc = ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
+	} else if (!written && db->local_wal_mode && wrep_wal_has_frames(db)) {
+		rc = refuse_write(db, "a truncation outside of a transaction");
+	} else if (!opened && (written || db->opens)) {
+		rc = -EBUSY; /* truncate(2), beside a writer */
+	} else {
+		rc = wrep_direct_admit(f, op->tid);
+		if (!rc)
+			rc = wrep_overlay_begin(f);
+		if (!rc)
+			rc = wrep_overlay_truncate(db->overlay, size);
+		if (!rc && !opened)
+			return wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
 	}
-	if ((uint64_t)st.st_size == size)
-		return 0;
-	if (db->local_wal_mode && is_checkpoint_size(db, size))
-		return ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
-	return refuse_write(db, "a truncation outside of a transaction");
+	pthread_mutex_unlock(&db->lock);
+	return rc;
 }
 
-int wrep_file_truncate(struct wrep_file *f, uint64_t size, struct wrep_op *op)
+int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
 	struct wrep_commit *shape;
@@ -685,9 +731,7 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, struct wrep_op *op)
 	if (db->files[f->kind] == f) {
 		switch (f->kind) {
 		case WREP_DB:
-			rc = truncate_database(f, size);
-			pthread_mutex_unlock(&db->lock);
-			return rc;
+			return truncate_database(f, size, opened, op); /* unlocks */
 		case WREP_WAL:
 			if (db->gated || (cuts_wal(db, size) && !wal_may_go(db))) {
 				rc = -EIO;
@@ -734,24 +778,14 @@ int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct 
 	struct wrep *w = db->w;
 
 	if (f->kind == WREP_DB) {
-		struct wrep_entry e = {
-			.type = WREP_ENTRY_SETATTR,
-			.db_id = db->id,
-			.attr_valid = attr->valid,
-			.mode = attr->mode & 07777,
-			.uid = attr->uid,
-			.gid = attr->gid,
-		};
-
 		if (!atomic_load(&w->may_write))
 			return -EROFS;
-		e.atime_omit = attr->atime.tv_nsec == UTIME_OMIT;
-		e.mtime_omit = attr->mtime.tv_nsec == UTIME_OMIT;
-		if (!e.atime_omit)
-			e.atime_ns = attr->atime.tv_sec * 1000000000LL + attr->atime.tv_nsec;
-		if (!e.mtime_omit)
-			e.mtime_ns = attr->mtime.tv_sec * 1000000000LL + attr->mtime.tv_nsec;
-		return wrep_submit_meta(w, db, &e, 0, op);
+		/* `cp -p` and the like set them before they close what they copied. */
+		pthread_mutex_lock(&db->lock);
+		if ((attr->valid & WREP_ATTR_TIMES) && db->direct.active && db->direct.alone)
+			db->direct.times = *attr;
+		pthread_mutex_unlock(&db->lock);
+		return wrep_submit_attr(db, attr, op);
 	}
 	if ((attr->valid & (WREP_ATTR_UID | WREP_ATTR_GID)) &&
 	    fchown(f->fd, attr->valid & WREP_ATTR_UID ? attr->uid : (uid_t)-1,
@@ -816,22 +850,41 @@ out:
 	return rc;
 }
 
-void wrep_file_flush(struct wrep_file *f, bool (*writer_lives)(void *arg), void *arg)
+/* db->lock held. */
+static void flush_shm(struct wrep_file *f, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
+	struct wrep_host *host = &db->w->config.host;
+	void *ctx = db->w->config.host_ctx;
 	struct wrep_wal_position at;
+	pid_t holder;
 
-	if (f->kind != WREP_SHM)
-		return;
-	pthread_mutex_lock(&db->lock);
 	/* Under the gate only the daemon's SQLite writes, and it does not die half-way alone. */
-	if (db->files[WREP_SHM] == f && !db->gated && db->capture && !db->pending &&
-	    wrep_capture_position(db->capture, &at) == 0 && at.frame_count > 0 &&
-	    wrep_shm_lags(f->fd, at.frame_count, at.salt) && !writer_lives(arg) &&
-	    wrep_shm_repair(f->fd, at.frame_count, at.salt) == 1)
+	if (db->files[WREP_SHM] != f || db->gated || !db->capture || db->pending ||
+	    wrep_capture_position(db->capture, &at) != 0 || at.frame_count == 0 ||
+	    !wrep_shm_lags(f->fd, at.frame_count, at.salt))
+		return;
+	/* Another process that holds the WAL write lock is about to update the wal-index itself. */
+	holder = host->lock_holder(ctx, f, SHM_WRITE_LOCK);
+	if (holder && holder != host->process_of(ctx, op->tid))
+		return;
+	if (wrep_shm_repair(f->fd, at.frame_count, at.salt) == 1)
 		wrep_logf(db->w, 'I',
 			  "a writer died between its commit and the wal-index; the next "
 			  "reader recovers it database=%s frames=%u",
 			  db->name, at.frame_count);
+}
+
+int wrep_file_flush(struct wrep_file *f, struct wrep_op *op)
+{
+	struct wrep_db *db = f->db;
+
+	if (f->kind != WREP_SHM && f->kind != WREP_DB)
+		return 0;
+	pthread_mutex_lock(&db->lock);
+	if (f->kind == WREP_DB)
+		return wrep_direct_flush(f, op); /* unlocks */
+	flush_shm(f, op);
 	pthread_mutex_unlock(&db->lock);
+	return 0;
 }

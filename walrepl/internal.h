@@ -29,6 +29,19 @@ struct wrep_file {
 	struct wrep_db *db; /* a reference */
 	int fd;		    /* the backing file */
 	_Atomic(void *) host_data;
+	/* Guarded by the database's lock: another incarnation has taken its place under the same name, and
+	 * who has this one open gets ESTALE. `lost`: what was written through it was thrown away. */
+	bool revoked, lost;
+};
+
+/* Writes into the database file that no journal covers; direct.c. */
+struct wrep_direct {
+	bool active; /* the overlay holds such */
+	bool alone; /* the writer takes none of SQLite's locks: nobody else may have the file open */
+	bool ending;	   /* the applier is about to take them back: opens go through its queue */
+	pid_t process;	   /* the writer, unless `alone` */
+	uint64_t sequence; /* which of the database's sessions this is */
+	struct wrep_attr times; /* set meanwhile, to be set again behind the commit */
 };
 
 struct wrep_db {
@@ -60,12 +73,25 @@ struct wrep_db {
 	struct wrep_file *files[4];   /* by enum wrep_kind; the table's references */
 	struct wrep_capture *capture; /* over files[WREP_WAL]->fd */
 	struct wrep_overlay *overlay; /* while a rollback-journal transaction is being written */
-	struct wrep_commit *pending;  /* the undecided transaction of an application here */
-	unsigned opens;		      /* of the database file, by applications */
+	struct wrep_direct direct;
+	pid_t locker_tid; /* a thread of a process that takes SQLite's locks before it writes, or 0 */
+	struct wrep_commit *pending; /* the undecided transaction of an application here */
+	unsigned opens;		     /* of the database file, by applications */
 
 	/* the applier's own */
 	struct wrep_conn *conn;
 	uint32_t frames_to_copy; /* in the -wal that the daemon wrote, not checkpointed yet */
+};
+
+/* What the application waits for in rollback mode. */
+enum wrep_trigger {
+	WREP_TRIGGER_NONE,
+	WREP_TRIGGER_UNLINK,
+	WREP_TRIGGER_TRUNCATE,
+	WREP_TRIGGER_WRITE,
+	/* without a journal */
+	WREP_TRIGGER_SYNC,
+	WREP_TRIGGER_CLOSE,
 };
 
 /* Work for the applier, in order. */
@@ -78,9 +104,10 @@ enum wrep_item_type {
 	WREP_ITEM_APPLY, /* a transaction from elsewhere */
 	WREP_ITEM_INSTALL, /* a rollback-journal transaction of an application here, or one in WAL mode
 			      whose last write found the disk full */
-	WREP_ITEM_OPEN,	   /* an application opens the database: catch up, close the gate */
-	WREP_ITEM_READY, /* somebody waits until this node has caught up */
-	WREP_ITEM_VIEW,	 /* leadership changed */
+	WREP_ITEM_REVERT, /* what was written without a journal is not committed: take it back */
+	WREP_ITEM_OPEN,	  /* an application opens the database: catch up, close the gate */
+	WREP_ITEM_READY,  /* somebody waits until this node has caught up */
+	WREP_ITEM_VIEW,	  /* leadership changed */
 	WREP_ITEM_CAUGHT_UP,
 	WREP_ITEM_POINT, /* the keeper waits until what is queued so far is in the files */
 	WREP_ITEM_FETCH, /* this node's files are unfit: get them from a peer */
@@ -94,9 +121,12 @@ struct wrep_item {
 	struct wrep_parts *parts;   /* PAGES, DROP, APPLY: a reference, or NULL */
 	struct wrep_commit *commit; /* INSTALL */
 	struct wrep_op *op;	    /* to be finished, or NULL */
-	int open_flags;		    /* CREATE with op */
+	int open_flags;		    /* CREATE with op, OPEN */
 	uint64_t view_sequence;	    /* VIEW */
-	uint64_t index;		    /* APPLY: of the entry */
+	uint64_t direct_sequence;   /* REVERT: of which session, what ended it, and what is told */
+	enum wrep_trigger direct_trigger;
+	int result;
+	uint64_t index; /* APPLY: of the entry */
 	size_t bytes;
 };
 
@@ -194,20 +224,18 @@ void wrep_db_backing_name(const struct wrep_db *db, enum wrep_kind kind,
 			  char name[WREP_NAME_MAX + 16]);
 /* An incarnation over the open backing file `fd`, which it owns from then on. db->lock held. */
 int wrep_file_make(struct wrep_db *db, enum wrep_kind kind, int fd, struct wrep_file **out);
+/* Forget what was written and not committed. db->lock held. */
+void wrep_db_drop_overlay(struct wrep_db *db);
+/* All who have the database open lose it: the name leads to a new incarnation of its file, and those of
+ * its -wal and -shm are forgotten. `lost`: they are to learn that what they wrote is. The connection of
+ * the applier is closed before. Applier only; no lock held. */
+void wrep_db_revoke(struct wrep_db *db, bool lost);
 /* The undecided transaction is decided: if the database was removed meanwhile, let its files go.
  * db->lock held. */
 void wrep_db_settled(struct wrep_db *db);
 int wrep_dir_fd(const struct wrep *w, enum wrep_kind kind);
 
 /* commit.c: an application's transaction on its way through Raft. */
-
-/* What the application waits for in rollback-journal mode. */
-enum wrep_trigger {
-	WREP_TRIGGER_NONE,
-	WREP_TRIGGER_UNLINK,
-	WREP_TRIGGER_TRUNCATE,
-	WREP_TRIGGER_WRITE
-};
 
 struct wrep_commit {
 	struct rlog_request request; /* first */
@@ -218,7 +246,11 @@ struct wrep_commit {
 	uint64_t journal_size;	/* TRUNCATE: the journal's size to be */
 	uint8_t *journal_bytes; /* WRITE: what is written to the journal ... */
 	size_t journal_len;
-	uint64_t journal_off; /* ... and where */
+	uint64_t journal_off;	  /* ... and where */
+	uint64_t direct_sequence; /* SYNC, CLOSE: of which session */
+	struct wrep_attr times;	  /* to be set behind it; valid 0: none */
+	struct wrep_op *sharers;  /* more ops, linked by `next`, that end as `op` does */
+	struct wrep_op *writers;  /* and of processes that wrote meanwhile: they shall try again */
 	uint64_t base_version;
 	uint64_t index; /* of its COMMIT, once that is committed */
 	uint64_t checksum;
@@ -240,6 +272,11 @@ struct wrep_commit {
 	int failed;	    /* -errno: given up, its COMMIT will not be submitted */
 };
 void wrep_commit_free(struct wrep_commit *c);
+/* Tell all who wait for it; the caller frees it. No lock held. */
+void wrep_commit_tell(struct wrep_commit *c, int result);
+/* It is not decided any more (`db->pending` is cleared), and its application's files show the state
+ * before, or, with `result` 0, what others made of it. Tells, and frees, at once or later. No lock held. */
+void wrep_commit_end(struct wrep_commit *c, int result);
 
 /* A PAGES entry of this node that is on its way. */
 struct wrep_part_request {
@@ -258,6 +295,9 @@ int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct w
  * holds. db->lock held on entry; released when WREP_PENDING or an error is returned, still held
  * when 0 is returned: then nothing was to be agreed on, and the caller does what was asked. */
 int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *shape);
+/* The shape that the overlay leaves behind, from the header of page 1; false: no database. Both 0: an
+ * empty one. `whole`: all pages that the header speaks of are there. db->lock held. */
+bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_count, bool *whole);
 /* Do to the journal what the application asked for. db->lock held. */
 int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c);
 
@@ -265,6 +305,8 @@ int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c);
  * harm: the log keeps the order in which the two were submitted. No lock held. */
 void wrep_submit_discard(struct wrep *w, uint64_t db_id, uint64_t origin, uint64_t sequence);
 
+/* Submit a SETATTR entry: as wrep_submit_meta(). */
+int wrep_submit_attr(struct wrep_db *db, const struct wrep_attr *attr, struct wrep_op *op);
 /* Submit an entry of CREATE, UNLINK or SETATTR; `op` is finished by the applier. */
 int wrep_submit_meta(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e, int open_flags,
 		     struct wrep_op *op);
@@ -287,6 +329,28 @@ void wrep_item_free(struct wrep_item *item);
 
 /* Let the writers of a database in; its connection goes. Applier only. */
 void wrep_gate_open(struct wrep_db *db);
+
+/* direct.c: a database file written without a journal. */
+
+/* May thread `tid` write to the database file, and are the writes under a journal or do they begin a
+ * session of their own? 0, -EBUSY, -EROFS; with a log line. db->lock held. */
+int wrep_direct_admit(struct wrep_file *f, pid_t tid);
+/* The same, with O_TRUNC, for who is about to open the file. */
+int wrep_direct_admit_open(struct wrep_file *f, int flags);
+/* The database file was written, or cut: commit it at once, whoever did it. db->lock held, released.
+ * As wrep_file_sync(). */
+int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wrep_op *op);
+/* A process closes the database file, which it, or another that left it the descriptor, may have
+ * written. db->lock held, released. As wrep_file_flush(). */
+int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op);
+/* A descriptor of the database file is gone. db->lock held. */
+void wrep_direct_released(struct wrep_db *db);
+/* The commit of a session took no effect: take it back, and then tell `result`. Takes `c`. No lock held. */
+void wrep_direct_refused(struct wrep_commit *c, int result);
+/* Applier only. */
+void wrep_direct_revert(struct wrep *w, struct wrep_item *item);
+/* Before the gate closes: nobody writes without locks any more. Applier only. */
+void wrep_direct_shut_out(struct wrep_db *db);
 
 /* keeper.c: the durable point. */
 int wrep_keeper_new(struct wrep *w);   /* before raftlog opens */
@@ -351,8 +415,15 @@ void wrep_page_damaged(struct wrep_db *db, uint32_t pgno); /* say so, and repair
 /* file.c */
 /* A transaction is larger than it may be: a line that says so. Returns -ENOSPC. */
 int wrep_refuse_large(struct wrep_db *db);
-/* The last steps of an open, on whatever thread: counts it. db->lock held. */
-void wrep_file_opened(struct wrep_file *f, bool internal);
+/* The last steps of an open by an application, on whatever thread: counts it, unless it is refused.
+ * db->lock held. */
+int wrep_file_opened(struct wrep_file *f, int flags);
+/* The overlay of the database, empty where there was none. db->lock held. */
+int wrep_overlay_begin(struct wrep_file *f);
+/* Is there anything in the -wal, old frames included? db->lock held. */
+bool wrep_wal_has_frames(struct wrep_db *db);
+/* Does the -journal hold what undoes the writes that come now? db->lock held. */
+bool wrep_journal_is_hot(struct wrep_db *db);
 enum { WREP_OP_OPEN, WREP_OP_CREATE }; /* wrep_op.state: does a failure own op->file? */
 void wrep_op_finish_open(struct wrep_op *op, int result);
 /* Does the committed image say WAL? (bytes 18 and 19 of page 1, the file format versions) */

@@ -393,7 +393,7 @@ static void settle(struct deferred *d, bool stopping)
 	if (!rc && d->what == WREP_DEFER_WRITE)
 		rc = wrep_file_write(f, d->bytes, d->len, d->off, d->op);
 	else if (!rc && d->what == WREP_DEFER_TRUNCATE)
-		rc = wrep_file_truncate(f, d->off, d->op);
+		rc = wrep_file_truncate(f, d->off, true, d->op);
 	else if (!rc)
 		rc = wrep_unlink(f->db->w, f->name, d->op);
 	if (rc != WREP_PENDING)

@@ -139,6 +139,7 @@ static void apply_create(struct wrep *w, uint64_t index, const struct wrep_entry
 			struct wrep_item *item = wrep_item_new(WREP_ITEM_OPEN, db);
 
 			item->op = m->op;
+			item->open_flags = m->open_flags;
 			wrep_applier_push(w, item);
 			free(m);
 		} else if (m) {
@@ -380,7 +381,7 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 	if (c->mode == WREP_COMMIT_WAL)
 		rc = wrep_capture_committed(db->capture);
 	/* The overlay may be large, and a full disk is waited for: that is for the applier. */
-	if (c->mode == WREP_COMMIT_ROLLBACK || rc == -ENOSPC) {
+	if (c->mode != WREP_COMMIT_WAL || rc == -ENOSPC) {
 		struct wrep_item *item = wrep_item_new(WREP_ITEM_INSTALL, db);
 
 		item->commit = c;
@@ -414,7 +415,6 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 static void end_own(struct wrep_commit *c, int result)
 {
 	struct wrep_db *db = c->db;
-	struct wrep_op *op = c->op;
 
 	pthread_mutex_lock(&db->lock);
 	assert(db->pending == c);
@@ -423,8 +423,7 @@ static void end_own(struct wrep_commit *c, int result)
 		wrep_capture_refused(db->capture);
 	wrep_db_settled(db);
 	pthread_mutex_unlock(&db->lock);
-	op->done(op, result);
-	wrep_commit_free(c);
+	wrep_commit_end(c, result);
 }
 
 /* Does the checksum that the entry leads to hold here? Until a restored database is proven, what its

@@ -41,6 +41,11 @@ struct wrep_host {
 	void (*invalidate)(void *ctx, struct wrep_file *file, uint64_t off, uint64_t len);
 	/* `name` appeared, disappeared or was replaced. [applier] */
 	void (*invalidate_name)(void *ctx, const char *name);
+	/* The process that thread `tid` belongs to. [any, even under a database's lock: asks the kernel] */
+	pid_t (*process_of)(void *ctx, pid_t tid);
+	/* The process that holds a POSIX write lock on byte `byte` of the mounted file; 0: nobody. [as
+	 * process_of] */
+	pid_t (*lock_holder)(void *ctx, struct wrep_file *file, uint64_t byte);
 	/* The node cannot go on; `msg` names the remedy. The daemon unmounts and exits. [any] */
 	void (*fatal)(void *ctx, const char *msg);
 	/* One log line. [any] */
@@ -95,6 +100,7 @@ struct wrep_op {
 	/* `result` is 0 or -errno. After it walrepl does not touch the op again. */
 	void (*done)(struct wrep_op *op, int result);
 	struct wrep_file *file; /* out, of wrep_create(): a reference */
+	pid_t tid;		/* in: the thread that asks; 0: not known */
 	struct wrep_op *next;	/* private */
 	int state;		/* private */
 };
@@ -136,8 +142,9 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st);
 int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid, int flags,
 		bool internal, struct wrep_op *op);
 
-/* An application opens the file: -ESTALE when it is no longer called so; waits until this node has caught up and, on a node that may not
- * write, until the gate of the database is closed. */
+/* An application opens the file: -ESTALE when it is no longer called so; waits until this node has
+ * caught up and, on a node that may not write, until the gate of the database is closed. -EBUSY while
+ * the database is being replaced (direct.c), and with O_TRUNC where somebody has it open. */
 int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op *op);
 void wrep_file_release(struct wrep_file *f,
 		       bool internal); /* the counterpart, per open and create */
@@ -154,7 +161,12 @@ ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
  * are copied where they are needed later. Not for -shm. */
 int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
 		    struct wrep_op *op);
-int wrep_file_truncate(struct wrep_file *f, uint64_t size, struct wrep_op *op);
+/* `opened`: by a descriptor, else by its name (truncate(2)): of a database then a transaction of its own. */
+int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct wrep_op *op);
+
+/* fsync. A database that is written without a journal is committed by it (direct.c): as
+ * wrep_file_write(). */
+int wrep_file_sync(struct wrep_file *f, struct wrep_op *op);
 
 /* Mode, owner, times: of a database on every node, of side files locally. `valid` says which. */
 #define WREP_ATTR_MODE 1u
@@ -173,11 +185,11 @@ int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct 
 /* Remove a name. Of a -journal that holds a transaction: its commit. */
 int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op);
 
-/* A descriptor of the file was closed by a process (FUSE's FLUSH, which comes before the kernel
- * drops the process's locks): repairs the wal-index after a writer that died between its commit
- * and its update of the wal-index. `writer_lives(arg)` is asked only when the wal-index lags: does
- * another process hold the WAL write lock, so that it is about to update the wal-index itself? */
-void wrep_file_flush(struct wrep_file *f, bool (*writer_lives)(void *arg), void *arg);
+/* A descriptor of the file was closed by a process (FUSE's FLUSH, which comes before the kernel drops
+ * the process's locks). Of a -shm: repairs the wal-index after a writer that died between its commit
+ * and its update of the wal-index. Of a database that was written without a journal: commits, as
+ * wrep_file_sync(). */
+int wrep_file_flush(struct wrep_file *f, struct wrep_op *op);
 
 /* ---- status ------------------------------------------------------------------------------------ */
 

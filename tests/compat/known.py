@@ -4,11 +4,6 @@ is a marked step that differs no longer."""
 
 from differ import Known
 
-NO_JOURNAL = Known(
-    "journal modes",
-    "without a journal nothing says which writes are a transaction",
-    "SQLITE_IOERR*",
-)
 SUPER_JOURNAL = Known(
     "ATTACH",
     "a super-journal has a name that is no database's, and no log entry spans databases",
@@ -27,7 +22,7 @@ SPILL_AND_ROLLBACK_TO = Known(
 )
 SPILL_MENDED = (3, 53)  # the first release that writes them
 
-ALL = [NO_JOURNAL, SUPER_JOURNAL, OTHER_NAME, OTHER_NAME_IN_SHELL, SPILL_AND_ROLLBACK_TO]
+ALL = [SUPER_JOURNAL, OTHER_NAME, OTHER_NAME_IN_SHELL, SPILL_AND_ROLLBACK_TO]
 
 
 def rows_missing(readme):

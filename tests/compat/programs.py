@@ -65,20 +65,10 @@ def build_library():
     return BUILT
 
 
-def scripts_of_mptest(folder):
-    """mptest's scripts, without what the README's table of limits rules out (journal modes)."""
-    for source in (SOURCE / "mptest").glob("*test"):
-        text = re.sub(r"PRAGMA journal_mode=(MEMORY|OFF);", "", source.read_text())
-        (folder / source.name).write_text(text)
-
-
 class Programs:
-    def __init__(self, workspace, places, tally):
+    def __init__(self, places, tally):
         self.places = places  # [(name, folder)], the disk first
         self.tally = tally
-        self.scripts = workspace.base / "mptest"
-        self.scripts.mkdir()
-        scripts_of_mptest(self.scripts)
         self.count = 0
 
     def prepare(self):
@@ -109,7 +99,7 @@ class Programs:
         def work(folder, db):
             words = [BUILT / "mptest", folder / db, script, "--journalmode", journal]
             words += ["--repeat", repeat, "--timeout", "30000"]
-            result = run(words, LIMIT, cwd=self.scripts)
+            result = run(words, LIMIT, cwd=SOURCE / "mptest")
             summary = re.search(r"Summary: (\d+) errors? out of (\d+) tests", result.out)
             tail = (result.out + result.err).splitlines()[-15:]
             if result.code != 0 or not summary or summary[1] != "0" or summary[2] == "0":
@@ -150,7 +140,7 @@ class Programs:
 def run_all(args, workspace, disk, mounts_of, tally):
     build()
     mounts = mounts_of(workspace, args.cluster)
-    programs = Programs(workspace, [("disk", disk), ("mount", mounts.node.mnt)], tally)
+    programs = Programs([("disk", disk), ("mount", mounts.node.mnt)], tally)
     version = (SOURCE / "VERSION").read_text().strip()
     print(f"# SQLite {version}, {'the leader of three' if args.cluster else 'a node alone'}")
     if args.quick:

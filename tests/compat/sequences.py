@@ -9,7 +9,7 @@ import random
 
 from known import SPILL_MENDED
 
-JOURNALS = ["DELETE", "TRUNCATE", "PERSIST", "WAL"]
+JOURNALS = ["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "WAL"]
 SMALL_CACHE = 2
 LARGE_CACHE = 5000
 

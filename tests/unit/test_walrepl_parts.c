@@ -166,6 +166,16 @@ static void host_invalidate_name(void *ctx, const char *name)
 {
 }
 
+static pid_t host_process_of(void *ctx, pid_t tid)
+{
+	return tid;
+}
+
+static pid_t host_lock_holder(void *ctx, struct wrep_file *file, uint64_t byte)
+{
+	return 0; /* the application here takes no locks, and is alone */
+}
+
 static void host_fatal(void *ctx, const char *msg)
 {
 	snprintf(failure, sizeof(failure), "%s", msg);
@@ -203,6 +213,8 @@ static int setup(void **state)
 		.host = {.mounted_open = host_open,
 			 .invalidate = host_invalidate,
 			 .invalidate_name = host_invalidate_name,
+			 .process_of = host_process_of,
+			 .lock_holder = host_lock_holder,
 			 .fatal = host_fatal,
 			 .log = host_log,
 			 .view = host_view},
@@ -267,6 +279,7 @@ static void fill_page(uint8_t *page, uint32_t pgno, uint8_t content)
 	if (pgno != 1)
 		return;
 	memset(page, 0, 100);
+	memcpy(page, "SQLite format 3", 16);
 	page[16] = PAGE >> 8;
 	page[18] = page[19] = 1; /* a rollback journal */
 }
@@ -324,7 +337,7 @@ static void roll_back(struct wrep_file *f)
 		close(fd);
 		assert_int_equal(wrep_file_write(f, page, PAGE, (uint64_t)off, &o.op), 0);
 	}
-	assert_int_equal(wrep_file_truncate(f, (uint64_t)st.st_size, &o.op), 0);
+	assert_int_equal(wrep_file_truncate(f, (uint64_t)st.st_size, true, &o.op), 0);
 	assert_int_equal(wrep_unlink(w, "a.db-journal", &o.op), 0);
 }
 

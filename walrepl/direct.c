@@ -1,0 +1,311 @@
+/* A database file that is written without a journal.
+ *
+ * Two kinds of writers do that. SQLite with journal_mode MEMORY or OFF, under its EXCLUSIVE lock; and
+ * programs that know nothing of SQLite (cp, rsync, truncate), which take no lock at all. No removal of
+ * a journal tells where such a transaction ends. So what they write gathers in the overlay, as under a
+ * journal, and it is one transaction up to the writer's fsync of the database, or its close of it, which
+ * waits for Raft: there an error still reaches who caused it. (SQLite with synchronous=OFF never calls
+ * fsync: its transactions are committed together when it closes the database.)
+ *
+ * Who takes no locks must be alone: nobody else may have the file open when it begins, and nobody gets
+ * it open until it has ended. So no application ever sees half a copy, nor keeps pages in its cache
+ * that were replaced beneath it: SQLite would notice only by a counter in page 1, and two files may well
+ * have the same one. For that reason the other nodes, where applications may have the former content open,
+ * make them lose it (WREP_COMMIT_REPLACE). What a closed copy left must be a database, whole by its own
+ * header; else the close fails, and the former content stays, on all nodes.
+ *
+ * A refused or unknown outcome is -EIO, and the overlay is taken back, on the applier, since the
+ * kernel's cache has to forget it too. Who still holds EXCLUSIVE then (fsync) saw it alone. Otherwise
+ * others may have read it since: all lose the file, and open it again. The same where leadership goes while
+ * the overlay is there. A process that dies under its EXCLUSIVE lock was in the middle of a transaction, of
+ * which nothing is left; SQLite alone would leave half of it.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+
+/* The first byte of those that an EXCLUSIVE lock covers (SQLite's os.h, SHARED_FIRST). */
+#define SHARED_FIRST 0x40000002u
+
+static pid_t process_of(struct wrep_db *db, pid_t tid)
+{
+	return tid ? db->w->config.host.process_of(db->w->config.host_ctx, tid) : 0;
+}
+
+/* The process that holds EXCLUSIVE, or 0. */
+static pid_t lock_holder(struct wrep_db *db)
+{
+	struct wrep *w = db->w;
+
+	return w->config.host.lock_holder(w->config.host_ctx, db->files[WREP_DB], SHARED_FIRST);
+}
+
+static int refuse(struct wrep_db *db, const char *reason)
+{
+	wrep_logf(db->w, 'W', "write refused: %s database=%s", reason, db->name);
+	return -EBUSY;
+}
+
+static void begin(struct wrep_db *db, bool alone, pid_t process)
+{
+	if (db->direct.active && db->direct.alone == alone) {
+		db->direct.process = process; /* the next one, before the last has closed */
+		return;
+	}
+	db->direct = (struct wrep_direct){
+		.active = true,
+		.alone = alone,
+		.process = process,
+		.sequence = db->direct.sequence + 1,
+	};
+}
+
+/* Somebody who takes no locks begins to write; nobody else has the file open. */
+static int begin_alone(struct wrep_db *db)
+{
+	if (db->local_version != db->version || db->pending)
+		return refuse(db, "a transaction is on its way into the file; try again");
+	if (wrep_wal_has_frames(db))
+		return refuse(db, "its -wal may hold transactions; let SQLite take them into the "
+				  "file first: sqlite3 DB 'PRAGMA wal_checkpoint(TRUNCATE)'");
+	begin(db, true, 0);
+	return 0;
+}
+
+static bool may_write(struct wrep_db *db)
+{
+	return atomic_load(&db->w->may_write) && !db->gated;
+}
+
+int wrep_direct_admit(struct wrep_file *f, pid_t tid)
+{
+	struct wrep_db *db = f->db;
+	struct wrep_direct *d = &db->direct;
+	bool hot = db->overlay ? !d->active || wrep_journal_is_hot(db) : wrep_journal_is_hot(db);
+	pid_t process, holder;
+
+	if (d->active && d->alone)
+		return 0; /* the one descriptor that there is */
+	if (tid && tid == db->locker_tid) {
+		process = d->process;
+	} else {
+		process = process_of(db, tid);
+		holder = lock_holder(db);
+		if (!holder || (process && holder != process)) {
+			if (db->opens > 1 || (db->overlay && !hot))
+				return refuse(db, "an application has the database open; copy into "
+						  "it with: sqlite3 DB '.restore FILE'");
+			if (hot)
+				return 0; /* SQLite without locks (nolock=1) */
+			return may_write(db) ? begin_alone(db) : -EROFS;
+		}
+		db->locker_tid = tid;
+	}
+	if (hot) /* its removal commits what went before as well */
+		d->active = false;
+	else if (!may_write(db))
+		return -EROFS;
+	else if (!d->active || d->process != process)
+		begin(db, false, process);
+	return 0;
+}
+
+int wrep_direct_admit_open(struct wrep_file *f, int flags)
+{
+	struct wrep_db *db = f->db;
+	int rc;
+
+	if (db->direct.active && db->direct.alone)
+		return -EBUSY;
+	if (!(flags & O_TRUNC))
+		return 0;
+	if (!may_write(db))
+		return -EROFS;
+	if (db->opens || db->overlay)
+		return refuse(db, "an application has the database open; copy into it with: "
+				  "sqlite3 DB '.restore FILE'");
+	rc = begin_alone(db);
+	if (!rc)
+		rc = wrep_overlay_begin(f);
+	if (!rc)
+		rc = wrep_overlay_truncate(db->overlay, 0);
+	if (rc)
+		wrep_db_drop_overlay(db);
+	return rc;
+}
+
+/* ---- the end of a session ------------------------------------------------------------------------ */
+
+/* The applier takes the session back, if that is still there, and then tells `result` to those who wait
+ * for `commit`, which it takes, or to `op`. No lock held. */
+static void push_revert(struct wrep_db *db, uint64_t sequence, enum wrep_trigger trigger,
+			struct wrep_commit *commit, struct wrep_op *op, int result)
+{
+	struct wrep_item *item = wrep_item_new(WREP_ITEM_REVERT, db);
+
+	item->direct_sequence = sequence;
+	item->direct_trigger = trigger;
+	item->commit = commit;
+	item->op = op;
+	item->result = result;
+	wrep_applier_push(db->w, item);
+}
+
+void wrep_direct_refused(struct wrep_commit *c, int result)
+{
+	push_revert(c->db, c->direct_sequence, c->trigger, c, NULL, result);
+}
+
+int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wrep_op *op)
+{
+	struct wrep_direct *d = &db->direct;
+	struct wrep_commit *c;
+	uint32_t page_size, page_count;
+	uint64_t sequence = d->sequence;
+	bool whole;
+	int rc;
+
+	if (db->pending) { /* the same, by another descriptor */
+		op->next = db->pending->sharers;
+		db->pending->sharers = op;
+		pthread_mutex_unlock(&db->lock);
+		return WREP_PENDING;
+	}
+	if (d->alone && (!wrep_overlay_shape(db, &page_size, &page_count, &whole) || !whole)) {
+		pthread_mutex_unlock(&db->lock);
+		wrep_logf(
+			db->w, 'W',
+			"not committed: what was written is no SQLite database, or not all of one "
+			"database=%s",
+			db->name);
+		return -EIO;
+	}
+	c = calloc(1, sizeof *c);
+	if (!c) {
+		pthread_mutex_unlock(&db->lock);
+		return -ENOMEM;
+	}
+	c->mode = d->alone ? WREP_COMMIT_REPLACE : WREP_COMMIT_ROLLBACK;
+	c->trigger = trigger;
+	c->direct_sequence = sequence;
+	c->times = d->times;
+	c->op = op;
+	rc = wrep_commit_rollback(db, c);
+	if (rc == 0) {
+		pthread_mutex_unlock(&db->lock);
+	} else if (rc < 0) {
+		push_revert(db, sequence, trigger, NULL, op, rc);
+		rc = WREP_PENDING;
+	}
+	return rc;
+}
+
+int wrep_file_sync(struct wrep_file *f, struct wrep_op *op)
+{
+	struct wrep_db *db = f->db;
+	struct wrep_direct *d = &db->direct;
+	int rc = 0;
+
+	if (f->kind != WREP_DB)
+		return 0; /* what counts of it is in the Raft log */
+	pthread_mutex_lock(&db->lock);
+	if (f->lost)
+		rc = -EIO;
+	else if (d->active && db->files[WREP_DB] == f &&
+		 (d->alone || op->tid == db->locker_tid || process_of(db, op->tid) == d->process))
+		return wrep_direct_commit(db, WREP_TRIGGER_SYNC, op); /* unlocks */
+	pthread_mutex_unlock(&db->lock);
+	return rc;
+}
+
+int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op)
+{
+	struct wrep_db *db = f->db;
+	struct wrep_direct *d = &db->direct;
+	uint64_t sequence = d->sequence;
+	bool mine, died;
+
+	mine = d->active && db->files[WREP_DB] == f &&
+	       (d->alone || process_of(db, op->tid) == d->process);
+	if (!mine) {
+		int rc = f->lost ? -EIO : 0;
+
+		pthread_mutex_unlock(&db->lock);
+		return rc;
+	}
+	died = !d->alone && !db->pending && lock_holder(db) == d->process;
+	if (!died)
+		return wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
+	d->ending = true;
+	pthread_mutex_unlock(&db->lock);
+	wrep_logf(db->w, 'I',
+		  "a writer without a journal died; its transaction is rolled back database=%s",
+		  db->name);
+	push_revert(db, sequence, WREP_TRIGGER_NONE, NULL, op, 0);
+	return WREP_PENDING;
+}
+
+void wrep_direct_released(struct wrep_db *db)
+{
+	db->locker_tid = 0;
+	if (db->opens || !db->direct.active || db->direct.ending || db->pending)
+		return;
+	db->direct.ending = true;
+	push_revert(db, db->direct.sequence, WREP_TRIGGER_NONE, NULL, NULL, 0);
+}
+
+/* ---- taking back: the applier --------------------------------------------------------------------- */
+
+void wrep_direct_revert(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_db *db = item->db;
+	struct wrep_direct *d = &db->direct;
+	struct wrep_file *f = NULL;
+	bool there, revoke = false, alone = false;
+
+	pthread_mutex_lock(&db->lock);
+	d->ending = false;
+	there = d->active && d->sequence == item->direct_sequence && !db->pending;
+	if (there) {
+		alone = d->alone;
+		/* Under EXCLUSIVE nobody else has seen it. */
+		revoke = item->direct_trigger != WREP_TRIGGER_NONE &&
+			 (alone || item->direct_trigger == WREP_TRIGGER_CLOSE);
+		f = db->files[WREP_DB] ? wrep_file_ref(db->files[WREP_DB]) : NULL;
+		if (!revoke)
+			wrep_db_drop_overlay(db);
+	}
+	pthread_mutex_unlock(&db->lock);
+	if (revoke) {
+		wrep_gate_open(db);
+		wrep_db_revoke(db, true);
+	} else if (f) {
+		w->config.host.invalidate(w->config.host_ctx, f, 0, 0);
+	}
+	wrep_file_unref(f);
+	if (alone && !item->commit && !item->op)
+		wrep_logf(
+			w, 'W',
+			"what was copied is thrown away, since it was no whole database when it was "
+			"closed database=%s",
+			db->name);
+	if (item->commit)
+		wrep_commit_tell(item->commit, item->result);
+	else if (item->op)
+		item->op->done(item->op, item->result);
+}
+
+void wrep_direct_shut_out(struct wrep_db *db)
+{
+	bool alone;
+
+	pthread_mutex_lock(&db->lock);
+	alone = db->direct.active && db->direct.alone && !db->pending;
+	pthread_mutex_unlock(&db->lock);
+	if (!alone)
+		return;
+	wrep_gate_open(db);
+	wrep_db_revoke(db, true);
+}
