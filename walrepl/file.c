@@ -82,19 +82,22 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st)
 {
 	struct wrep_db *db = f->db;
 	bool stale = false;
+	int rc = 0;
 
-	if (fstat(f->fd, st) < 0)
-		return -errno;
 	pthread_mutex_lock(&db->lock);
-	if (db->files[f->kind] == f) {
+	if (f->revoked) {
+		stale = true;
+	} else if (fstat(f->fd, st) < 0) {
+		rc = -errno;
+	} else if (db->files[f->kind] == f) {
 		if (f->kind == WREP_DB && db->overlay)
 			st->st_size = (off_t)wrep_overlay_size(db->overlay);
 	} else {
 		/* SQLite has closed its -wal before it, or we, removed the name. */
-		stale = f->revoked || f->kind == WREP_WAL || (f->kind == WREP_DB && !db->opens);
+		stale = f->kind == WREP_WAL || (f->kind == WREP_DB && !db->opens);
 	}
 	pthread_mutex_unlock(&db->lock);
-	return stale ? -ESTALE : 0;
+	return stale ? -ESTALE : rc;
 }
 
 /* ---- opening ------------------------------------------------------------------------------------ */

@@ -1,0 +1,453 @@
+"""Databases that are written without a journal: journal_mode MEMORY and OFF, and programs that know
+nothing of SQLite (cp and the like). A commit is an fsync of the database, or its close."""
+
+import os
+import random
+import shutil
+import subprocess
+import time
+
+import pytest
+from harness import PROGRAM, Cluster, Connection, SqlError, run, sql, sql_file, until
+
+PAGE = 4096
+NO_JOURNAL = ["MEMORY", "OFF"]
+
+
+def make(path, rows=2000, mode="delete", first=1):
+    """A database of some 100 pages, which is what it is by `first`."""
+    path.unlink(missing_ok=True)
+    sql_file(
+        path,
+        f"PRAGMA journal_mode={mode}; CREATE TABLE t(i INTEGER PRIMARY KEY, x);"
+        f"WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i+1 FROM n LIMIT {rows})"
+        "INSERT INTO t SELECT i, hex(randomblob(100)) FROM n;",
+    )
+    return path
+
+
+def count(node, db):
+    return sql(node, db, "SELECT count(*), min(i) FROM t; PRAGMA integrity_check;", busy_ms=5000)
+
+
+def copy(source, target, *options):
+    return run(["cp", *options, str(source), str(target)], timeout=60)
+
+
+def same_bytes(cluster, db, source):
+    cluster.wait_equal()
+    for node in cluster.running:
+        assert run(["cmp", str(source), str(node.path(db))]).code == 0, f"{db} differs on {node}"
+
+
+# --- SQLite without a journal --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("journal", NO_JOURNAL)
+def test_commit_without_journal_is_on_a_majority_when_it_returns(shared_cluster, db, journal):
+    leader = shared_cluster.leader()
+    with Connection(leader, db) as c:
+        c.execute(f"PRAGMA journal_mode={journal}")
+        c.execute("CREATE TABLE t(i INTEGER PRIMARY KEY, x)")
+        for turn in range(5):
+            before = leader.database(db)["version"]
+            c.execute("INSERT INTO t(x) VALUES(hex(randomblob(3000)))")
+            assert leader.database(db)["version"] == before + 1
+        c.execute("BEGIN")
+        c.execute("DELETE FROM t")
+        if journal == "MEMORY":
+            c.execute("ROLLBACK")
+            assert c.value("SELECT count(*) FROM t") == 5
+        else:
+            c.execute("COMMIT")
+        shared_cluster.check_sound(db)
+    shared_cluster.check_sound(db)
+
+
+@pytest.mark.parametrize("journal", NO_JOURNAL)
+def test_without_journal_and_fsync_the_close_commits(shared_cluster, db, journal):
+    leader = shared_cluster.leader()
+    sql(leader, db, "CREATE TABLE t(i INTEGER PRIMARY KEY, x);")
+    version = leader.database(db)["version"]
+    with Connection(leader, db) as c:
+        c.execute(f"PRAGMA journal_mode={journal}")
+        c.execute("PRAGMA synchronous=OFF")
+        c.execute("INSERT INTO t(x) VALUES(1)")
+        c.execute("INSERT INTO t(x) VALUES(2)")
+        assert sql(leader, db, "SELECT count(*) FROM t") == "2"
+    assert leader.database(db)["version"] == version + 1
+    shared_cluster.check_sound(db)
+    assert shared_cluster.wait_same(db, "SELECT count(*) FROM t") == "2"
+
+
+@pytest.mark.parametrize("journal", NO_JOURNAL)
+def test_writer_without_journal_killed_in_a_transaction_leaves_nothing(node, db, journal):
+    sql(node, db, "CREATE TABLE t(i INTEGER PRIMARY KEY, x); INSERT INTO t VALUES(1, 'kept');")
+    before = sql(node, db, ".sha3sum")
+    for turn in range(5):
+        c = Connection(node, db)
+        c.execute(f"PRAGMA journal_mode={journal}")
+        c.execute("PRAGMA cache_size=5")  # so that it writes before it commits
+        c.execute("BEGIN")
+        for _ in range(20):
+            c.execute("INSERT INTO t(x) VALUES(hex(randomblob(3000)))")
+        c.kill9()
+        answer = sql(node, db, "PRAGMA integrity_check;\n.sha3sum", busy_ms=5000)
+        assert answer == f"ok\n{before}"
+    # nor does anything stop the next one
+    sql(node, db, "INSERT INTO t VALUES(2, 'next')", busy_ms=5000)
+    assert sql(node, db, "SELECT count(*) FROM t") == "2"
+
+
+@pytest.mark.parametrize("journal", NO_JOURNAL)
+def test_commit_without_journal_and_quorum_fails(workspace, db, journal):
+    cluster = Cluster(workspace, options=["--commit-timeout", "1"]).start()
+    leader = cluster.leader()
+    sql(leader, db, "CREATE TABLE t(i INTEGER PRIMARY KEY, x); INSERT INTO t VALUES(1, 'before');")
+    with Connection(leader, db, timeout=30) as c:
+        c.execute(f"PRAGMA journal_mode={journal}")
+        c.execute("INSERT INTO t VALUES(2, 'with all')")
+        cluster.wait_equal()
+        dead = [node for node in cluster.nodes if node is not leader]
+        for node in dead:
+            node.kill9()
+        with pytest.raises(SqlError, match="IOERR"):
+            c.execute("INSERT INTO t VALUES(3, 'alone')")
+        # neither this connection nor another one sees what was refused
+        for turn in range(2):
+            assert c.execute("SELECT i FROM t") == [(1,), (2,)]
+            assert sql(leader, db, "SELECT count(*) FROM t; PRAGMA integrity_check") == "2\nok"
+        for node in dead:
+            node.start()
+        cluster.wait_leader(30)
+    cluster.check_sound(db)
+    # its outcome was unknown: all or nothing
+    assert cluster.wait_same(db, "SELECT group_concat(i) FROM t") in ("1,2", "1,2,3")
+
+
+@pytest.mark.parametrize("journal", NO_JOURNAL)
+def test_writers_without_journal_and_leaders_killed_lose_nothing(cluster, db, journal):
+    sql(cluster.leader(), db, "CREATE TABLE t(i INTEGER PRIMARY KEY, x);")
+    acknowledged = set()
+    number = 0
+    for turn in range(3):
+        leader = cluster.wait_leader(30)
+        c = Connection(leader, db, busy_ms=10000, timeout=40)
+        c.execute(f"PRAGMA journal_mode={journal}")
+        end = time.monotonic() + random.uniform(0.3, 0.9)
+        victim = leader if turn % 2 == 0 else random.choice(cluster.followers())
+        while time.monotonic() < end:
+            number += 1
+            c.execute(f"INSERT INTO t VALUES({number}, hex(randomblob(2000)))")
+            acknowledged.add(number)
+        number += 1
+        c.send(f"INSERT INTO t VALUES({number}, 'in doubt')")
+        victim.kill9()
+        try:
+            c.receive()
+            acknowledged.add(number)
+        except (SqlError, EOFError):
+            pass
+        c.kill9()
+        victim.start()
+    cluster.check_sound(db)
+    present = {int(i) for i in cluster.wait_same(db, "SELECT i FROM t").split()}
+    assert acknowledged <= present
+    assert present <= set(range(1, number + 1))
+
+
+def test_encrypted_database_is_refused(shared_node, db):
+    """SQLCipher's and others' files look like noise."""
+    shared_node.path(db).touch()
+    with pytest.raises(OSError):
+        with open(shared_node.path(db), "r+b") as file:
+            file.write(os.urandom(8 * PAGE))
+            os.fsync(file.fileno())
+    assert shared_node.path(db).stat().st_size == 0
+    assert "encrypted" in shared_node.log_text() or "no SQLite database" in shared_node.log_text()
+
+
+# --- copies ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+@pytest.mark.parametrize("how", ["cp", "cp -a", "install", "dd", "cat", "python"])
+def test_copied_database_is_the_same_on_all_nodes(shared_cluster, workspace, db, mode, how):
+    leader = shared_cluster.leader()
+    target = leader.path(db)
+    for turn, first in enumerate((1, 1001)):  # a new one, and over the former one
+        source = make(workspace.base / "source.db", 1500 * (turn + 1), mode, first)
+        os.utime(source, ns=(10**18, 10**18 + turn))
+        if how == "dd":
+            command = ["dd", f"if={source}", f"of={target}", "bs=64k", "conv=fsync", "status=none"]
+        elif how == "cat":
+            command = ["sh", "-c", f"cat {source} > {target}"]
+        elif how == "install":
+            command = ["install", "-m", "640", str(source), str(target)]
+        elif how == "python":
+            shutil.copy2(source, target)
+            command = ["true"]
+        else:
+            command = [*how.split(), str(source), str(target)]
+        result = run(command, timeout=60)
+        assert result.code == 0, result
+        same_bytes(shared_cluster, db, source)
+        shared_cluster.check_sound(db)
+        for node in shared_cluster.nodes:
+            about = node.path(db).stat()
+            if how in ("cp -a", "python"):
+                assert about.st_mtime_ns == source.stat().st_mtime_ns, f"on {node}"
+            if how == "install":
+                assert about.st_mode & 0o7777 == 0o640
+            assert count(node, db) == f"{1500 * (turn + 1)}|{first}\nok"
+    sql(leader, db, "INSERT INTO t VALUES(99999, 'after')")
+    shared_cluster.check_sound(db)
+    assert leader.database(db)["mode"] == mode
+
+
+def test_copy_survives_a_kill_of_all_nodes(cluster, workspace, db):
+    source = make(workspace.base / "source.db", 5000)
+    assert copy(source, cluster.leader().path(db)).code == 0
+    for node in cluster.nodes:
+        node.kill9()
+    for node in cluster.nodes:
+        node.launch()
+    for node in cluster.nodes:
+        node.wait_mounted()
+    cluster.wait_leader(30)
+    same_bytes(cluster, db, source)
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_copy_over_an_open_database_is_refused(shared_cluster, workspace, db, mode):
+    leader = shared_cluster.leader()
+    source = make(workspace.base / "source.db")
+    sql(leader, db, f"PRAGMA journal_mode={mode}; CREATE TABLE t(i, x); INSERT INTO t VALUES(7, 7)")
+    with Connection(leader, db) as c:
+        assert c.value("SELECT count(*) FROM t") == 1
+        result = copy(source, leader.path(db))
+        assert result.code != 0 and "busy" in result.err, result
+        with pytest.raises(OSError):  # without O_TRUNC
+            with open(leader.path(db), "r+b", buffering=0) as file:
+                file.write(b"x" * PAGE)
+        with pytest.raises(OSError):
+            os.truncate(leader.path(db), 0)
+        c.execute("BEGIN IMMEDIATE")
+        c.execute("INSERT INTO t VALUES(8, 8)")
+        assert copy(source, leader.path(db)).code != 0
+        c.execute("COMMIT")
+        assert c.execute("SELECT i FROM t") == [(7,), (8,)]
+    assert "an application has the database open" in leader.log_text()
+    shared_cluster.check_sound(db)
+    assert copy(source, leader.path(db)).code == 0
+    same_bytes(shared_cluster, db, source)
+
+
+def test_readers_elsewhere_lose_a_replaced_database_and_find_the_new_one(
+    shared_cluster, workspace, db
+):
+    """Both contents have the same change counter, by which alone SQLite tells its cache outdated."""
+    leader = shared_cluster.leader()
+    old = make(workspace.base / "old.db", first=1)
+    new = make(workspace.base / "new.db", first=5001)
+    assert copy(old, leader.path(db)).code == 0
+    shared_cluster.wait_equal()
+    readers = [Connection(node, db, busy_ms=5000) for node in shared_cluster.followers()]
+    for reader in readers:
+        assert reader.value("SELECT min(i) FROM t") == 1
+        reader.execute("BEGIN")
+        assert reader.value("SELECT max(i) FROM t") == 2000
+    assert copy(new, leader.path(db)).code == 0
+    shared_cluster.wait_equal()
+    for reader in readers:
+        try:
+            # of its own snapshot, or nothing
+            assert reader.value("SELECT max(i) FROM t") == 2000
+        except SqlError as error:
+            assert "IOERR" in str(error), error
+        reader.close()
+    for node in shared_cluster.nodes:
+        assert count(node, db) == "2000|5001\nok"
+    same_bytes(shared_cluster, db, new)
+
+
+@pytest.mark.parametrize("content", ["text", "half", "cut", "longer"])
+def test_copy_of_what_is_no_database_fails_and_changes_nothing(
+    shared_cluster, workspace, db, content
+):
+    leader = shared_cluster.leader()
+    good = make(workspace.base / "good.db")
+    bad = make(workspace.base / "bad.db", 3000)
+    assert copy(good, leader.path(db)).code == 0
+    size = bad.stat().st_size
+    if content == "text":
+        bad.write_text("no database\n" * 1000)
+    elif content == "half":
+        os.truncate(bad, size // 2 // PAGE * PAGE)
+    elif content == "cut":
+        os.truncate(bad, size - 100)
+    else:
+        with open(bad, "ab") as file:
+            file.write(b"x" * 100)
+    result = copy(bad, leader.path(db))
+    assert result.code != 0 and "error" in result.err, result
+    same_bytes(shared_cluster, db, good)
+    shared_cluster.check_sound(db)
+    sql(leader, db, "INSERT INTO t VALUES(99999, 'after')", busy_ms=2000)
+
+
+def test_killed_copy_leaves_the_former_content(node, workspace, db):
+    good = make(workspace.base / "good.db")
+    big = make(workspace.base / "big.db", 100_000)
+    assert copy(good, node.path(db)).code == 0
+    for turn in range(6):
+        process = subprocess.Popen(["cp", str(big), str(node.path(db))])
+        node.workspace.children.append(process)
+        time.sleep(random.uniform(0, 0.02))
+        process.kill()
+        process.wait()
+        seen = until(
+            "somebody can look", lambda: count_or_none(node, db), timeout=10, pause=0.05
+        )
+        assert seen in ("2000|1\nok", "100000|1\nok"), seen
+        if seen.startswith("1"):  # it was faster
+            assert copy(good, node.path(db)).code == 0
+
+
+def count_or_none(node, db):
+    try:
+        return count(node, db)
+    except SqlError as error:  # the copy's descriptor is not closed yet
+        assert "unable to open" in str(error), error
+        return None
+
+
+def test_copy_without_quorum_fails_and_leaves_the_former_content(workspace, db):
+    cluster = Cluster(workspace, options=["--commit-timeout", "1"]).start()
+    leader = cluster.leader()
+    good = make(workspace.base / "good.db")
+    other = make(workspace.base / "other.db", first=9001)
+    assert copy(good, leader.path(db)).code == 0
+    cluster.wait_equal()
+    dead = [node for node in cluster.nodes if node is not leader]
+    for node in dead:
+        node.kill9()
+    result = copy(other, leader.path(db))
+    assert result.code != 0, "cp said that it is there"
+    assert count(leader, db) == "2000|1\nok"
+    for node in dead:
+        node.start()
+    cluster.wait_leader(30)
+    cluster.check_sound(db)
+    assert cluster.wait_same(db, "SELECT min(i) FROM t") in ("1", "9001")
+
+
+@pytest.mark.parametrize("end", ["transfer", "kill"])
+def test_copy_never_claims_success_when_the_lead_changes(cluster, workspace, db, end):
+    """Written by hand, so that the lead is lost in the middle of it."""
+    leader = cluster.leader()
+    good = make(workspace.base / "good.db")
+    other = make(workspace.base / "other.db", first=9001).read_bytes()
+    assert copy(good, leader.path(db)).code == 0
+    cluster.wait_equal()
+    fd = os.open(leader.path(db), os.O_RDWR | os.O_TRUNC)
+    failed = False
+    try:
+        os.pwrite(fd, other[: 20 * PAGE], 0)
+        if end == "kill":
+            leader.kill9()
+        else:
+            assert run([PROGRAM, "transfer", str(leader.mnt)]).code == 0
+        cluster.wait_leader(30, other_than=leader)
+        time.sleep(0.3)
+        for off in range(20 * PAGE, len(other), PAGE):
+            os.pwrite(fd, other[off : off + PAGE], off)
+    except OSError:
+        failed = True
+    finally:
+        try:
+            os.close(fd)
+        except OSError:
+            failed = True
+    assert failed, "all went well, it says"
+    if end == "kill":
+        leader.start()
+    cluster.wait_follows(30)
+    same_bytes(cluster, db, good)
+
+
+def test_times_mode_and_owner_set_on_the_leader_are_the_same_everywhere(shared_cluster, db):
+    leader = shared_cluster.leader()
+    path = leader.path(db)
+    assert run(["touch", str(path)]).code == 0  # makes it
+    sql(leader, db, "CREATE TABLE t(a)")
+    for command in (
+        ["touch", "-d", "2001-02-03 04:05:06.789", str(path)],
+        ["chmod", "604", str(path)],
+        ["chown", "12:34", str(path)],
+    ):
+        assert run(command).code == 0, command
+    shared_cluster.wait_equal()
+
+    def check():
+        seen = set()
+        for node in shared_cluster.nodes:
+            about = node.path(db).stat()
+            seen.add((about.st_mode, about.st_uid, about.st_gid, about.st_mtime_ns))
+        return len(seen) == 1 and seen.pop()
+
+    mode, uid, gid, mtime = until("the same on all nodes", check)
+    assert (mode & 0o7777, uid, gid) == (0o604, 12, 34)
+    assert mtime % 10**9 == 789 * 10**6
+
+
+def test_truncate_to_nothing_empties_it_everywhere(shared_cluster, workspace, db):
+    leader = shared_cluster.leader()
+    good = make(workspace.base / "good.db")
+    for how in ("command", "call"):
+        assert copy(good, leader.path(db)).code == 0
+        if how == "command":
+            assert run(["truncate", "-s", "0", str(leader.path(db))]).code == 0
+        else:
+            os.truncate(leader.path(db), 0)
+        shared_cluster.wait_equal()
+        for node in shared_cluster.nodes:
+            assert node.path(db).stat().st_size == 0
+    with pytest.raises(OSError):  # half of a database
+        os.truncate(leader.path(db), 5 * PAGE)
+    assert leader.path(db).stat().st_size == 0
+
+
+def test_copy_on_a_follower_is_refused(shared_cluster, workspace, db):
+    leader = shared_cluster.leader()
+    good = make(workspace.base / "good.db")
+    assert copy(good, leader.path(db)).code == 0
+    shared_cluster.wait_equal()
+    other = make(workspace.base / "other.db", 10)
+    for follower in shared_cluster.followers():
+        for name in (db, f"new_{db}"):
+            result = copy(other, follower.path(name))
+            assert result.code != 0 and "Read-only" in result.err, result
+    same_bytes(shared_cluster, db, good)
+
+
+def test_large_copy_is_committed_in_parts(shared_cluster, workspace, db, soak):
+    leader = shared_cluster.leader()
+    source = make(workspace.base / "source.db", 3_000_000 if soak else 300_000)
+    assert copy(source, leader.path(db)).code == 0
+    same_bytes(shared_cluster, db, source)
+    assert run(["rm", str(leader.path(db))]).code == 0
+
+
+def test_copy_that_finds_no_room_says_so(workspace, db):
+    """A transaction has a limit, and a copy is one."""
+    from harness import Node
+
+    node = Node(workspace, "n1", options=["--max-transaction", "1M"]).start()
+    until("the node leads", lambda: node.status()["role"] == "leader")
+    good = make(workspace.base / "good.db", 1000)
+    large = make(workspace.base / "large.db", 20000)
+    assert copy(good, node.path(db)).code == 0
+    result = copy(large, node.path(db))
+    assert result.code != 0 and "No space" in result.err, result
+    assert run(["cmp", str(good), str(node.path(db))]).code == 0
