@@ -186,7 +186,7 @@ static pid_t lock_holder(void *ctx, struct wrep_file *file, uint64_t byte)
 			   &minor, &ino, &first, &last) == 6 &&
 		    major == 0 && minor == fs->connection && ino == number && first <= byte &&
 		    byte <= last)
-			holder = pid;
+			holder = pid ? pid : -1;
 	if (locks)
 		fclose(locks);
 	return holder;

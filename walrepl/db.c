@@ -162,8 +162,7 @@ void wrep_file_unref(struct wrep_file *f)
 {
 	if (!f || atomic_fetch_sub(&f->refs, 1) != 1)
 		return;
-	if (f->fd >= 0)
-		close(f->fd);
+	close(f->fd);
 	wrep_db_unref(f->db);
 	free(f);
 }
@@ -255,25 +254,23 @@ void wrep_db_drop_overlay(struct wrep_db *db)
 	db->direct.active = false;
 }
 
-/* The backing file stays, under the new incarnation; who still reads through the old one is told ESTALE
- * whatever comes of it. */
 void wrep_db_revoke(struct wrep_db *db, bool lost)
 {
 	struct wrep *w = db->w;
 	struct wrep_file *old[2] = {NULL}, *fresh;
 	char name[WREP_NAME_MAX + 16];
+	int fd, rc = 0;
 
 	assert(!db->conn);
 	wrep_db_backing_name(db, WREP_SHM, name);
 	pthread_mutex_lock(&db->lock);
-	if (db->files[WREP_DB]) {
-		old[0] = db->files[WREP_DB];
-		if (wrep_file_make(db, WREP_DB, old[0]->fd, &fresh) < 0)
-			abort(); /* as wrep_item_new() */
-		old[0]->fd = -1;
+	old[0] = db->files[WREP_DB];
+	if (old[0]) {
+		fd = fcntl(old[0]->fd, F_DUPFD_CLOEXEC, 0);
+		rc = fd < 0 ? -errno : wrep_file_make(db, WREP_DB, fd, &fresh);
 		old[0]->revoked = true;
 		old[0]->lost = lost;
-		db->files[WREP_DB] = fresh;
+		db->files[WREP_DB] = rc ? NULL : fresh;
 	}
 	old[1] = wrep_db_file(db, WREP_WAL);
 	if (old[1])
@@ -290,6 +287,9 @@ void wrep_db_revoke(struct wrep_db *db, bool lost)
 			w->config.host.invalidate(w->config.host_ctx, old[i], 0, 0);
 		wrep_file_unref(old[i]);
 	}
+	if (rc)
+		wrep_fatalf(w, "cannot open a database file again name=%s error=%s", db->name,
+			    strerror(-rc));
 }
 
 void wrep_db_settled(struct wrep_db *db)

@@ -34,7 +34,13 @@ static pid_t process_of(struct wrep_db *db, pid_t tid)
 	return tid ? db->w->config.host.process_of(db->w->config.host_ctx, tid) : 0;
 }
 
-/* The process that holds EXCLUSIVE, or 0. */
+/* What is not known (-1, 0: of another pid namespace) may be the same. */
+static bool is_same(pid_t holder, pid_t process)
+{
+	return holder == process || holder < 0 || !process;
+}
+
+/* The process that holds EXCLUSIVE, or 0; -1: one that is not known here. */
 static pid_t lock_holder(struct wrep_db *db)
 {
 	struct wrep *w = db->w;
@@ -88,12 +94,12 @@ int wrep_direct_admit(struct wrep_file *f, pid_t tid)
 
 	if (d->active && d->alone)
 		return 0; /* the one descriptor that there is */
-	if (tid && tid == db->locker_tid) {
+	if (tid && tid == db->locker_tid && (hot || d->active)) {
 		process = d->process;
 	} else {
 		process = process_of(db, tid);
 		holder = lock_holder(db);
-		if (!holder || (process && holder != process)) {
+		if (!holder || !is_same(holder, process)) {
 			if (db->opens > 1 || (db->overlay && !hot))
 				return refuse(db, "an application has the database open; copy into "
 						  "it with: sqlite3 DB '.restore FILE'");
@@ -225,7 +231,8 @@ int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op)
 	struct wrep_db *db = f->db;
 	struct wrep_direct *d = &db->direct;
 	uint64_t sequence = d->sequence;
-	bool mine, died;
+	pid_t holder;
+	bool mine;
 
 	mine = d->active && db->files[WREP_DB] == f &&
 	       (d->alone || process_of(db, op->tid) == d->process);
@@ -235,8 +242,8 @@ int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op)
 		pthread_mutex_unlock(&db->lock);
 		return rc;
 	}
-	died = !d->alone && !db->pending && lock_holder(db) == d->process;
-	if (!died)
+	holder = d->alone || db->pending ? 0 : lock_holder(db);
+	if (!holder || !is_same(holder, d->process))
 		return wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
 	d->ending = true;
 	pthread_mutex_unlock(&db->lock);

@@ -869,7 +869,7 @@ static void flush_shm(struct wrep_file *f, struct wrep_op *op)
 		return;
 	/* Another process that holds the WAL write lock is about to update the wal-index itself. */
 	holder = host->lock_holder(ctx, f, SHM_WRITE_LOCK);
-	if (holder && holder != host->process_of(ctx, op->tid))
+	if (holder && holder != host->process_of(ctx, op->tid)) /* not known: may live */
 		return;
 	if (wrep_shm_repair(f->fd, at.frame_count, at.salt) == 1)
 		wrep_logf(db->w, 'I',

@@ -43,8 +43,8 @@ struct wrep_host {
 	void (*invalidate_name)(void *ctx, const char *name);
 	/* The process that thread `tid` belongs to. [any, even under a database's lock: asks the kernel] */
 	pid_t (*process_of)(void *ctx, pid_t tid);
-	/* The process that holds a POSIX write lock on byte `byte` of the mounted file; 0: nobody. [as
-	 * process_of] */
+	/* The process that holds a POSIX write lock on byte `byte` of the mounted file; 0: nobody; -1: one
+	 * of another pid namespace. [as process_of] */
 	pid_t (*lock_holder)(void *ctx, struct wrep_file *file, uint64_t byte);
 	/* The node cannot go on; `msg` names the remedy. The daemon unmounts and exits. [any] */
 	void (*fatal)(void *ctx, const char *msg);

@@ -243,13 +243,14 @@ def test_copy_over_an_open_database_is_refused(shared_cluster, workspace, db, mo
     same_bytes(shared_cluster, db, source)
 
 
+@pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_readers_elsewhere_lose_a_replaced_database_and_find_the_new_one(
-    shared_cluster, workspace, db
+    shared_cluster, workspace, db, mode
 ):
     """Both contents have the same change counter, by which alone SQLite tells its cache outdated."""
     leader = shared_cluster.leader()
-    old = make(workspace.base / "old.db", first=1)
-    new = make(workspace.base / "new.db", first=5001)
+    old = make(workspace.base / "old.db", mode=mode, first=1)
+    new = make(workspace.base / "new.db", mode=mode, first=5001)
     assert copy(old, leader.path(db)).code == 0
     shared_cluster.wait_equal()
     readers = [Connection(node, db, busy_ms=5000) for node in shared_cluster.followers()]
