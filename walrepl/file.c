@@ -517,12 +517,16 @@ int wrep_overlay_begin(struct wrep_file *f)
 {
 	struct wrep_db *db = f->db;
 	struct stat st;
+	int rc;
 
 	if (db->overlay)
 		return 0;
-	if (fstat(f->fd, &st) < 0)
-		return -errno;
-	return wrep_overlay_open(&db->overlay, db->w->config.data_fd, (uint64_t)st.st_size);
+	rc = fstat(f->fd, &st) < 0 ? -errno
+				   : wrep_overlay_open(&db->overlay, db->w->config.data_fd,
+						       (uint64_t)st.st_size);
+	if (rc)
+		db->direct.active = false; /* without an overlay there is nothing to commit */
+	return rc;
 }
 
 /* Somebody writes while what the overlay holds waits for Raft. Under a journal, and in fsync, SQLite

@@ -3,6 +3,7 @@ nothing of SQLite (cp and the like). A commit is an fsync of the database, or it
 
 import os
 import random
+import resource
 import shutil
 import subprocess
 import time
@@ -452,3 +453,23 @@ def test_copy_that_finds_no_room_says_so(workspace, db):
     result = copy(large, node.path(db))
     assert result.code != 0 and "No space" in result.err, result
     assert run(["cmp", str(good), str(node.path(db))]).code == 0
+
+
+def test_writer_without_journal_survives_a_daemon_out_of_descriptors(node, db):
+    """Where to gather what is written cannot be opened: nothing is there to be committed."""
+    sql(node, db, "CREATE TABLE t(i INTEGER PRIMARY KEY, x); INSERT INTO t VALUES(1, 'kept');")
+    pid = node.process.pid
+    with Connection(node, db) as c:
+        c.execute("PRAGMA journal_mode=MEMORY")
+        assert c.value("SELECT count(*) FROM t") == 1
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+        free = min(set(range(len(used) + 1)) - used)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, limits[1]))
+        try:
+            with pytest.raises(SqlError):
+                c.execute("INSERT INTO t(x) VALUES('too many')")
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    assert node.running
+    assert sql(node, db, "SELECT x FROM t; PRAGMA integrity_check", busy_ms=2000) == "kept\nok"
