@@ -170,7 +170,7 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 	struct wrep_commit *c;
 	uint32_t page_size, page_count;
 	uint64_t sequence = d->sequence;
-	bool whole;
+	bool whole, closed;
 	int rc;
 
 	if (db->pending) { /* the same, by another descriptor */
@@ -180,13 +180,20 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 		return WREP_PENDING;
 	}
 	if (d->alone && (!wrep_overlay_shape(db, &page_size, &page_count, &whole) || !whole)) {
+		/* By truncate(2): no descriptor's end takes it back. */
+		closed = !db->opens;
+		if (closed)
+			d->ending = true;
 		pthread_mutex_unlock(&db->lock);
 		wrep_logf(
 			db->w, 'W',
 			"not committed: what was written is no SQLite database, or not all of one "
 			"database=%s",
 			db->name);
-		return -EIO;
+		if (!closed)
+			return -EIO;
+		push_revert(db, sequence, WREP_TRIGGER_NONE, NULL, op, -EIO);
+		return WREP_PENDING;
 	}
 	c = calloc(1, sizeof *c);
 	if (!c) {

@@ -723,6 +723,8 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 			rc = wrep_overlay_truncate(db->overlay, size);
 		if (!rc && !opened)
 			return wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
+		if (!opened)
+			wrep_db_drop_overlay(db);
 	}
 	pthread_mutex_unlock(&db->lock);
 	return rc;

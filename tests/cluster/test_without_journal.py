@@ -415,9 +415,16 @@ def test_truncate_to_nothing_empties_it_everywhere(shared_cluster, workspace, db
         shared_cluster.wait_equal()
         for node in shared_cluster.nodes:
             assert node.path(db).stat().st_size == 0
+    for size in (5 * PAGE, 2**63 - 1):  # no database, and no file at all
+        with pytest.raises(OSError):
+            os.truncate(leader.path(db), size)
+        assert leader.path(db).stat().st_size == 0
+    assert copy(good, leader.path(db)).code == 0  # nothing is in its way
     with pytest.raises(OSError):  # half of a database
         os.truncate(leader.path(db), 5 * PAGE)
-    assert leader.path(db).stat().st_size == 0
+    assert count(leader, db) == "2000|1\nok"
+    sql(leader, db, "INSERT INTO t VALUES(99999, 'after')", busy_ms=2000)
+    shared_cluster.check_sound(db)
 
 
 def test_copy_on_a_follower_is_refused(shared_cluster, workspace, db):
