@@ -64,7 +64,8 @@ void wrep_commit_tell(struct wrep_commit *c, int result)
 	struct wrep_op *op = c->op, *sharers = c->sharers, *writers = c->writers;
 
 	/* `sharers` and `writers` are not linked behind `op`, whose `next` is somebody else's. */
-	op->done(op, result);
+	if (op)
+		op->done(op, result);
 	tell(sharers, result);
 	tell(writers, result < 0 ? -EIO : -EINTR);
 }

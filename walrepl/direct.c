@@ -7,6 +7,10 @@
  * waits for Raft: there an error still reaches who caused it. (SQLite with synchronous=OFF never calls
  * fsync: its transactions are committed together when it closes the database.)
  *
+ * With synchronous=OFF a session may outlast its writer's lock. Before another process, or the same one in
+ * WAL mode, builds on it, it is committed: the next one's first write waits for that, and is tried again. So
+ * what a process has closed does not hang on what becomes of another.
+ *
  * Who takes no locks must be alone: nobody else may have the file open when it begins, and nobody gets
  * it open until it has ended. So no application ever sees half a copy, nor keeps pages in its cache
  * that were replaced beneath it: SQLite would notice only by a counter in page 1, and two files may well
@@ -99,6 +103,9 @@ int wrep_direct_admit(struct wrep_file *f, pid_t tid)
 	} else {
 		process = process_of(db, tid);
 		holder = lock_holder(db);
+		if (holder && is_same(holder, process) && d->active &&
+		    !is_same(d->process, process))
+			return WREP_PENDING;
 		if (!holder || !is_same(holder, process)) {
 			if (db->opens > 1 || (db->overlay && !hot))
 				return refuse(db, "an application has the database open; copy into "
@@ -164,6 +171,22 @@ void wrep_direct_refused(struct wrep_commit *c, int result)
 	push_revert(c->db, c->direct_sequence, c->trigger, c, NULL, result);
 }
 
+/* db->lock held, released; takes `c`. `op` waits for it. */
+static int submit(struct wrep_db *db, struct wrep_commit *c, struct wrep_op *op)
+{
+	uint64_t sequence = c->direct_sequence;
+	enum wrep_trigger trigger = c->trigger;
+	int rc = wrep_commit_rollback(db, c);
+
+	if (rc == 0) {
+		pthread_mutex_unlock(&db->lock);
+	} else if (rc < 0) {
+		push_revert(db, sequence, trigger, NULL, op, rc);
+		rc = WREP_PENDING;
+	}
+	return rc;
+}
+
 int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wrep_op *op)
 {
 	struct wrep_direct *d = &db->direct;
@@ -171,7 +194,6 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 	uint32_t page_size, page_count;
 	uint64_t sequence = d->sequence;
 	bool whole, closed;
-	int rc;
 
 	if (db->pending) { /* the same, by another descriptor */
 		op->next = db->pending->sharers;
@@ -205,14 +227,25 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 	c->direct_sequence = sequence;
 	c->times = d->times;
 	c->op = op;
-	rc = wrep_commit_rollback(db, c);
-	if (rc == 0) {
+	return submit(db, c, op);
+}
+
+int wrep_direct_commit_former(struct wrep_db *db, struct wrep_op *op)
+{
+	struct wrep_commit *c = calloc(1, sizeof *c);
+	int rc;
+
+	if (!c) {
 		pthread_mutex_unlock(&db->lock);
-	} else if (rc < 0) {
-		push_revert(db, sequence, trigger, NULL, op, rc);
-		rc = WREP_PENDING;
+		return -ENOMEM;
 	}
-	return rc;
+	c->mode = WREP_COMMIT_ROLLBACK;
+	c->trigger = WREP_TRIGGER_CLOSE;
+	c->direct_sequence = db->direct.sequence;
+	op->next = NULL;
+	c->writers = op;
+	rc = submit(db, c, op);
+	return rc ? rc : -EINTR;
 }
 
 int wrep_file_sync(struct wrep_file *f, struct wrep_op *op)

@@ -561,6 +561,8 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 			    : wrep_write_all(f->fd, buf, len, off);
 	} else {
 		rc = wrep_direct_admit(f, op->tid);
+		if (rc == WREP_PENDING)
+			return wrep_direct_commit_former(db, op); /* unlocks */
 		if (!rc)
 			rc = wrep_overlay_begin(f);
 		if (!rc)
@@ -628,6 +630,10 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 	}
 	switch (f->kind) {
 	case WREP_WAL:
+		/* It has just left a journal mode in which nothing was committed yet. */
+		if (db->direct.active && !db->direct.alone)
+			return rollback_pending(db) ? write_later(db, op) /* both unlock */
+						    : wrep_direct_commit_former(db, op);
 		/* The gate keeps applications out; one that lost its lock is refused here. */
 		if (starts_wal_over(f, buf, len, off)) {
 			if (!wal_may_go(db)) {
@@ -717,6 +723,8 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 		rc = -EBUSY; /* truncate(2), beside a writer */
 	} else {
 		rc = wrep_direct_admit(f, op->tid);
+		if (rc == WREP_PENDING)
+			return wrep_direct_commit_former(db, op); /* unlocks */
 		if (!rc)
 			rc = wrep_overlay_begin(f);
 		if (!rc)

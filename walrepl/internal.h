@@ -250,7 +250,7 @@ struct wrep_commit {
 	uint64_t direct_sequence; /* SYNC, CLOSE: of which session */
 	struct wrep_attr times;	  /* to be set behind it; valid 0: none */
 	struct wrep_op *sharers;  /* more ops, linked by `next`, that end as `op` does */
-	struct wrep_op *writers;  /* and of processes that wrote meanwhile: they shall try again */
+	struct wrep_op *writers;  /* and of processes that write: they shall try again */
 	uint64_t base_version;
 	uint64_t index; /* of its COMMIT, once that is committed */
 	uint64_t checksum;
@@ -333,13 +333,17 @@ void wrep_gate_open(struct wrep_db *db);
 /* direct.c: a database file written without a journal. */
 
 /* May thread `tid` write to the database file, and are the writes under a journal or do they begin a
- * session of their own? 0, -EBUSY, -EROFS; with a log line. db->lock held. */
+ * session of their own? 0, -EBUSY, -EROFS; with a log line. WREP_PENDING: another process's session comes
+ * first, wrep_direct_commit_former(). db->lock held. */
 int wrep_direct_admit(struct wrep_file *f, pid_t tid);
 /* The same, with O_TRUNC, for who is about to open the file. */
 int wrep_direct_admit_open(struct wrep_file *f, int flags);
 /* The database file was written, or cut: commit it at once, whoever did it. db->lock held, released.
  * As wrep_file_sync(). */
 int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wrep_op *op);
+/* Commit the session that is there, on which `op` would build; then `op` is to be tried again: -EINTR, or
+ * -EIO. db->lock held, released. */
+int wrep_direct_commit_former(struct wrep_db *db, struct wrep_op *op);
 /* A process closes the database file, which it, or another that left it the descriptor, may have
  * written. db->lock held, released. As wrep_file_flush(). */
 int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op);

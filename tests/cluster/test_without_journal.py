@@ -480,3 +480,48 @@ def test_writer_without_journal_survives_a_daemon_out_of_descriptors(node, db):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     assert node.running
     assert sql(node, db, "SELECT x FROM t; PRAGMA integrity_check", busy_ms=2000) == "kept\nok"
+
+
+@pytest.mark.parametrize("next_journal", ["MEMORY", "OFF", "DELETE", "WAL"])
+@pytest.mark.parametrize("journal", NO_JOURNAL)
+def test_what_a_process_closed_does_not_hang_on_the_next_writer(
+    shared_cluster, db, journal, next_journal
+):
+    """Without fsync, and before it is closed, another process goes on, and dies in the middle."""
+    leader = shared_cluster.leader()
+    sql(leader, db, "CREATE TABLE t(i INTEGER PRIMARY KEY, x);")
+    first = Connection(leader, db, busy_ms=5000)
+    for pragma in (f"journal_mode={journal}", "synchronous=OFF"):
+        first.execute(f"PRAGMA {pragma}")
+    for number in range(1, 31):
+        first.execute(f"INSERT INTO t VALUES({number}, hex(randomblob(2000)))")
+    second = Connection(leader, db, busy_ms=5000)
+    for pragma in ("cache_size=5", "synchronous=OFF", f"journal_mode={next_journal}"):
+        if "WAL" in pragma:
+            first.close()
+        second.execute(f"PRAGMA {pragma}")
+    second.execute("BEGIN")
+    for _ in range(20):
+        second.execute("INSERT INTO t(x) VALUES(hex(randomblob(3000)))")
+    first.close()
+    second.kill9()
+    answer = "SELECT count(*), max(i) FROM t; PRAGMA integrity_check"
+    assert sql(leader, db, answer, busy_ms=5000) == "30|30\nok"
+    shared_cluster.check_sound(db)
+    assert shared_cluster.wait_same(db, "SELECT count(*) FROM t") == "30"
+
+
+@pytest.mark.parametrize("journal", NO_JOURNAL)
+def test_wal_mode_begins_with_all_that_was_written_before(shared_cluster, db, journal):
+    leader = shared_cluster.leader()
+    with Connection(leader, db) as c:
+        c.execute("CREATE TABLE t(i INTEGER PRIMARY KEY, x)")
+        for turn in range(1, 4):
+            for pragma in (f"journal_mode={journal}", "synchronous=OFF"):
+                c.execute(f"PRAGMA {pragma}")
+            for _ in range(20):
+                c.execute("INSERT INTO t(x) VALUES(hex(randomblob(2000)))")
+            assert c.value("PRAGMA journal_mode=WAL") == "wal"
+            c.execute("INSERT INTO t(x) VALUES('wal')")
+            assert shared_cluster.wait_same(db, "SELECT count(*) FROM t") == str(21 * turn)
+            shared_cluster.check_sound(db)
