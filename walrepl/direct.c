@@ -77,6 +77,9 @@ static int begin_alone(struct wrep_db *db)
 {
 	if (db->local_version != db->version || db->pending)
 		return refuse(db, "a transaction is on its way into the file; try again");
+	if (wrep_journal_is_hot(db))
+		return refuse(db, "its -journal holds what undoes an unfinished transaction; let "
+				  "SQLite do that first: sqlite3 DB 'SELECT * FROM sqlite_schema'");
 	if (wrep_wal_has_frames(db))
 		return refuse(db, "its -wal may hold transactions; let SQLite take them into the "
 				  "file first: sqlite3 DB 'PRAGMA wal_checkpoint(TRUNCATE)'");

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from harness import PROGRAM, Cluster, Connection, SqlError, run, sql, sql_file, until
+from harness import PROGRAM, PYTHON, Cluster, Connection, SqlError, run, sql, sql_file, until
 
 PAGE = 4096
 NO_JOURNAL = ["MEMORY", "OFF"]
@@ -525,3 +525,25 @@ def test_wal_mode_begins_with_all_that_was_written_before(shared_cluster, db, jo
             c.execute("INSERT INTO t(x) VALUES('wal')")
             assert shared_cluster.wait_same(db, "SELECT count(*) FROM t") == str(21 * turn)
             shared_cluster.check_sound(db)
+
+
+def test_copy_waits_until_an_unfinished_transaction_is_rolled_back(node, workspace, db):
+    """Its journal would be played back into the copy."""
+    small = make(workspace.base / "small.db", 200)
+    large = make(workspace.base / "large.db", 3000)
+    assert copy(small, node.path(db)).code == 0
+    c = Connection(node, db)
+    c.execute("PRAGMA synchronous=OFF")  # so that the journal counts from its first page on
+    c.execute("BEGIN")
+    c.execute("UPDATE t SET x='gone'")
+    c.kill9()
+    for how in ("cp", "truncate"):
+        if how == "cp":
+            result = copy(large, node.path(db))
+        else:
+            result = run([PYTHON, "-c", "import os, sys; os.truncate(sys.argv[1], 0)", node.path(db)])
+        assert result.code != 0 and "busy" in result.err, result
+    assert "its -journal holds" in node.log_text()
+    assert count(node, db) == "200|1\nok"
+    assert copy(large, node.path(db)).code == 0
+    assert count(node, db) == "3000|1\nok"
