@@ -254,7 +254,10 @@ def test_compacted_log_is_recovered(workspace, db):
         name: d["checksum"] for name, d in known.items()
     }
     mounted_alone(survivor)
-    assert {d["name"]: d for d in survivor.status()["databases"]} == known
+    until(
+        "it has applied its log",
+        lambda: {d["name"]: d for d in survivor.status()["databases"]} == known,
+    )
     assert sql(survivor, db, ".sha3sum; PRAGMA integrity_check".replace(";", "\n"), timeout=60) == (
         f"{content}\nok"
     )
