@@ -5,12 +5,14 @@
 #include <fuse_lowlevel.h>
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -192,6 +194,58 @@ static pid_t lock_holder(void *ctx, struct wrep_file *file, uint64_t byte)
 	return holder;
 }
 
+static bool has_open(void *ctx, pid_t tid, struct wrep_file *file)
+{
+	struct fsd *fs = ctx;
+	const uint64_t number = fsd_inode_number(fs, file);
+	struct dirent *entry;
+	struct statx about;
+	char path[64];
+	bool found = false;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", tid);
+	dir = opendir(path);
+	while (dir && !found && (entry = readdir(dir)))
+		/* What the kernel knows: asking for more would come back here as a request. */
+		found = entry->d_name[0] != '.' &&
+			!statx(dirfd(dir), entry->d_name, AT_STATX_DONT_SYNC, STATX_INO, &about) &&
+			about.stx_dev_major == 0 && about.stx_dev_minor == fs->connection &&
+			about.stx_ino == number;
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+/* /proc/TID/stat: what follows the name, which may hold anything, is the 3rd field on. The 9th are its
+ * flags, the 52nd is what it exits with, as of wait(2). */
+static bool is_killed(void *ctx, pid_t tid)
+{
+	const unsigned long exiting = 4; /* PF_EXITING */
+	unsigned long flags = 0, code = 0;
+	char path[64], text[1024], *at;
+	size_t len;
+	FILE *file;
+
+	(void)ctx;
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	len = fread(text, 1, sizeof(text) - 1, file);
+	fclose(file);
+	text[len] = '\0';
+	at = strrchr(text, ')');
+	for (int field = 3; at && field <= 52; field++) {
+		at = strchr(at + 1, ' ');
+		if (at && field == 9)
+			flags = strtoul(at, NULL, 10);
+		else if (at && field == 52)
+			code = strtoul(at, NULL, 10);
+	}
+	return (flags & exiting) && (code & 0x7f);
+}
+
 static void fatal(void *ctx, const char *msg)
 {
 	fsd_log('E', "%s", msg);
@@ -222,6 +276,8 @@ const struct wrep_host fsd_host = {
 	.invalidate_name = invalidate_name,
 	.process_of = process_of,
 	.lock_holder = lock_holder,
+	.has_open = has_open,
+	.is_killed = is_killed,
 	.fatal = fatal,
 	.log = log_line,
 	.view = view,

@@ -137,6 +137,7 @@ void fsd_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	pend->op.done = open_done;
+	pend->op.tid = fuse_req_ctx(req)->pid;
 	pend->flags = fi->flags;
 	pend->internal = fsd_is_internal(fs, req);
 	pend->tid = fuse_req_ctx(req)->pid;
@@ -219,6 +220,7 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 		return;
 	}
 	pend->op.done = create_done;
+	pend->op.tid = ctx->pid;
 	pend->flags = fi->flags;
 	pend->internal = fsd_is_internal(fs, req);
 	if (!pend->internal)

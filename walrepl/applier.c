@@ -929,7 +929,7 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 	}
 	if (!rc) {
 		pthread_mutex_lock(&db->lock);
-		rc = wrep_file_opened(f, item->open_flags);
+		rc = wrep_file_opened(f, item->open_flags, op->tid);
 		pthread_mutex_unlock(&db->lock);
 		if (!rc && op->state == WREP_OP_CREATE && !op->file)
 			op->file = wrep_file_ref(f);

@@ -18,6 +18,8 @@
  * make them lose it (WREP_COMMIT_REPLACE). What a closed copy left must be a database, whole by its own
  * header; else the close fails, and the former content stays, on all nodes.
  *
+ * Only its end tells whether it is all there, so who is killed before has written nothing.
+ *
  * A refused or unknown outcome is -EIO, and the overlay is taken back, on the applier, since the
  * kernel's cache has to forget it too. Who still holds EXCLUSIVE then (fsync) saw it alone. Otherwise
  * others may have read it since: all lose the file, and open it again. The same where leadership goes while
@@ -72,8 +74,9 @@ static void begin(struct wrep_db *db, bool alone, pid_t process)
 	};
 }
 
-/* Somebody who takes no locks begins to write; nobody else has the file open. */
-static int begin_alone(struct wrep_db *db)
+/* Somebody who takes no locks begins to write, or has opened the file to replace what is in it; nobody
+ * else has it open. */
+static int begin_alone(struct wrep_db *db, pid_t process)
 {
 	if (db->local_version != db->version || db->pending)
 		return refuse(db, "a transaction is on its way into the file; try again");
@@ -83,7 +86,7 @@ static int begin_alone(struct wrep_db *db)
 	if (wrep_wal_has_frames(db))
 		return refuse(db, "its -wal may hold transactions; let SQLite take them into the "
 				  "file first: sqlite3 DB 'PRAGMA wal_checkpoint(TRUNCATE)'");
-	begin(db, true, 0);
+	begin(db, true, process);
 	return 0;
 }
 
@@ -98,9 +101,15 @@ int wrep_direct_admit(struct wrep_file *f, pid_t tid)
 	struct wrep_direct *d = &db->direct;
 	bool hot = db->overlay ? !d->active || wrep_journal_is_hot(db) : wrep_journal_is_hot(db);
 	pid_t process, holder;
+	int rc;
 
-	if (d->active && d->alone)
-		return 0; /* the one descriptor that there is */
+	if (d->active && d->alone) { /* the one descriptor that there is */
+		if (!d->written || d->tid != tid)
+			d->process = process_of(db, tid);
+		d->written = true;
+		d->tid = tid;
+		return 0;
+	}
 	if (tid && tid == db->locker_tid && (hot || d->active)) {
 		process = d->process;
 	} else {
@@ -115,7 +124,12 @@ int wrep_direct_admit(struct wrep_file *f, pid_t tid)
 						  "it with: sqlite3 DB '.restore FILE'");
 			if (hot)
 				return 0; /* SQLite without locks (nolock=1) */
-			return may_write(db) ? begin_alone(db) : -EROFS;
+			if (!may_write(db))
+				return -EROFS;
+			rc = begin_alone(db, process);
+			d->written = !rc;
+			d->tid = tid;
+			return rc;
 		}
 		db->locker_tid = tid;
 	}
@@ -128,7 +142,7 @@ int wrep_direct_admit(struct wrep_file *f, pid_t tid)
 	return 0;
 }
 
-int wrep_direct_admit_open(struct wrep_file *f, int flags)
+int wrep_direct_admit_open(struct wrep_file *f, int flags, pid_t tid)
 {
 	struct wrep_db *db = f->db;
 	int rc;
@@ -142,7 +156,7 @@ int wrep_direct_admit_open(struct wrep_file *f, int flags)
 	if (db->opens || db->overlay)
 		return refuse(db, "an application has the database open; copy into it with: "
 				  "sqlite3 DB '.restore FILE'");
-	rc = begin_alone(db);
+	rc = begin_alone(db, process_of(db, tid));
 	if (!rc)
 		rc = wrep_overlay_begin(f);
 	if (!rc)
@@ -150,6 +164,13 @@ int wrep_direct_admit_open(struct wrep_file *f, int flags)
 	if (rc)
 		wrep_db_drop_overlay(db);
 	return rc;
+}
+
+void wrep_direct_failed(struct wrep_db *db)
+{
+	/* SQLite under its lock rolls back, unless it can write no more. */
+	if (db->direct.active && (db->direct.alone || !may_write(db)))
+		db->direct.broken = true;
 }
 
 /* ---- the end of a session ------------------------------------------------------------------------ */
@@ -204,7 +225,13 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 		pthread_mutex_unlock(&db->lock);
 		return WREP_PENDING;
 	}
-	if (d->alone && (!wrep_overlay_shape(db, &page_size, &page_count, &whole) || !whole)) {
+	if (d->broken && !d->alone) {
+		pthread_mutex_unlock(&db->lock);
+		push_revert(db, sequence, WREP_TRIGGER_CLOSE, NULL, op, -EIO);
+		return WREP_PENDING;
+	}
+	if (d->alone && (d->broken || !wrep_overlay_shape(db, &page_size, &page_count, &whole) ||
+			 !whole)) {
 		/* By truncate(2): no descriptor's end takes it back. */
 		closed = !db->opens;
 		if (closed)
@@ -212,8 +239,8 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 		pthread_mutex_unlock(&db->lock);
 		wrep_logf(
 			db->w, 'W',
-			"not committed: what was written is no SQLite database, or not all of one "
-			"database=%s",
+			"not committed: what was written is no SQLite database, or not all of one, "
+			"or a write failed database=%s",
 			db->name);
 		if (!closed)
 			return -EIO;
@@ -269,6 +296,37 @@ int wrep_file_sync(struct wrep_file *f, struct wrep_op *op)
 	return rc;
 }
 
+/* The session of one who takes no locks. db->lock held, released. */
+static int flush_alone(struct wrep_db *db, struct wrep_op *op)
+{
+	struct wrep_host *host = &db->w->config.host;
+	void *ctx = db->w->config.host_ctx;
+	struct wrep_direct *d = &db->direct;
+	uint64_t sequence = d->sequence;
+	pid_t process = process_of(db, op->tid);
+
+	if (db->pending || !process || !d->process)
+		return wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
+	if (process == d->process && host->is_killed(ctx, op->tid)) {
+		d->ending = true;
+		pthread_mutex_unlock(&db->lock);
+		wrep_logf(db->w, 'W',
+			  "not committed: who wrote was killed before it had closed what it wrote "
+			  "database=%s",
+			  db->name);
+		push_revert(db, sequence, WREP_TRIGGER_CLOSE, NULL, op, -EIO);
+		return WREP_PENDING;
+	}
+	/* Emptied when it was opened, and moved to another descriptor, as a shell does: what replaces the
+	 * content is yet to come. And what a child of the writer inherited says nothing. */
+	if ((!d->written || process != d->process) &&
+	    host->has_open(ctx, d->process, db->files[WREP_DB])) {
+		pthread_mutex_unlock(&db->lock);
+		return 0;
+	}
+	return wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
+}
+
 int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
@@ -285,7 +343,9 @@ int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op)
 		pthread_mutex_unlock(&db->lock);
 		return rc;
 	}
-	holder = d->alone || db->pending ? 0 : lock_holder(db);
+	if (d->alone)
+		return flush_alone(db, op); /* unlocks */
+	holder = db->pending ? 0 : lock_holder(db);
 	if (!holder || !is_same(holder, d->process))
 		return wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
 	d->ending = true;

@@ -102,9 +102,9 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st)
 
 /* ---- opening ------------------------------------------------------------------------------------ */
 
-int wrep_file_opened(struct wrep_file *f, int flags)
+int wrep_file_opened(struct wrep_file *f, int flags, pid_t tid)
 {
-	int rc = wrep_direct_admit_open(f, flags);
+	int rc = wrep_direct_admit_open(f, flags, tid);
 
 	if (!rc)
 		f->db->opens++;
@@ -200,7 +200,7 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 	if (!rc && f) {
 		pthread_mutex_lock(&db->lock);
 		if ((atomic_load(&w->may_write) || db->gated) && !db->direct.ending)
-			rc = wrep_file_opened(f, flags);
+			rc = wrep_file_opened(f, flags, op->tid);
 		else
 			rc = WREP_PENDING;
 		pthread_mutex_unlock(&db->lock);
@@ -567,6 +567,8 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 			rc = wrep_overlay_begin(f);
 		if (!rc)
 			rc = write_overlay(f, buf, len, off);
+		if (rc)
+			wrep_direct_failed(db);
 	}
 	pthread_mutex_unlock(&db->lock);
 	return rc;
@@ -733,6 +735,8 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 			return wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
 		if (!opened)
 			wrep_db_drop_overlay(db);
+		else if (rc)
+			wrep_direct_failed(db);
 	}
 	pthread_mutex_unlock(&db->lock);
 	return rc;

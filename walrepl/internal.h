@@ -39,7 +39,10 @@ struct wrep_direct {
 	bool active; /* the overlay holds such */
 	bool alone; /* the writer takes none of SQLite's locks: nobody else may have the file open */
 	bool ending;	   /* the applier is about to take them back: opens go through its queue */
-	pid_t process;	   /* the writer, unless `alone` */
+	bool written;	   /* since the file was opened with O_TRUNC, which began it */
+	bool broken;	   /* a write of it failed: it will not be committed */
+	pid_t process;	   /* the writer; until `written`, who opened the file */
+	pid_t tid;	   /* `alone`: the thread that wrote last */
 	uint64_t sequence; /* which of the database's sessions this is */
 	struct wrep_attr times; /* set meanwhile, to be set again behind the commit */
 };
@@ -337,7 +340,9 @@ void wrep_gate_open(struct wrep_db *db);
  * first, wrep_direct_commit_former(). db->lock held. */
 int wrep_direct_admit(struct wrep_file *f, pid_t tid);
 /* The same, with O_TRUNC, for who is about to open the file. */
-int wrep_direct_admit_open(struct wrep_file *f, int flags);
+int wrep_direct_admit_open(struct wrep_file *f, int flags, pid_t tid);
+/* A write, or cut, that was admitted has failed, or one was not. db->lock held. */
+void wrep_direct_failed(struct wrep_db *db);
 /* The database file was written, or cut: commit it at once, whoever did it. db->lock held, released.
  * As wrep_file_sync(). */
 int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wrep_op *op);
@@ -421,7 +426,7 @@ void wrep_page_damaged(struct wrep_db *db, uint32_t pgno); /* say so, and repair
 int wrep_refuse_large(struct wrep_db *db);
 /* The last steps of an open by an application, on whatever thread: counts it, unless it is refused.
  * db->lock held. */
-int wrep_file_opened(struct wrep_file *f, int flags);
+int wrep_file_opened(struct wrep_file *f, int flags, pid_t tid);
 /* The overlay of the database, empty where there was none. db->lock held. */
 int wrep_overlay_begin(struct wrep_file *f);
 /* Is there anything in the -wal, old frames included? db->lock held. */

@@ -46,6 +46,10 @@ struct wrep_host {
 	/* The process that holds a POSIX write lock on byte `byte` of the mounted file; 0: nobody; -1: one
 	 * of another pid namespace. [as process_of] */
 	pid_t (*lock_holder)(void *ctx, struct wrep_file *file, uint64_t byte);
+	/* Has that process a descriptor of the mounted file? [as process_of] */
+	bool (*has_open)(void *ctx, pid_t tid, struct wrep_file *file);
+	/* Does a signal end that thread, or has it? [as process_of] */
+	bool (*is_killed)(void *ctx, pid_t tid);
 	/* The node cannot go on; `msg` names the remedy. The daemon unmounts and exits. [any] */
 	void (*fatal)(void *ctx, const char *msg);
 	/* One log line. [any] */

@@ -3,8 +3,10 @@ nothing of SQLite (cp and the like). A commit is an fsync of the database, or it
 
 import os
 import random
+import re
 import resource
 import shutil
+import signal
 import subprocess
 import time
 
@@ -547,3 +549,121 @@ def test_copy_waits_until_an_unfinished_transaction_is_rolled_back(node, workspa
     assert count(node, db) == "200|1\nok"
     assert copy(large, node.path(db)).code == 0
     assert count(node, db) == "3000|1\nok"
+
+
+REDIRECTED = {
+    "dd": ["dd", "if=SOURCE", "of=TARGET", "bs=4k", "status=none"],
+    "dd in place": ["dd", "if=SOURCE", "of=TARGET", "bs=4k", "conv=notrunc", "status=none"],
+    "sh": ["sh", "-c", "cat SOURCE > TARGET"],
+    "bash": ["bash", "-c", "cat < SOURCE > TARGET"],
+}
+
+
+@pytest.mark.parametrize("how", REDIRECTED)
+def test_redirected_copy_that_fails_leaves_the_former_content(node, workspace, db, how):
+    """A shell opens the file, and moves it to another descriptor before anything is written."""
+    good = make(workspace.base / "good.db", 3000)
+    other = make(workspace.base / "other.db", 3000, first=9001)
+    assert copy(good, node.path(db)).code == 0
+    version = node.database(db)["version"]
+
+    def command(source):
+        names = {"SOURCE": str(source), "TARGET": str(node.path(db))}
+        return [re.sub("SOURCE|TARGET", lambda m: names[m[0]], word) for word in REDIRECTED[how]]
+
+    pipe = workspace.base / "pipe"
+    os.mkfifo(pipe)
+    process = subprocess.Popen(command(pipe), start_new_session=True)
+    workspace.children.append(process)
+    with open(pipe, "wb", buffering=0) as file:
+        file.write(other.read_bytes()[: 20 * PAGE])
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    until("somebody can look", lambda: count_or_none(node, db) == "3000|1\nok")
+    if "in place" not in how:
+        bad = workspace.base / "bad.db"
+        bad.write_text("no database\n" * 1000)
+        assert run(command(bad)).code != 0
+        until("somebody can look", lambda: count_or_none(node, db) == "3000|1\nok")
+    assert node.database(db)["version"] == version
+    assert run(command(other)).code == 0
+    assert count(node, db) == "3000|9001\nok"
+
+
+def test_redirection_of_nothing_empties_the_database(node, workspace, db):
+    good = make(workspace.base / "good.db")
+    for script in (": > DB", "exec 3>DB; true; exec 3>&-", "true > DB"):
+        assert copy(good, node.path(db)).code == 0
+        version = node.database(db)["version"]
+        assert run(["bash", "-c", script.replace("DB", str(node.path(db)))]).code == 0
+        assert node.database(db)["version"] == version + 1
+        assert sql(node, db, "SELECT count(*) FROM sqlite_schema") == "0"
+
+
+def test_several_commands_write_one_copy(node, workspace, db):
+    good = make(workspace.base / "good.db")
+    parts = [workspace.base / "head", workspace.base / "tail"]
+    content = good.read_bytes()
+    parts[0].write_bytes(content[: 10 * PAGE])
+    parts[1].write_bytes(content[10 * PAGE :])
+    run(["sh", "-c", f"{{ true; cat {parts[0]}; true; cat {parts[1]}; }} > {node.path(db)}"])
+    assert count(node, db) == "2000|1\nok"
+
+
+def test_child_of_who_copies_commits_nothing(node, workspace, db):
+    """It inherits the descriptor, and ends."""
+    good = make(workspace.base / "good.db", 3000)
+    other = make(workspace.base / "other.db", 3000, first=9001)
+    assert copy(good, node.path(db)).code == 0
+    version = node.database(db)["version"]
+    script = """if True:
+        import os, subprocess, sys
+        content = open(sys.argv[1], "rb").read()
+        half = len(content) // 2
+        fd = os.open(sys.argv[2], os.O_RDWR)
+        os.pwrite(fd, content[:half], 0)
+        subprocess.run(["true"])
+        if not os.fork():
+            os._exit(0)
+        os.wait()
+        input()
+        os.pwrite(fd, content[half:], half)
+        os.close(fd)
+        """
+    process = subprocess.Popen(
+        [PYTHON, "-c", script, str(other), str(node.path(db))], stdin=subprocess.PIPE
+    )
+    workspace.children.append(process)
+    time.sleep(0.5)
+    assert node.database(db)["version"] == version
+    process.communicate(b"\n", 20)
+    assert process.returncode == 0
+    assert node.database(db)["version"] == version + 1
+    assert count(node, db) == "3000|9001\nok"
+
+
+def test_failed_write_in_place_commits_nothing(workspace, db):
+    """The copy is not whole, even if its header says so."""
+    from harness import Node
+
+    node = Node(workspace, "n1", options=["--max-transaction", "1M"]).start()
+    until("the node leads", lambda: node.status()["role"] == "leader")
+    small = make(workspace.base / "small.db", 1000)
+    other = make(workspace.base / "other.db", 20000, first=90001)
+    assert copy(small, node.path(db)).code == 0
+    for first in (5001, 9001):
+        sql(
+            node,
+            db,
+            f"WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i+1 FROM n LIMIT 2500)"
+            "INSERT INTO t SELECT i, hex(randomblob(100)) FROM n;",
+        )
+    size = node.path(db).stat().st_size
+    assert size > 2**20
+    content = other.read_bytes()[:size]
+    content = content[:28] + (size // PAGE).to_bytes(4, "big") + content[32:]
+    other.write_bytes(content)
+    result = run(["dd", f"if={other}", f"of={node.path(db)}", "bs=4k", "conv=notrunc"])
+    assert result.code != 0 and "No space" in result.err, result
+    assert count(node, db) == "6000|1\nok"
