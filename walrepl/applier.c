@@ -479,7 +479,8 @@ static int apply_once(struct wrep_db *db, const struct gathered *g)
 		return -EBUSY;
 	if (open && g->mode == WREP_COMMIT_REPLACE) {
 		wrep_gate_open(db);
-		wrep_db_revoke(db, false);
+		if (!wrep_db_revoke(db, false))
+			return -EBUSY;
 		open = false;
 	}
 	if (!open) {

@@ -254,7 +254,7 @@ void wrep_db_drop_overlay(struct wrep_db *db)
 	db->direct.active = false;
 }
 
-void wrep_db_revoke(struct wrep_db *db, bool lost)
+bool wrep_db_revoke(struct wrep_db *db, bool lost)
 {
 	struct wrep *w = db->w;
 	struct wrep_file *old[2] = {NULL}, *fresh;
@@ -264,12 +264,16 @@ void wrep_db_revoke(struct wrep_db *db, bool lost)
 	assert(!db->conn);
 	wrep_db_backing_name(db, WREP_SHM, name);
 	pthread_mutex_lock(&db->lock);
+	if (db->pending || db->removed) {
+		pthread_mutex_unlock(&db->lock);
+		return false;
+	}
 	old[0] = db->files[WREP_DB];
 	if (old[0]) {
 		fd = fcntl(old[0]->fd, F_DUPFD_CLOEXEC, 0);
 		rc = fd < 0 ? -errno : wrep_file_make(db, WREP_DB, fd, &fresh);
 		old[0]->revoked = true;
-		old[0]->lost = lost;
+		old[0]->lost = lost || db->direct.active;
 		db->files[WREP_DB] = rc ? NULL : fresh;
 	}
 	old[1] = wrep_db_file(db, WREP_WAL);
@@ -290,6 +294,7 @@ void wrep_db_revoke(struct wrep_db *db, bool lost)
 	if (rc)
 		wrep_fatalf(w, "cannot open a database file again name=%s error=%s", db->name,
 			    strerror(-rc));
+	return true;
 }
 
 void wrep_db_settled(struct wrep_db *db)

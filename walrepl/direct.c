@@ -376,7 +376,6 @@ void wrep_direct_revert(struct wrep *w, struct wrep_item *item)
 	bool there, revoke = false, alone = false;
 
 	pthread_mutex_lock(&db->lock);
-	d->ending = false;
 	there = d->active && d->sequence == item->direct_sequence && !db->pending;
 	if (there) {
 		alone = d->alone;
@@ -395,6 +394,9 @@ void wrep_direct_revert(struct wrep *w, struct wrep_item *item)
 		w->config.host.invalidate(w->config.host_ctx, f, 0, 0);
 	}
 	wrep_file_unref(f);
+	pthread_mutex_lock(&db->lock);
+	d->ending = false; /* not before the kernel has forgotten what it kept */
+	pthread_mutex_unlock(&db->lock);
 	if (alone && !item->commit && !item->op)
 		wrep_logf(
 			w, 'W',
@@ -409,12 +411,12 @@ void wrep_direct_revert(struct wrep *w, struct wrep_item *item)
 
 void wrep_direct_shut_out(struct wrep_db *db)
 {
-	bool alone;
+	bool is;
 
 	pthread_mutex_lock(&db->lock);
-	alone = db->direct.active && db->direct.alone && !db->pending;
+	is = db->direct.active && (db->direct.alone || db->local_wal_mode) && !db->pending;
 	pthread_mutex_unlock(&db->lock);
-	if (!alone)
+	if (!is)
 		return;
 	wrep_gate_open(db);
 	wrep_db_revoke(db, true);

@@ -528,6 +528,8 @@ static void retire(struct wrep_db *db)
 	db->removed = db->retired = true;
 	file[0] = db->files[WREP_DB] ? wrep_file_ref(db->files[WREP_DB]) : NULL;
 	file[1] = db->files[WREP_WAL] ? wrep_file_ref(db->files[WREP_WAL]) : NULL;
+	if (file[0] && db->direct.active)
+		file[0]->lost = true;
 	if (!db->pending)
 		wrep_db_drop_overlay(db);
 	if (!db->pending)

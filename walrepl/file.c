@@ -199,7 +199,9 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 	rc = wait_caught_up(w, &item);
 	if (!rc && f) {
 		pthread_mutex_lock(&db->lock);
-		if ((atomic_load(&w->may_write) || db->gated) && !db->direct.ending)
+		if (db->files[WREP_DB] != f) /* just now */
+			rc = -ESTALE;
+		else if ((atomic_load(&w->may_write) || db->gated) && !db->direct.ending)
 			rc = wrep_file_opened(f, flags, op->tid);
 		else
 			rc = WREP_PENDING;

@@ -230,9 +230,11 @@ int wrep_file_make(struct wrep_db *db, enum wrep_kind kind, int fd, struct wrep_
 /* Forget what was written and not committed. db->lock held. */
 void wrep_db_drop_overlay(struct wrep_db *db);
 /* All who have the database open lose it: the name leads to a new incarnation of its file, and those of
- * its -wal and -shm are forgotten. `lost`: they are to learn that what they wrote is. The connection of
- * the applier is closed before. Applier only; no lock held. */
-void wrep_db_revoke(struct wrep_db *db, bool lost);
+ * its -wal and -shm are forgotten. `lost`: they are to learn that what they wrote is (they learn it anyway
+ * where that was not committed yet). False, and nothing happens, while a transaction is undecided, or when the
+ * database was removed, so that its names may be another's. The connection of the applier is closed before.
+ * Applier only; no lock held. */
+bool wrep_db_revoke(struct wrep_db *db, bool lost);
 /* The undecided transaction is decided: if the database was removed meanwhile, let its files go.
  * db->lock held. */
 void wrep_db_settled(struct wrep_db *db);
@@ -358,7 +360,8 @@ void wrep_direct_released(struct wrep_db *db);
 void wrep_direct_refused(struct wrep_commit *c, int result);
 /* Applier only. */
 void wrep_direct_revert(struct wrep *w, struct wrep_item *item);
-/* Before the gate closes: nobody writes without locks any more. Applier only. */
+/* Before the gate closes: nobody writes without locks any more, nor is about to leave WAL mode, in which
+ * the gate will be. Applier only. */
 void wrep_direct_shut_out(struct wrep_db *db);
 
 /* keeper.c: the durable point. */
