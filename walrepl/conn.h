@@ -97,6 +97,10 @@ int wrep_conn_checkpoint(struct wrep_conn *c, bool all, uint32_t *wal_frames, ui
  * reader recover it (both copies of the header become invalid). Returns 1 when it did so, 0 when
  * all was well or there is no wal-index yet, -errno. Callable from any thread. */
 int wrep_shm_repair(int shm_fd, uint32_t frames, const uint32_t salt[2]);
+
+/* Makes the wal-index invalid, whatever it says. Who has it open looks at the -wal before it reads again,
+ * and so learns that it has lost that: what it has cached might be all that it needs. 0 or -errno. */
+int wrep_shm_spoil(int shm_fd);
 /* Does the wal-index say that the first `frames` frames of that generation have all been copied into
  * the database file (nBackfill)? False also when there is no valid wal-index. */
 bool wrep_shm_copied(int shm_fd, uint32_t frames, const uint32_t salt[2]);

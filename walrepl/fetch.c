@@ -530,6 +530,8 @@ static void retire(struct wrep_db *db)
 	file[1] = db->files[WREP_WAL] ? wrep_file_ref(db->files[WREP_WAL]) : NULL;
 	if (file[0] && db->direct.active)
 		file[0]->lost = true;
+	if (db->files[WREP_SHM])
+		wrep_shm_spoil(db->files[WREP_SHM]->fd);
 	if (!db->pending)
 		wrep_db_drop_overlay(db);
 	if (!db->pending)

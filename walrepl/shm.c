@@ -38,6 +38,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "conn.h"
@@ -122,12 +123,12 @@ bool wrep_shm_copied(int shm_fd, uint32_t frames, const uint32_t salt[2])
 	       index.backfill >= frames;
 }
 
-int wrep_shm_repair(int shm_fd, uint32_t frames, const uint32_t salt[2])
+/* There is a header. */
+static int invalidate(int shm_fd)
 {
 	const uint8_t invalid = 0;
-	int lags = index_lags(shm_fd, frames, salt);
 
-	for (size_t i = 0; lags == 1 && i < 2; i++) {
+	for (size_t i = 0; i < 2; i++) {
 		off_t at = (off_t)(i * sizeof(struct shm_header) +
 				   offsetof(struct shm_header, is_init));
 		ssize_t n = pwrite(shm_fd, &invalid, 1, at);
@@ -135,5 +136,22 @@ int wrep_shm_repair(int shm_fd, uint32_t frames, const uint32_t salt[2])
 		if (n != 1)
 			return n < 0 ? -errno : -EIO;
 	}
-	return lags;
+	return 0;
+}
+
+int wrep_shm_repair(int shm_fd, uint32_t frames, const uint32_t salt[2])
+{
+	int lags = index_lags(shm_fd, frames, salt);
+	int rc = lags == 1 ? invalidate(shm_fd) : 0;
+
+	return rc ? rc : lags;
+}
+
+int wrep_shm_spoil(int shm_fd)
+{
+	struct stat st;
+
+	if (fstat(shm_fd, &st) < 0)
+		return -errno;
+	return st.st_size < (off_t)(2 * sizeof(struct shm_header)) ? 0 : invalidate(shm_fd);
 }

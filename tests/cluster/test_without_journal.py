@@ -667,3 +667,30 @@ def test_failed_write_in_place_commits_nothing(workspace, db):
     result = run(["dd", f"if={other}", f"of={node.path(db)}", "bs=4k", "conv=notrunc"])
     assert result.code != 0 and "No space" in result.err, result
     assert count(node, db) == "6000|1\nok"
+
+
+def test_reader_elsewhere_whose_cache_holds_all_notices_a_replaced_database(
+    shared_cluster, workspace, db
+):
+    """In WAL mode it looks at nothing but the wal-index."""
+    leader = shared_cluster.leader()
+    old = make(workspace.base / "old.db", rows=20, mode="wal")
+    new = make(workspace.base / "new.db", rows=20, mode="wal", first=5001)
+    assert copy(old, leader.path(db)).code == 0
+    shared_cluster.wait_equal()
+    readers = [Connection(node, db, busy_ms=5000) for node in shared_cluster.followers()]
+    for reader in readers:
+        assert reader.value("SELECT max(i) FROM t") == 20
+    sql(leader, db, "INSERT INTO t VALUES(3000, 'in the -wal of the others')")
+    shared_cluster.wait_equal()
+    for reader in readers:
+        assert reader.value("SELECT max(i) FROM t") == 3000
+    assert copy(new, leader.path(db)).code == 0
+    shared_cluster.wait_equal()
+    for reader in readers:
+        with pytest.raises(SqlError, match="IOERR"):
+            reader.value("SELECT max(i) FROM t")
+        reader.close()
+    for node in shared_cluster.nodes:
+        assert count(node, db) == "20|5001\nok"
+    shared_cluster.check_sound(db)
