@@ -374,20 +374,6 @@ static int gather(const struct wrep_item *item, struct gathered *g)
 	return 0;
 }
 
-/* Pages that follow one another in the file go there in one piece. */
-static int copy_parts(struct wrep_parts *p, int db_fd)
-{
-	int rc = 0;
-
-	for (uint32_t first = 0, end; first < p->image_count && !rc; first = end) {
-		end = first + 1;
-		while (end < p->image_count && p->changes[end].pgno == p->changes[end - 1].pgno + 1)
-			end++;
-		rc = wrep_parts_copy(p, first, end - first, db_fd);
-	}
-	return rc;
-}
-
 /* No application has it open, and opens come through this thread: nobody looks. */
 static int apply_cold(struct wrep_db *db, const struct gathered *g)
 {
@@ -400,7 +386,7 @@ static int apply_cold(struct wrep_db *db, const struct gathered *g)
 	if (!f)
 		return -ENOENT;
 	if (g->parts)
-		rc = copy_parts(g->parts, f->fd);
+		rc = wrep_parts_copy(g->parts, f->fd);
 	for (uint32_t i = 0; !g->parts && i < g->txn.image_count && !rc; i++) {
 		rc = wrep_write_all(f->fd, g->images[i], g->txn.page_size,
 				    (uint64_t)(g->pgnos[i] - 1) * g->txn.page_size);

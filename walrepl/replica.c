@@ -353,13 +353,10 @@ static int hash_images(const struct wrep_entry *e, struct pages *out)
 /* Of a COMMIT that completes `parts`. */
 static int complete_parts(const struct wrep_entry *e, struct wrep_parts *parts, struct pages *out)
 {
-	int rc = wrep_parts_add(parts, e);
+	int rc = wrep_parts_settle(parts, e);
 
 	if (rc < 0)
 		return rc;
-	if (parts->malformed || parts->image_count != e->total_pages ||
-	    parts->changes[parts->image_count - 1].pgno > e->page_count)
-		return -EBADMSG;
 	out->changes = parts->changes;
 	out->count = parts->image_count;
 	out->sets_wal_mode = parts->sets_wal_mode;

@@ -578,6 +578,184 @@ static void parts_go_when_they_are_dead(void **state)
 	assert_int_equal(status().version, 1);
 }
 
+/* ---- parts that were sent as a guess ------------------------------------------------------------- */
+
+#define GUESS_PAGES 300u
+
+/* The database as the transactions so far should leave it: what every page is filled with, 0: it was
+ * never written. */
+static struct {
+	uint64_t db_id, version, sequence;
+	uint32_t page_count;
+	uint8_t content[GUESS_PAGES + 1];
+	uint8_t next[GUESS_PAGES + 1]; /* what the parts so far would make of it */
+	bool sent[GUESS_PAGES + 1];
+	uint32_t part;
+} guess;
+
+static uint64_t guess_rng;
+
+static uint32_t random_below(uint32_t n)
+{
+	guess_rng = guess_rng * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	return (uint32_t)(guess_rng >> 33) % n;
+}
+
+/* Some pages below `end`, with some content each. */
+static void guessed_images(struct wrep_entry *e, uint32_t end, struct rlog_buf **buf)
+{
+	uint32_t pgnos[GUESS_PAGES], count = 0;
+
+	for (uint32_t pgno = 1; pgno < end && count < wrep_entry_images_max(PAGE); pgno++)
+		if (random_below(3) == 0)
+			pgnos[count++] = pgno;
+	if (count == 0)
+		pgnos[count++] = 1;
+	e->image_count = count;
+	*buf = wrep_entry_alloc(e);
+	for (uint32_t i = 0; i < count; i++) {
+		uint8_t content = (uint8_t)(random_below(255) + 1);
+
+		wrep_entry_set_pgno(e, i, pgnos[i]);
+		fill_page((uint8_t *)e->images + (size_t)i * PAGE, pgnos[i], content);
+		guess.next[pgnos[i]] = content;
+		guess.sent[pgnos[i]] = true;
+	}
+}
+
+static struct wrep_entry guessed_entry(enum wrep_entry_type type)
+{
+	return (struct wrep_entry){
+		.type = type,
+		.db_id = guess.db_id,
+		.origin = 77,
+		.sequence = guess.sequence,
+		.part = guess.part,
+		.page_size = PAGE,
+		.commit_mode = WREP_COMMIT_ROLLBACK,
+		.base_version = guess.version,
+	};
+}
+
+static void guessed_part(void)
+{
+	struct wrep_entry e = guessed_entry(WREP_ENTRY_PAGES);
+	struct rlog_buf *buf;
+
+	guessed_images(&e, GUESS_PAGES + 1, &buf);
+	deliver_buf(buf, NULL);
+	rlog_buf_unref(buf);
+	guess.part++;
+}
+
+/* Drop `percent` of what was sent, and commit the rest. */
+static void guessed_commit(uint32_t page_count, unsigned percent)
+{
+	struct wrep_entry e = guessed_entry(WREP_ENTRY_COMMIT), alloced;
+	uint32_t drop[GUESS_PAGES];
+	struct rlog_buf *buf;
+	uint8_t page[PAGE];
+
+	e.page_count = page_count;
+	for (uint32_t pgno = 1; pgno <= GUESS_PAGES; pgno++) {
+		if (guess.sent[pgno] && pgno <= page_count && random_below(100) < percent) {
+			drop[e.dropped_count++] = pgno;
+			guess.sent[pgno] = false;
+		}
+	}
+	if (e.dropped_count == 0) {
+		guessed_images(&e, page_count + 1, &buf);
+	} else {
+		buf = wrep_entry_alloc(&e);
+		for (uint32_t i = 0; i < e.dropped_count; i++)
+			wrep_entry_set_dropped(&e, i, drop[i]);
+	}
+	for (uint32_t pgno = 1; pgno <= GUESS_PAGES; pgno++) {
+		if (pgno > page_count)
+			guess.content[pgno] = 0;
+		else if (guess.sent[pgno])
+			guess.content[pgno] = guess.next[pgno];
+		e.total_pages += pgno <= page_count && guess.sent[pgno];
+		guess.sent[pgno] = false;
+		if (guess.content[pgno]) {
+			fill_page(page, pgno, guess.content[pgno]);
+			e.checksum += wrep_page_hash(pgno, page, PAGE);
+		}
+	}
+	/* what is known only now is written over what stands there */
+	alloced = e;
+	struct rlog_buf *whole = wrep_entry_alloc(&alloced);
+	memcpy((uint8_t *)alloced.images, e.images, (size_t)e.image_count * PAGE);
+	memcpy((uint8_t *)alloced.pgnos, e.pgnos, (size_t)e.image_count * 4);
+	memcpy((uint8_t *)alloced.dropped, e.dropped, (size_t)e.dropped_count * 4);
+	rlog_buf_unref(buf);
+	deliver_buf(whole, NULL);
+	rlog_buf_unref(whole);
+	guess.version++;
+	guess.sequence++;
+	guess.part = 0;
+	guess.page_count = page_count;
+}
+
+static void expect_guessed(void)
+{
+	int fd = openat(dir_fd, "a.db", O_RDONLY | O_CLOEXEC);
+	uint8_t page[PAGE], wanted[PAGE];
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, (off_t)guess.page_count * PAGE);
+	for (uint32_t pgno = 1; pgno <= guess.page_count; pgno++) {
+		memset(wanted, 0, PAGE);
+		if (guess.content[pgno])
+			fill_page(wanted, pgno, guess.content[pgno]);
+		assert_int_equal(pread(fd, page, PAGE, (off_t)(pgno - 1) * PAGE), PAGE);
+		assert_memory_equal(page, wanted, PAGE);
+	}
+	close(fd);
+}
+
+static void last_image_of_a_page_counts_and_dropped_ones_do_not(void **state)
+{
+	const char *given = getenv("WREP_TEST_SEED");
+
+	(void)state;
+	guess_rng = given ? strtoull(given, NULL, 0) : (uint64_t)getpid();
+	print_message("repeat with WREP_TEST_SEED=%llu\n", (unsigned long long)guess_rng);
+	memset(&guess, 0, sizeof(guess));
+	guess.db_id = foreign_database();
+	for (unsigned round = 0; round < 60; round++) {
+		for (unsigned parts = random_below(6) + 1; parts > 0; parts--)
+			guessed_part();
+		guessed_commit(random_below(2) ? GUESS_PAGES : random_below(GUESS_PAGES) + 1,
+			       random_below(3) * 30);
+		assert_int_equal(status().version, guess.version);
+		wait_local_version(guess.version);
+		expect_guessed();
+		assert_int_equal(first_index(), 0);
+	}
+	wait_unnamed_files(0);
+}
+
+static void commit_that_does_not_fit_its_parts_stops_the_node(void **state)
+{
+	struct wrep_entry e;
+	struct rlog_buf *buf;
+
+	(void)state;
+	memset(&guess, 0, sizeof(guess));
+	guess.db_id = foreign_database();
+	guessed_part();
+	e = guessed_entry(WREP_ENTRY_COMMIT);
+	e.page_count = GUESS_PAGES;
+	e.total_pages = GUESS_PAGES; /* more than were sent */
+	buf = wrep_entry_alloc(&e);
+	deliver_buf(buf, NULL);
+	rlog_buf_unref(buf);
+	assert_non_null(strstr(failure, "cannot be understood"));
+	failure[0] = 0;
+}
+
 static void commit_with_a_gap_in_its_parts_is_refused(void **state)
 {
 	struct foreign t = {.sequence = 1, .pages = 100, .parts = 4, .content = 3};
@@ -969,6 +1147,8 @@ int main(void)
 		TEST(parts_of_another_node_are_applied),
 		TEST(commit_of_another_term_than_its_parts_is_refused),
 		TEST(parts_go_when_they_are_dead),
+		TEST(last_image_of_a_page_counts_and_dropped_ones_do_not),
+		TEST(commit_that_does_not_fit_its_parts_stops_the_node),
 		TEST(commit_with_a_gap_in_its_parts_is_refused),
 		TEST(new_leader_discards_what_the_last_one_left),
 		TEST(large_transaction_is_sent_a_window_at_a_time),
