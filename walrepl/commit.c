@@ -44,6 +44,8 @@ void wrep_commit_free(struct wrep_commit *c)
 	if (!c)
 		return;
 	wrep_db_unref(c->db);
+	assert(!c->out || !c->out->in_flight);
+	free(c->out);
 	free(c->changes);
 	free(c->journal_bytes);
 	free(c);
@@ -141,9 +143,9 @@ static int encode_part(struct wrep_commit *c, struct rlog_request **out)
 		.type = WREP_ENTRY_PAGES,
 		.db_id = c->db->id,
 		.origin = c->db->w->origin,
-		.sequence = c->sequence,
+		.sequence = c->out->sequence,
 		.page_size = c->page_size,
-		.part = c->next_part,
+		.part = c->out->next_part,
 		.image_count = count,
 	};
 	struct wrep_part_request *r = calloc(1, sizeof *r);
@@ -151,13 +153,14 @@ static int encode_part(struct wrep_commit *c, struct rlog_request **out)
 
 	if (!r)
 		return -ENOMEM;
-	rc = encode_piece(c, &e, c->next_part * count, &r->request.buf);
+	rc = encode_piece(c, &e, c->out->next_part * count, &r->request.buf);
 	if (rc < 0) {
 		free(r);
 		return rc;
 	}
 	r->request.done = part_done;
-	r->commit = c;
+	r->db = wrep_db_ref(c->db);
+	r->out = c->out;
 	*out = &r->request;
 	return 0;
 }
@@ -169,7 +172,7 @@ static int encode_commit(struct wrep_commit *c, struct rlog_request **out)
 		.type = WREP_ENTRY_COMMIT,
 		.db_id = c->db->id,
 		.origin = c->db->w->origin,
-		.sequence = c->sequence,
+		.sequence = c->out->sequence,
 		.page_size = c->page_size,
 		.part = c->parts,
 		.image_count = c->change_count - from,
@@ -232,73 +235,81 @@ static void end_refused(struct wrep_commit *c, int result)
 	unreserve(c);
 	wrep_db_settled(db);
 	pthread_mutex_unlock(&db->lock);
-	if (c->next_part > 0)
-		wrep_submit_discard(db->w, db->id, db->w->origin, c->sequence);
+	if (c->out->next_part > 0)
+		wrep_submit_discard(db->w, db->id, db->w->origin, c->out->sequence);
 	op->done(op, result);
 	wrep_commit_free(c);
 }
 
-/* Its COMMIT will never commit: the images of its parts need not be kept here. The replicated state
+/* Their COMMIT will never commit: the images of the parts need not be kept here. The replicated state
  * goes on to count them, until the log says otherwise. db->lock held. */
-static void forget_parts(struct wrep_commit *c)
+static void forget_parts(struct wrep_db *db, const struct wrep_outgoing *out)
 {
-	struct wrep_db *db = c->db;
-
-	if (wrep_parts_same(db->parts, db->w->origin, c->sequence))
+	if (wrep_parts_same(db->parts, db->w->origin, out->sequence))
 		atomic_store(&db->parts->dead, true);
 }
 
-/* Give it up before its COMMIT is submitted. db->lock held. */
-static void fail(struct wrep_commit *c, int error)
+/* Give them up before their COMMIT is submitted. db->lock held. */
+static void fail(struct wrep_db *db, struct wrep_outgoing *out, int error)
 {
-	assert(!c->sent);
-	if (!c->failed)
-		c->failed = error;
-	forget_parts(c);
+	if (!out->failed)
+		out->failed = error;
+	forget_parts(db, out);
 }
 
-/* Submit what the window has room for. One thread at a time does it, so that entries are submitted
- * in their order; what others bring about meanwhile it sees when it looks again. db->lock held,
- * released; `c` may be gone afterwards. */
-static void feed(struct wrep_commit *c)
+/* The next entry to be submitted, if the window has room for one. db->lock held. */
+static struct rlog_request *next_request(struct wrep_db *db)
 {
-	struct wrep_db *db = c->db;
-	struct wrep *w = db->w;
+	struct wrep_commit *c = db->pending;
+	struct rlog_request *req;
+	bool part;
+	int rc;
 
-	if (c->feeding) {
+	if (!c || c->sent || c->out->failed)
+		return NULL;
+	part = c->out->next_part < c->parts;
+	if (c->out->in_flight >= (part ? WINDOW_PARTS : 1))
+		return NULL;
+	rc = part ? encode_part(c, &req) : encode_commit(c, &req);
+	if (rc < 0) {
+		fail(db, c->out, rc);
+		return NULL;
+	}
+	if (part) {
+		c->out->next_part++;
+		c->out->in_flight++;
+	} else {
+		c->sent = true;
+	}
+	return req;
+}
+
+/* Submit what the window has room for. One thread at a time does it, so that the entries of a database
+ * are submitted in their order; what others bring about meanwhile it sees when it looks again. db->lock
+ * held, released; the pending transaction may be gone afterwards. */
+static void feed(struct wrep_db *db)
+{
+	struct rlog_request *req;
+	struct wrep_commit *c;
+
+	if (db->feeding) {
 		pthread_mutex_unlock(&db->lock);
 		return;
 	}
-	c->feeding = true;
-	while (!c->failed) {
-		bool part = c->next_part < c->parts;
-		struct rlog_request *req;
-		int rc;
-
-		if (c->in_flight >= (part ? WINDOW_PARTS : 1))
-			break;
-		rc = part ? encode_part(c, &req) : encode_commit(c, &req);
-		if (rc < 0) {
-			fail(c, rc);
-			break;
-		}
-		if (part) {
-			c->next_part++;
-			c->in_flight++;
-		} else {
-			c->sent = true;
-		}
+	db->feeding = true;
+	wrep_db_ref(db);
+	while ((req = next_request(db))) {
 		pthread_mutex_unlock(&db->lock);
-		rlog_submit(w->log, req);
-		if (!part)
-			return;
+		rlog_submit(db->w->log, req);
 		pthread_mutex_lock(&db->lock);
 	}
-	c->feeding = false;
-	if (c->failed && c->in_flight == 0)
-		end_refused(c, c->failed); /* unlocks */
+	db->feeding = false;
+	c = db->pending;
+	if (c && !c->sent && c->out->failed && c->out->in_flight == 0)
+		end_refused(c, c->out->failed); /* unlocks */
 	else
 		pthread_mutex_unlock(&db->lock);
+	wrep_db_unref(db);
 }
 
 /* What the application is told of a request that raftlog has ended. */
@@ -307,34 +318,35 @@ static int refusal(const struct rlog_request *req, enum rlog_outcome outcome)
 	return outcome == RLOG_REFUSED && req->error ? req->error : -EIO;
 }
 
+/* A part ended: delivered in `term`, or by an error. */
+static void part_ended(struct rlog_request *req, uint64_t term, int error)
+{
+	struct wrep_part_request *r = (struct wrep_part_request *)req;
+	struct wrep_outgoing *out = r->out;
+	struct wrep_db *db = r->db;
+
+	free(r);
+	pthread_mutex_lock(&db->lock);
+	out->in_flight--;
+	if (!out->term)
+		out->term = term;
+	if (!error && (db->removed || out->term != term))
+		error = -EIO;
+	if (error)
+		fail(db, out, error);
+	feed(db); /* unlocks */
+	wrep_db_unref(db);
+}
+
 /* raftlog: refused, or unknown, which for a part comes to the same. */
 static void part_done(struct rlog_request *req, enum rlog_outcome outcome)
 {
-	struct wrep_commit *c = ((struct wrep_part_request *)req)->commit;
-	struct wrep_db *db = c->db;
-
-	int error = refusal(req, outcome);
-
-	free(req);
-	pthread_mutex_lock(&db->lock);
-	c->in_flight--;
-	fail(c, error);
-	feed(c); /* unlocks */
+	part_ended(req, 0, refusal(req, outcome));
 }
 
 void wrep_commit_part_delivered(struct rlog_request *req, uint64_t term, bool counts)
 {
-	struct wrep_commit *c = ((struct wrep_part_request *)req)->commit;
-	struct wrep_db *db = c->db;
-
-	free(req);
-	pthread_mutex_lock(&db->lock);
-	c->in_flight--;
-	if (!c->term)
-		c->term = term;
-	if (!counts || db->removed || c->term != term)
-		fail(c, -EIO);
-	feed(c); /* unlocks */
+	part_ended(req, term, counts ? 0 : -EIO);
 }
 
 bool wrep_commit_give_up(struct wrep_db *db, const struct wrep_parts *parts, int error)
@@ -344,13 +356,13 @@ bool wrep_commit_give_up(struct wrep_db *db, const struct wrep_parts *parts, int
 
 	pthread_mutex_lock(&db->lock);
 	c = db->pending;
-	mine = c && !c->sent && wrep_parts_same(parts, db->w->origin, c->sequence);
+	mine = c && !c->sent && wrep_parts_same(parts, db->w->origin, c->out->sequence);
 	if (!mine) {
 		pthread_mutex_unlock(&db->lock);
 		return false;
 	}
-	fail(c, error);
-	feed(c); /* unlocks */
+	fail(db, c->out, error);
+	feed(db); /* unlocks */
 	return true;
 }
 
@@ -367,7 +379,7 @@ static void commit_done(struct rlog_request *req, enum rlog_outcome outcome)
 			  db->name, (unsigned long long)c->base_version);
 	pthread_mutex_lock(&db->lock);
 	if (outcome == RLOG_REFUSED)
-		forget_parts(c);
+		forget_parts(db, c->out);
 	end_refused(c, refusal(req, outcome)); /* unlocks */
 }
 
@@ -382,13 +394,16 @@ static int start(struct wrep_db *db, struct wrep_commit *c)
 	/* Its writes were counted (file.c); a file that grew by truncation was not. */
 	if ((uint64_t)c->change_count * c->page_size > db->w->config.max_transaction_bytes)
 		return wrep_refuse_large(db);
+	c->out = calloc(1, sizeof *c->out);
+	if (!c->out)
+		return -ENOMEM;
 	c->base_version = db->version;
 	c->checksum = wrep_pagesum_preview(&db->sum, c->page_size, c->page_count, c->changes,
 					   c->change_count);
-	c->sequence = atomic_fetch_add(&db->w->sequence, 1);
+	c->out->sequence = atomic_fetch_add(&db->w->sequence, 1);
 	c->parts = c->change_count ? (c->change_count - 1) / per_entry : 0;
 	db->pending = c;
-	feed(c); /* unlocks */
+	feed(db); /* unlocks */
 	return 0;
 }
 

@@ -61,6 +61,7 @@ struct wrep_db {
 	struct wrep_capture *capture; /* over files[WREP_WAL]->fd */
 	struct wrep_overlay *overlay; /* while a rollback-journal transaction is being written */
 	struct wrep_commit *pending;  /* the undecided transaction of an application here */
+	bool feeding;		      /* a thread is submitting entries of transactions here */
 	unsigned opens;		      /* of the database file, by applications */
 
 	/* the applier's own */
@@ -201,6 +202,15 @@ int wrep_dir_fd(const struct wrep *w, enum wrep_kind kind);
 
 /* commit.c: an application's transaction on its way through Raft. */
 
+/* The PAGES entries of a transaction that leave this node. Guarded by the database's lock. */
+struct wrep_outgoing {
+	uint64_t sequence;
+	uint32_t next_part; /* the next to be submitted */
+	uint32_t in_flight; /* submitted, their end not told */
+	uint64_t term;	    /* of the parts delivered, 0: none yet */
+	int failed;	    /* -errno: given up, their COMMIT will not be submitted */
+};
+
 /* What the application waits for in rollback-journal mode. */
 enum wrep_trigger {
 	WREP_TRIGGER_NONE,
@@ -230,21 +240,17 @@ struct wrep_commit {
 
 	/* How far it is. Guarded by db->lock. */
 	const struct wrep_wal_txn *txn; /* WAL: where its images are; the capture's */
-	uint64_t sequence;
-	uint32_t parts;	    /* PAGES entries before the COMMIT */
-	uint32_t next_part; /* the next to be submitted */
-	uint32_t in_flight; /* submitted, their end not told */
-	uint64_t term;	    /* of the parts delivered, 0: none yet */
-	bool feeding;	    /* a thread is submitting */
-	bool sent;	    /* so is the COMMIT: what becomes of it decides */
-	int failed;	    /* -errno: given up, its COMMIT will not be submitted */
+	struct wrep_outgoing *out;
+	uint32_t parts; /* PAGES entries before the COMMIT */
+	bool sent;	/* so is the COMMIT: what becomes of it decides */
 };
 void wrep_commit_free(struct wrep_commit *c);
 
 /* A PAGES entry of this node that is on its way. */
 struct wrep_part_request {
 	struct rlog_request request; /* first */
-	struct wrep_commit *commit;
+	struct wrep_db *db;	     /* a reference */
+	struct wrep_outgoing *out;
 };
 /* It was delivered, in `term`; `counts`: its database is there. Frees the request. */
 void wrep_commit_part_delivered(struct rlog_request *req, uint64_t term, bool counts);

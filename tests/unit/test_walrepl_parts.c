@@ -1096,7 +1096,7 @@ static void own_transaction_without_space_for_its_parts_is_refused(void **state)
 		bool given_up;
 
 		pthread_mutex_lock(&db->lock);
-		given_up = db->pending && db->pending->failed;
+		given_up = db->pending && db->pending->out->failed;
 		pthread_mutex_unlock(&db->lock);
 		wrep_db_unref(db);
 		if (given_up)
