@@ -40,6 +40,13 @@ void wrep_db_unref(struct wrep_db *db)
 		wrep_overlay_close(db->overlay);
 	if (db->capture)
 		wrep_capture_close(db->capture);
+	wrep_ahead_forget(db);
+	while (db->spent) {
+		struct wrep_outgoing *out = db->spent;
+
+		db->spent = out->next;
+		free(out);
+	}
 	wrep_parts_unref(db->parts);
 	while (db->unapplied)
 		wrep_parts_applied(db, db->unapplied);
@@ -242,6 +249,7 @@ void wrep_db_forget_file(struct wrep_db *db, enum wrep_kind kind)
 
 	db->files[kind] = NULL;
 	if (kind == WREP_WAL && db->capture) {
+		wrep_ahead_forget(db);
 		wrep_capture_close(db->capture);
 		db->capture = NULL;
 	}

@@ -300,8 +300,9 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 		return;
 	pthread_mutex_lock(&f->db->lock);
 	assert(f->db->opens > 0);
-	f->db->opens--;
-	pthread_mutex_unlock(&f->db->lock);
+	if (--f->db->opens == 0)
+		wrep_ahead_stop(f->db);
+	wrep_commit_feed(f->db); /* unlocks */
 }
 
 /* ---- reading and writing ---------------------------------------------------------------------- */
@@ -595,6 +596,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		if (!db->gated && wrep_capture_uncommitted(db->capture, len, off) >
 					  w->config.max_transaction_bytes) {
 			rc = wrep_refuse_large(db);
+			wrep_ahead_stop(db);
 			break;
 		}
 		/* What the files lag behind, no transaction here repeats: none passes as padding. */
@@ -609,6 +611,8 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 			rc = wrep_write_all(f->fd, buf, len, off);
 			if (rc < 0)
 				wrep_capture_forget(db->capture);
+			else
+				wrep_ahead_wrote_wal(db);
 		} else if (rc == -EBADMSG)
 			/* SQLite before 3.53 after a spill and a ROLLBACK TO: see capture.c */
 			wrep_logf(db->w, 'W',
@@ -630,7 +634,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 	default:
 		rc = -EIO;
 	}
-	pthread_mutex_unlock(&db->lock);
+	wrep_commit_feed(db); /* unlocks */
 	return rc == -EBADMSG ? -EIO : rc;
 }
 
