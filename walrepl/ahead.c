@@ -1,15 +1,15 @@
 /* The parts of a large transaction that leave while the application still writes it.
  *
  * In the good case an application loads a gigabyte in one transaction. SQLite's cache overflows again and
- * again, into the -wal, and once START_BYTES of it are there, parts of them are submitted as PAGES
- * entries, a few at a time, each when a MiB has come together. At the commit most pages are on all nodes
- * already: what follows is the rest, and the COMMIT.
+ * again, into the -wal or (beneath a rollback journal) the overlay, and once START_BYTES of it are there,
+ * parts of them are submitted as PAGES entries, a few at a time, each when a MiB has come together. At the
+ * commit most pages are on all nodes already: what follows is the rest, and the COMMIT.
  *
  * Why that is sound, whatever the application does meanwhile. What is sent ahead is a guess, and no more
  * than a way to have bytes there early. What the transaction consists of is said by the write that
- * completes it (capture.c), as if nothing had been sent: a hash for each page. Then each page that was
- * sent with another hash (SQLite overwrote its frame, or cut frames off by ROLLBACK TO and wrote others) is
- * sent again, behind all that went before, and the last image of a page counts; each page that was sent
+ * completes it (capture.c), or by the overlay when the journal goes, as if nothing had been sent: a hash for
+ * each page. Then each page that was sent with another hash (SQLite wrote it again, or cut frames off by
+ * ROLLBACK TO and wrote others) is sent again, behind all that went before, and the last image of a page counts; each page that was sent
  * and is not of the transaction at all is named by the COMMIT as dropped, or lies behind the end that it
  * names. So the images that count are those of the transaction, page by page, on every node alike, and the
  * checksum that the COMMIT leads to proves it. A transaction that never comes leaves parts without a COMMIT,
@@ -23,8 +23,8 @@
  * filled much of the log since it began: the log must keep the parts of an open transaction, but not for an
  * application that takes hours. Of the same transaction no second one is begun.
  *
- * No frame is sent twice as a guess, so all that is sent of a transaction is at most twice what it wrote.
- * Memory: 12 bytes a page that was sent, and a part.
+ * No frame of the -wal, and no page of the overlay, is sent twice as a guess, so all that is sent of a
+ * transaction is at most twice what it wrote. Memory: 16 bytes for a page, and a part.
  */
 #include "internal.h"
 
@@ -44,9 +44,13 @@
 struct wrep_ahead {
 	struct wrep_outgoing *out; /* NULL: nothing is sent yet, or it is given up */
 	bool over;		   /* nothing more is sent of this transaction */
-	uint64_t attempt;	   /* the capture's number of the transaction */
+	enum wrep_commit_mode mode;
 	uint32_t page_size;
-	uint32_t next_frame;	       /* of the -wal: those before have been sent */
+	uint64_t attempt; /* WAL: the capture's number of the transaction */
+	uint32_t next;	  /* WAL: the first frame that has not been sent; else in `written` */
+	/* ROLLBACK: the pages in the overlay, in the order in which they got there */
+	uint32_t *written;
+	size_t written_count, written_room;
 	uint64_t written_ms;	       /* the application's last write */
 	uint64_t submitted_ms;	       /* the last part */
 	uint64_t log_begin;	       /* bytes delivered by anybody before the first part */
@@ -69,6 +73,9 @@ static void stop(struct wrep_db *db, struct wrep_ahead *a)
 	free(a->sent);
 	a->sent = NULL;
 	a->sent_count = a->sent_room = 0;
+	free(a->written);
+	a->written = NULL;
+	a->written_count = a->written_room = 0;
 }
 
 void wrep_ahead_stop(struct wrep_db *db)
@@ -97,7 +104,7 @@ void wrep_ahead_wrote_wal(struct wrep_db *db)
 	uint32_t first, count, page_size;
 	uint64_t attempt = wrep_capture_appended(db->capture, &first, &count, &page_size);
 
-	if (a && a->attempt != attempt) {
+	if (a && (a->mode != WREP_COMMIT_WAL || a->attempt != attempt)) {
 		wrep_ahead_forget(db);
 		a = NULL;
 	}
@@ -105,17 +112,63 @@ void wrep_ahead_wrote_wal(struct wrep_db *db)
 		a = db->ahead = calloc(1, sizeof *a);
 		if (!a)
 			return;
+		a->mode = WREP_COMMIT_WAL;
 		a->attempt = attempt;
 		a->page_size = page_size;
-		a->next_frame = first;
+		a->next = first;
 	}
 	if (a)
 		a->written_ms = wrep_now_ms();
 }
 
+/* Room for `more` items behind `count` ones. 0 or -ENOMEM. */
+static int reserve(void **array, size_t *room, size_t count, size_t more, size_t item)
+{
+	size_t wanted = (count + more) * 2;
+	void *grown;
+
+	if (count + more <= *room)
+		return 0;
+	grown = reallocarray(*array, wanted, item);
+	if (!grown)
+		return -ENOMEM;
+	*array = grown;
+	*room = wanted;
+	return 0;
+}
+
+static bool is_page_size(size_t len)
+{
+	return len >= 512 && len <= 65536 && (len & (len - 1)) == 0;
+}
+
+void wrep_ahead_wrote_overlay(struct wrep_db *db, size_t len, uint64_t off)
+{
+	struct wrep_ahead *a = db->ahead;
+	uint64_t pgno;
+
+	if (!a) {
+		a = db->ahead = calloc(1, sizeof *a);
+		if (!a)
+			return;
+		a->mode = WREP_COMMIT_ROLLBACK;
+		/* A new database, or one whose page size changes: at the commit it is known. */
+		a->page_size = db->sum.page_size ? db->sum.page_size : (uint32_t)len;
+		a->over = !is_page_size(a->page_size);
+	}
+	a->written_ms = wrep_now_ms();
+	if (a->over || len != a->page_size || off % len)
+		return;
+	pgno = off / len + 1;
+	if (pgno > UINT32_MAX || reserve((void **)&a->written, &a->written_room, a->written_count,
+					 1, sizeof *a->written) < 0)
+		return; /* it is sent at the commit */
+	a->written[a->written_count++] = (uint32_t)pgno;
+}
+
 /* ---- sending --------------------------------------------------------------------------------------- */
 
-/* A page to be sent, and where it is among the frames that were read. */
+/* A page to be sent; of the -wal, where it is among the frames that were read. */
 struct pick {
 	uint32_t pgno, frame;
 };
@@ -129,19 +182,23 @@ static int compare_picks(const void *a, const void *b)
 	return x->frame < y->frame ? -1 : x->frame > y->frame;
 }
 
-/* What is worth sending of `count` frames, in the order of an entry. Page 1 is not: it changes again with
- * the commit, and says what mode the database is in. */
-static uint32_t pick_pages(struct wrep_db *db, const uint8_t *frames, uint32_t page_size,
+/* What is worth sending of the next `count` frames or pages, in the order of an entry. Page 1 is not: it
+ * changes again with the commit, and says what mode the database is in. */
+static uint32_t pick_pages(struct wrep_db *db, const struct wrep_ahead *a, const uint8_t *frames,
 			   uint32_t count, struct pick *picks)
 {
 	uint32_t found = 0, kept = 0;
 
 	for (uint32_t i = 0; i < count; i++) {
-		uint32_t pgno =
-			wrep_capture_frame_pgno(db->capture,
-						frames + i * wrep_wal_frame_bytes(page_size));
+		uint32_t pgno;
 
-		if (pgno > 1 && pgno != wrep_lock_page(page_size))
+		if (frames)
+			pgno = wrep_capture_frame_pgno(db->capture,
+						       frames + i * wrep_wal_frame_bytes(
+									    a->page_size));
+		else
+			pgno = a->written[a->next + i];
+		if (pgno > 1 && pgno != wrep_lock_page(a->page_size))
 			picks[found++] = (struct pick){.pgno = pgno, .frame = i};
 	}
 	qsort(picks, found, sizeof *picks, compare_picks);
@@ -151,22 +208,26 @@ static uint32_t pick_pages(struct wrep_db *db, const uint8_t *frames, uint32_t p
 	return kept;
 }
 
-static int reserve_sent(struct wrep_ahead *a, uint32_t count)
+static int read_page(struct wrep_db *db, const struct wrep_ahead *a, const uint8_t *frames,
+		     const struct pick *pick, uint8_t *page)
 {
-	size_t room = (a->sent_count + count) * 2;
-	struct wrep_page_change *more;
+	uint64_t frame_bytes = wrep_wal_frame_bytes(a->page_size);
+	ssize_t n;
 
-	if (a->sent_count + count <= a->sent_room)
+	if (frames) {
+		memcpy(page, frames + pick->frame * frame_bytes + WREP_FRAME_HEADER_BYTES,
+		       a->page_size);
 		return 0;
-	more = reallocarray(a->sent, room, sizeof *more);
-	if (!more)
-		return -ENOMEM;
-	a->sent = more;
-	a->sent_room = room;
+	}
+	n = wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, page, a->page_size,
+			      (uint64_t)(pick->pgno - 1) * a->page_size);
+	if (n < 0)
+		return (int)n;
+	memset(page + n, 0, a->page_size - (size_t)n);
 	return 0;
 }
 
-/* An entry of the pages picked; `frames`: where they are. */
+/* An entry of the pages picked. */
 static int encode(struct wrep_db *db, struct wrep_ahead *a, const uint8_t *frames,
 		  const struct pick *picks, uint32_t count, struct rlog_request **out)
 {
@@ -180,25 +241,26 @@ static int encode(struct wrep_db *db, struct wrep_ahead *a, const uint8_t *frame
 		.image_count = count,
 	};
 	struct rlog_buf *buf;
-	int rc = reserve_sent(a, count);
+	int rc = reserve((void **)&a->sent, &a->sent_room, a->sent_count, count, sizeof *a->sent);
 
 	if (rc < 0)
 		return rc;
 	buf = wrep_entry_alloc(&e);
 	if (!buf)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < count; i++) {
+	for (uint32_t i = 0; i < count && !rc; i++) {
 		uint8_t *page = (uint8_t *)e.images + (size_t)i * a->page_size;
 
-		memcpy(page,
-		       frames + picks[i].frame * wrep_wal_frame_bytes(a->page_size) +
-			       WREP_FRAME_HEADER_BYTES,
-		       a->page_size);
+		rc = read_page(db, a, frames, &picks[i], page);
 		wrep_entry_set_pgno(&e, i, picks[i].pgno);
 		a->sent[a->sent_count + i] = (struct wrep_page_change){
 			.pgno = picks[i].pgno,
 			.hash = wrep_page_hash(picks[i].pgno, page, a->page_size),
 		};
+	}
+	if (rc < 0) {
+		rlog_buf_unref(buf);
+		return rc;
 	}
 	*out = wrep_outgoing_part(db, a->out, buf);
 	if (!*out)
@@ -208,16 +270,19 @@ static int encode(struct wrep_db *db, struct wrep_ahead *a, const uint8_t *frame
 	return 0;
 }
 
-/* A part of the frames from a->next_frame on, which there are enough of. No part is no error. */
+/* A part of the next `count` frames or pages. It may be that none is worth it. 0 or -errno. */
 static int make_part(struct wrep_db *db, struct wrep_ahead *a, uint32_t count,
 		     struct rlog_request **out)
 {
-	uint8_t *frames = malloc(count * (size_t)wrep_wal_frame_bytes(a->page_size));
 	struct pick *picks = malloc(count * sizeof *picks);
-	int rc = -ENOMEM;
+	uint8_t *frames = NULL;
+	int rc = picks ? 0 : -ENOMEM;
 
-	if (frames && picks)
-		rc = wrep_capture_read_frames(db->capture, a->next_frame, count, frames);
+	if (!rc && a->mode == WREP_COMMIT_WAL) {
+		frames = malloc(count * (size_t)wrep_wal_frame_bytes(a->page_size));
+		rc = frames ? wrep_capture_read_frames(db->capture, a->next, count, frames)
+			    : -ENOMEM;
+	}
 	if (!rc && !a->out) {
 		a->out = wrep_outgoing_new(db->w);
 		rc = a->out ? 0 : -ENOMEM;
@@ -226,14 +291,29 @@ static int make_part(struct wrep_db *db, struct wrep_ahead *a, uint32_t count,
 		a->log_begin = atomic_load(&db->w->delivered_bytes);
 	}
 	if (!rc) {
-		a->next_frame += count;
-		count = pick_pages(db, frames, a->page_size, count, picks);
-		if (count)
-			rc = encode(db, a, frames, picks, count, out);
+		uint32_t kept = pick_pages(db, a, frames, count, picks);
+
+		a->next += count;
+		if (kept)
+			rc = encode(db, a, frames, picks, kept, out);
 	}
 	free(frames);
 	free(picks);
 	return rc;
+}
+
+/* How many frames or pages there are that have not been sent. */
+static uint64_t unsent(const struct wrep_db *db, const struct wrep_ahead *a)
+{
+	uint32_t first, count, page_size;
+	uint64_t end = 0;
+
+	if (a->mode == WREP_COMMIT_ROLLBACK)
+		end = db->overlay && db->files[WREP_DB] ? a->written_count : 0;
+	else if (db->capture &&
+		 wrep_capture_appended(db->capture, &first, &count, &page_size) == a->attempt)
+		end = (uint64_t)first + count;
+	return end > a->next ? end - a->next : 0;
 }
 
 struct rlog_request *wrep_ahead_next(struct wrep_db *db)
@@ -242,13 +322,13 @@ struct rlog_request *wrep_ahead_next(struct wrep_db *db)
 	struct rlog_request *req = NULL;
 
 	while (a && !a->over && !req) {
-		uint32_t first, count, page_size, wanted = wrep_entry_images_max(a->page_size);
+		uint32_t wanted = wrep_entry_images_max(a->page_size);
+		uint64_t ready = unsent(db, a);
 
 		if (a->out && a->out->in_flight >= WINDOW_PARTS)
 			return NULL;
-		if (!db->capture || !atomic_load(&db->w->may_write) ||
-		    wrep_capture_appended(db->capture, &first, &count, &page_size) != a->attempt ||
-		    (uint64_t)first + count < (uint64_t)a->next_frame + wanted)
+		if (ready < wanted || (!a->out && ready * a->page_size < START_BYTES) ||
+		    !atomic_load(&db->w->may_write))
 			return NULL;
 		if (make_part(db, a, wanted, &req) < 0)
 			stop(db, a);
@@ -315,9 +395,9 @@ struct wrep_outgoing *wrep_ahead_take(struct wrep_db *db, struct wrep_commit *c)
 	struct wrep_outgoing *out = NULL;
 	uint32_t first, count, page_size;
 
-	if (a && a->out && !a->out->failed && c->mode == WREP_COMMIT_WAL &&
-	    a->page_size == c->page_size &&
-	    wrep_capture_appended(db->capture, &first, &count, &page_size) == a->attempt &&
+	if (a && a->out && !a->out->failed && a->mode == c->mode && a->page_size == c->page_size &&
+	    (a->mode == WREP_COMMIT_ROLLBACK ||
+	     wrep_capture_appended(db->capture, &first, &count, &page_size) == a->attempt) &&
 	    (!a->out->in_flight || wrep_now_ms() - a->submitted_ms < STUCK_MS) && compare(a, c)) {
 		out = a->out;
 		a->out = NULL;

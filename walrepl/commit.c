@@ -633,6 +633,7 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 	    c->page_count == db->sum.page_count &&
 	    (c->page_size == db->sum.page_size || !c->page_count)) {
 		/* A rollback, or no change at all: the database file holds it already. */
+		wrep_ahead_forget(db);
 		wrep_overlay_close(db->overlay);
 		db->overlay = NULL;
 		wrep_commit_free(c);

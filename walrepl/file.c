@@ -398,11 +398,32 @@ static bool restores(struct wrep_file *f, const uint8_t *buf, size_t len, uint64
 static int write_overlay(struct wrep_file *f, const void *buf, size_t len, uint64_t off)
 {
 	struct wrep_db *db = f->db;
+	bool again = wrep_overlay_holds(db->overlay, off);
+	int rc;
 
 	if (wrep_overlay_bytes_with(db->overlay, len, off) > db->w->config.max_transaction_bytes &&
-	    !restores(f, buf, len, off))
+	    !restores(f, buf, len, off)) {
+		wrep_ahead_stop(db);
 		return wrep_refuse_large(db);
-	return wrep_overlay_write(db->overlay, f->fd, buf, len, off);
+	}
+	rc = wrep_overlay_write(db->overlay, f->fd, buf, len, off);
+	if (!rc && !again)
+		wrep_ahead_wrote_overlay(db, len, off);
+	return rc;
+}
+
+/* The first change under a journal. 0 or -errno. */
+static int begin_overlay(struct wrep_file *f)
+{
+	struct wrep_db *db = f->db;
+	struct stat st;
+
+	if (db->overlay)
+		return 0;
+	wrep_ahead_forget(db);
+	if (fstat(f->fd, &st) < 0)
+		return -errno;
+	return wrep_overlay_open(&db->overlay, db->w->config.data_fd, (uint64_t)st.st_size);
 }
 
 /* The capture of the -wal, should there be one. db->lock held. */
@@ -499,21 +520,13 @@ static bool starts_wal_over(struct wrep_file *f, const uint8_t *buf, size_t len,
 static int write_database(struct wrep_file *f, const void *buf, size_t len, uint64_t off)
 {
 	struct wrep_db *db = f->db;
-	struct stat st;
 	int rc;
 
 	if (rollback_pending(db))
 		return -EIO; /* SQLite waits for its commit before it writes again */
 	if (db->overlay || journal_is_hot(db)) {
-		if (!db->overlay) {
-			if (fstat(f->fd, &st) < 0)
-				return -errno;
-			rc = wrep_overlay_open(&db->overlay, db->w->config.data_fd,
-					       (uint64_t)st.st_size);
-			if (rc < 0)
-				return rc;
-		}
-		return write_overlay(f, buf, len, off);
+		rc = begin_overlay(f);
+		return rc ? rc : write_overlay(f, buf, len, off);
 	}
 	if (!db->local_wal_mode)
 		return refuse_write(
@@ -555,7 +568,7 @@ static int write_journal(struct wrep_file *f, const uint8_t *buf, size_t len, ui
 	rc = wrep_commit_rollback(db, shape);
 	if (rc == 0) {
 		rc = wrep_write_all(f->fd, buf, len, off);
-		pthread_mutex_unlock(&db->lock);
+		wrep_commit_feed(db); /* unlocks */
 	}
 	return rc;
 }
@@ -664,13 +677,8 @@ static int truncate_database(struct wrep_file *f, uint64_t size)
 	if (fstat(f->fd, &st) < 0)
 		return -errno;
 	if (db->overlay || journal_is_hot(db)) {
-		if (!db->overlay) {
-			rc = wrep_overlay_open(&db->overlay, db->w->config.data_fd,
-					       (uint64_t)st.st_size);
-			if (rc < 0)
-				return rc;
-		}
-		return wrep_overlay_truncate(db->overlay, size);
+		rc = begin_overlay(f);
+		return rc ? rc : wrep_overlay_truncate(db->overlay, size);
 	}
 	if ((uint64_t)st.st_size == size)
 		return 0;
@@ -690,7 +698,7 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, struct wrep_op *op)
 		switch (f->kind) {
 		case WREP_DB:
 			rc = truncate_database(f, size);
-			pthread_mutex_unlock(&db->lock);
+			wrep_commit_feed(db); /* unlocks */
 			return rc;
 		case WREP_WAL:
 			if (db->gated || (cuts_wal(db, size) && !wal_may_go(db))) {
@@ -726,7 +734,7 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, struct wrep_op *op)
 	}
 	if (!rc && ftruncate(f->fd, (off_t)size) < 0)
 		rc = -errno;
-	pthread_mutex_unlock(&db->lock);
+	wrep_commit_feed(db); /* unlocks */
 	return rc;
 }
 
@@ -813,7 +821,7 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		rc = -errno;
 	if (!rc)
 		wrep_db_forget_file(db, kind);
-	pthread_mutex_unlock(&db->lock);
+	wrep_commit_feed(db); /* unlocks */
 out:
 	wrep_file_unref(f);
 	wrep_db_unref(db);

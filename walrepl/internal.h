@@ -308,6 +308,8 @@ struct wrep_meta_request {
  * wrep_ahead_look(). Where something may be to be submitted afterwards, wrep_commit_feed() does it. */
 /* An ordinary write of the application's is in the -wal: to be fed. */
 void wrep_ahead_wrote_wal(struct wrep_db *db);
+/* One is in the overlay, where there was nothing yet: to be fed. */
+void wrep_ahead_wrote_overlay(struct wrep_db *db, size_t len, uint64_t off);
 /* The next part, if there is enough for one and room for it; NULL. */
 struct rlog_request *wrep_ahead_next(struct wrep_db *db);
 /* Their owner from now on is `c`, the commit of what they are parts of: fills in which images are left to
