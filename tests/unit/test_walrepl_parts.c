@@ -991,6 +991,280 @@ static void shutdown_in_the_middle_ends_everything(void **state)
 	setup(state);
 }
 
+/* ---- what leaves before the commit ----------------------------------------------------------------- */
+
+#define HUGE 6000u /* pages: 23 parts and the COMMIT; 16 MiB and more are sent ahead */
+#define HUGE_PARTS 23u
+
+/* The application begins a transaction in rollback mode. */
+static void begin_journal(void)
+{
+	static const uint8_t magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
+	struct op create = {.op.done = op_done, .result = 1};
+
+	assert_int_equal(wrep_create(w, "a.db-journal", 0644, 0, 0, O_CREAT, false, &create.op), 0);
+	assert_int_equal(wrep_file_write(create.op.file, magic, sizeof(magic), 0, &create.op), 0);
+	wrep_file_release(create.op.file, false);
+	wrep_file_unref(create.op.file);
+}
+
+static void write_pages(struct wrep_file *f, uint32_t from, uint32_t to, uint8_t content)
+{
+	struct op o = {.op.done = op_done, .result = 1};
+	uint8_t page[PAGE];
+
+	for (uint32_t pgno = from; pgno <= to; pgno++) {
+		fill_page(page, pgno, content);
+		assert_int_equal(wrep_file_write(f, page, PAGE, (uint64_t)(pgno - 1) * PAGE, &o.op),
+				 0);
+	}
+}
+
+/* Pages 1 .. HUGE are written; what goes out meanwhile is delivered as it comes. How many parts. */
+static unsigned write_huge(struct wrep_file *f, uint8_t content)
+{
+	unsigned parts = 0;
+
+	begin_journal();
+	for (uint32_t pgno = 1; pgno <= HUGE; pgno += 100) {
+		write_pages(f, pgno, pgno + 99, content);
+		assert_true(waiting() <= 2);
+		if (pgno * PAGE < 15u << 20)
+			assert_int_equal(waiting(), 0);
+		for (; waiting(); parts++)
+			assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	}
+	assert_true(parts >= HUGE_PARTS - 1);
+	assert_int_equal(status().version, 0);
+	return parts;
+}
+
+static int end_journal(struct op *o)
+{
+	*o = (struct op){.op.done = op_done, .result = 1};
+	return wrep_unlink(w, "a.db-journal", &o->op);
+}
+
+static void expect_pages(uint32_t from, uint32_t to, uint8_t content)
+{
+	int fd = openat(dir_fd, "a.db", O_RDONLY | O_CLOEXEC);
+	uint8_t page[PAGE], wanted[PAGE];
+
+	for (uint32_t pgno = from; pgno <= to; pgno++) {
+		fill_page(wanted, pgno, content);
+		assert_int_equal(pread(fd, page, PAGE, (off_t)(pgno - 1) * PAGE), PAGE);
+		assert_memory_equal(page, wanted, PAGE);
+	}
+	close(fd);
+}
+
+static void most_parts_leave_before_the_commit(void **state)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	(void)state;
+	lead();
+	f = make_database();
+	write_huge(f, 3);
+	assert_int_equal(end_journal(&o), WREP_PENDING);
+	assert_int_equal(waiting(), 1); /* the rest fits the COMMIT */
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	expect_content(HUGE, 3);
+	assert_int_equal(first_index(), 0);
+	close_database(f);
+	wait_unnamed_files(0);
+}
+
+/* The application was told that the outcome is unknown, and everything comes as from another node: the
+ * pages that it wrote again, those that it cut off, and the rest. */
+static void what_was_sent_ahead_and_is_otherwise_is_sent_again(void **state)
+{
+	struct op o, cut = {.op.done = op_done, .result = 1};
+	struct rlog_request *req;
+	struct wrep_file *f;
+	struct rlog_buf *buf;
+	unsigned parts;
+
+	(void)state;
+	lead();
+	f = make_database();
+	parts = write_huge(f, 3);
+	write_pages(f, 1000, 1999, 4);
+	assert_int_equal(wrep_file_truncate(f, 5000ull * PAGE, &cut.op), 0);
+	assert_int_equal(end_journal(&o), WREP_PENDING);
+	for (unsigned k = 0; k < 3; k++, parts++)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	assert_int_equal(waiting(), 1);
+	req = take();
+	buf = req->buf;
+	req->buf = NULL;
+	req->done(req, RLOG_UNKNOWN);
+	assert_int_equal(wait_op(&o), -EIO);
+	roll_back(f);
+	close_database(f);
+	deliver_buf(buf, NULL);
+	rlog_buf_unref(buf);
+	wait_local_version(1);
+	expect_pages(1, 999, 3);
+	expect_pages(1000, 1999, 4);
+	expect_pages(2000, 5000, 3);
+	assert_int_equal(status().page_count, 5000);
+	while (waiting())
+		assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	wait_unnamed_files(0);
+}
+
+static void what_was_sent_ahead_and_is_not_of_the_transaction_is_dropped(void **state)
+{
+	struct rlog_request *req;
+	struct wrep_file *f;
+	struct wrep_entry e;
+	struct op o;
+
+	(void)state;
+	lead();
+	f = make_database();
+	write_huge(f, 3);
+	assert_int_equal(end_journal(&o), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	/* once more, and most of it is at last what it was */
+	begin_journal();
+	write_pages(f, 1, HUGE, 4);
+	for (unsigned k = 0; k < 2; k++)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	write_pages(f, 101, HUGE, 3);
+	while (waiting() > 0)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	assert_int_equal(end_journal(&o), WREP_PENDING);
+	while (waiting() > 1)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	/* what was not dropped, for want of room in the COMMIT */
+	assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	assert_int_equal(waiting(), 1);
+	req = submitted[taken];
+	assert_int_equal(wrep_entry_decode(req->buf, &e), 0);
+	assert_int_equal(e.type, WREP_ENTRY_COMMIT);
+	assert_int_equal(e.total_pages, 100);
+	assert_true(e.dropped_count > 200);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	expect_pages(1, 100, 4);
+	expect_pages(101, HUGE, 3);
+	close_database(f);
+	wait_unnamed_files(0);
+}
+
+static void rolled_back_transaction_is_discarded(void **state)
+{
+	struct wrep_file *f;
+
+	(void)state;
+	lead();
+	f = make_database();
+	write_huge(f, 3);
+	assert_int_not_equal(first_index(), 0);
+	roll_back(f);
+	assert_int_equal(waiting(), 1);
+	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	assert_int_equal(first_index(), 0);
+	wait_unnamed_files(0);
+	close_database(f);
+}
+
+/* The application closes the database, or does nothing for a while. */
+static void transaction_that_nobody_goes_on_with_is_discarded(void **state)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	(void)state;
+	lead();
+	f = make_database();
+	write_huge(f, 3);
+	while (!waiting())
+		usleep(10000);
+	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	assert_int_equal(first_index(), 0);
+	/* of the same no second attempt is made; all of it is sent at the commit */
+	write_pages(f, 2, HUGE, 4);
+	assert_int_equal(waiting(), 0);
+	assert_int_equal(end_journal(&o), WREP_PENDING);
+	for (unsigned k = 0; k < HUGE_PARTS; k++)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+
+	begin_journal();
+	write_pages(f, 2, HUGE, 5);
+	assert_int_equal(waiting(), 2);
+	close_database(f);
+	for (unsigned k = 0; k < 2; k++) {
+		assert_int_equal(waiting(), 2 - k);
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	}
+	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	assert_int_equal(waiting(), 0);
+	assert_int_equal(first_index(), 0);
+}
+
+/* Whatever becomes of the parts: the application does not notice. */
+static void trouble_with_what_was_sent_ahead_is_not_the_applications(void **state)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	(void)state;
+	lead();
+	f = make_database();
+	for (int trouble = 0; trouble < 4; trouble++) {
+		begin_journal();
+		write_pages(f, 1, HUGE, (uint8_t)(3 + trouble));
+		assert_int_equal(waiting(), 2);
+		if (trouble < 2) {
+			end(take(), trouble ? RLOG_REFUSED : RLOG_UNKNOWN);
+			assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+			assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+		} else if (trouble == 2) {
+			/* of another term than the COMMIT would be */
+			assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+			term_now++;
+			lead();
+			assert_int_equal(waiting(), 3);
+			for (unsigned k = 0; k < 2; k++)
+				assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+			/* this node's own, and the new leader's */
+			while (waiting())
+				assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+		}
+		/* in the last round they are stuck, and better sent anew */
+		if (trouble == 3)
+			usleep(1200000);
+		assert_int_equal(end_journal(&o), WREP_PENDING);
+		if (trouble == 3) {
+			for (unsigned k = 0; k < 2; k++)
+				assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+		}
+		for (unsigned parts = 0, type = 0; type != WREP_ENTRY_COMMIT; parts++) {
+			type = deliver(true);
+			if (type == WREP_ENTRY_DISCARD)
+				parts--;
+			else
+				assert_int_equal(type, parts < HUGE_PARTS ? WREP_ENTRY_PAGES
+									  : WREP_ENTRY_COMMIT);
+		}
+		assert_int_equal(wait_op(&o), 0);
+		expect_content(HUGE, (uint8_t)(3 + trouble));
+		while (waiting())
+			assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+		assert_int_equal(first_index(), 0);
+	}
+	close_database(f);
+	wait_unnamed_files(0);
+}
+
 /* ---- a full disk --------------------------------------------------------------------------------- */
 
 /* A file system of 8 MiB in the place of the data directory, for the test alone. */
@@ -1159,6 +1433,12 @@ int main(void)
 		TEST(database_removed_meanwhile_ends_the_transaction),
 		TEST(unknown_commit_that_comes_later_is_applied_from_its_parts),
 		TEST(shutdown_in_the_middle_ends_everything),
+		TEST(most_parts_leave_before_the_commit),
+		TEST(what_was_sent_ahead_and_is_otherwise_is_sent_again),
+		TEST(what_was_sent_ahead_and_is_not_of_the_transaction_is_dropped),
+		TEST(rolled_back_transaction_is_discarded),
+		TEST(transaction_that_nobody_goes_on_with_is_discarded),
+		TEST(trouble_with_what_was_sent_ahead_is_not_the_applications),
 		TEST_SMALL(parts_wait_for_space),
 		TEST_SMALL(dead_parts_do_not_wait_for_space),
 		TEST_SMALL(own_transaction_without_space_for_its_parts_is_refused),
