@@ -23,8 +23,8 @@
  * filled much of the log since it began: the log must keep the parts of an open transaction, but not for an
  * application that takes hours. Of the same transaction no second one is begun.
  *
- * No frame of the -wal, and no page of the overlay, is sent twice as a guess, so all that is sent of a
- * transaction is at most twice what it wrote. Memory: 16 bytes for a page, and a part.
+ * No frame of the -wal, and no page that stays in the overlay, is sent twice as a guess, so all that is
+ * sent of a transaction is at most twice what it wrote. Memory: 16 bytes for a page, and a part.
  */
 #include "internal.h"
 

@@ -45,6 +45,9 @@
 #define COMMIT_BYTES 72u
 #define DISCARD_BYTES 32u
 
+_Static_assert(COMMIT_BYTES + 4 * WREP_ENTRY_DROPPED_MAX <= WREP_ENTRY_BYTES,
+	       "a COMMIT that drops as many as it may");
+
 #define OMIT_ATIME 1u
 #define OMIT_MTIME 2u
 #define ATTR_ALL (WREP_ATTR_MODE | WREP_ATTR_UID | WREP_ATTR_GID | WREP_ATTR_TIMES)
