@@ -21,7 +21,7 @@
  * A guess is given up, too, when the application has not gone on with its transaction for IDLE_MS
  * (it rolled back, or died, or thinks), when nobody has the database open any more, and when others have
  * filled much of the log since it began: the log must keep the parts of an open transaction, but not for an
- * application that takes hours. Of the same transaction no second one is begun.
+ * application that takes hours. Should it go on, all is sent anew once there is twice as much.
  *
  * No frame of the -wal, and no page that stays in the overlay, is sent twice as a guess, so all that is
  * sent of a transaction is at most twice what it wrote. Memory: 16 bytes for a page, and a part.
@@ -43,11 +43,13 @@
 
 struct wrep_ahead {
 	struct wrep_outgoing *out; /* NULL: nothing is sent yet, or it is given up */
-	bool over;		   /* nothing more is sent of this transaction */
 	enum wrep_commit_mode mode;
 	uint32_t page_size;
 	uint64_t attempt; /* WAL: the capture's number of the transaction */
-	uint32_t next;	  /* WAL: the first frame that has not been sent; else in `written` */
+	/* WAL: the first frame of the transaction, and the first that has not been sent; else the latter
+	 * in `written`. */
+	uint32_t first, next;
+	uint64_t begin_at; /* how many frames or pages there shall be before any is sent */
 	/* ROLLBACK: the pages in the overlay, in the order in which they got there */
 	uint32_t *written;
 	size_t written_count, written_room;
@@ -61,21 +63,35 @@ struct wrep_ahead {
 
 /* ---- beginning and end --------------------------------------------------------------------------- */
 
+/* How many frames or pages the transaction has written. */
+static uint64_t written(const struct wrep_db *db, const struct wrep_ahead *a)
+{
+	uint32_t first, count, page_size;
+
+	if (a->mode == WREP_COMMIT_ROLLBACK)
+		return db->overlay && db->files[WREP_DB] ? a->written_count : 0;
+	if (!db->capture ||
+	    wrep_capture_appended(db->capture, &first, &count, &page_size) != a->attempt)
+		return 0;
+	return count;
+}
+
 /* Stop sending, and have what was sent discarded. */
 static void stop(struct wrep_db *db, struct wrep_ahead *a)
 {
+	uint64_t count = written(db, a), sent = a->next - a->first;
+
 	if (a->out) {
 		atomic_fetch_sub(&db->w->aheads, 1);
 		wrep_outgoing_give_up(db, a->out, -ECANCELED);
 	}
 	a->out = NULL;
-	a->over = true;
+	a->next = a->first;
+	a->begin_at = 2 * (count > sent ? count : sent);
 	free(a->sent);
 	a->sent = NULL;
 	a->sent_count = a->sent_room = 0;
-	free(a->written);
-	a->written = NULL;
-	a->written_count = a->written_room = 0;
+	a->sent_bytes = 0;
 }
 
 void wrep_ahead_stop(struct wrep_db *db)
@@ -89,6 +105,7 @@ void wrep_ahead_forget(struct wrep_db *db)
 	if (!db->ahead)
 		return;
 	stop(db, db->ahead);
+	free(db->ahead->written);
 	free(db->ahead);
 	db->ahead = NULL;
 }
@@ -115,7 +132,7 @@ void wrep_ahead_wrote_wal(struct wrep_db *db)
 		a->mode = WREP_COMMIT_WAL;
 		a->attempt = attempt;
 		a->page_size = page_size;
-		a->next = first;
+		a->first = a->next = first;
 	}
 	if (a)
 		a->written_ms = wrep_now_ms();
@@ -154,10 +171,9 @@ void wrep_ahead_wrote_overlay(struct wrep_db *db, size_t len, uint64_t off)
 		a->mode = WREP_COMMIT_ROLLBACK;
 		/* A new database, or one whose page size changes: at the commit it is known. */
 		a->page_size = db->sum.page_size ? db->sum.page_size : (uint32_t)len;
-		a->over = !is_page_size(a->page_size);
 	}
 	a->written_ms = wrep_now_ms();
-	if (a->over || len != a->page_size || off % len)
+	if (len != a->page_size || !is_page_size(len) || off % len)
 		return;
 	pgno = off / len + 1;
 	if (pgno > UINT32_MAX || reserve((void **)&a->written, &a->written_room, a->written_count,
@@ -302,32 +318,20 @@ static int make_part(struct wrep_db *db, struct wrep_ahead *a, uint32_t count,
 	return rc;
 }
 
-/* How many frames or pages there are that have not been sent. */
-static uint64_t unsent(const struct wrep_db *db, const struct wrep_ahead *a)
-{
-	uint32_t first, count, page_size;
-	uint64_t end = 0;
-
-	if (a->mode == WREP_COMMIT_ROLLBACK)
-		end = db->overlay && db->files[WREP_DB] ? a->written_count : 0;
-	else if (db->capture &&
-		 wrep_capture_appended(db->capture, &first, &count, &page_size) == a->attempt)
-		end = (uint64_t)first + count;
-	return end > a->next ? end - a->next : 0;
-}
-
 struct rlog_request *wrep_ahead_next(struct wrep_db *db)
 {
 	struct wrep_ahead *a = db->ahead;
 	struct rlog_request *req = NULL;
 
-	while (a && !a->over && !req) {
+	while (a && !req) {
 		uint32_t wanted = wrep_entry_images_max(a->page_size);
-		uint64_t ready = unsent(db, a);
+		uint64_t count = written(db, a);
 
 		if (a->out && a->out->in_flight >= WINDOW_PARTS)
 			return NULL;
-		if (ready < wanted || (!a->out && ready * a->page_size < START_BYTES) ||
+		if (!a->out && (count < a->begin_at || count * a->page_size < START_BYTES))
+			return NULL;
+		if (count < (uint64_t)(a->next - a->first) + wanted ||
 		    !atomic_load(&db->w->may_write))
 			return NULL;
 		if (make_part(db, a, wanted, &req) < 0)
