@@ -20,7 +20,7 @@
  *               unlink               database, id, effect
  *               pages                database, id, effect, part, pages, page_size
  *               commit               these, and base_version, version, checksum, total_pages,
- *                                    page_count, mode: wal, rollback
+ *                                    dropped_pages, page_count, mode: wal, rollback
  *   database  name, id, version, checksum, page_size, pages: at the end of what was read
  *             (the snapshot's and what the entries made of it)
  *   summary   segments, entries, first_index, last_index, terms, first_term, last_term, torn_bytes
@@ -265,6 +265,7 @@ static void add_description_json(json_t *object, const struct wrep_description *
 	add_number(object, "version", d->base_version + 1);
 	json_object_set_new(object, "checksum", hex_json(16, d->checksum));
 	add_number(object, "total_pages", d->total_pages);
+	add_number(object, "dropped_pages", d->dropped_pages);
 	add_number(object, "page_count", d->page_count);
 	json_object_set_new(object, "mode", json_string(d->wal ? "wal" : "rollback"));
 }
@@ -302,6 +303,8 @@ static void print_description(const struct wrep_description *d)
 		print_text(", %" PRIu32 " pages of %" PRIu32, d->pages, d->page_size);
 	if (d->kind == WREP_DESCRIBES_COMMIT && d->part)
 		print_text(" (%" PRIu32 " with its parts)", d->total_pages);
+	if (d->dropped_pages)
+		print_text(", %" PRIu32 " of the parts dropped", d->dropped_pages);
 	if (d->kind == WREP_DESCRIBES_COMMIT)
 		print_text(", database of %" PRIu32 " pages, %s", d->page_count,
 			   d->wal ? "wal" : "rollback");

@@ -143,7 +143,7 @@ static void discard_overlay(struct wrep_db *db)
 	changed = db->overlay && !db->pending && (db->gated || !db->opens);
 	if (changed)
 		wrep_db_drop_overlay(db);
-	pthread_mutex_unlock(&db->lock);
+	wrep_commit_feed(db); /* unlocks */
 	/* The journal goes last: without it a reader takes what the kernel has for committed. */
 	if (changed)
 		invalidate(db, WREP_DB, 0, 0);
@@ -381,20 +381,6 @@ static int gather(const struct wrep_item *item, struct gathered *g)
 	return 0;
 }
 
-/* Pages that follow one another in the file go there in one piece. */
-static int copy_parts(struct wrep_parts *p, int db_fd)
-{
-	int rc = 0;
-
-	for (uint32_t first = 0, end; first < p->image_count && !rc; first = end) {
-		end = first + 1;
-		while (end < p->image_count && p->changes[end].pgno == p->changes[end - 1].pgno + 1)
-			end++;
-		rc = wrep_parts_copy(p, first, end - first, db_fd);
-	}
-	return rc;
-}
-
 /* No application has it open, and opens come through this thread: nobody looks. */
 static int apply_cold(struct wrep_db *db, const struct gathered *g)
 {
@@ -407,7 +393,7 @@ static int apply_cold(struct wrep_db *db, const struct gathered *g)
 	if (!f)
 		return -ENOENT;
 	if (g->parts)
-		rc = copy_parts(g->parts, f->fd);
+		rc = wrep_parts_copy(g->parts, f->fd);
 	for (uint32_t i = 0; !g->parts && i < g->txn.image_count && !rc; i++) {
 		rc = wrep_write_all(f->fd, g->images[i], g->txn.page_size,
 				    (uint64_t)(g->pgnos[i] - 1) * g->txn.page_size);
@@ -834,7 +820,7 @@ static void unlink_database(struct wrep *w, struct wrep_item *item)
 		/* A transaction may still be undecided over the -wal: it keeps the capture. */
 		if (!db->pending)
 			wrep_db_forget_file(db, k);
-		pthread_mutex_unlock(&db->lock);
+		wrep_commit_feed(db); /* unlocks */
 		if (gone)
 			w->config.host.invalidate_name(w->config.host_ctx, name);
 	}

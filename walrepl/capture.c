@@ -69,6 +69,10 @@ struct wrep_capture {
 	uint64_t appending;
 	uint32_t overwritten;
 
+	/* What the open transaction has appended: without a gap from the committed end up to here. */
+	uint64_t append_end;
+	uint64_t attempt; /* how many transactions have begun to append */
+
 	/* The write that completed the transaction, and what to go back to when it is refused. */
 	bool undecided, held_restart;
 	uint8_t *held;
@@ -132,6 +136,13 @@ static void overlay(uint8_t *bytes, uint64_t off, size_t len, const struct write
 
 	if (from < to)
 		memcpy(bytes + (from - off), w->data + (from - w->off), (size_t)(to - from));
+}
+
+/* What is appended from here on is another transaction's. */
+static void begin_appends(struct wrep_capture *c)
+{
+	c->append_end = c->header_valid ? frame_offset(c, c->committed) : 0;
+	c->attempt++;
 }
 
 /* ---- the scan ---------------------------------------------------------------------------------- */
@@ -249,6 +260,7 @@ static void drop_frames(struct wrep_capture *c)
 	c->recheck = false;
 	if (c->index != NULL)
 		memset(c->index, 0, c->index_slots * sizeof(*c->index));
+	begin_appends(c);
 }
 
 /* Distrust everything: something failed half way. */
@@ -266,6 +278,7 @@ static void start_generation(struct wrep_capture *c, const uint8_t bytes[WREP_WA
 	c->header_valid = true;
 	c->header = *header;
 	memcpy(c->header_bytes, bytes, WREP_WAL_HEADER_BYTES);
+	begin_appends(c);
 }
 
 /* Is the last committed frame still where it was? Its checksum vouches for all before it. */
@@ -322,6 +335,7 @@ static int load(struct wrep_capture *c)
 	}
 	c->committed = commits;
 	c->loaded = true;
+	begin_appends(c);
 	return 0;
 }
 
@@ -514,6 +528,19 @@ static bool covers(const struct write *w, uint64_t off)
 	return w->off <= off && off < write_end(w);
 }
 
+/* The page of a frame comes behind its header: it is appended. If it was there before, SQLite went back
+ * (ROLLBACK TO), and if it is the first, the transaction begins anew or is another one. */
+static void follow_append(struct wrep_capture *c, uint64_t frame)
+{
+	uint64_t page = frame_offset(c, frame) + WREP_FRAME_HEADER_BYTES;
+
+	if (c->append_end <= page)
+		return;
+	if (frame <= c->committed)
+		begin_appends(c);
+	c->append_end = page;
+}
+
 /* Tell appended frames, a header and then its page, from pages overwritten in place. */
 static void follow_overwrites(struct wrep_capture *c, const struct write *w, uint64_t first)
 {
@@ -531,6 +558,7 @@ static void follow_overwrites(struct wrep_capture *c, const struct write *w, uin
 			continue;
 		}
 		c->appending = 0;
+		follow_append(c, frame);
 		if (frame != c->scanned)
 			continue;
 		if (covers(w, start))
@@ -540,6 +568,8 @@ static void follow_overwrites(struct wrep_capture *c, const struct write *w, uin
 		if (header != NULL && !without_checksum(header))
 			c->overwritten = UINT32_MAX;
 	}
+	if (w->off <= c->append_end && write_end(w) > c->append_end)
+		c->append_end = write_end(w);
 }
 
 /* After a cache spill that overwrote a frame, SQLite appends frames without checksums and computes all
@@ -633,6 +663,7 @@ static int judge(struct wrep_capture *c, const struct write *w, const struct wre
 			return 1;
 		}
 		c->committed = commits;
+		begin_appends(c);
 	}
 	return 0;
 }
@@ -663,6 +694,35 @@ uint64_t wrep_capture_uncommitted(struct wrep_capture *c, size_t len, uint64_t o
 	if (load(c) != 0 || off + len <= committed_end(c))
 		return 0;
 	return off + len - committed_end(c);
+}
+
+uint64_t wrep_capture_appended(const struct wrep_capture *c, uint32_t *first, uint32_t *count,
+			       uint32_t *page_size)
+{
+	uint64_t bytes = 0;
+
+	*first = c->committed;
+	*page_size = c->header.page_size;
+	if (c->loaded && c->header_valid && c->append_end > frame_offset(c, c->committed))
+		bytes = c->append_end - frame_offset(c, c->committed);
+	*count = bytes ? (uint32_t)(bytes / wrep_wal_frame_bytes(c->header.page_size)) : 0;
+	return c->attempt;
+}
+
+int wrep_capture_read_frames(const struct wrep_capture *c, uint32_t first, uint32_t count,
+			     void *bytes)
+{
+	return wrep_read_exact(c->fd, bytes,
+			       count * (size_t)wrep_wal_frame_bytes(c->header.page_size),
+			       frame_offset(c, first));
+}
+
+uint32_t wrep_capture_frame_pgno(const struct wrep_capture *c, const uint8_t *header)
+{
+	uint32_t pgno = (uint32_t)header[0] << 24 | (uint32_t)header[1] << 16 |
+			(uint32_t)header[2] << 8 | header[3];
+
+	return without_checksum(header) || memcmp(header + 8, c->header.salt, 8) == 0 ? pgno : 0;
 }
 
 int wrep_capture_image(struct wrep_capture *c, const struct wrep_wal_image *image, void *page)
@@ -719,6 +779,7 @@ int wrep_capture_committed(struct wrep_capture *c)
 		return rc;
 	}
 	c->committed = c->held_committed;
+	begin_appends(c);
 	return 0;
 }
 
@@ -743,6 +804,7 @@ void wrep_capture_refused(struct wrep_capture *c)
 		set_scan(c, (uint32_t)first);
 	/* What the write would have overwritten may have been valid before. */
 	c->recheck = true;
+	begin_appends(c);
 }
 
 int wrep_capture_truncate(struct wrep_capture *c, uint64_t size)
@@ -763,6 +825,8 @@ int wrep_capture_truncate(struct wrep_capture *c, uint64_t size)
 		c->reserved = size;
 	old_size = c->size;
 	c->size = size;
+	if (size < c->append_end)
+		begin_appends(c);
 	if (size < WREP_WAL_HEADER_BYTES) {
 		drop_frames(c);
 		return 0;

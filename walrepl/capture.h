@@ -62,6 +62,19 @@ int wrep_capture_write(struct wrep_capture *c, const void *buf, size_t len, uint
  * when the -wal cannot be read. */
 uint64_t wrep_capture_uncommitted(struct wrep_capture *c, size_t len, uint64_t off);
 
+/* What the open transaction has appended so far, as far as it is known: `*count` whole frames from frame
+ * `*first` on are in the backing file, or will be when the last ordinary write is. They may be of any
+ * content, also without checksums (which SQLite may still have to compute), and the application may
+ * overwrite them, or go back and append others in their place. Returns a number that is another one as
+ * soon as the frames from `*first` on may be those of another transaction. Reads nothing. */
+uint64_t wrep_capture_appended(const struct wrep_capture *c, uint32_t *first, uint32_t *count,
+			       uint32_t *page_size);
+/* Read `count` of these frames, as they are now: headers and pages, one behind the other. 0 or -errno. */
+int wrep_capture_read_frames(const struct wrep_capture *c, uint32_t first, uint32_t count,
+			     void *bytes);
+/* The page number in the header of such a frame; 0 when it is none of this generation. */
+uint32_t wrep_capture_frame_pgno(const struct wrep_capture *c, const uint8_t *header);
+
 /* Read the image of a page of the undecided transaction: from the backing file, or from the write
  * that was held back (`wrep_capture_write` keeps its bytes). 0 or -errno. */
 int wrep_capture_image(struct wrep_capture *c, const struct wrep_wal_image *image, void *page);

@@ -11,6 +11,9 @@
  *   PAGES 0 ..    delivered | in flight, at most WINDOW_PARTS | not read yet        COMMIT
  *                           next_part - in_flight             next_part
  *
+ * Of a very large one most parts have left before, while it was being written (ahead.c): then the window
+ * begins behind these, and only what they do not hold already is sent.
+ *
  * So memory does not grow with the transaction; and as long as parts are on their way, the COMMIT has
  * not been submitted. Should one of them end as anything but delivered, or in another term than the
  * others (leadership was lost), no more is submitted: nobody ever sees a COMMIT, so the transaction is
@@ -44,6 +47,10 @@ void wrep_commit_free(struct wrep_commit *c)
 	if (!c)
 		return;
 	wrep_db_unref(c->db);
+	assert(!c->out || !c->out->in_flight);
+	free(c->out);
+	free(c->unsent);
+	free(c->dropped);
 	free(c->changes);
 	free(c->journal_bytes);
 	free(c);
@@ -86,12 +93,14 @@ void wrep_commit_end(struct wrep_commit *c, int result)
 
 /* ---- reading and encoding ------------------------------------------------------------------------ */
 
-/* The number and the image of the transaction's page `i`. */
+/* The number and the image of the `i`-th of the pages that are to be sent. */
 static int read_image(struct wrep_commit *c, uint32_t i, uint32_t *pgno, uint8_t *page)
 {
 	struct wrep_db *db = c->db;
 	ssize_t n;
 
+	if (c->unsent)
+		i = c->unsent[i];
 	if (c->txn) {
 		*pgno = c->txn->images[i].pgno;
 		return wrep_capture_image(db->capture, &c->txn->images[i], page);
@@ -167,53 +176,49 @@ static void commit_done(struct rlog_request *req, enum rlog_outcome outcome);
 
 static int encode_part(struct wrep_commit *c, struct rlog_request **out)
 {
-	uint32_t count = images_per_entry(c);
+	uint32_t count = images_per_entry(c), from = (c->out->next_part - c->guessed) * count;
 	struct wrep_entry e = {
 		.type = WREP_ENTRY_PAGES,
 		.db_id = c->db->id,
 		.origin = c->db->w->origin,
-		.sequence = c->sequence,
+		.sequence = c->out->sequence,
 		.page_size = c->page_size,
-		.part = c->next_part,
-		.image_count = count,
+		.part = c->out->next_part,
+		.image_count = c->send_count - from < count ? c->send_count - from : count,
 	};
-	struct wrep_part_request *r = calloc(1, sizeof *r);
-	int rc;
+	struct rlog_buf *buf;
+	int rc = encode_piece(c, &e, from, &buf);
 
-	if (!r)
-		return -ENOMEM;
-	rc = encode_piece(c, &e, c->next_part * count, &r->request.buf);
-	if (rc < 0) {
-		free(r);
+	if (rc < 0)
 		return rc;
-	}
-	r->request.done = part_done;
-	r->commit = c;
-	*out = &r->request;
-	return 0;
+	*out = wrep_outgoing_part(c->db, c->out, buf);
+	return *out ? 0 : -ENOMEM;
 }
 
 static int encode_commit(struct wrep_commit *c, struct rlog_request **out)
 {
-	uint32_t from = c->parts * images_per_entry(c);
+	uint32_t from = (c->parts - c->guessed) * images_per_entry(c);
 	struct wrep_entry e = {
 		.type = WREP_ENTRY_COMMIT,
 		.db_id = c->db->id,
 		.origin = c->db->w->origin,
-		.sequence = c->sequence,
+		.sequence = c->out->sequence,
 		.page_size = c->page_size,
 		.part = c->parts,
-		.image_count = c->change_count - from,
+		.image_count = c->dropped_count ? 0 : c->send_count - from,
 		.commit_mode = c->mode,
 		.base_version = c->base_version,
 		.checksum = c->checksum,
 		.page_count = c->page_count,
 		.total_pages = c->change_count,
+		.dropped_count = c->dropped_count,
 	};
 	int rc = encode_piece(c, &e, from, &c->request.buf);
 
 	if (rc < 0)
 		return rc;
+	for (uint32_t i = 0; i < c->dropped_count; i++)
+		wrep_entry_set_dropped(&e, i, c->dropped[i]);
 	c->request.done = commit_done;
 	*out = &c->request;
 	return 0;
@@ -262,72 +267,142 @@ static void end_refused(struct wrep_commit *c, int result)
 	unreserve(c);
 	wrep_db_settled(db);
 	pthread_mutex_unlock(&db->lock);
-	if (c->next_part > 0)
-		wrep_submit_discard(db->w, db->id, db->w->origin, c->sequence);
+	if (c->out->next_part > 0)
+		wrep_submit_discard(db->w, db->id, db->w->origin, c->out->sequence);
 	wrep_commit_end(c, result);
 }
 
-/* Its COMMIT will never commit: the images of its parts need not be kept here. The replicated state
+/* Their COMMIT will never commit: the images of the parts need not be kept here. The replicated state
  * goes on to count them, until the log says otherwise. db->lock held. */
-static void forget_parts(struct wrep_commit *c)
+static void forget_parts(struct wrep_db *db, const struct wrep_outgoing *out)
 {
-	struct wrep_db *db = c->db;
-
-	if (wrep_parts_same(db->parts, db->w->origin, c->sequence))
+	if (wrep_parts_same(db->parts, db->w->origin, out->sequence))
 		atomic_store(&db->parts->dead, true);
 }
 
-/* Give it up before its COMMIT is submitted. db->lock held. */
-static void fail(struct wrep_commit *c, int error)
+struct wrep_outgoing *wrep_outgoing_new(struct wrep *w)
 {
-	assert(!c->sent);
-	if (!c->failed)
-		c->failed = error;
-	forget_parts(c);
+	struct wrep_outgoing *out = calloc(1, sizeof *out);
+
+	if (out)
+		out->sequence = atomic_fetch_add(&w->sequence, 1);
+	return out;
 }
 
-/* Submit what the window has room for. One thread at a time does it, so that entries are submitted
- * in their order; what others bring about meanwhile it sees when it looks again. db->lock held,
- * released; `c` may be gone afterwards. */
-static void feed(struct wrep_commit *c)
+struct rlog_request *wrep_outgoing_part(struct wrep_db *db, struct wrep_outgoing *out,
+					struct rlog_buf *buf)
 {
-	struct wrep_db *db = c->db;
-	struct wrep *w = db->w;
+	struct wrep_part_request *r = calloc(1, sizeof *r);
 
-	if (c->feeding) {
+	if (!r) {
+		rlog_buf_unref(buf);
+		return NULL;
+	}
+	r->request.buf = buf;
+	r->request.done = part_done;
+	r->db = wrep_db_ref(db);
+	r->out = out;
+	out->next_part++;
+	out->in_flight++;
+	return &r->request;
+}
+
+/* Nobody owns them any more, and none is in flight. */
+static void retire(struct wrep_db *db, struct wrep_outgoing *out)
+{
+	out->next = db->spent;
+	db->spent = out;
+}
+
+/* Give them up before their COMMIT is submitted. db->lock held. */
+static void fail(struct wrep_db *db, struct wrep_outgoing *out, int error)
+{
+	if (!out->failed)
+		out->failed = error;
+	forget_parts(db, out);
+}
+
+void wrep_outgoing_give_up(struct wrep_db *db, struct wrep_outgoing *out, int error)
+{
+	fail(db, out, error);
+	out->given_up = true;
+	if (!out->in_flight)
+		retire(db, out);
+}
+
+/* The next entry to be submitted, if the window has room for one. db->lock held. */
+static struct rlog_request *next_request(struct wrep_db *db)
+{
+	struct wrep_commit *c = db->pending;
+	struct rlog_request *req;
+	bool part;
+	int rc;
+
+	if (!c)
+		return wrep_ahead_next(db);
+	if (c->sent || c->out->failed)
+		return NULL;
+	part = c->out->next_part < c->parts;
+	if (c->out->in_flight >= (part ? WINDOW_PARTS : 1))
+		return NULL;
+	rc = part ? encode_part(c, &req) : encode_commit(c, &req);
+	if (rc < 0) {
+		fail(db, c->out, rc);
+		return NULL;
+	}
+	c->sent = !part;
+	return req;
+}
+
+/* Have discarded what nobody owns any more. False: there is nothing. db->lock held, let go meanwhile. */
+static bool discard_spent(struct wrep_db *db)
+{
+	struct wrep_outgoing *out = db->spent;
+
+	if (!out)
+		return false;
+	db->spent = out->next;
+	pthread_mutex_unlock(&db->lock);
+	if (out->next_part > 0)
+		wrep_submit_discard(db->w, db->id, db->w->origin, out->sequence);
+	free(out);
+	pthread_mutex_lock(&db->lock);
+	return true;
+}
+
+/* Submit what the window has room for. One thread at a time does it, so that the entries of a database
+ * are submitted in their order; what others bring about meanwhile it sees when it looks again. db->lock
+ * held, released; the pending transaction may be gone afterwards. */
+void wrep_commit_feed(struct wrep_db *db)
+{
+	struct rlog_request *req;
+	struct wrep_commit *c;
+
+	if (db->feeding) {
 		pthread_mutex_unlock(&db->lock);
 		return;
 	}
-	c->feeding = true;
-	while (!c->failed) {
-		bool part = c->next_part < c->parts;
-		struct rlog_request *req;
-		int rc;
-
-		if (c->in_flight >= (part ? WINDOW_PARTS : 1))
+	db->feeding = true;
+	wrep_db_ref(db);
+	for (;;) {
+		if (discard_spent(db))
+			continue;
+		req = next_request(db);
+		if (!req && !db->spent)
 			break;
-		rc = part ? encode_part(c, &req) : encode_commit(c, &req);
-		if (rc < 0) {
-			fail(c, rc);
-			break;
-		}
-		if (part) {
-			c->next_part++;
-			c->in_flight++;
-		} else {
-			c->sent = true;
-		}
+		if (!req)
+			continue;
 		pthread_mutex_unlock(&db->lock);
-		rlog_submit(w->log, req);
-		if (!part)
-			return;
+		rlog_submit(db->w->log, req);
 		pthread_mutex_lock(&db->lock);
 	}
-	c->feeding = false;
-	if (c->failed && c->in_flight == 0)
-		end_refused(c, c->failed); /* unlocks */
+	db->feeding = false;
+	c = db->pending;
+	if (c && !c->sent && c->out->failed && c->out->in_flight == 0)
+		end_refused(c, c->out->failed); /* unlocks */
 	else
 		pthread_mutex_unlock(&db->lock);
+	wrep_db_unref(db);
 }
 
 /* What the application is told of a request that raftlog has ended. */
@@ -336,50 +411,59 @@ static int refusal(const struct rlog_request *req, enum rlog_outcome outcome)
 	return outcome == RLOG_REFUSED && req->error ? req->error : -EIO;
 }
 
+/* A part ended: delivered in `term`, or by an error. */
+static void part_ended(struct rlog_request *req, uint64_t term, int error)
+{
+	struct wrep_part_request *r = (struct wrep_part_request *)req;
+	struct wrep_outgoing *out = r->out;
+	struct wrep_db *db = r->db;
+
+	free(r);
+	pthread_mutex_lock(&db->lock);
+	out->in_flight--;
+	if (!out->term)
+		out->term = term;
+	if (!error && (db->removed || out->term != term))
+		error = -EIO;
+	if (out->given_up) {
+		if (!out->in_flight)
+			retire(db, out);
+	} else if (error) {
+		fail(db, out, error);
+		if (out == wrep_ahead_outgoing(db))
+			wrep_ahead_stop(db);
+	}
+	wrep_commit_feed(db); /* unlocks */
+	wrep_db_unref(db);
+}
+
 /* raftlog: refused, or unknown, which for a part comes to the same. */
 static void part_done(struct rlog_request *req, enum rlog_outcome outcome)
 {
-	struct wrep_commit *c = ((struct wrep_part_request *)req)->commit;
-	struct wrep_db *db = c->db;
-
-	int error = refusal(req, outcome);
-
-	free(req);
-	pthread_mutex_lock(&db->lock);
-	c->in_flight--;
-	fail(c, error);
-	feed(c); /* unlocks */
+	part_ended(req, 0, refusal(req, outcome));
 }
 
 void wrep_commit_part_delivered(struct rlog_request *req, uint64_t term, bool counts)
 {
-	struct wrep_commit *c = ((struct wrep_part_request *)req)->commit;
-	struct wrep_db *db = c->db;
-
-	free(req);
-	pthread_mutex_lock(&db->lock);
-	c->in_flight--;
-	if (!c->term)
-		c->term = term;
-	if (!counts || db->removed || c->term != term)
-		fail(c, -EIO);
-	feed(c); /* unlocks */
+	part_ended(req, term, counts ? 0 : -EIO);
 }
 
 bool wrep_commit_give_up(struct wrep_db *db, const struct wrep_parts *parts, int error)
 {
-	struct wrep_commit *c;
-	bool mine;
+	struct wrep_outgoing *ahead, *out;
 
 	pthread_mutex_lock(&db->lock);
-	c = db->pending;
-	mine = c && !c->sent && wrep_parts_same(parts, db->w->origin, c->sequence);
-	if (!mine) {
+	ahead = wrep_ahead_outgoing(db);
+	out = db->pending && !db->pending->sent ? db->pending->out : ahead;
+	if (!out || !wrep_parts_same(parts, db->w->origin, out->sequence)) {
 		pthread_mutex_unlock(&db->lock);
 		return false;
 	}
-	fail(c, error);
-	feed(c); /* unlocks */
+	if (out == ahead)
+		wrep_ahead_stop(db);
+	else
+		fail(db, out, error);
+	wrep_commit_feed(db); /* unlocks */
 	return true;
 }
 
@@ -396,7 +480,7 @@ static void commit_done(struct rlog_request *req, enum rlog_outcome outcome)
 			  db->name, (unsigned long long)c->base_version);
 	pthread_mutex_lock(&db->lock);
 	if (outcome == RLOG_REFUSED)
-		forget_parts(c);
+		forget_parts(db, c->out);
 	end_refused(c, refusal(req, outcome)); /* unlocks */
 }
 
@@ -411,13 +495,25 @@ static int start(struct wrep_db *db, struct wrep_commit *c)
 	/* Its writes were counted (file.c); a file that grew by truncation was not. */
 	if ((uint64_t)c->change_count * c->page_size > db->w->config.max_transaction_bytes)
 		return wrep_refuse_large(db);
+	c->send_count = c->change_count;
+	c->out = wrep_ahead_take(db, c);
+	if (c->out)
+		c->guessed = c->out->next_part;
+	else
+		c->out = wrep_outgoing_new(db->w);
+	if (!c->out)
+		return -ENOMEM;
 	c->base_version = db->version;
 	c->checksum = wrep_pagesum_preview(&db->sum, c->page_size, c->page_count, c->changes,
 					   c->change_count);
-	c->sequence = atomic_fetch_add(&db->w->sequence, 1);
-	c->parts = c->change_count ? (c->change_count - 1) / per_entry : 0;
+	/* A COMMIT that drops pages has no room for images. */
+	c->parts = c->guessed;
+	if (c->dropped_count)
+		c->parts += (c->send_count + per_entry - 1) / per_entry;
+	else if (c->send_count)
+		c->parts += (c->send_count - 1) / per_entry;
 	db->pending = c;
-	feed(c); /* unlocks */
+	wrep_commit_feed(db); /* unlocks */
 	return 0;
 }
 

@@ -39,6 +39,13 @@ void wrep_db_unref(struct wrep_db *db)
 	wrep_overlay_close(db->overlay);
 	if (db->capture)
 		wrep_capture_close(db->capture);
+	wrep_ahead_forget(db);
+	while (db->spent) {
+		struct wrep_outgoing *out = db->spent;
+
+		db->spent = out->next;
+		free(out);
+	}
 	wrep_parts_unref(db->parts);
 	while (db->unapplied)
 		wrep_parts_applied(db, db->unapplied);
@@ -241,6 +248,7 @@ void wrep_db_forget_file(struct wrep_db *db, enum wrep_kind kind)
 
 	db->files[kind] = NULL;
 	if (kind == WREP_WAL && db->capture) {
+		wrep_ahead_forget(db);
 		wrep_capture_close(db->capture);
 		db->capture = NULL;
 	}
@@ -249,6 +257,7 @@ void wrep_db_forget_file(struct wrep_db *db, enum wrep_kind kind)
 
 void wrep_db_drop_overlay(struct wrep_db *db)
 {
+	wrep_ahead_forget(db);
 	wrep_overlay_close(db->overlay);
 	db->overlay = NULL;
 	db->direct.active = false;
@@ -287,7 +296,7 @@ bool wrep_db_revoke(struct wrep_db *db, bool lost)
 	wrep_db_drop_overlay(db);
 	db->opens = 0;
 	db->locker_tid = 0;
-	pthread_mutex_unlock(&db->lock);
+	wrep_commit_feed(db); /* unlocks */
 	for (int i = 0; i < 2; i++) {
 		if (old[i])
 			w->config.host.invalidate(w->config.host_ctx, old[i], 0, 0);

@@ -33,6 +33,7 @@ int wrep_describe(const struct rlog_buf *buf, struct wrep_description *out)
 		.base_version = e.base_version,
 		.checksum = e.checksum,
 		.total_pages = e.total_pages,
+		.dropped_pages = e.dropped_count,
 		.page_count = e.page_count,
 		.wal = e.type == WREP_ENTRY_COMMIT && e.commit_mode == WREP_COMMIT_WAL,
 	};

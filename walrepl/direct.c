@@ -203,7 +203,7 @@ static int submit(struct wrep_db *db, struct wrep_commit *c, struct wrep_op *op)
 	int rc = wrep_commit_rollback(db, c);
 
 	if (rc == 0) {
-		pthread_mutex_unlock(&db->lock);
+		wrep_commit_feed(db); /* unlocks */
 	} else if (rc < 0) {
 		push_revert(db, sequence, trigger, NULL, op, rc);
 		rc = WREP_PENDING;
@@ -230,8 +230,8 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 		push_revert(db, sequence, WREP_TRIGGER_CLOSE, NULL, op, -EIO);
 		return WREP_PENDING;
 	}
-	if (d->alone && (d->broken || !wrep_overlay_shape(db, &page_size, &page_count, &whole) ||
-			 !whole)) {
+	if (d->alone &&
+	    (d->broken || !wrep_overlay_shape(db, &page_size, &page_count, &whole) || !whole)) {
 		/* By truncate(2): no descriptor's end takes it back. */
 		closed = !db->opens;
 		if (closed)
@@ -386,7 +386,7 @@ void wrep_direct_revert(struct wrep *w, struct wrep_item *item)
 		if (!revoke)
 			wrep_db_drop_overlay(db);
 	}
-	pthread_mutex_unlock(&db->lock);
+	wrep_commit_feed(db); /* unlocks */
 	if (revoke) {
 		wrep_gate_open(db);
 		wrep_db_revoke(db, true);

@@ -16,13 +16,16 @@
  *                 : page numbers, image_count * u32
  *   COMMIT      as PAGES up to 40, then
  *               40: u64 base_version | 48: u64 checksum | 56: u32 page_count | 60: u32 total_pages
- *               64: u32 commit_mode | 68: u32 0
+ *               64: u32 commit_mode | 68: u32 dropped_count
  *               72: images, then page numbers, as in PAGES
+ *                 : page numbers that are dropped, dropped_count * u32; then there are no images
  *   DISCARD     16: u64 origin | 24: u64 sequence
  *
  * The images come before the page numbers so that they stay aligned.
  *
- * Version history: 1, the first. (DISCARD, and commit_mode 3, joined it before any release.)
+ * Version history: 1, the first. (DISCARD joined it before any release.)
+ *   2: PAGES may repeat pages of those before them, in any order from one to the next, and a COMMIT may
+ *      drop pages; commit_mode 3. What version 1 holds reads the same.
  */
 #include "entry.h"
 
@@ -33,7 +36,7 @@
 #include "pagesum.h"
 #include "walrepl.h"
 
-#define ENTRY_VERSION 1
+#define ENTRY_VERSION 2
 
 #define COMMON_BYTES 16u
 #define CREATE_BYTES 24u
@@ -41,6 +44,9 @@
 #define PAGES_BYTES 40u
 #define COMMIT_BYTES 72u
 #define DISCARD_BYTES 32u
+
+_Static_assert(COMMIT_BYTES + 4 * WREP_ENTRY_DROPPED_MAX <= WREP_ENTRY_BYTES,
+	       "a COMMIT that drops as many as it may");
 
 #define OMIT_ATIME 1u
 #define OMIT_MTIME 2u
@@ -115,13 +121,13 @@ static int decode_discard(const uint8_t *p, size_t len, struct wrep_entry *e)
 	return 0;
 }
 
-/* The page numbers: ascending, and within what the entry says of the database. */
-static int check_pgnos(const struct wrep_entry *e)
+/* Page numbers: ascending, and within what the entry says of the database. */
+static int check_pgnos(const struct wrep_entry *e, const uint8_t *pgnos, uint32_t count)
 {
 	uint32_t last = 0;
 
-	for (uint32_t i = 0; i < e->image_count; i++) {
-		uint32_t pgno = wrep_entry_pgno(e, i);
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t pgno = wrep_entry_number(pgnos, i);
 
 		if (pgno <= last || pgno == wrep_lock_page(e->page_size))
 			return -EBADMSG;
@@ -140,6 +146,8 @@ static int check_commit(const struct wrep_entry *e)
 	if (e->image_count > e->total_pages)
 		return -EBADMSG;
 	if (e->part == 0 && e->image_count != e->total_pages)
+		return -EBADMSG;
+	if (e->dropped_count && (e->part == 0 || e->image_count || !e->page_size))
 		return -EBADMSG;
 	return 0;
 }
@@ -163,7 +171,8 @@ static int decode_images(const uint8_t *p, size_t len, struct wrep_entry *e)
 		e->page_count = wrep_get32(p + 56);
 		e->total_pages = wrep_get32(p + 60);
 		e->commit_mode = wrep_get32(p + 64);
-		if (wrep_get32(p + 68) != 0)
+		e->dropped_count = wrep_get32(p + 68);
+		if (e->dropped_count && p[1] < 2)
 			return -EBADMSG;
 		rc = check_commit(e);
 		if (rc != 0)
@@ -176,13 +185,15 @@ static int decode_images(const uint8_t *p, size_t len, struct wrep_entry *e)
 						e->page_count == 0 && e->total_pages == 0))
 		return -EBADMSG;
 	images = (uint64_t)e->image_count * e->page_size;
-	if (len != head + images + (uint64_t)e->image_count * 4)
+	if (len != head + images + ((uint64_t)e->image_count + e->dropped_count) * 4)
 		return -EBADMSG;
 	if (len > WREP_ENTRY_BYTES && e->image_count != 1)
 		return -EBADMSG;
 	e->images = p + head;
-	e->pgnos = p + head + images;
-	return check_pgnos(e);
+	e->pgnos = e->images + images;
+	e->dropped = e->pgnos + (size_t)e->image_count * 4;
+	rc = check_pgnos(e, e->pgnos, e->image_count);
+	return rc ? rc : check_pgnos(e, e->dropped, e->dropped_count);
 }
 
 int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out)
@@ -191,7 +202,7 @@ int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out)
 	size_t len = buf->len;
 
 	memset(out, 0, sizeof(*out));
-	if (len < COMMON_BYTES || p[1] != ENTRY_VERSION)
+	if (len < COMMON_BYTES || p[1] < 1 || p[1] > ENTRY_VERSION)
 		return -EBADMSG;
 	out->type = p[0];
 	out->db_id = wrep_get64(p + 8);
@@ -305,7 +316,8 @@ struct rlog_buf *wrep_entry_alloc(struct wrep_entry *e)
 	uint8_t *p;
 
 	assert(e->type == WREP_ENTRY_PAGES || e->type == WREP_ENTRY_COMMIT);
-	buf = new_entry(e, head + images + (size_t)e->image_count * 4, head);
+	assert(!e->dropped_count || (e->type == WREP_ENTRY_COMMIT && !e->image_count));
+	buf = new_entry(e, head + images + ((size_t)e->image_count + e->dropped_count) * 4, head);
 	if (buf == NULL)
 		return NULL;
 	p = buf->data;
@@ -320,9 +332,11 @@ struct rlog_buf *wrep_entry_alloc(struct wrep_entry *e)
 		wrep_put32(p + 56, e->page_count);
 		wrep_put32(p + 60, e->total_pages);
 		wrep_put32(p + 64, e->commit_mode);
+		wrep_put32(p + 68, e->dropped_count);
 	}
 	e->images = p + head;
-	e->pgnos = p + head + images;
+	e->pgnos = e->images + images;
+	e->dropped = e->pgnos + (size_t)e->image_count * 4;
 	return buf;
 }
 
@@ -330,4 +344,10 @@ void wrep_entry_set_pgno(struct wrep_entry *e, uint32_t i, uint32_t pgno)
 {
 	assert(i < e->image_count);
 	wrep_put32((uint8_t *)e->pgnos + (size_t)i * 4, pgno);
+}
+
+void wrep_entry_set_dropped(struct wrep_entry *e, uint32_t i, uint32_t pgno)
+{
+	assert(i < e->dropped_count);
+	wrep_put32((uint8_t *)e->dropped + (size_t)i * 4, pgno);
 }

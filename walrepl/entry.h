@@ -4,7 +4,13 @@
  * one COMMIT entry, all submitted in order by one node within one term: a COMMIT of another term than
  * its PAGES takes no effect. Nothing is visible before the COMMIT. One that was given up after some
  * PAGES is followed by a DISCARD, which changes nothing that a COMMIT could lead to: it lets all nodes
- * forget the PAGES. All numbers are little-endian; a diagram stands in entry.c.
+ * forget the PAGES.
+ *
+ * PAGES may be sent before the transaction is complete (ahead.c), so they may hold what is not of it
+ * after all. Of several images of a page the last one in the log counts; a page above the COMMIT's
+ * `page_count`, and one that the COMMIT names as dropped, does not count at all.
+ *
+ * All numbers are little-endian; a diagram stands in entry.c.
  */
 #ifndef WALREPL_ENTRY_H
 #define WALREPL_ENTRY_H
@@ -44,10 +50,12 @@ struct wrep_entry {
 	uint32_t part; /* PAGES: 0, 1, ...; COMMIT: how many PAGES came before */
 	/* COMMIT */
 	enum wrep_commit_mode commit_mode;
-	uint64_t base_version; /* it leads from this version to base_version + 1 */
-	uint64_t checksum;     /* of the whole database afterwards (pagesum.h) */
-	uint32_t page_count;   /* size of the database afterwards */
-	uint32_t total_pages;  /* images in the whole transaction, all parts */
+	uint64_t base_version;	/* it leads from this version to base_version + 1 */
+	uint64_t checksum;	/* of the whole database afterwards (pagesum.h) */
+	uint32_t page_count;	/* size of the database afterwards */
+	uint32_t total_pages;	/* that count in the whole transaction, all parts */
+	uint32_t dropped_count; /* of the parts' pages, those that do not; then no image is in it */
+	const uint8_t *dropped; /* dropped_count little-endian u32, ascending */
 	/* PAGES, COMMIT */
 	uint32_t page_size;
 	uint32_t image_count;  /* in this entry */
@@ -55,29 +63,42 @@ struct wrep_entry {
 	const uint8_t *images; /* image_count * page_size bytes */
 };
 
-static inline uint32_t wrep_entry_pgno(const struct wrep_entry *e, uint32_t i)
+static inline uint32_t wrep_entry_number(const uint8_t *numbers, uint32_t i)
 {
-	const uint8_t *p = e->pgnos + (size_t)i * 4;
+	const uint8_t *p = numbers + (size_t)i * 4;
 
 	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
+static inline uint32_t wrep_entry_pgno(const struct wrep_entry *e, uint32_t i)
+{
+	return wrep_entry_number(e->pgnos, i);
+}
+
+static inline uint32_t wrep_entry_dropped(const struct wrep_entry *e, uint32_t i)
+{
+	return wrep_entry_number(e->dropped, i);
+}
+
 /* Decode and check bounds, enums, page size (a power of two, 512..65536; 0 in a COMMIT that leaves
  * an empty database), page numbers (not 0, not the lock page, ascending, none above page_count in a
- * COMMIT), names (no '/', not empty, not "." or ".."). 0 or -EBADMSG. */
+ * COMMIT; so those that are dropped), names (no '/', not empty, not "." or ".."). 0 or -EBADMSG. */
 int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out);
 
 /* Encode an entry without images. NULL: out of memory. */
 struct rlog_buf *wrep_entry_encode(const struct wrep_entry *e);
 
-/* Encode a PAGES or COMMIT entry with room for `e->image_count` images: the caller fills in page
- * numbers and images where the pointers in `e` then point (they point into the new buffer; cast
- * away const, they are the caller's until submitted). */
+/* Encode a PAGES or COMMIT entry with room for `e->image_count` images, and `e->dropped_count` numbers of
+ * dropped pages: the caller fills in these and the images where the pointers in `e` then point (they
+ * point into the new buffer; cast away const, they are the caller's until submitted). */
 struct rlog_buf *wrep_entry_alloc(struct wrep_entry *e);
 void wrep_entry_set_pgno(struct wrep_entry *e, uint32_t i, uint32_t pgno);
+void wrep_entry_set_dropped(struct wrep_entry *e, uint32_t i, uint32_t pgno);
 
 /* How many images of `page_size` bytes fit into one PAGES or COMMIT entry; at least 1. Decoding
  * refuses an entry with more. */
 uint32_t wrep_entry_images_max(uint32_t page_size);
+/* How many pages a COMMIT can drop. */
+#define WREP_ENTRY_DROPPED_MAX 262000u
 
 #endif

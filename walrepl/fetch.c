@@ -537,7 +537,8 @@ static void retire(struct wrep_db *db)
 	if (!db->pending)
 		for (int k = 0; k < 4; k++)
 			wrep_db_forget_file(db, k);
-	pthread_mutex_unlock(&db->lock);
+	wrep_ahead_forget(db);
+	wrep_commit_feed(db); /* unlocks */
 	for (int k = 0; k < 4; k++) {
 		wrep_db_backing_name(db, k, name);
 		w->config.host.invalidate_name(w->config.host_ctx, name);

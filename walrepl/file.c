@@ -314,10 +314,11 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 	pthread_mutex_lock(&f->db->lock);
 	if (!f->revoked) {
 		assert(f->db->opens > 0);
-		f->db->opens--;
+		if (--f->db->opens == 0)
+			wrep_ahead_stop(f->db);
 		wrep_direct_released(f->db);
 	}
-	pthread_mutex_unlock(&f->db->lock);
+	wrep_commit_feed(f->db); /* unlocks */
 }
 
 /* ---- reading and writing ---------------------------------------------------------------------- */
@@ -407,11 +408,18 @@ static bool restores(struct wrep_file *f, const uint8_t *buf, size_t len, uint64
 static int write_overlay(struct wrep_file *f, const void *buf, size_t len, uint64_t off)
 {
 	struct wrep_db *db = f->db;
+	bool again = wrep_overlay_holds(db->overlay, off);
+	int rc;
 
 	if (wrep_overlay_bytes_with(db->overlay, len, off) > db->w->config.max_transaction_bytes &&
-	    !restores(f, buf, len, off))
+	    !restores(f, buf, len, off)) {
+		wrep_ahead_stop(db);
 		return wrep_refuse_large(db);
-	return wrep_overlay_write(db->overlay, f->fd, buf, len, off);
+	}
+	rc = wrep_overlay_write(db->overlay, f->fd, buf, len, off);
+	if (!rc && !again)
+		wrep_ahead_wrote_overlay(db, len, off);
+	return rc;
 }
 
 /* The capture of the -wal, should there be one. db->lock held. */
@@ -523,9 +531,10 @@ int wrep_overlay_begin(struct wrep_file *f)
 
 	if (db->overlay)
 		return 0;
-	rc = fstat(f->fd, &st) < 0 ? -errno
-				   : wrep_overlay_open(&db->overlay, db->w->config.data_fd,
-						       (uint64_t)st.st_size);
+	wrep_ahead_forget(db);
+	rc = fstat(f->fd, &st) < 0
+		     ? -errno
+		     : wrep_overlay_open(&db->overlay, db->w->config.data_fd, (uint64_t)st.st_size);
 	if (rc)
 		db->direct.active = false; /* without an overlay there is nothing to commit */
 	return rc;
@@ -572,7 +581,7 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 		if (rc)
 			wrep_direct_failed(db);
 	}
-	pthread_mutex_unlock(&db->lock);
+	wrep_commit_feed(db); /* unlocks */
 	return rc;
 }
 
@@ -607,7 +616,7 @@ static int write_journal(struct wrep_file *f, const uint8_t *buf, size_t len, ui
 	rc = wrep_commit_rollback(db, shape);
 	if (rc == 0) {
 		rc = wrep_write_all(f->fd, buf, len, off);
-		pthread_mutex_unlock(&db->lock);
+		wrep_commit_feed(db); /* unlocks */
 	}
 	return rc;
 }
@@ -652,6 +661,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		if (!db->gated && wrep_capture_uncommitted(db->capture, len, off) >
 					  w->config.max_transaction_bytes) {
 			rc = wrep_refuse_large(db);
+			wrep_ahead_stop(db);
 			break;
 		}
 		/* What the files lag behind, no transaction here repeats: none passes as padding. */
@@ -666,6 +676,8 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 			rc = wrep_write_all(f->fd, buf, len, off);
 			if (rc < 0)
 				wrep_capture_forget(db->capture);
+			else
+				wrep_ahead_wrote_wal(db);
 		} else if (rc == -EBADMSG)
 			/* SQLite before 3.53 after a spill and a ROLLBACK TO: see capture.c */
 			wrep_logf(db->w, 'W',
@@ -686,7 +698,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 	default:
 		rc = -EIO;
 	}
-	pthread_mutex_unlock(&db->lock);
+	wrep_commit_feed(db); /* unlocks */
 	return rc == -EBADMSG ? -EIO : rc;
 }
 
@@ -740,7 +752,7 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 		else if (rc)
 			wrep_direct_failed(db);
 	}
-	pthread_mutex_unlock(&db->lock);
+	wrep_commit_feed(db); /* unlocks */
 	return rc;
 }
 
@@ -789,7 +801,7 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct w
 	}
 	if (!rc && ftruncate(f->fd, (off_t)size) < 0)
 		rc = -errno;
-	pthread_mutex_unlock(&db->lock);
+	wrep_commit_feed(db); /* unlocks */
 	return rc;
 }
 
@@ -866,7 +878,7 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		rc = -errno;
 	if (!rc)
 		wrep_db_forget_file(db, kind);
-	pthread_mutex_unlock(&db->lock);
+	wrep_commit_feed(db); /* unlocks */
 out:
 	wrep_file_unref(f);
 	wrep_db_unref(db);

@@ -79,6 +79,9 @@ struct wrep_db {
 	struct wrep_direct direct;
 	pid_t locker_tid; /* a thread of a process that takes SQLite's locks before it writes, or 0 */
 	struct wrep_commit *pending; /* the undecided transaction of an application here */
+	bool feeding;		     /* a thread is submitting entries of transactions here */
+	struct wrep_ahead *ahead;    /* parts that leave before their transaction is complete */
+	struct wrep_outgoing *spent; /* parts that wait for nothing: a DISCARD is to be submitted */
 	unsigned opens;		     /* of the database file, by applications */
 
 	/* the applier's own */
@@ -162,7 +165,9 @@ struct wrep {
 	/* Entries handed over by raftlog, barriers aside: the last one that is dealt with, and that which
 	 * is being dealt with. */
 	_Atomic uint64_t delivered, delivering;
-	uint64_t redo_until; /* restored files may hold what entries up to here wrote */
+	_Atomic uint64_t delivered_bytes; /* of all entries, since the start */
+	_Atomic unsigned aheads; /* databases with parts of an incomplete transaction out */
+	uint64_t redo_until;	 /* restored files may hold what entries up to here wrote */
 	uint64_t
 		prove_from; /* a peer's files were as of entries up to here: no proof before; lock */
 	_Atomic bool prove_waits; /* raftlog has told that this node caught up, but for that */
@@ -227,7 +232,7 @@ void wrep_db_backing_name(const struct wrep_db *db, enum wrep_kind kind,
 			  char name[WREP_NAME_MAX + 16]);
 /* An incarnation over the open backing file `fd`, which it owns from then on. db->lock held. */
 int wrep_file_make(struct wrep_db *db, enum wrep_kind kind, int fd, struct wrep_file **out);
-/* Forget what was written and not committed. db->lock held. */
+/* Forget what was written and not committed; wrep_commit_feed() tells the other nodes. db->lock held. */
 void wrep_db_drop_overlay(struct wrep_db *db);
 /* All who have the database open lose it: the name leads to a new incarnation of its file, and those of
  * its -wal and -shm are forgotten. `lost`: they are to learn that what they wrote is (they learn it anyway
@@ -241,6 +246,25 @@ void wrep_db_settled(struct wrep_db *db);
 int wrep_dir_fd(const struct wrep *w, enum wrep_kind kind);
 
 /* commit.c: an application's transaction on its way through Raft. */
+
+/* The PAGES entries of a transaction that leave this node. Guarded by the database's lock. They belong
+ * to the commit, or before there is one to db->ahead, or, when `given_up`, to nobody: then they go with
+ * the last that is in flight. */
+struct wrep_outgoing {
+	uint64_t sequence;
+	uint32_t next_part; /* the next to be submitted */
+	uint32_t in_flight; /* submitted, their end not told */
+	uint64_t term;	    /* of the parts delivered, 0: none yet */
+	int failed;	    /* -errno: given up, their COMMIT will not be submitted */
+	bool given_up;
+	struct wrep_outgoing *next; /* in db->spent */
+};
+struct wrep_outgoing *wrep_outgoing_new(struct wrep *w); /* NULL: no memory */
+/* Make `buf` (taken in any case) the next of them, to be submitted. db->lock held. NULL: no memory. */
+struct rlog_request *wrep_outgoing_part(struct wrep_db *db, struct wrep_outgoing *out,
+					struct rlog_buf *buf);
+/* The owner lets go of them. Whoever calls this ends with wrep_commit_feed(). db->lock held. */
+void wrep_outgoing_give_up(struct wrep_db *db, struct wrep_outgoing *out, int error);
 
 struct wrep_commit {
 	struct rlog_request request; /* first */
@@ -267,14 +291,14 @@ struct wrep_commit {
 
 	/* How far it is. Guarded by db->lock. */
 	const struct wrep_wal_txn *txn; /* WAL: where its images are; the capture's */
-	uint64_t sequence;
-	uint32_t parts;	    /* PAGES entries before the COMMIT */
-	uint32_t next_part; /* the next to be submitted */
-	uint32_t in_flight; /* submitted, their end not told */
-	uint64_t term;	    /* of the parts delivered, 0: none yet */
-	bool feeding;	    /* a thread is submitting */
-	bool sent;	    /* so is the COMMIT: what becomes of it decides */
-	int failed;	    /* -errno: given up, its COMMIT will not be submitted */
+	struct wrep_outgoing *out;
+	uint32_t guessed;    /* parts that left before it was complete */
+	uint32_t *unsent;    /* which of the images are not in them (NULL: all) ... */
+	uint32_t send_count; /* ... and how many these are */
+	uint32_t *dropped;   /* pages that are in them and not of the transaction */
+	uint32_t dropped_count;
+	uint32_t parts; /* PAGES entries before the COMMIT */
+	bool sent;	/* so is the COMMIT: what becomes of it decides */
 };
 void wrep_commit_free(struct wrep_commit *c);
 /* Tell all who wait for it; the caller frees it. No lock held. */
@@ -286,7 +310,8 @@ void wrep_commit_end(struct wrep_commit *c, int result);
 /* A PAGES entry of this node that is on its way. */
 struct wrep_part_request {
 	struct rlog_request request; /* first */
-	struct wrep_commit *commit;
+	struct wrep_db *db;	     /* a reference */
+	struct wrep_outgoing *out;
 };
 /* It was delivered, in `term`; `counts`: its database is there. Frees the request. */
 void wrep_commit_part_delivered(struct rlog_request *req, uint64_t term, bool counts);
@@ -303,6 +328,8 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *shape);
 /* The shape that the overlay leaves behind, from the header of page 1; false: no database. Both 0: an
  * empty one. `whole`: all pages that the header speaks of are there. db->lock held. */
 bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_count, bool *whole);
+/* Submit what there is to be submitted of the database's transactions. db->lock held, released. */
+void wrep_commit_feed(struct wrep_db *db);
 /* Do to the journal what the application asked for. db->lock held. */
 int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c);
 
@@ -323,6 +350,25 @@ struct wrep_meta_request {
 	int open_flags;
 	struct wrep_op *op;
 };
+
+/* ahead.c: what is sent of a transaction before it is complete. db->lock held, but for
+ * wrep_ahead_look(). Where something may be to be submitted afterwards, wrep_commit_feed() does it. */
+/* An ordinary write of the application's is in the -wal: to be fed. */
+void wrep_ahead_wrote_wal(struct wrep_db *db);
+/* One is in the overlay, where there was nothing yet: to be fed. */
+void wrep_ahead_wrote_overlay(struct wrep_db *db, size_t len, uint64_t off);
+/* The next part, if there is enough for one and room for it; NULL. */
+struct rlog_request *wrep_ahead_next(struct wrep_db *db);
+/* Their owner from now on is `c`, the commit of what they are parts of: fills in which images are left to
+ * be sent. NULL: there are none, or none of use, and all images are. */
+struct wrep_outgoing *wrep_ahead_take(struct wrep_db *db, struct wrep_commit *c);
+/* Those that are out now, or NULL. */
+struct wrep_outgoing *wrep_ahead_outgoing(struct wrep_db *db);
+/* Send no more of the transaction that the application is at, and have discarded what was: to be fed. */
+void wrep_ahead_stop(struct wrep_db *db);
+void wrep_ahead_forget(struct wrep_db *db); /* and that transaction is over: to be fed */
+/* Stop those that lead nowhere, or all. No lock held. */
+void wrep_ahead_look(struct wrep *w, bool all);
 
 /* applier.c */
 int wrep_applier_start(struct wrep *w);
@@ -365,9 +411,10 @@ void wrep_direct_revert(struct wrep *w, struct wrep_item *item);
 void wrep_direct_shut_out(struct wrep_db *db);
 
 /* keeper.c: the durable point. */
-int wrep_keeper_new(struct wrep *w);   /* before raftlog opens */
-int wrep_keeper_start(struct wrep *w); /* and after */
-void wrep_keeper_stop(struct wrep *w); /* no manifest is written after it */
+uint64_t wrep_log_bytes(const struct wrep *w); /* what the log is kept about as small as */
+int wrep_keeper_new(struct wrep *w);	       /* before raftlog opens */
+int wrep_keeper_start(struct wrep *w);	       /* and after */
+void wrep_keeper_stop(struct wrep *w);	       /* no manifest is written after it */
 void wrep_keeper_free(struct wrep *w);
 /* The manifest no longer counts on the -wal of `db`, and its file is durable with all that the -wal
  * held. 0, -EBUSY (the file does not hold all of it), -errno. Blocks on the disk. db->lock not held;

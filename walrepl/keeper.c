@@ -220,10 +220,15 @@ static int add_database(struct wrep_keeper *k, struct wrep_db *db, struct wrep_m
 
 /* ---- the manifest ------------------------------------------------------------------------------ */
 
+uint64_t wrep_log_bytes(const struct wrep *w)
+{
+	return w->config.log_bytes ? w->config.log_bytes : LOG_BYTES;
+}
+
 /* How much of the log stays behind for followers that are slow. */
 static uint64_t keep_bytes(const struct wrep *w)
 {
-	return (w->config.log_bytes ? w->config.log_bytes : LOG_BYTES) / 2;
+	return wrep_log_bytes(w) / 2;
 }
 
 /* Make `m` the manifest, at `index`. On success its content is the keeper's. point_lock held. */
@@ -496,8 +501,7 @@ static bool point_due(struct wrep *w)
 	struct rlog_status status;
 
 	rlog_status(w->log, &status);
-	return status.log_bytes_since >=
-	       (w->config.log_bytes ? w->config.log_bytes : LOG_BYTES) / 4;
+	return status.log_bytes_since >= wrep_log_bytes(w) / 4;
 }
 
 static bool can_point(struct wrep *w)
@@ -600,6 +604,9 @@ static void *keeper_main(void *arg)
 			settle_next(k);
 			continue;
 		}
+		pthread_mutex_unlock(&k->lock);
+		wrep_ahead_look(k->w, false);
+		pthread_mutex_lock(&k->lock);
 		if (k->barrier == BARRIER_PASSED)
 			end_point(k);
 		else if (k->barrier == BARRIER_NONE)

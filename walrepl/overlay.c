@@ -192,6 +192,11 @@ bool wrep_overlay_dirty(const struct wrep_overlay *o)
 	return o->dirty;
 }
 
+bool wrep_overlay_holds(const struct wrep_overlay *o, uint64_t off)
+{
+	return unit_written(o, off / UNIT_BYTES);
+}
+
 uint64_t wrep_overlay_bytes_with(const struct wrep_overlay *o, size_t len, uint64_t off)
 {
 	uint64_t unit = off / UNIT_BYTES, end = len ? (off + len - 1) / UNIT_BYTES + 1 : unit;

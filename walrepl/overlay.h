@@ -22,6 +22,8 @@ void wrep_overlay_close(struct wrep_overlay *o);
 
 uint64_t wrep_overlay_size(const struct wrep_overlay *o); /* of the file as the writer sees it */
 bool wrep_overlay_dirty(const struct wrep_overlay *o);	  /* anything written or truncated */
+/* Has anything of the 512 bytes around `off` been written? */
+bool wrep_overlay_holds(const struct wrep_overlay *o, uint64_t off);
 /* Bytes that the temporary file would hold after a write of `len` bytes at `off`. */
 uint64_t wrep_overlay_bytes_with(const struct wrep_overlay *o, size_t len, uint64_t off);
 

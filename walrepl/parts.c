@@ -7,6 +7,9 @@
  *   changes   | pgno, hash | pgno, hash | ...          in memory
  *   file      | image      | image      | ...          image i at i * page_size
  *
+ * A page may have come several times, or not be of the transaction after all (entry.h). The COMMIT
+ * says: then the two are sorted out, and `slots` tells which images of the file are left.
+ *
  * The file needs no format and no checksum: it has no name, so it does not outlive the process, and
  * after a crash everything in it is read from the Raft log again.
  */
@@ -36,6 +39,7 @@ struct wrep_parts *wrep_parts_new(const struct wrep_entry *e, uint64_t index, ui
 	p->term = term;
 	p->first_index = index;
 	p->page_size = e->page_size;
+	p->ordered = true;
 	p->fd = -1;
 	return p;
 }
@@ -53,6 +57,7 @@ void wrep_parts_unref(struct wrep_parts *p)
 	if (p->fd >= 0)
 		close(p->fd);
 	free(p->changes);
+	free(p->slots);
 	free(p->lot);
 	free(p);
 }
@@ -102,11 +107,8 @@ int wrep_parts_add(struct wrep_parts *p, const struct wrep_entry *e)
 		const uint8_t *page = e->images + (size_t)i * e->page_size;
 		uint32_t pgno = wrep_entry_pgno(e, i);
 
-		/* Entries are ascending in themselves (entry.c). */
-		if (pgno <= last) {
-			p->malformed = true;
-			return 0;
-		}
+		if (pgno <= last)
+			p->ordered = false;
 		if (pgno == 1) {
 			p->sets_wal_mode = true;
 			p->wal_mode = wrep_page1_is_wal(page);
@@ -117,6 +119,103 @@ int wrep_parts_add(struct wrep_parts *p, const struct wrep_entry *e)
 		last = pgno;
 	}
 	return 0;
+}
+
+/* Where an image is, and of which page. */
+struct place {
+	uint32_t pgno, slot;
+};
+
+/* Sort by page number, by 11 bits of it at a time; those of one page stay in their order. */
+static void sort_places(struct place *places, struct place *other, uint32_t count)
+{
+	struct place *from = places, *to = other;
+
+	for (unsigned shift = 0; shift < 32; shift += 11) {
+		uint32_t next[1u << 11] = {0}, at = 0;
+		struct place *swap = from;
+
+		for (uint32_t i = 0; i < count; i++)
+			next[from[i].pgno >> shift & 0x7ff]++;
+		for (size_t k = 0; k < sizeof next / sizeof *next; k++) {
+			uint32_t here = next[k];
+
+			next[k] = at;
+			at += here;
+		}
+		for (uint32_t i = 0; i < count; i++)
+			to[next[from[i].pgno >> shift & 0x7ff]++] = from[i];
+		from = to;
+		to = swap;
+	}
+	memcpy(places, from, count * sizeof *places);
+}
+
+/* Of `count` sorted places keep the last of each page that counts. How many are left. */
+static uint32_t keep_last(struct place *places, uint32_t count, const struct wrep_entry *e)
+{
+	uint32_t kept = 0, dropped = 0;
+
+	for (uint32_t i = 0; i < count && places[i].pgno <= e->page_count; i++) {
+		uint32_t pgno = places[i].pgno;
+
+		if (i + 1 < count && places[i + 1].pgno == pgno)
+			continue;
+		while (dropped < e->dropped_count && wrep_entry_dropped(e, dropped) < pgno)
+			dropped++;
+		if (dropped < e->dropped_count && wrep_entry_dropped(e, dropped) == pgno)
+			continue;
+		places[kept++] = places[i];
+	}
+	return kept;
+}
+
+static int sort_out(struct wrep_parts *p, const struct wrep_entry *e)
+{
+	struct place *places = calloc(2 * (size_t)p->image_count + 1, sizeof *places);
+	struct wrep_page_change *changes = NULL;
+	uint32_t *slots = NULL, kept = 0;
+
+	if (places) {
+		for (uint32_t i = 0; i < p->image_count; i++)
+			places[i] = (struct place){.pgno = p->changes[i].pgno, .slot = i};
+		sort_places(places, places + p->image_count, p->image_count);
+		kept = keep_last(places, p->image_count, e);
+		changes = calloc((size_t)kept + 1, sizeof *changes);
+		slots = calloc((size_t)kept + 1, sizeof *slots);
+	}
+	if (!changes || !slots) {
+		free(changes);
+		free(slots);
+		free(places);
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i < kept; i++) {
+		changes[i] = p->changes[places[i].slot];
+		slots[i] = places[i].slot;
+	}
+	free(places);
+	free(p->changes);
+	p->changes = changes;
+	p->slots = slots;
+	p->image_count = p->capacity = kept;
+	return 0;
+}
+
+int wrep_parts_settle(struct wrep_parts *p, const struct wrep_entry *e)
+{
+	bool all;
+	int rc = wrep_parts_add(p, e);
+
+	all = p->ordered && !e->dropped_count &&
+	      (!p->image_count || p->changes[p->image_count - 1].pgno <= e->page_count);
+	if (rc == 0 && !p->malformed && !all)
+		rc = sort_out(p, e);
+	if (rc < 0)
+		return rc;
+	if (!p->image_count || p->changes[0].pgno != 1)
+		p->sets_wal_mode = false;
+	return p->malformed || p->image_count != e->total_pages ? -EBADMSG : 0;
 }
 
 /* The parts and the COMMIT of one transaction are submitted by one leader in one go, so they have
@@ -147,19 +246,41 @@ int wrep_parts_store(struct wrep_parts *p, int dir_fd, const struct wrep_entry *
 	return rc;
 }
 
+static uint32_t slot_of(const struct wrep_parts *p, uint32_t i)
+{
+	uint32_t slot = p->slots ? p->slots[i] : i;
+
+	assert(slot < p->stored);
+	return slot;
+}
+
+/* How many images from `first` on, at most `count`, lie one behind the other in the file. */
+static uint32_t slot_run(const struct wrep_parts *p, uint32_t first, uint32_t count)
+{
+	uint32_t run = 1;
+
+	while (run < count && slot_of(p, first + run) == slot_of(p, first) + run)
+		run++;
+	return run;
+}
+
 int wrep_parts_fetch(void *ctx, uint32_t first, uint32_t count, uint32_t *pgnos,
 		     const void **images)
 {
 	struct wrep_parts *p = ctx;
-	int rc;
+	int rc = 0;
 
-	assert(count <= WREP_CONN_FETCH_MAX && first + count <= p->stored);
+	assert(count <= WREP_CONN_FETCH_MAX && first + count <= p->image_count);
 	if (!p->lot)
 		p->lot = malloc((size_t)WREP_CONN_FETCH_MAX * p->page_size);
 	if (!p->lot)
 		return -ENOMEM;
-	rc = wrep_read_exact(p->fd, p->lot, (size_t)count * p->page_size,
-			     (uint64_t)first * p->page_size);
+	for (uint32_t i = 0, run; i < count && rc == 0; i += run) {
+		run = slot_run(p, first + i, count - i);
+		rc = wrep_read_exact(p->fd, p->lot + (size_t)i * p->page_size,
+				     (size_t)run * p->page_size,
+				     (uint64_t)slot_of(p, first + i) * p->page_size);
+	}
 	for (uint32_t i = 0; i < count; i++) {
 		pgnos[i] = p->changes[first + i].pgno;
 		images[i] = p->lot + (size_t)i * p->page_size;
@@ -167,15 +288,14 @@ int wrep_parts_fetch(void *ctx, uint32_t first, uint32_t count, uint32_t *pgnos,
 	return rc;
 }
 
-int wrep_parts_copy(struct wrep_parts *p, uint32_t first, uint32_t count, int db_fd)
+/* What is in one piece here and there. */
+static int copy_run(struct wrep_parts *p, uint32_t first, uint32_t count, int db_fd, uint8_t *bytes)
 {
-	uint64_t from = (uint64_t)first * p->page_size;
+	uint64_t from = (uint64_t)slot_of(p, first) * p->page_size;
 	uint64_t to = (uint64_t)(p->changes[first].pgno - 1) * p->page_size;
 	uint64_t left = (uint64_t)count * p->page_size;
-	uint8_t *bytes = malloc(COPY_BYTES);
-	int rc = bytes ? 0 : -ENOMEM;
+	int rc = 0;
 
-	assert(first + count <= p->stored);
 	while (rc == 0 && left > 0) {
 		size_t part = left < COPY_BYTES ? (size_t)left : COPY_BYTES;
 
@@ -185,6 +305,23 @@ int wrep_parts_copy(struct wrep_parts *p, uint32_t first, uint32_t count, int db
 		from += part;
 		to += part;
 		left -= part;
+	}
+	return rc;
+}
+
+int wrep_parts_copy(struct wrep_parts *p, int db_fd)
+{
+	uint8_t *bytes = malloc(COPY_BYTES);
+	int rc = bytes ? 0 : -ENOMEM;
+
+	for (uint32_t first = 0, count; first < p->image_count && rc == 0; first += count) {
+		uint32_t run = slot_run(p, first, p->image_count - first);
+
+		count = 1;
+		while (count < run &&
+		       p->changes[first + count].pgno == p->changes[first].pgno + count)
+			count++;
+		rc = copy_run(p, first, count, db_fd, bytes);
 	}
 	free(bytes);
 	return rc;

@@ -1,8 +1,9 @@
 /* The PAGES entries of a transaction whose COMMIT is still to come. Private to walrepl.
  *
  * Two halves. What the COMMIT will be judged by (which parts have come, the number and hash of each
- * page) is in memory, 12 bytes a page, and belongs to the replicated state: raftlog's thread adds to
- * it as entries are delivered. The page images are in an unnamed temporary file in the data
+ * page) is in memory, 12 bytes an image (and 44 while the COMMIT is looked at, where images do not come
+ * in the order of their pages), and belongs to the replicated state: raftlog's thread adds to it as
+ * entries are delivered. The page images are in an unnamed temporary file in the data
  * directory, one behind the other, and belong to the local state: the applier writes them, in its
  * own time, from the same entries.
  *
@@ -35,10 +36,15 @@ struct wrep_parts {
 	/* Replicated: guarded by the database's lock until the COMMIT has come, constant then. */
 	uint32_t count; /* PAGES entries that came */
 	uint32_t page_size;
-	bool malformed; /* page sizes or page numbers do not fit together */
+	bool malformed; /* page sizes do not fit together */
+	bool ordered;	/* the page numbers ascend from image to image */
 	bool sets_wal_mode, wal_mode;
-	struct wrep_page_change *changes; /* image_count of them, ascending */
+	/* image_count of them: of each image, in the order of the log; from wrep_parts_settle() on of each
+	 * page that counts, ascending. */
+	struct wrep_page_change *changes;
 	uint32_t image_count, capacity;
+	uint32_t
+		*slots; /* settled: which image in the file each is; NULL: they are in that order */
 
 	/* Local, the applier's. */
 	int fd;		 /* -1: none yet */
@@ -55,9 +61,13 @@ bool wrep_parts_same(const struct wrep_parts *p, uint64_t origin, uint64_t seque
 
 /* ---- replicated: raftlog's thread, under the database's lock --------------------------------- */
 
-/* Entry `e` is delivered: the next PAGES (e->part is p->count), or, after all, the COMMIT, which
- * brings the last images. 0 or -ENOMEM. What does not fit is remembered in `malformed`. */
+/* PAGES entry `e` is delivered: the next (e->part is p->count). 0 or -ENOMEM. What does not fit is
+ * remembered in `malformed`. */
 int wrep_parts_add(struct wrep_parts *p, const struct wrep_entry *e);
+
+/* And after all of them their COMMIT, which brings the last images: now it is known which pages count.
+ * 0, -ENOMEM, -EBADMSG (entries and COMMIT do not fit together). */
+int wrep_parts_settle(struct wrep_parts *p, const struct wrep_entry *e);
 
 /* Did all parts come of COMMIT `e`, delivered in `term`, and in the same term? A function of the log
  * alone, hence the same on every node. `p` may be NULL. */
@@ -72,8 +82,7 @@ int wrep_parts_store(struct wrep_parts *p, int dir_fd, const struct wrep_entry *
 /* As struct wrep_conn_txn wants it, with `p` as ctx: up to WREP_CONN_FETCH_MAX images. */
 int wrep_parts_fetch(void *p, uint32_t first, uint32_t count, uint32_t *pgnos, const void **images);
 
-/* Copy images [first, first + count), whose page numbers follow one another, to their place in the
- * database file. 0 or -errno. */
-int wrep_parts_copy(struct wrep_parts *p, uint32_t first, uint32_t count, int db_fd);
+/* Copy the image of each page to its place in the database file. 0 or -errno. */
+int wrep_parts_copy(struct wrep_parts *p, int db_fd);
 
 #endif

@@ -268,7 +268,8 @@ static void apply_unlink(struct wrep *w, struct wrep_db *db, struct rlog_buf *bu
 	pthread_mutex_lock(&db->lock);
 	db->removed = true;
 	dead = take_parts(db);
-	pthread_mutex_unlock(&db->lock);
+	wrep_ahead_forget(db);
+	wrep_commit_feed(db); /* unlocks */
 	drop_parts(w, dead);
 	push_meta(w, WREP_ITEM_UNLINK, db, buf, req);
 	wrep_db_remove(db);
@@ -354,13 +355,10 @@ static int hash_images(const struct wrep_entry *e, struct pages *out)
 /* Of a COMMIT that completes `parts`. */
 static int complete_parts(const struct wrep_entry *e, struct wrep_parts *parts, struct pages *out)
 {
-	int rc = wrep_parts_add(parts, e);
+	int rc = wrep_parts_settle(parts, e);
 
 	if (rc < 0)
 		return rc;
-	if (parts->malformed || parts->image_count != e->total_pages ||
-	    parts->changes[parts->image_count - 1].pgno > e->page_count)
-		return -EBADMSG;
 	out->changes = parts->changes;
 	out->count = parts->image_count;
 	out->sets_wal_mode = parts->sets_wal_mode;
@@ -638,8 +636,10 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 
 	pthread_mutex_lock(&w->delivery);
 	rc = apply_entry(w, index, term, buf, req);
-	if (rc == 0)
+	if (rc == 0) {
 		atomic_store(&w->delivered, index);
+		atomic_fetch_add(&w->delivered_bytes, buf->len);
+	}
 	pthread_mutex_unlock(&w->delivery);
 	if (rc == 0 && atomic_load(&w->prove_waits)) {
 		pthread_mutex_lock(&w->lock);
@@ -702,14 +702,18 @@ static void on_view(void *ctx, const struct rlog_view *view)
 {
 	struct wrep *w = ctx;
 	struct wrep_item *item = wrep_item_new(WREP_ITEM_VIEW, NULL);
+	bool other;
 
 	pthread_mutex_lock(&w->lock);
+	other = view->role != RLOG_LEADER || view->term != w->view.term;
 	w->view = *view;
 	item->view_sequence = ++w->view_sequence;
 	if (view->leader_id && view->leader_id != w->node_id)
 		atomic_store(&w->may_write, false);
 	pthread_mutex_unlock(&w->lock);
 	wrep_applier_push(w, item);
+	if (other)
+		wrep_ahead_look(w, true); /* a COMMIT of this term could not complete them */
 	discard_dead(w);
 	w->config.host.view(w->config.host_ctx, view);
 }
@@ -771,6 +775,7 @@ static void end(struct wrep *w)
 	if (wrep_db_all(w, &all, &count) == 0) {
 		for (size_t i = 0; i < count; i++) {
 			pthread_mutex_lock(&all[i]->lock);
+			wrep_ahead_forget(all[i]);
 			for (int k = 0; k < 4; k++)
 				wrep_db_forget_file(all[i], k);
 			pthread_mutex_unlock(&all[i]->lock);

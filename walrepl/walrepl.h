@@ -256,11 +256,12 @@ struct wrep_description {
 	uint32_t page_size;
 	uint32_t pages; /* in this entry */
 	/* COMMIT */
-	uint64_t base_version; /* leads from it to base_version + 1 */
-	uint64_t checksum;     /* of the whole database afterwards */
-	uint32_t total_pages;  /* in all parts */
-	uint32_t page_count;   /* of the database afterwards */
-	bool wal;	       /* else written with a rollback journal */
+	uint64_t base_version;	/* leads from it to base_version + 1 */
+	uint64_t checksum;	/* of the whole database afterwards */
+	uint32_t total_pages;	/* that count, in all parts */
+	uint32_t dropped_pages; /* of the parts, that do not */
+	uint32_t page_count;	/* of the database afterwards */
+	bool wal;		/* else written with a rollback journal */
 };
 
 /* 0, or -EBADMSG: damaged, or of a later version. */

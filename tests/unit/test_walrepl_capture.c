@@ -1325,6 +1325,93 @@ static void checksums_that_come_after_the_commit_frame_are_awaited(void **state)
 	}
 }
 
+/* What the open transaction has appended; returns the number that tells it from others. */
+static uint64_t check_appended(uint32_t expected_first, uint32_t expected_count)
+{
+	uint32_t first, count, page_size;
+	uint64_t attempt = wrep_capture_appended(s.c, &first, &count, &page_size);
+
+	assert_int_equal(first, expected_first);
+	assert_int_equal(count, expected_count);
+	assert_int_equal(page_size, S_PAGE);
+	return attempt;
+}
+
+/* As SQLite does: the header, then the page, which the kernel may split. */
+static void append_frame(uint32_t frame)
+{
+	const struct wrep_wal_txn *txn;
+
+	assert_int_equal(synth_write(frame_at(frame), frame_at(frame) + 24, &txn), 0);
+	assert_int_equal(synth_write(frame_at(frame) + 24, frame_at(frame) + 999, &txn), 0);
+	assert_int_equal(synth_write(frame_at(frame) + 999, frame_at(frame + 1), &txn), 0);
+}
+
+static void appended_frames_are_told_from_those_of_another_transaction(void **state)
+{
+	const struct wrep_wal_txn *txn;
+	uint8_t *frames = malloc(2 * S_FRAME);
+	uint64_t attempt;
+
+	(void)state;
+	synth_header(false, 1);
+	assert_int_equal(synth_write(0, 32, &txn), 0);
+	for (uint32_t i = 0; i < 6; i++)
+		synth_frame(i + 1, 0, (uint8_t)('a' + i));
+	attempt = check_appended(0, 0);
+	for (uint32_t i = 0; i < 4; i++) {
+		append_frame(i);
+		assert_int_equal(check_appended(0, i + 1), attempt);
+	}
+	/* overwritten in place: then checksums come later, and frames count all the same */
+	assert_int_equal(synth_write(frame_at(1) + 24, frame_at(2), &txn), 0);
+	assert_int_equal(check_appended(0, 4), attempt);
+	strip_checksum(4);
+	append_frame(4);
+	assert_int_equal(check_appended(0, 5), attempt);
+	assert_int_equal(wrep_capture_read_frames(s.c, 3, 2, frames), 0);
+	assert_memory_equal(frames, s.bytes + frame_at(3), 2 * S_FRAME);
+	assert_int_equal(wrep_capture_frame_pgno(s.c, frames), 4);
+	assert_int_equal(wrep_capture_frame_pgno(s.c, frames + S_FRAME), 5);
+	frames[8] ^= 1; /* of another generation */
+	assert_int_equal(wrep_capture_frame_pgno(s.c, frames), 0);
+	/* ROLLBACK TO, and other frames behind it */
+	append_frame(2);
+	assert_int_equal(check_appended(0, 3), attempt);
+	append_frame(3);
+	assert_int_equal(check_appended(0, 4), attempt);
+	/* ROLLBACK, and another transaction */
+	append_frame(0);
+	assert_int_not_equal(check_appended(0, 1), attempt);
+	attempt = check_appended(0, 1);
+	/* which commits: the next is behind it */
+	synth_header(false, 1);
+	synth_frame(1, 0, 'x');
+	synth_frame(2, 2, 'y');
+	assert_int_equal(synth_write(frame_at(0), frame_at(1), &txn), 0);
+	assert_int_equal(synth_write(frame_at(1), frame_at(2), &txn), 1);
+	commit_txn(txn);
+	assert_int_not_equal(check_appended(2, 0), attempt);
+	attempt = check_appended(2, 0);
+	synth_frame(3, 0, 'z');
+	append_frame(2);
+	assert_int_equal(check_appended(2, 1), attempt);
+	/* a refused one's frames are no more than what lies there */
+	synth_frame(4, 4, 'z');
+	assert_int_equal(synth_write(frame_at(3), frame_at(4), &txn), 1);
+	wrep_capture_refused(s.c);
+	assert_int_not_equal(check_appended(2, 0), attempt);
+	/* a gap: nobody knows what is in there */
+	assert_int_equal(synth_write(frame_at(3), frame_at(3) + 100, &txn), 0);
+	check_appended(2, 0);
+	/* a new generation */
+	attempt = check_appended(2, 0);
+	synth_header(false, 2);
+	assert_int_equal(synth_write(0, 32, &txn), 0);
+	assert_int_not_equal(check_appended(0, 0), attempt);
+	free(frames);
+}
+
 /* Frames written in any order, in pieces, some of them more than once: the transaction is complete
  * exactly with the write after which a recovery would find it. */
 static void random_order_of_pieces_completes_exactly_once(void **state)
@@ -1406,6 +1493,7 @@ int main(void)
 		synth_test(lock_page_and_pages_beyond_the_end_are_no_images),
 		synth_test(commit_without_checksums_is_refused),
 		synth_test(checksums_that_come_after_the_commit_frame_are_awaited),
+		synth_test(appended_frames_are_told_from_those_of_another_transaction),
 		cmocka_unit_test(random_order_of_pieces_completes_exactly_once),
 		cmocka_unit_test(insert_then_update_after_a_spill_is_one_transaction),
 		cmocka_unit_test(padding_is_no_transaction),

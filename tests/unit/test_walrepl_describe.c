@@ -67,6 +67,27 @@ static struct wrep_description images(enum wrep_entry_type type, uint64_t id, ui
 	return describe(buf);
 }
 
+/* A COMMIT behind two parts, which carries nothing but what does not count of them. */
+static struct wrep_description dropping(uint64_t id, uint64_t sequence)
+{
+	struct wrep_entry e = {.type = WREP_ENTRY_COMMIT,
+			       .db_id = id,
+			       .origin = 9,
+			       .sequence = sequence,
+			       .part = 2,
+			       .page_size = 512,
+			       .commit_mode = WREP_COMMIT_WAL,
+			       .page_count = 9,
+			       .total_pages = 6,
+			       .dropped_count = 2};
+	struct rlog_buf *buf = wrep_entry_alloc(&e);
+
+	assert_non_null(buf);
+	wrep_entry_set_dropped(&e, 0, 3);
+	wrep_entry_set_dropped(&e, 1, 8);
+	return describe(buf);
+}
+
 static struct wrep_description discard(uint64_t id, uint64_t sequence)
 {
 	struct wrep_entry e = {.type = WREP_ENTRY_DISCARD,
@@ -164,6 +185,14 @@ static void every_kind_is_described(void **state)
 	assert_int_equal(d.total_pages, 6);
 	assert_int_equal(d.page_count, 7);
 	assert_true(d.wal);
+
+	assert_int_equal(d.dropped_pages, 0);
+
+	d = dropping(4, 3);
+	assert_int_equal(d.part, 2);
+	assert_int_equal(d.pages, 0);
+	assert_int_equal(d.total_pages, 6);
+	assert_int_equal(d.dropped_pages, 2);
 
 	d = discard(4, 3);
 	assert_int_equal(d.kind, WREP_DESCRIBES_DISCARD);

@@ -73,8 +73,13 @@ static struct rlog_buf *random_images(struct wrep_entry *e, enum wrep_entry_type
 		e->page_count = UINT32_MAX;
 		e->total_pages = e->part == 0 ? image_count : image_count + random_below(50);
 	}
-	buf = image_count == 0 ? wrep_entry_encode(e) : wrep_entry_alloc(e);
+	if (type == WREP_ENTRY_COMMIT && e->part > 0 && image_count == 0)
+		e->dropped_count = random_below(4);
+	buf = image_count == 0 && e->dropped_count == 0 ? wrep_entry_encode(e)
+							: wrep_entry_alloc(e);
 	check(buf != NULL);
+	for (uint32_t i = 0; i < e->dropped_count; i++)
+		wrep_entry_set_dropped(e, i, pgno += random_below(3) + 1);
 	for (uint32_t i = 0; i < image_count; i++) {
 		do
 			pgno += random_below(3) + 1;
@@ -136,6 +141,9 @@ static void check_equal(const struct wrep_entry *a, const struct wrep_entry *b)
 	check(a->image_count == b->image_count);
 	for (uint32_t i = 0; i < a->image_count; i++)
 		check(wrep_entry_pgno(a, i) == wrep_entry_pgno(b, i));
+	check(a->dropped_count == b->dropped_count);
+	for (uint32_t i = 0; i < a->dropped_count; i++)
+		check(wrep_entry_dropped(a, i) == wrep_entry_dropped(b, i));
 	if (a->image_count > 0)
 		check(memcmp(a->images, b->images, (size_t)a->image_count * a->page_size) == 0);
 }
@@ -212,17 +220,28 @@ static void check_promises(const struct rlog_buf *buf, const struct wrep_entry *
 			check(e->type == WREP_ENTRY_PAGES || pgno <= e->page_count);
 			last = pgno;
 		}
+		last = 0;
+		for (uint32_t i = 0; i < e->dropped_count; i++) {
+			uint32_t pgno = wrep_entry_dropped(e, i);
+
+			check(pgno > last && pgno <= e->page_count);
+			last = pgno;
+		}
 		check(e->image_count <= (e->page_size ? buf->len / e->page_size : 0));
+		check(!e->dropped_count || (e->image_count == 0 && e->part > 0));
 		again = wrep_entry_alloc(&copy);
 		check(again != NULL && again->len == buf->len);
 		for (uint32_t i = 0; i < e->image_count; i++)
 			wrep_entry_set_pgno(&copy, i, wrep_entry_pgno(e, i));
+		for (uint32_t i = 0; i < e->dropped_count; i++)
+			wrep_entry_set_dropped(&copy, i, wrep_entry_dropped(e, i));
 		memcpy((uint8_t *)copy.images, e->images, (size_t)e->image_count * e->page_size);
 	} else {
 		check(strchr(e->name, '/') == NULL);
 		again = wrep_entry_encode(e);
 		check(again != NULL && again->len == buf->len);
 	}
+	again->data[1] = buf->data[1]; /* it may have been turned into an older version */
 	check(memcmp(again->data, buf->data, buf->len) == 0);
 	rlog_buf_unref(again);
 }
@@ -332,6 +351,62 @@ static void page_numbers_out_of_order_or_range_are_refused(void **state)
 	rlog_buf_unref(buf);
 }
 
+/* What a data directory of an earlier release holds. */
+static void entries_of_the_first_version_are_read(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 1000; round++) {
+		struct wrep_entry in, out;
+		struct rlog_buf *buf = random_entry(&in);
+
+		buf->data[1] = 1;
+		check(wrep_entry_decode(buf, &out) == (in.dropped_count ? -EBADMSG : 0));
+		if (!in.dropped_count)
+			check_equal(&in, &out);
+		buf->data[1] = random_below(2) ? 0 : 3;
+		check(wrep_entry_decode(buf, &out) == -EBADMSG);
+		rlog_buf_unref(buf);
+	}
+}
+
+static void dropped_pages_belong_to_parts(void **state)
+{
+	struct wrep_entry e = {.type = WREP_ENTRY_COMMIT,
+			       .db_id = 1,
+			       .commit_mode = WREP_COMMIT_WAL,
+			       .part = 3,
+			       .page_size = 4096,
+			       .page_count = 100,
+			       .total_pages = 7,
+			       .dropped_count = 2};
+	struct wrep_entry out;
+	struct rlog_buf *buf = wrep_entry_alloc(&e);
+	static const struct {
+		uint32_t a, b;
+		int rc;
+	} cases[] = {
+		{1, 100, 0},	  {2, 1, -EBADMSG},   {2, 2, -EBADMSG},
+		{0, 1, -EBADMSG}, {1, 101, -EBADMSG},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		wrep_entry_set_dropped(&e, 0, cases[i].a);
+		wrep_entry_set_dropped(&e, 1, cases[i].b);
+		assert_int_equal(wrep_entry_decode(buf, &out), cases[i].rc);
+	}
+	wrep_entry_set_dropped(&e, 0, 1);
+	wrep_entry_set_dropped(&e, 1, 2);
+	buf->data[4] = 0; /* without a part */
+	assert_int_equal(wrep_entry_decode(buf, &out), -EBADMSG);
+	buf->data[4] = 3;
+	assert_int_equal(wrep_entry_decode(buf, &out), 0);
+	memset(buf->data + 32, 0, 4); /* of an emptied database */
+	memset(buf->data + 56, 0, 8);
+	assert_int_equal(wrep_entry_decode(buf, &out), -EBADMSG);
+	rlog_buf_unref(buf);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -342,6 +417,8 @@ int main(void)
 		cmocka_unit_test(names_that_are_no_names_are_refused),
 		cmocka_unit_test(commit_of_an_empty_database_has_no_page_size),
 		cmocka_unit_test(page_numbers_out_of_order_or_range_are_refused),
+		cmocka_unit_test_setup(entries_of_the_first_version_are_read, setup),
+		cmocka_unit_test(dropped_pages_belong_to_parts),
 	};
 
 	return cmocka_run_group_tests_name("walrepl_entry", tests, NULL, NULL);

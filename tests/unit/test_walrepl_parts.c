@@ -171,6 +171,16 @@ static pid_t host_process_of(void *ctx, pid_t tid)
 	return tid;
 }
 
+static bool host_has_open(void *ctx, pid_t tid, struct wrep_file *file)
+{
+	return true;
+}
+
+static bool host_is_killed(void *ctx, pid_t tid)
+{
+	return false;
+}
+
 static pid_t host_lock_holder(void *ctx, struct wrep_file *file, uint64_t byte)
 {
 	return 0; /* the application here takes no locks, and is alone */
@@ -214,6 +224,8 @@ static int setup(void **state)
 			 .invalidate = host_invalidate,
 			 .invalidate_name = host_invalidate_name,
 			 .process_of = host_process_of,
+			 .has_open = host_has_open,
+			 .is_killed = host_is_killed,
 			 .lock_holder = host_lock_holder,
 			 .fatal = host_fatal,
 			 .log = host_log,
@@ -591,6 +603,184 @@ static void parts_go_when_they_are_dead(void **state)
 	assert_int_equal(status().version, 1);
 }
 
+/* ---- parts that were sent as a guess ------------------------------------------------------------- */
+
+#define GUESS_PAGES 300u
+
+/* The database as the transactions so far should leave it: what every page is filled with, 0: it was
+ * never written. */
+static struct {
+	uint64_t db_id, version, sequence;
+	uint32_t page_count;
+	uint8_t content[GUESS_PAGES + 1];
+	uint8_t next[GUESS_PAGES + 1]; /* what the parts so far would make of it */
+	bool sent[GUESS_PAGES + 1];
+	uint32_t part;
+} guess;
+
+static uint64_t guess_rng;
+
+static uint32_t random_below(uint32_t n)
+{
+	guess_rng = guess_rng * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	return (uint32_t)(guess_rng >> 33) % n;
+}
+
+/* Some pages below `end`, with some content each. */
+static void guessed_images(struct wrep_entry *e, uint32_t end, struct rlog_buf **buf)
+{
+	uint32_t pgnos[GUESS_PAGES], count = 0;
+
+	for (uint32_t pgno = 1; pgno < end && count < wrep_entry_images_max(PAGE); pgno++)
+		if (random_below(3) == 0)
+			pgnos[count++] = pgno;
+	if (count == 0)
+		pgnos[count++] = 1;
+	e->image_count = count;
+	*buf = wrep_entry_alloc(e);
+	for (uint32_t i = 0; i < count; i++) {
+		uint8_t content = (uint8_t)(random_below(255) + 1);
+
+		wrep_entry_set_pgno(e, i, pgnos[i]);
+		fill_page((uint8_t *)e->images + (size_t)i * PAGE, pgnos[i], content);
+		guess.next[pgnos[i]] = content;
+		guess.sent[pgnos[i]] = true;
+	}
+}
+
+static struct wrep_entry guessed_entry(enum wrep_entry_type type)
+{
+	return (struct wrep_entry){
+		.type = type,
+		.db_id = guess.db_id,
+		.origin = 77,
+		.sequence = guess.sequence,
+		.part = guess.part,
+		.page_size = PAGE,
+		.commit_mode = WREP_COMMIT_ROLLBACK,
+		.base_version = guess.version,
+	};
+}
+
+static void guessed_part(void)
+{
+	struct wrep_entry e = guessed_entry(WREP_ENTRY_PAGES);
+	struct rlog_buf *buf;
+
+	guessed_images(&e, GUESS_PAGES + 1, &buf);
+	deliver_buf(buf, NULL);
+	rlog_buf_unref(buf);
+	guess.part++;
+}
+
+/* Drop `percent` of what was sent, and commit the rest. */
+static void guessed_commit(uint32_t page_count, unsigned percent)
+{
+	struct wrep_entry e = guessed_entry(WREP_ENTRY_COMMIT), alloced;
+	uint32_t drop[GUESS_PAGES];
+	struct rlog_buf *buf;
+	uint8_t page[PAGE];
+
+	e.page_count = page_count;
+	for (uint32_t pgno = 1; pgno <= GUESS_PAGES; pgno++) {
+		if (guess.sent[pgno] && pgno <= page_count && random_below(100) < percent) {
+			drop[e.dropped_count++] = pgno;
+			guess.sent[pgno] = false;
+		}
+	}
+	if (e.dropped_count == 0) {
+		guessed_images(&e, page_count + 1, &buf);
+	} else {
+		buf = wrep_entry_alloc(&e);
+		for (uint32_t i = 0; i < e.dropped_count; i++)
+			wrep_entry_set_dropped(&e, i, drop[i]);
+	}
+	for (uint32_t pgno = 1; pgno <= GUESS_PAGES; pgno++) {
+		if (pgno > page_count)
+			guess.content[pgno] = 0;
+		else if (guess.sent[pgno])
+			guess.content[pgno] = guess.next[pgno];
+		e.total_pages += pgno <= page_count && guess.sent[pgno];
+		guess.sent[pgno] = false;
+		if (guess.content[pgno]) {
+			fill_page(page, pgno, guess.content[pgno]);
+			e.checksum += wrep_page_hash(pgno, page, PAGE);
+		}
+	}
+	/* what is known only now is written over what stands there */
+	alloced = e;
+	struct rlog_buf *whole = wrep_entry_alloc(&alloced);
+	memcpy((uint8_t *)alloced.images, e.images, (size_t)e.image_count * PAGE);
+	memcpy((uint8_t *)alloced.pgnos, e.pgnos, (size_t)e.image_count * 4);
+	memcpy((uint8_t *)alloced.dropped, e.dropped, (size_t)e.dropped_count * 4);
+	rlog_buf_unref(buf);
+	deliver_buf(whole, NULL);
+	rlog_buf_unref(whole);
+	guess.version++;
+	guess.sequence++;
+	guess.part = 0;
+	guess.page_count = page_count;
+}
+
+static void expect_guessed(void)
+{
+	int fd = openat(dir_fd, "a.db", O_RDONLY | O_CLOEXEC);
+	uint8_t page[PAGE], wanted[PAGE];
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, (off_t)guess.page_count * PAGE);
+	for (uint32_t pgno = 1; pgno <= guess.page_count; pgno++) {
+		memset(wanted, 0, PAGE);
+		if (guess.content[pgno])
+			fill_page(wanted, pgno, guess.content[pgno]);
+		assert_int_equal(pread(fd, page, PAGE, (off_t)(pgno - 1) * PAGE), PAGE);
+		assert_memory_equal(page, wanted, PAGE);
+	}
+	close(fd);
+}
+
+static void last_image_of_a_page_counts_and_dropped_ones_do_not(void **state)
+{
+	const char *given = getenv("WREP_TEST_SEED");
+
+	(void)state;
+	guess_rng = given ? strtoull(given, NULL, 0) : (uint64_t)getpid();
+	print_message("repeat with WREP_TEST_SEED=%llu\n", (unsigned long long)guess_rng);
+	memset(&guess, 0, sizeof(guess));
+	guess.db_id = foreign_database();
+	for (unsigned round = 0; round < 60; round++) {
+		for (unsigned parts = random_below(6) + 1; parts > 0; parts--)
+			guessed_part();
+		guessed_commit(random_below(2) ? GUESS_PAGES : random_below(GUESS_PAGES) + 1,
+			       random_below(3) * 30);
+		assert_int_equal(status().version, guess.version);
+		wait_local_version(guess.version);
+		expect_guessed();
+		assert_int_equal(first_index(), 0);
+	}
+	wait_unnamed_files(0);
+}
+
+static void commit_that_does_not_fit_its_parts_stops_the_node(void **state)
+{
+	struct wrep_entry e;
+	struct rlog_buf *buf;
+
+	(void)state;
+	memset(&guess, 0, sizeof(guess));
+	guess.db_id = foreign_database();
+	guessed_part();
+	e = guessed_entry(WREP_ENTRY_COMMIT);
+	e.page_count = GUESS_PAGES;
+	e.total_pages = GUESS_PAGES; /* more than were sent */
+	buf = wrep_entry_alloc(&e);
+	deliver_buf(buf, NULL);
+	rlog_buf_unref(buf);
+	assert_non_null(strstr(failure, "cannot be understood"));
+	failure[0] = 0;
+}
+
 static void commit_with_a_gap_in_its_parts_is_refused(void **state)
 {
 	struct foreign t = {.sequence = 1, .pages = 100, .parts = 4, .content = 3};
@@ -826,6 +1016,284 @@ static void shutdown_in_the_middle_ends_everything(void **state)
 	setup(state);
 }
 
+/* ---- what leaves before the commit ----------------------------------------------------------------- */
+
+#define HUGE 6000u /* pages: 23 parts and the COMMIT; 16 MiB and more are sent ahead */
+#define HUGE_PARTS 23u
+
+/* The application begins a transaction in rollback mode. */
+static void begin_journal(void)
+{
+	static const uint8_t magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
+	struct op create = {.op.done = op_done, .result = 1};
+
+	assert_int_equal(wrep_create(w, "a.db-journal", 0644, 0, 0, O_CREAT, false, &create.op), 0);
+	assert_int_equal(wrep_file_write(create.op.file, magic, sizeof(magic), 0, &create.op), 0);
+	wrep_file_release(create.op.file, false);
+	wrep_file_unref(create.op.file);
+}
+
+static void write_pages(struct wrep_file *f, uint32_t from, uint32_t to, uint8_t content)
+{
+	struct op o = {.op.done = op_done, .result = 1};
+	uint8_t page[PAGE];
+
+	for (uint32_t pgno = from; pgno <= to; pgno++) {
+		fill_page(page, pgno, content);
+		assert_int_equal(wrep_file_write(f, page, PAGE, (uint64_t)(pgno - 1) * PAGE, &o.op),
+				 0);
+	}
+}
+
+/* Pages 1 .. HUGE are written; what goes out meanwhile is delivered as it comes. How many parts. */
+static unsigned write_huge(struct wrep_file *f, uint8_t content)
+{
+	unsigned parts = 0;
+
+	begin_journal();
+	for (uint32_t pgno = 1; pgno <= HUGE; pgno += 100) {
+		write_pages(f, pgno, pgno + 99, content);
+		assert_true(waiting() <= 2);
+		if (pgno * PAGE < 15u << 20)
+			assert_int_equal(waiting(), 0);
+		for (; waiting(); parts++)
+			assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	}
+	assert_true(parts >= HUGE_PARTS - 1);
+	assert_int_equal(status().version, 0);
+	return parts;
+}
+
+static int end_journal(struct op *o)
+{
+	*o = (struct op){.op.done = op_done, .result = 1};
+	return wrep_unlink(w, "a.db-journal", &o->op);
+}
+
+static void expect_pages(uint32_t from, uint32_t to, uint8_t content)
+{
+	int fd = openat(dir_fd, "a.db", O_RDONLY | O_CLOEXEC);
+	uint8_t page[PAGE], wanted[PAGE];
+
+	for (uint32_t pgno = from; pgno <= to; pgno++) {
+		fill_page(wanted, pgno, content);
+		assert_int_equal(pread(fd, page, PAGE, (off_t)(pgno - 1) * PAGE), PAGE);
+		assert_memory_equal(page, wanted, PAGE);
+	}
+	close(fd);
+}
+
+static void most_parts_leave_before_the_commit(void **state)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	(void)state;
+	lead();
+	f = make_database();
+	write_huge(f, 3);
+	assert_int_equal(end_journal(&o), WREP_PENDING);
+	assert_int_equal(waiting(), 1); /* the rest fits the COMMIT */
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	expect_content(HUGE, 3);
+	assert_int_equal(first_index(), 0);
+	close_database(f);
+	wait_unnamed_files(0);
+}
+
+/* The application was told that the outcome is unknown, and everything comes as from another node: the
+ * pages that it wrote again, those that it cut off, and the rest. */
+static void what_was_sent_ahead_and_is_otherwise_is_sent_again(void **state)
+{
+	struct op o, cut = {.op.done = op_done, .result = 1};
+	struct rlog_request *req;
+	struct wrep_file *f;
+	struct rlog_buf *buf;
+	unsigned parts;
+
+	(void)state;
+	lead();
+	f = make_database();
+	parts = write_huge(f, 3);
+	write_pages(f, 1000, 1999, 4);
+	assert_int_equal(wrep_file_truncate(f, 5000ull * PAGE, true, &cut.op), 0);
+	assert_int_equal(end_journal(&o), WREP_PENDING);
+	for (unsigned k = 0; k < 3; k++, parts++)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	assert_int_equal(waiting(), 1);
+	req = take();
+	buf = req->buf;
+	req->buf = NULL;
+	req->done(req, RLOG_UNKNOWN);
+	assert_int_equal(wait_op(&o), -EIO);
+	roll_back(f);
+	close_database(f);
+	deliver_buf(buf, NULL);
+	rlog_buf_unref(buf);
+	wait_local_version(1);
+	expect_pages(1, 999, 3);
+	expect_pages(1000, 1999, 4);
+	expect_pages(2000, 5000, 3);
+	assert_int_equal(status().page_count, 5000);
+	while (waiting())
+		assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	wait_unnamed_files(0);
+}
+
+static void what_was_sent_ahead_and_is_not_of_the_transaction_is_dropped(void **state)
+{
+	struct rlog_request *req;
+	struct wrep_file *f;
+	struct wrep_entry e;
+	struct op o;
+
+	(void)state;
+	lead();
+	f = make_database();
+	write_huge(f, 3);
+	assert_int_equal(end_journal(&o), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	/* once more, and most of it is at last what it was */
+	begin_journal();
+	write_pages(f, 1, HUGE, 4);
+	for (unsigned k = 0; k < 2; k++)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	write_pages(f, 101, HUGE, 3);
+	while (waiting() > 0)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	assert_int_equal(end_journal(&o), WREP_PENDING);
+	while (waiting() > 1)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	/* what was not dropped, for want of room in the COMMIT */
+	assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	assert_int_equal(waiting(), 1);
+	req = submitted[taken];
+	assert_int_equal(wrep_entry_decode(req->buf, &e), 0);
+	assert_int_equal(e.type, WREP_ENTRY_COMMIT);
+	assert_int_equal(e.total_pages, 100);
+	assert_true(e.dropped_count > 200);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	expect_pages(1, 100, 4);
+	expect_pages(101, HUGE, 3);
+	close_database(f);
+	wait_unnamed_files(0);
+}
+
+static void rolled_back_transaction_is_discarded(void **state)
+{
+	struct wrep_file *f;
+
+	(void)state;
+	lead();
+	f = make_database();
+	write_huge(f, 3);
+	assert_int_not_equal(first_index(), 0);
+	roll_back(f);
+	assert_int_equal(waiting(), 1);
+	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	assert_int_equal(first_index(), 0);
+	wait_unnamed_files(0);
+	close_database(f);
+}
+
+/* The application closes the database, or does nothing for a while. */
+static void transaction_that_nobody_goes_on_with_is_discarded(void **state)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	(void)state;
+	lead();
+	f = make_database();
+	write_huge(f, 3);
+	while (!waiting())
+		usleep(10000);
+	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	assert_int_equal(first_index(), 0);
+	/* all of it is sent at the commit, or once there is as much again */
+	write_pages(f, 2, HUGE, 4);
+	write_pages(f, HUGE + 1, 2 * HUGE - 1, 4);
+	assert_int_equal(waiting(), 0);
+	write_pages(f, 2 * HUGE, 2 * HUGE, 4);
+	assert_int_equal(waiting(), 2);
+	for (unsigned k = 0; waiting(); k++)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	assert_int_equal(end_journal(&o), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	expect_pages(2, 2 * HUGE, 4);
+
+	begin_journal();
+	write_pages(f, 2, HUGE, 5);
+	assert_int_equal(waiting(), 2);
+	close_database(f);
+	for (unsigned k = 0; k < 2; k++) {
+		assert_int_equal(waiting(), 2 - k);
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	}
+	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+	assert_int_equal(waiting(), 0);
+	assert_int_equal(first_index(), 0);
+}
+
+/* Whatever becomes of the parts: the application does not notice. */
+static void trouble_with_what_was_sent_ahead_is_not_the_applications(void **state)
+{
+	struct wrep_file *f;
+	struct op o;
+
+	(void)state;
+	lead();
+	f = make_database();
+	for (int trouble = 0; trouble < 4; trouble++) {
+		begin_journal();
+		write_pages(f, 1, HUGE, (uint8_t)(3 + trouble));
+		assert_int_equal(waiting(), 2);
+		if (trouble < 2) {
+			end(take(), trouble ? RLOG_REFUSED : RLOG_UNKNOWN);
+			assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+			assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+		} else if (trouble == 2) {
+			/* of another term than the COMMIT would be */
+			assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+			term_now++;
+			lead();
+			assert_int_equal(waiting(), 3);
+			for (unsigned k = 0; k < 2; k++)
+				assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+			/* this node's own, and the new leader's */
+			while (waiting())
+				assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+		}
+		/* in the last round they are stuck, and better sent anew */
+		if (trouble == 3)
+			usleep(1200000);
+		assert_int_equal(end_journal(&o), WREP_PENDING);
+		if (trouble == 3) {
+			for (unsigned k = 0; k < 2; k++)
+				assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+		}
+		for (unsigned parts = 0, type = 0; type != WREP_ENTRY_COMMIT; parts++) {
+			type = deliver(true);
+			if (type == WREP_ENTRY_DISCARD)
+				parts--;
+			else
+				assert_int_equal(type, parts < HUGE_PARTS ? WREP_ENTRY_PAGES
+									  : WREP_ENTRY_COMMIT);
+		}
+		assert_int_equal(wait_op(&o), 0);
+		expect_content(HUGE, (uint8_t)(3 + trouble));
+		while (waiting())
+			assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
+		assert_int_equal(first_index(), 0);
+	}
+	close_database(f);
+	wait_unnamed_files(0);
+}
+
 /* ---- a full disk --------------------------------------------------------------------------------- */
 
 /* A file system of 8 MiB in the place of the data directory, for the test alone. */
@@ -931,7 +1399,7 @@ static void own_transaction_without_space_for_its_parts_is_refused(void **state)
 		bool given_up;
 
 		pthread_mutex_lock(&db->lock);
-		given_up = db->pending && db->pending->failed;
+		given_up = db->pending && db->pending->out->failed;
 		pthread_mutex_unlock(&db->lock);
 		wrep_db_unref(db);
 		if (given_up)
@@ -982,6 +1450,8 @@ int main(void)
 		TEST(parts_of_another_node_are_applied),
 		TEST(commit_of_another_term_than_its_parts_is_refused),
 		TEST(parts_go_when_they_are_dead),
+		TEST(last_image_of_a_page_counts_and_dropped_ones_do_not),
+		TEST(commit_that_does_not_fit_its_parts_stops_the_node),
 		TEST(commit_with_a_gap_in_its_parts_is_refused),
 		TEST(new_leader_discards_what_the_last_one_left),
 		TEST(large_transaction_is_sent_a_window_at_a_time),
@@ -992,6 +1462,12 @@ int main(void)
 		TEST(database_removed_meanwhile_ends_the_transaction),
 		TEST(unknown_commit_that_comes_later_is_applied_from_its_parts),
 		TEST(shutdown_in_the_middle_ends_everything),
+		TEST(most_parts_leave_before_the_commit),
+		TEST(what_was_sent_ahead_and_is_otherwise_is_sent_again),
+		TEST(what_was_sent_ahead_and_is_not_of_the_transaction_is_dropped),
+		TEST(rolled_back_transaction_is_discarded),
+		TEST(transaction_that_nobody_goes_on_with_is_discarded),
+		TEST(trouble_with_what_was_sent_ahead_is_not_the_applications),
 		TEST_SMALL(parts_wait_for_space),
 		TEST_SMALL(dead_parts_do_not_wait_for_space),
 		TEST_SMALL(own_transaction_without_space_for_its_parts_is_refused),
