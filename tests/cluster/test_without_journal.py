@@ -543,7 +543,8 @@ def test_copy_waits_until_an_unfinished_transaction_is_rolled_back(node, workspa
         if how == "cp":
             result = copy(large, node.path(db))
         else:
-            result = run([PYTHON, "-c", "import os, sys; os.truncate(sys.argv[1], 0)", node.path(db)])
+            script = "import os, sys; os.truncate(sys.argv[1], 0)"
+            result = run([PYTHON, "-c", script, node.path(db)])
         assert result.code != 0 and "busy" in result.err, result
     assert "its -journal holds" in node.log_text()
     assert count(node, db) == "200|1\nok"
