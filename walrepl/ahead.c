@@ -9,22 +9,22 @@
  * than a way to have bytes there early. What the transaction consists of is said by the write that
  * completes it (capture.c), or by the overlay when the journal goes, as if nothing had been sent: a hash for
  * each page. Then each page that was sent with another hash (SQLite wrote it again, or cut frames off by
- * ROLLBACK TO and wrote others) is sent again, behind all that went before, and the last image of a page counts; each page that was sent
- * and is not of the transaction at all is named by the COMMIT as dropped, or lies behind the end that it
- * names. So the images that count are those of the transaction, page by page, on every node alike, and the
- * checksum that the COMMIT leads to proves it. A transaction that never comes leaves parts without a COMMIT,
- * which change nothing, and which a DISCARD, the next transaction of the database or a new term
- * removes. What goes wrong on the way (a part is refused or lost, the term changes, the disk is full, there
- * is too much to be dropped) is never the application's trouble: the guess is given up, and everything
- * is sent at the commit.
+ * ROLLBACK TO and wrote others) is sent again, behind all that went before, and the last image of a page
+ * counts; each page that was sent and is not of the transaction at all is named by the COMMIT as dropped,
+ * or lies behind the end that it names. So the images that count are those of the transaction, page by
+ * page, on every node alike, and the checksum that the COMMIT leads to proves it. A transaction that
+ * never comes leaves parts without a COMMIT, which change nothing, and which a DISCARD, the next transaction
+ * of the database or a new term removes. What goes wrong on the way (a part is refused or lost, the term
+ * changes, the disk is full, there is too much to be dropped) is never the application's trouble: the guess
+ * is given up, and everything is sent at the commit.
  *
  * A guess is given up, too, when the application has not gone on with its transaction for IDLE_MS
  * (it rolled back, or died, or thinks), when nobody has the database open any more, and when others have
  * filled much of the log since it began: the log must keep the parts of an open transaction, but not for an
  * application that takes hours. Should it go on, all is sent anew once there is twice as much.
  *
- * No frame of the -wal, and no page that stays in the overlay, is sent twice as a guess, so all that is
- * sent of a transaction is at most twice what it wrote. Memory: 16 bytes for a page, and a part.
+ * One guess sends no frame of the -wal, and no page that stays in the overlay, twice: what the nodes keep
+ * of a transaction is at most twice what it wrote. Memory: 16 bytes for a page, and a part.
  */
 #include "internal.h"
 
