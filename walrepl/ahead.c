@@ -9,22 +9,22 @@
  * than a way to have bytes there early. What the transaction consists of is said by the write that
  * completes it (capture.c), or by the overlay when the journal goes, as if nothing had been sent: a hash for
  * each page. Then each page that was sent with another hash (SQLite wrote it again, or cut frames off by
- * ROLLBACK TO and wrote others) is sent again, behind all that went before, and the last image of a page counts; each page that was sent
- * and is not of the transaction at all is named by the COMMIT as dropped, or lies behind the end that it
- * names. So the images that count are those of the transaction, page by page, on every node alike, and the
- * checksum that the COMMIT leads to proves it. A transaction that never comes leaves parts without a COMMIT,
- * which change nothing, and which a DISCARD, the next transaction of the database or a new term
- * removes. What goes wrong on the way (a part is refused or lost, the term changes, the disk is full, there
- * is too much to be dropped) is never the application's trouble: the guess is given up, and everything
- * is sent at the commit.
+ * ROLLBACK TO and wrote others) is sent again, behind all that went before, and the last image of a page
+ * counts; each page that was sent and is not of the transaction at all is named by the COMMIT as dropped,
+ * or lies behind the end that it names. So the images that count are those of the transaction, page by
+ * page, on every node alike, and the checksum that the COMMIT leads to proves it. A transaction that
+ * never comes leaves parts without a COMMIT, which change nothing, and which a DISCARD, the next transaction
+ * of the database or a new term removes. What goes wrong on the way (a part is refused or lost, the term
+ * changes, the disk is full, there is too much to be dropped) is never the application's trouble: the guess
+ * is given up, and everything is sent at the commit.
  *
  * A guess is given up, too, when the application has not gone on with its transaction for IDLE_MS
  * (it rolled back, or died, or thinks), when nobody has the database open any more, and when others have
  * filled much of the log since it began: the log must keep the parts of an open transaction, but not for an
  * application that takes hours. Should it go on, all is sent anew once there is twice as much.
  *
- * No frame of the -wal, and no page that stays in the overlay, is sent twice as a guess, so all that is
- * sent of a transaction is at most twice what it wrote. Memory: 16 bytes for a page, and a part.
+ * One guess sends no frame of the -wal, and no page that stays in the overlay, twice: what the nodes keep
+ * of a transaction is at most twice what it wrote. Memory: 16 bytes for a page, and a part.
  */
 #include "internal.h"
 
@@ -154,32 +154,43 @@ static int reserve(void **array, size_t *room, size_t count, size_t more, size_t
 	return 0;
 }
 
-static bool is_page_size(size_t len)
+/* The page size of what is being written: as page 1 says now, or the first page that was written. */
+static uint32_t page_size_of(struct wrep_db *db, size_t len)
 {
-	return len >= 512 && len <= 65536 && (len & (len - 1)) == 0;
+	uint32_t page_size, page_count;
+	bool whole;
+
+	if (wrep_overlay_shape(db, &page_size, &page_count, &whole) && page_size)
+		return page_size;
+	return len >= 512 && len <= 65536 && (len & (len - 1)) == 0 ? (uint32_t)len : 0;
 }
 
 void wrep_ahead_wrote_overlay(struct wrep_db *db, size_t len, uint64_t off)
 {
 	struct wrep_ahead *a = db->ahead;
-	uint64_t pgno;
+	uint64_t pgno, end;
 
 	if (!a) {
-		a = db->ahead = calloc(1, sizeof *a);
+		a = calloc(1, sizeof *a);
 		if (!a)
 			return;
 		a->mode = WREP_COMMIT_ROLLBACK;
-		/* A new database, or one whose page size changes: at the commit it is known. */
-		a->page_size = db->sum.page_size ? db->sum.page_size : (uint32_t)len;
+		db->ahead = a;
 	}
+	if (!a->page_size)
+		a->page_size = page_size_of(db, len);
 	a->written_ms = wrep_now_ms();
-	if (len != a->page_size || !is_page_size(len) || off % len)
+	if (!a->page_size)
 		return;
-	pgno = off / len + 1;
-	if (pgno > UINT32_MAX || reserve((void **)&a->written, &a->written_room, a->written_count,
-					 1, sizeof *a->written) < 0)
-		return; /* it is sent at the commit */
-	a->written[a->written_count++] = (uint32_t)pgno;
+	/* The whole pages in there; others are sent at the commit. */
+	pgno = (off + a->page_size - 1) / a->page_size + 1;
+	end = (off + len) / a->page_size;
+	if (pgno > end || end > UINT32_MAX ||
+	    reserve((void **)&a->written, &a->written_room, a->written_count, end - pgno + 1,
+		    sizeof *a->written) < 0)
+		return;
+	while (pgno <= end)
+		a->written[a->written_count++] = (uint32_t)pgno++;
 }
 
 /* ---- sending --------------------------------------------------------------------------------------- */
@@ -323,7 +334,7 @@ struct rlog_request *wrep_ahead_next(struct wrep_db *db)
 	struct wrep_ahead *a = db->ahead;
 	struct rlog_request *req = NULL;
 
-	while (a && !req) {
+	while (a && a->page_size && !req) {
 		uint32_t wanted = wrep_entry_images_max(a->page_size);
 		uint64_t count = written(db, a);
 

@@ -15,6 +15,7 @@ from harness import (
     SqlError,
     run,
     sql,
+    sql_file,
     until,
 )
 from test_durable_points import LOG_MAX, LOG_SIZE, MIB, OPTIONS, log_bytes
@@ -171,6 +172,24 @@ def test_restart_behind_a_streamed_transaction_finds_it(cluster, mode, newer_sql
     cluster.wait_equal(60)
     assert count(cluster.wait_follows(), "a.db") == 24 << 8
     cluster.check_sound("a.db", timeout=60)
+    check_no_unnamed_files(cluster)
+
+
+@pytest.mark.limit(180)
+def test_copied_database_arrives(shared_cluster, tmp_path):
+    """By a program that knows nothing of SQLite, over one with other pages."""
+    cluster, db = shared_cluster, "copied.db"
+    leader = cluster.wait_follows()
+    for page_size in (4096, 8192):
+        local = tmp_path / f"{page_size}.db"
+        sql_file(local, f"PRAGMA page_size={page_size}; CREATE TABLE t(i, x); {load(32 << 8)}", 60)
+        result = run(["cp", str(local), str(leader.path(db))], timeout=60)
+        assert result.code == 0, result
+        cluster.wait_equal(60)
+        digest = sql_file(local, ".sha3sum", 60)
+        for node in cluster.running:
+            assert sql(node, db, ".sha3sum", timeout=60) == digest
+        cluster.check_sound(db, timeout=60)
     check_no_unnamed_files(cluster)
 
 
