@@ -166,3 +166,7 @@ def run_all(args, workspace, disk, mounts_of, tally):
         programs.speedtest1("delete", 5, *alone, "--incrvacuum")
     began = time.monotonic()
     tally.add("the same after all", "the same after all", time.monotonic() - began, mounts.verify())
+
+
+if __name__ == "__main__":
+    build()
