@@ -21,6 +21,7 @@
  *               pages                database, id, effect, part, pages, page_size
  *               commit               these, and base_version, version, checksum, total_pages,
  *                                    dropped_pages, page_count, mode: wal, rollback
+ *               group                effect, members: [{what a commit has, but for the effect}]
  *   database  name, id, version, checksum, page_size, pages: at the end of what was read
  *             (the snapshot's and what the entries made of it)
  *   summary   segments, entries, first_index, last_index, terms, first_term, last_term, torn_bytes
@@ -79,8 +80,8 @@ static const char *role_word(enum rlog_member_role role)
 
 static const char *type_word(const struct rlog_walk_entry *entry, const struct wrep_description *d)
 {
-	static const char *const kinds[] = {"create", "unlink", "setattr",
-					    "pages",  "commit", "discard"};
+	static const char *const kinds[] = {"create", "unlink",	 "setattr", "pages",
+					    "commit", "discard", "group"};
 
 	switch (entry->type) {
 	case RLOG_WALK_COMMAND:
@@ -240,14 +241,10 @@ static void add_number(json_t *object, const char *key, uint64_t number)
 	json_object_set_new(object, key, json_integer((json_int_t)number));
 }
 
-static void add_description_json(json_t *object, const struct wrep_description *d, int effect)
+static void add_description_json(json_t *object, const struct wrep_description *d)
 {
 	json_object_set_new(object, "database", name_json(d->name));
 	add_number(object, "id", d->db_id);
-	json_object_set_new(object, "effect",
-			    effect == WREP_HISTORY_IN_SNAPSHOT
-				    ? json_null()
-				    : json_boolean(effect == WREP_HISTORY_TAKES_EFFECT));
 	if (d->attr_valid & WREP_ATTR_MODE)
 		json_object_set_new(object, "mode", json_sprintf("%o", (unsigned)d->mode));
 	if (d->attr_valid & WREP_ATTR_UID)
@@ -270,6 +267,19 @@ static void add_description_json(json_t *object, const struct wrep_description *
 	json_object_set_new(object, "mode", json_string(d->wal ? "wal" : "rollback"));
 }
 
+static void add_members_json(json_t *object, const struct wrep_description *d)
+{
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < d->member_count; i++) {
+		json_t *member = json_object();
+
+		add_description_json(member, &d->members[i]);
+		json_array_append_new(list, member);
+	}
+	json_object_set_new(object, "members", list);
+}
+
 static int show_entry_json(const struct rlog_walk_entry *entry, const struct wrep_description *d,
 			   int effect)
 {
@@ -283,7 +293,14 @@ static int show_entry_json(const struct rlog_walk_entry *entry, const struct wre
 		json_object_set_new(object, "members",
 				    members_json(entry->members, entry->member_count));
 	if (d)
-		add_description_json(object, d, effect);
+		json_object_set_new(object, "effect",
+				    effect == WREP_HISTORY_IN_SNAPSHOT
+					    ? json_null()
+					    : json_boolean(effect == WREP_HISTORY_TAKES_EFFECT));
+	if (d && d->kind == WREP_DESCRIBES_GROUP)
+		add_members_json(object, d);
+	else if (d)
+		add_description_json(object, d);
 	return print_json(object);
 }
 
@@ -328,8 +345,12 @@ static int show_entry_text(const struct rlog_walk_entry *entry, const struct wre
 	print_text("%10" PRIu64 " %6" PRIu64 " %10zu  %s", entry->index, entry->term, entry->bytes,
 		   type_word(entry, d));
 	print_members(entry->members, entry->member_count);
-	if (d)
+	if (d && d->kind != WREP_DESCRIBES_GROUP)
 		print_description(d);
+	for (uint32_t i = 0; d && i < d->member_count; i++) {
+		print_text("%s", i ? ";" : "");
+		print_description(&d->members[i]);
+	}
 	return print_text("%s\n", entry->dropped		       ? ": dropped later"
 				  : !d				       ? ""
 				  : effect == WREP_HISTORY_IN_SNAPSHOT ? ": in the snapshot"
@@ -355,12 +376,16 @@ static int show_entry(void *arg, const struct rlog_walk_entry *entry)
 	struct wrep_description description, *d = NULL;
 	int effect = WREP_HISTORY_PASSED_OVER;
 
+	int err;
+
 	if (entry->type == RLOG_WALK_COMMAND && !wrep_describe(entry->buf, &description))
 		d = &description;
 	if (d && !entry->dropped) {
 		effect = wrep_history_add(s->history, entry->index, entry->term, d);
-		if (effect < 0)
+		if (effect < 0) {
+			wrep_description_clear(d);
 			return effect;
+		}
 	}
 	if (entry->type != RLOG_WALK_TRUNCATION && !entry->dropped) {
 		count_entry(s, entry);
@@ -370,7 +395,10 @@ static int show_entry(void *arg, const struct rlog_walk_entry *entry)
 			s->strange_index = entry->index;
 		}
 	}
-	return s->as_json ? show_entry_json(entry, d, effect) : show_entry_text(entry, d, effect);
+	err = s->as_json ? show_entry_json(entry, d, effect) : show_entry_text(entry, d, effect);
+	if (d)
+		wrep_description_clear(d);
+	return err;
 }
 
 static int show_database(void *arg, const struct wrep_history_db *db)

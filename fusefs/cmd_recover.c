@@ -88,6 +88,7 @@ static int take_entry(void *arg, const struct rlog_walk_entry *entry)
 	if (entry->type != RLOG_WALK_COMMAND)
 		return 0;
 	effect = wrep_history_add(r->history, entry->index, entry->term, &d);
+	wrep_description_clear(&d);
 	return effect < 0 ? effect : 0;
 }
 

@@ -25,13 +25,17 @@
 #include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
+#include "group.h"
 #include "io.h"
 #include "sumfile.h"
+#include "super.h"
 
 #define RETRY_MS 2	       /* between attempts at a busy lock */
 #define BUSY_LOG_MS 5000       /* an attempt that lasts this long is worth a log line */
 #define FULL_RETRY_MS 250      /* between attempts at a full disk */
 #define FULL_LOG_MS 60000      /* and between two lines that say so */
+#define HOLD_MS 200	       /* readers are kept out of what is ready meanwhile */
+#define LET_IN_MS 50	       /* and then not */
 #define CHECKPOINT_FRAMES 1000 /* of a -wal that only the daemon writes; SQLite's own default */
 
 /* ---- the queue ------------------------------------------------------------------------------------ */
@@ -55,6 +59,11 @@ void wrep_item_free(struct wrep_item *item)
 	rlog_buf_unref(item->buf);
 	wrep_parts_unref(item->parts);
 	wrep_commit_free(item->commit);
+	for (uint32_t i = 0; i < item->member_count; i++) {
+		wrep_db_unref(item->members[i].db);
+		wrep_parts_unref(item->members[i].parts);
+	}
+	free(item->members);
 	free(item);
 }
 
@@ -136,8 +145,9 @@ static void conn_removed(void *ctx, const char *suffix)
  * rollback of it would bring former pages back, as a transaction that all nodes take. */
 static void discard_overlay(struct wrep_db *db)
 {
-	char name[WREP_NAME_MAX + 16];
-	bool changed;
+	char name[WREP_NAME_MAX + 16], super[WREP_SUPER_PATH_MAX];
+	struct wrep_file *journal;
+	bool changed, has_super;
 
 	pthread_mutex_lock(&db->lock);
 	changed = db->overlay && !db->pending && (db->gated || !db->opens);
@@ -149,6 +159,9 @@ static void discard_overlay(struct wrep_db *db)
 		invalidate(db, WREP_DB, 0, 0);
 	wrep_db_backing_name(db, WREP_JOURNAL, name);
 	pthread_mutex_lock(&db->lock);
+	journal = wrep_db_file(db, WREP_JOURNAL);
+	has_super = journal && wrep_super_of_journal(journal->fd, super);
+	wrep_file_unref(journal);
 	changed = !db->overlay && !db->pending && (db->gated || !db->opens) &&
 		  unlinkat(wrep_dir_fd(db->w, WREP_JOURNAL), name, 0) == 0;
 	if (changed)
@@ -156,6 +169,8 @@ static void discard_overlay(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 	if (changed)
 		db->w->config.host.invalidate_name(db->w->config.host_ctx, name);
+	if (changed && has_super)
+		wrep_super_orphaned(db->w, super);
 }
 
 static bool has_overlay(struct wrep_db *db)
@@ -342,35 +357,31 @@ static void gathered_free(struct gathered *g)
 }
 
 /* The entries were checked when they were delivered (replica.c). */
-static int gather(const struct wrep_item *item, struct gathered *g)
+static int gather(const struct wrep_entry *e, struct wrep_parts *parts, struct gathered *g)
 {
-	struct wrep_entry e;
-	int rc = wrep_entry_decode(item->buf, &e);
-
 	memset(g, 0, sizeof *g);
-	if (rc < 0)
-		return rc;
-	g->mode = e.commit_mode;
-	g->txn.page_size = e.page_size;
-	g->txn.page_count = e.page_count;
-	g->txn.image_count = e.total_pages;
-	if (item->parts) {
-		g->parts = item->parts;
+	g->mode = e->commit_mode;
+	g->txn.page_size = e->page_size;
+	g->txn.page_count = e->page_count;
+	g->txn.image_count = e->total_pages;
+	if (parts) {
+		g->parts = parts;
 		g->txn.fetch = wrep_parts_fetch;
-		g->txn.ctx = item->parts;
-		g->sets_wal_mode = item->parts->sets_wal_mode;
-		g->wal_mode = item->parts->wal_mode;
+		g->txn.ctx = parts;
+		g->sets_wal_mode = parts->sets_wal_mode;
+		g->wal_mode = parts->wal_mode;
 		return 0;
 	}
-	g->pgnos = malloc(((size_t)e.total_pages + 1) * sizeof *g->pgnos);
-	g->images = malloc(((size_t)e.total_pages + 1) * sizeof *g->images);
+	g->pgnos = malloc(((size_t)e->total_pages + 1) * sizeof *g->pgnos);
+	g->images = malloc(((size_t)e->total_pages + 1) * sizeof *g->images);
 	if (!g->pgnos || !g->images) {
 		gathered_free(g);
+		memset(g, 0, sizeof *g);
 		return -ENOMEM;
 	}
-	for (uint32_t i = 0; i < e.image_count; i++) {
-		g->pgnos[i] = wrep_entry_pgno(&e, i);
-		g->images[i] = e.images + (size_t)i * e.page_size;
+	for (uint32_t i = 0; i < e->image_count; i++) {
+		g->pgnos[i] = wrep_entry_pgno(e, i);
+		g->images[i] = e->images + (size_t)i * e->page_size;
 		if (g->pgnos[i] == 1) {
 			g->sets_wal_mode = true;
 			g->wal_mode = wrep_page1_is_wal(g->images[i]);
@@ -452,7 +463,9 @@ static int apply_hot(struct wrep_db *db, const struct gathered *g)
 	return rc == -EBUSY || rc == -ENOSPC ? 0 : rc;
 }
 
-static int apply_once(struct wrep_db *db, const struct gathered *g)
+/* Bring the database to where a transaction can be applied to it. 1: it is cold, apply_cold(); 0: it is
+ * hot and its gate closed, apply_hot(); -EBUSY, -errno. */
+static int make_ready(struct wrep_db *db, enum wrep_commit_mode mode)
 {
 	bool open, undecided;
 	int rc;
@@ -463,7 +476,7 @@ static int apply_once(struct wrep_db *db, const struct gathered *g)
 	pthread_mutex_unlock(&db->lock);
 	if (undecided) /* it will be refused, being built on what was before */
 		return -EBUSY;
-	if (open && g->mode == WREP_COMMIT_REPLACE) {
+	if (open && mode == WREP_COMMIT_REPLACE) {
 		wrep_gate_open(db);
 		if (!wrep_db_revoke(db, false))
 			return -EBUSY;
@@ -479,13 +492,19 @@ static int apply_once(struct wrep_db *db, const struct gathered *g)
 			open = db->opens > 0 || atomic_load(&db->w->may_write);
 			pthread_mutex_unlock(&db->lock);
 			if (!open)
-				return apply_cold(db, g);
+				return 1;
 		} else if (rc != -EBUSY) {
 			return rc;
 		}
 	}
-	rc = close_gate(db);
-	return rc ? rc : apply_hot(db, g);
+	return close_gate(db);
+}
+
+static int apply_once(struct wrep_db *db, const struct gathered *g)
+{
+	int rc = make_ready(db, g->mode);
+
+	return rc == 1 ? apply_cold(db, g) : rc ? rc : apply_hot(db, g);
 }
 
 static void open_database(struct wrep *w, struct wrep_item *item);
@@ -568,18 +587,16 @@ static void wait_for_space(struct wrep *w, struct wrep_db *db, uint64_t *logged)
 
 /* Keep the images of a part. An own transaction that finds no room is given up, as long as its COMMIT
  * is not on its way; one that was given up needs none. */
-static int store_part(struct wrep *w, const struct wrep_item *item)
+static int store_part(struct wrep *w, struct wrep_db *db, struct wrep_parts *parts,
+		      const struct wrep_entry *e)
 {
-	struct wrep_db *db = item->db;
-	struct wrep_parts *parts = item->parts;
 	uint64_t logged = 0;
-	struct wrep_entry e;
-	int rc = wrep_entry_decode(item->buf, &e);
+	int rc = 0;
 
 	while (!rc) {
 		if (stopping(w) || is_removed(db) || is_fetching(w) || atomic_load(&parts->dead))
 			return -ECANCELED;
-		rc = wrep_parts_store(parts, w->config.data_fd, &e);
+		rc = wrep_parts_store(parts, w->config.data_fd, e);
 		if (rc != -ENOSPC && rc != -EDQUOT)
 			break;
 		rc = 0;
@@ -594,16 +611,76 @@ static int store_part(struct wrep *w, const struct wrep_item *item)
 	return rc;
 }
 
+static void keep_part(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_entry e;
+
+	if (wrep_entry_decode(item->buf, &e) == 0)
+		store_part(w, item->db, item->parts, &e);
+}
+
+/* A transaction that keeps the applier waiting. */
+struct waiting {
+	uint64_t since, logged, logged_full;
+};
+
+/* After an attempt that ended with -EBUSY or -ENOSPC because of `db`. */
+static void wait_to_retry(struct wrep *w, struct wrep_db *db, int rc, struct waiting *t)
+{
+	if (rc == -ENOSPC) {
+		wait_for_space(w, db, &t->logged_full);
+		return;
+	}
+	if (!t->logged && wrep_now_ms() - t->since > BUSY_LOG_MS) {
+		t->logged = 1;
+		wrep_logf(w, 'W',
+			  "replication waits for an application that holds a lock database=%s; "
+			  "end its open transaction",
+			  db->name);
+	}
+	serve_opens(w);
+	usleep(RETRY_MS * 1000);
+}
+
+/* The files of `db` show the transaction of entry `index`. */
+static void applied(struct wrep_db *db, const struct gathered *g, struct wrep_parts *parts,
+		    uint64_t index)
+{
+	pthread_mutex_lock(&db->lock);
+	db->local_version++;
+	db->local_index = index;
+	db->touched = true;
+	wrep_parts_applied(db, parts);
+	if (g->sets_wal_mode)
+		db->local_wal_mode = g->wal_mode;
+	if (db->capture)
+		wrep_capture_forget(db->capture);
+	pthread_mutex_unlock(&db->lock);
+	if (atomic_load(&db->w->may_write))
+		wrep_gate_open(db); /* a transaction of ours whose outcome had been unknown */
+}
+
+static void cannot_apply(struct wrep_db *db, int rc)
+{
+	/* else its end is queued, or everybody's has come */
+	if (!is_removed(db) && !closing(db->w))
+		wrep_fatalf(db->w,
+			    "cannot apply a committed transaction database=%s version=%llu "
+			    "error=%s; repair the disk and mount again",
+			    db->name, (unsigned long long)db->local_version + 1, strerror(-rc));
+}
+
 static void apply_transaction(struct wrep *w, struct wrep_item *item)
 {
 	struct wrep_db *db = item->db;
+	struct waiting waiting = {.since = wrep_now_ms()};
+	struct wrep_entry e;
 	struct gathered g;
-	uint64_t since = wrep_now_ms(), logged = 0, logged_full = 0;
-	int rc = 0;
+	int rc = wrep_entry_decode(item->buf, &e);
 
-	if (is_removed(db) || (item->parts && store_part(w, item) < 0))
+	if (rc || is_removed(db) || (item->parts && store_part(w, db, item->parts, &e) < 0))
 		return;
-	rc = gather(item, &g);
+	rc = gather(&e, item->parts, &g);
 	while (!rc) {
 		rc = apply_once(db, &g);
 		if (rc != -EBUSY && rc != -ENOSPC)
@@ -612,45 +689,120 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 			gathered_free(&g);
 			return;
 		}
-		if (rc == -ENOSPC) {
-			wait_for_space(w, db, &logged_full);
-			rc = 0;
-			continue;
-		}
-		if (!logged && wrep_now_ms() - since > BUSY_LOG_MS) {
-			logged = 1;
-			wrep_logf(w, 'W',
-				  "replication waits for an application that holds a lock "
-				  "database=%s; end its open transaction",
-				  db->name);
-		}
-		serve_opens(w);
-		usleep(RETRY_MS * 1000);
+		wait_to_retry(w, db, rc, &waiting);
 		rc = 0;
 	}
-	if (rc == 0) {
-		pthread_mutex_lock(&db->lock);
-		db->local_version++;
-		db->local_index = item->index;
-		db->touched = true;
-		wrep_parts_applied(db, item->parts);
-		if (g.sets_wal_mode)
-			db->local_wal_mode = g.wal_mode;
-		if (db->capture)
-			wrep_capture_forget(db->capture);
-		pthread_mutex_unlock(&db->lock);
-		if (atomic_load(&w->may_write))
-			wrep_gate_open(
-				db); /* a transaction of ours whose outcome had been unknown */
-	} else if (!is_removed(db) &&
-		   !closing(w)) { /* else its end is queued, or everybody's has come */
-		wrep_fatalf(w,
-			    "cannot apply a committed transaction database=%s version=%llu "
-			    "error=%s; repair the disk and mount again",
-			    db->name, (unsigned long long)db->local_version + 1, strerror(-rc));
-	}
+	if (rc == 0)
+		applied(db, &g, item->parts, item->index);
+	else
+		cannot_apply(db, rc);
 	gathered_free(&g);
 }
+
+/* ---- several databases ---------------------------------------------------------------------------- */
+
+/* Readers of all members are welcome again. */
+static void let_in(const struct wrep_part *members, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (members[i].db->conn)
+			wrep_conn_let_in(members[i].db->conn);
+}
+
+/* Bring all members to where nobody reads them. What is held already stays so on -EBUSY. */
+static int make_all_ready(const struct wrep_part *members, const struct gathered *g, uint32_t count,
+			  bool *cold, uint32_t *at)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < count && !rc; i++) {
+		struct wrep_db *db = members[i].db;
+
+		*at = i;
+		if (is_removed(db))
+			continue;
+		rc = make_ready(db, g[i].mode);
+		cold[i] = rc == 1;
+		if (rc == 1)
+			rc = 0;
+		else if (!rc && g[i].mode != WREP_COMMIT_WAL)
+			rc = wrep_conn_drain(db->conn);
+	}
+	return rc;
+}
+
+static int apply_all(const struct wrep_part *members, const struct gathered *g, uint32_t count,
+		     const bool *cold, uint32_t *at)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < count && !rc; i++) {
+		struct wrep_db *db = members[i].db;
+
+		*at = i;
+		if (!is_removed(db)) /* else the file goes, whatever is in it */
+			rc = cold[i] ? apply_cold(db, &g[i]) : apply_hot(db, &g[i]);
+	}
+	return rc;
+}
+
+/* A transaction over several databases. Readers are kept out of all of them before the first is written, as
+ * SQLite does it where the transaction comes from: who reads several in one transaction sees it in all or
+ * in none of them. (In WAL mode they are not, and SQLite promises nothing.) While one is waited for, no new
+ * reader gets in, nor into those that are ready; but not for long, since whoever is waited for may be about
+ * to read another. When it has to be tried again after some of it was written, all of it is written again:
+ * whole pages, so no matter. */
+static void apply_group(struct wrep *w, struct wrep_item *item)
+{
+	const uint32_t count = item->member_count;
+	struct wrep_part *members = item->members;
+	struct waiting waiting = {.since = wrep_now_ms()};
+	struct gathered *g = calloc(count + 1, sizeof *g);
+	bool *cold = calloc(count + 1, sizeof *cold);
+	uint64_t held_since = wrep_now_ms();
+	bool begun = false; /* half of it may be in the files: nobody is let in any more */
+	uint32_t at = 0;
+	int rc = g && cold ? 0 : -ENOMEM;
+
+	for (uint32_t i = 0; i < count && !rc; i++) {
+		struct wrep_part *m = &members[i];
+
+		at = i;
+		if (m->parts && !is_removed(m->db) &&
+		    store_part(w, m->db, m->parts, &m->entry) < 0 && !is_removed(m->db))
+			goto out; /* everything ends, or comes again */
+		rc = gather(&m->entry, m->parts, &g[i]);
+	}
+	while (!rc) {
+		rc = make_all_ready(members, g, count, cold, &at);
+		if (!rc) {
+			begun = true;
+			rc = apply_all(members, g, count, cold, &at);
+		} else if (!begun && wrep_now_ms() - held_since > HOLD_MS) {
+			let_in(members, count);
+			usleep(LET_IN_MS * 1000);
+			held_since = wrep_now_ms();
+		}
+		if (rc != -EBUSY && rc != -ENOSPC)
+			break;
+		if (stopping(w) || is_fetching(w))
+			goto out;
+		wait_to_retry(w, members[at].db, rc, &waiting);
+		rc = 0;
+	}
+	if (rc && count)
+		cannot_apply(members[at].db, rc);
+	for (uint32_t i = 0; i < count && !rc; i++)
+		if (!is_removed(members[i].db))
+			applied(members[i].db, &g[i], members[i].parts, item->index);
+out:
+	for (uint32_t i = 0; i < count && g; i++)
+		gathered_free(&g[i]);
+	free(g);
+	free(cold);
+}
+
+/* ---- an application's own -------------------------------------------------------------------------- */
 
 /* May be tried again when it failed. db->lock held. */
 static int install_overlay(struct wrep_db *db, const struct wrep_commit *c)
@@ -700,11 +852,10 @@ static bool again_times(struct wrep_commit *c)
 
 /* A rollback-journal transaction of an application here has committed: its pages move from the
  * overlay into the database file, and the journal goes. Or one in WAL mode: its last write is let
- * through, for which there was no room before. */
-static void install(struct wrep *w, struct wrep_item *item)
+ * through, for which there was no room before. False: its file has been retired. */
+static bool install_commit(struct wrep *w, struct wrep_db *db, struct wrep_commit *c,
+			   struct wrep_parts *parts)
 {
-	struct wrep_commit *c = item->commit;
-	struct wrep_db *db = item->db;
 	uint64_t logged = 0;
 	bool last = closing(w);
 	int rc;
@@ -715,8 +866,7 @@ static void install(struct wrep *w, struct wrep_item *item)
 		install_end(db, c, false);
 		wrep_db_settled(db);
 		pthread_mutex_unlock(&db->lock);
-		wrep_commit_tell(c, 0);
-		return;
+		return false;
 	}
 	for (;;) {
 		assert(db->pending == c);
@@ -728,7 +878,7 @@ static void install(struct wrep *w, struct wrep_item *item)
 		last = closing(w);
 		pthread_mutex_lock(&db->lock);
 	}
-	wrep_parts_applied(db, item->parts);
+	wrep_parts_applied(db, parts);
 	install_end(db, c, rc != -ENOSPC || c->mode != WREP_COMMIT_WAL);
 	db->local_version++;
 	db->local_index = c->index;
@@ -741,8 +891,29 @@ static void install(struct wrep *w, struct wrep_item *item)
 			    "cannot write a committed transaction into the database file "
 			    "database=%s error=%s; repair the disk and mount again",
 			    db->name, strerror(-rc));
-	if (!again_times(c))
-		wrep_commit_tell(c, 0); /* it is committed, whatever became of this copy */
+	return true;
+}
+
+static void install(struct wrep *w, struct wrep_item *item)
+{
+	bool there = install_commit(w, item->db, item->commit, item->parts);
+
+	/* It is committed, whatever became of this copy. */
+	if (!there || !again_times(item->commit))
+		wrep_commit_tell(item->commit, 0);
+}
+
+/* The same for one over several databases. Its application, whose call waits, still holds the locks that
+ * keep readers out of all of them. */
+static void install_group(struct wrep *w, struct wrep_item *item)
+{
+	for (uint32_t i = 0; i < item->member_count; i++) {
+		struct wrep_part *m = &item->members[i];
+
+		install_commit(w, m->db, m->commit, m->parts);
+		wrep_commit_free(m->commit);
+	}
+	wrep_group_done(item->group);
 }
 
 /* ---- names and attributes ------------------------------------------------------------------------ */
@@ -1141,7 +1312,8 @@ static void *applier_main(void *arg)
 	for (;;) {
 		struct wrep_item *item = take(w, retry);
 
-		if (stopping(w) && !(item && item->type == WREP_ITEM_INSTALL)) {
+		if (stopping(w) && !(item && (item->type == WREP_ITEM_INSTALL ||
+					      item->type == WREP_ITEM_INSTALL_GROUP))) {
 			if (!item && closing(w))
 				return NULL;
 			end_item(item);
@@ -1163,7 +1335,7 @@ static void *applier_main(void *arg)
 			set_attributes(item);
 			break;
 		case WREP_ITEM_PAGES:
-			store_part(w, item);
+			keep_part(w, item);
 			break;
 		case WREP_ITEM_DROP: /* freeing the item does it */
 			break;
@@ -1175,6 +1347,12 @@ static void *applier_main(void *arg)
 			break;
 		case WREP_ITEM_REVERT:
 			wrep_direct_revert(w, item);
+			break;
+		case WREP_ITEM_APPLY_GROUP:
+			apply_group(w, item);
+			break;
+		case WREP_ITEM_INSTALL_GROUP:
+			install_group(w, item);
 			break;
 		case WREP_ITEM_OPEN:
 			open_database(w, item);
@@ -1235,6 +1413,9 @@ void wrep_applier_stop(struct wrep *w)
 	while ((item = take(w, false))) {
 		if (item->type == WREP_ITEM_INSTALL) {
 			install(w, item);
+			wrep_item_free(item);
+		} else if (item->type == WREP_ITEM_INSTALL_GROUP) {
+			install_group(w, item);
 			wrep_item_free(item);
 		} else {
 			end_item(item);

@@ -41,6 +41,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "group.h"
 
 void wrep_commit_free(struct wrep_commit *c)
 {
@@ -114,31 +115,37 @@ static int read_image(struct wrep_commit *c, uint32_t i, uint32_t *pgno, uint8_t
 	return 0;
 }
 
-/* Encode images [from, from + e->image_count) into one entry. */
-static int encode_piece(struct wrep_commit *c, struct wrep_entry *e, uint32_t from,
-			struct rlog_buf **out)
+/* Put images [from, from + e->image_count) into their places in the entry. */
+static int fill_piece(struct wrep_commit *c, struct wrep_entry *e, uint32_t from)
 {
-	struct rlog_buf *buf = wrep_entry_alloc(e);
-
-	if (!buf)
-		return -ENOMEM;
 	for (uint32_t i = 0; i < e->image_count; i++) {
 		uint8_t *page = (uint8_t *)e->images + (size_t)i * c->page_size;
 		uint32_t pgno;
 		int rc = read_image(c, from + i, &pgno, page);
 
-		if (rc < 0) {
-			rlog_buf_unref(buf);
+		if (rc < 0)
 			return rc;
-		}
 		wrep_entry_set_pgno(e, i, pgno);
 		if (pgno == 1) {
 			c->sets_wal_mode = true;
 			c->wal_mode = wrep_page1_is_wal(page);
 		}
 	}
-	*out = buf;
 	return 0;
+}
+
+/* Encode them into one entry. */
+static int encode_piece(struct wrep_commit *c, struct wrep_entry *e, uint32_t from,
+			struct rlog_buf **out)
+{
+	struct rlog_buf *buf = wrep_entry_alloc(e);
+	int rc = buf ? fill_piece(c, e, from) : -ENOMEM;
+
+	if (rc < 0)
+		rlog_buf_unref(buf);
+	else
+		*out = buf;
+	return rc;
 }
 
 static uint32_t images_per_entry(const struct wrep_commit *c)
@@ -165,7 +172,8 @@ static void unreserve(struct wrep_commit *c)
 	struct wrep_file *f = c->db->files[WREP_DB];
 	struct stat st;
 
-	if (c->reserved && f && fstat(f->fd, &st) == 0 && ftruncate(f->fd, st.st_size) < 0)
+	if (c->reserved && f && !c->db->retired && fstat(f->fd, &st) == 0 &&
+	    ftruncate(f->fd, st.st_size) < 0)
 		wrep_logf(c->db->w, 'W', "cannot give space back database=%s error=\"%s\"",
 			  c->db->name, strerror(errno));
 	c->reserved = false;
@@ -174,9 +182,18 @@ static void unreserve(struct wrep_commit *c)
 static void part_done(struct rlog_request *req, enum rlog_outcome outcome);
 static void commit_done(struct rlog_request *req, enum rlog_outcome outcome);
 
+/* Images in the parts in front of that one, but for those that left before the transaction was complete. */
+static uint32_t images_before(const struct wrep_commit *c, uint32_t part)
+{
+	uint64_t count = (uint64_t)(part - c->guessed) * images_per_entry(c);
+
+	return count < c->send_count ? (uint32_t)count : c->send_count;
+}
+
 static int encode_part(struct wrep_commit *c, struct rlog_request **out)
 {
-	uint32_t count = images_per_entry(c), from = (c->out->next_part - c->guessed) * count;
+	uint32_t from = images_before(c, c->out->next_part);
+	uint32_t count = images_before(c, c->out->next_part + 1) - from;
 	struct wrep_entry e = {
 		.type = WREP_ENTRY_PAGES,
 		.db_id = c->db->id,
@@ -184,7 +201,7 @@ static int encode_part(struct wrep_commit *c, struct rlog_request **out)
 		.sequence = c->out->sequence,
 		.page_size = c->page_size,
 		.part = c->out->next_part,
-		.image_count = c->send_count - from < count ? c->send_count - from : count,
+		.image_count = count,
 	};
 	struct rlog_buf *buf;
 	int rc = encode_piece(c, &e, from, &buf);
@@ -195,17 +212,16 @@ static int encode_part(struct wrep_commit *c, struct rlog_request **out)
 	return *out ? 0 : -ENOMEM;
 }
 
-static int encode_commit(struct wrep_commit *c, struct rlog_request **out)
+void wrep_commit_describe(const struct wrep_commit *c, struct wrep_entry *e)
 {
-	uint32_t from = (c->parts - c->guessed) * images_per_entry(c);
-	struct wrep_entry e = {
+	*e = (struct wrep_entry){
 		.type = WREP_ENTRY_COMMIT,
 		.db_id = c->db->id,
 		.origin = c->db->w->origin,
 		.sequence = c->out->sequence,
 		.page_size = c->page_size,
 		.part = c->parts,
-		.image_count = c->dropped_count ? 0 : c->send_count - from,
+		.image_count = c->dropped_count ? 0 : c->send_count - images_before(c, c->parts),
 		.commit_mode = c->mode,
 		.base_version = c->base_version,
 		.checksum = c->checksum,
@@ -213,8 +229,25 @@ static int encode_commit(struct wrep_commit *c, struct rlog_request **out)
 		.total_pages = c->change_count,
 		.dropped_count = c->dropped_count,
 	};
-	int rc = encode_piece(c, &e, from, &c->request.buf);
+}
 
+int wrep_commit_fill(struct wrep_commit *c, struct wrep_entry *e)
+{
+	int rc = c->out->failed ? c->out->failed : fill_piece(c, e, images_before(c, c->parts));
+
+	for (uint32_t i = 0; i < c->dropped_count && !rc; i++)
+		wrep_entry_set_dropped(e, i, c->dropped[i]);
+	c->sent = !rc;
+	return rc;
+}
+
+static int encode_commit(struct wrep_commit *c, struct rlog_request **out)
+{
+	struct wrep_entry e;
+	int rc;
+
+	wrep_commit_describe(c, &e);
+	rc = encode_piece(c, &e, images_before(c, c->parts), &c->request.buf);
 	if (rc < 0)
 		return rc;
 	for (uint32_t i = 0; i < c->dropped_count; i++)
@@ -330,6 +363,41 @@ void wrep_outgoing_give_up(struct wrep_db *db, struct wrep_outgoing *out, int er
 		retire(db, out);
 }
 
+void wrep_commit_dismiss(struct wrep_commit *c, bool refused)
+{
+	struct wrep_db *db = c->db;
+	struct wrep_outgoing *out = c->out;
+
+	pthread_mutex_lock(&db->lock);
+	assert(db->pending == c);
+	db->pending = NULL;
+	unreserve(c);
+	wrep_db_settled(db);
+	if (refused) { /* some may still be on their way */
+		c->out = NULL;
+		wrep_outgoing_give_up(db, out, -EIO);
+		wrep_commit_feed(db); /* unlocks */
+	} else {
+		pthread_mutex_unlock(&db->lock);
+		if (out->next_part > 0)
+			wrep_submit_discard(db->w, db->id, db->w->origin, out->sequence);
+	}
+	wrep_commit_free(c);
+}
+
+/* A member of a group: is what is to be done for it alone done? db->lock held, released. */
+static void arrive(struct wrep_commit *c)
+{
+	struct wrep_group *group = c->group;
+	bool now = c->started && !c->arrived && c->out->in_flight == 0 &&
+		   (c->out->failed || c->out->next_part == c->parts);
+
+	c->arrived = c->arrived || now;
+	pthread_mutex_unlock(&c->db->lock);
+	if (now)
+		wrep_group_go_on(group);
+}
+
 /* The next entry to be submitted, if the window has room for one. db->lock held. */
 static struct rlog_request *next_request(struct wrep_db *db)
 {
@@ -343,6 +411,8 @@ static struct rlog_request *next_request(struct wrep_db *db)
 	if (c->sent || c->out->failed)
 		return NULL;
 	part = c->out->next_part < c->parts;
+	if (c->group && (!part || !c->started))
+		return NULL; /* its turn comes; its COMMIT goes into the group's entry */
 	if (c->out->in_flight >= (part ? WINDOW_PARTS : 1))
 		return NULL;
 	rc = part ? encode_part(c, &req) : encode_commit(c, &req);
@@ -398,7 +468,9 @@ void wrep_commit_feed(struct wrep_db *db)
 	}
 	db->feeding = false;
 	c = db->pending;
-	if (c && !c->sent && c->out->failed && c->out->in_flight == 0)
+	if (c && c->group)
+		arrive(c); /* unlocks */
+	else if (c && !c->sent && c->out->failed && c->out->in_flight == 0)
 		end_refused(c, c->out->failed); /* unlocks */
 	else
 		pthread_mutex_unlock(&db->lock);
@@ -484,11 +556,24 @@ static void commit_done(struct rlog_request *req, enum rlog_outcome outcome)
 	end_refused(c, refusal(req, outcome)); /* unlocks */
 }
 
-/* Fill in what depends on the replicated state, make it the undecided transaction, and submit what
- * fits. db->lock held; released when 0 is returned, and `c` belongs to its requests then. */
+/* What left before the transaction was complete is of no use. db->lock held. */
+static void forget_ahead(struct wrep_db *db, struct wrep_commit *c)
+{
+	wrep_outgoing_give_up(db, c->out, -EIO);
+	c->out = NULL;
+	free(c->unsent);
+	c->unsent = NULL;
+	c->send_count = c->change_count;
+	free(c->dropped);
+	c->dropped = NULL;
+	c->dropped_count = 0;
+}
+
+/* Fill in what depends on the replicated state, and make it the undecided transaction. db->lock held. 0:
+ * feed() is to follow, after which `c` belongs to its requests. */
 static int start(struct wrep_db *db, struct wrep_commit *c)
 {
-	uint32_t per_entry = images_per_entry(c);
+	uint32_t per_entry = images_per_entry(c), group_max = 0;
 
 	if (db->removed || db->local_version != db->version)
 		return -EIO; /* built on a state that is no longer the database's */
@@ -497,6 +582,8 @@ static int start(struct wrep_db *db, struct wrep_commit *c)
 		return wrep_refuse_large(db);
 	c->send_count = c->change_count;
 	c->out = wrep_ahead_take(db, c);
+	if (c->out && c->group && c->dropped_count > wrep_entry_group_dropped_max(c->group->count))
+		forget_ahead(db, c);
 	if (c->out)
 		c->guessed = c->out->next_part;
 	else
@@ -506,14 +593,16 @@ static int start(struct wrep_db *db, struct wrep_commit *c)
 	c->base_version = db->version;
 	c->checksum = wrep_pagesum_preview(&db->sum, c->page_size, c->page_count, c->changes,
 					   c->change_count);
-	/* A COMMIT that drops pages has no room for images. */
+	if (c->group && c->page_size)
+		group_max = wrep_entry_group_images_max(c->page_size, c->group->count);
+	/* A COMMIT that drops pages has no room for images, and a group's entry little for each member: what
+	 * is too much for that goes ahead, all of it. */
 	c->parts = c->guessed;
-	if (c->dropped_count)
+	if (c->dropped_count || (c->group && c->send_count > group_max))
 		c->parts += (c->send_count + per_entry - 1) / per_entry;
-	else if (c->send_count)
+	else if (c->send_count && !c->group)
 		c->parts += (c->send_count - 1) / per_entry;
 	db->pending = c;
-	wrep_commit_feed(db); /* unlocks */
 	return 0;
 }
 
@@ -541,8 +630,10 @@ int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct w
 	rc = wrep_capture_reserve(db->capture);
 	if (rc == 0)
 		rc = start(db, c);
-	if (rc == 0)
+	if (rc == 0) {
+		wrep_commit_feed(db); /* unlocks */
 		return WREP_PENDING;
+	}
 fail:
 	wrep_capture_refused(db->capture);
 	pthread_mutex_unlock(&db->lock);
@@ -637,7 +728,7 @@ static int overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page
 	return 0;
 }
 
-int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
+int wrep_commit_prepare(struct wrep_db *db, struct wrep_commit *c)
 {
 	bool whole;
 	int rc;
@@ -675,11 +766,24 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 	if (rc == 0)
 		rc = start(db, c);
 	if (rc == 0)
-		return WREP_PENDING;
+		return 1;
 fail:
 	unreserve(c);
-	pthread_mutex_unlock(&db->lock);
 	wrep_commit_free(c);
+	return rc;
+}
+
+int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
+{
+	int rc = wrep_commit_prepare(db, c);
+
+	if (rc == 0)
+		return 0;
+	if (rc == 1) {
+		wrep_commit_feed(db); /* unlocks */
+		return WREP_PENDING;
+	}
+	pthread_mutex_unlock(&db->lock);
 	return rc;
 }
 

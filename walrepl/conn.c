@@ -225,15 +225,20 @@ void wrep_conn_gate_open(struct wrep_conn *c)
 	wrep_vfs_drop(c->vfs, WREP_HOLD_DATABASE | WREP_HOLD_WAL_WRITE);
 }
 
-int wrep_conn_keep_out(struct wrep_conn *c)
+int wrep_conn_drain(struct wrep_conn *c)
 {
 	int r;
 
 	if (c->db)
 		return 0;
 	r = wrep_vfs_hold(c->vfs, WREP_HOLD_PENDING);
-	if (r == 0)
-		r = wrep_vfs_hold(c->vfs, WREP_HOLD_EXCLUSIVE);
+	return r ? r : wrep_vfs_hold(c->vfs, WREP_HOLD_EXCLUSIVE);
+}
+
+int wrep_conn_keep_out(struct wrep_conn *c)
+{
+	int r = wrep_conn_drain(c);
+
 	if (r)
 		wrep_conn_let_in(c);
 	return r;

@@ -51,6 +51,8 @@ void wrep_conn_gate_open(struct wrep_conn *c);
 /* Rollback mode: keep readers out, too, until wrep_conn_let_in(). 0, -EBUSY (then they are not),
  * -errno. In WAL mode this does nothing. */
 int wrep_conn_keep_out(struct wrep_conn *c);
+/* The same, but on -EBUSY no more readers are let in, so that it succeeds once those have ended. */
+int wrep_conn_drain(struct wrep_conn *c);
 void wrep_conn_let_in(struct wrep_conn *c);
 bool wrep_conn_gate_closed(const struct wrep_conn *c);
 

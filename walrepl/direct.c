@@ -31,6 +31,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include "super.h"
 
 /* The first byte of those that an EXCLUSIVE lock covers (SQLite's os.h, SHARED_FIRST). */
 #define SHARED_FIRST 0x40000002u
@@ -278,6 +279,18 @@ int wrep_direct_commit_former(struct wrep_db *db, struct wrep_op *op)
 	return rc ? rc : -EINTR;
 }
 
+/* Is it a thread of who holds EXCLUSIVE? What a dead one left in the overlay nobody commits by syncing the
+ * file. db->lock held. */
+static bool is_writer(struct wrep_db *db, pid_t tid)
+{
+	pid_t holder;
+
+	if (tid && tid == db->locker_tid)
+		return true;
+	holder = lock_holder(db);
+	return holder && holder == process_of(db, tid);
+}
+
 int wrep_file_sync(struct wrep_file *f, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
@@ -292,6 +305,9 @@ int wrep_file_sync(struct wrep_file *f, struct wrep_op *op)
 	else if (d->active && db->files[WREP_DB] == f &&
 		 (d->alone || op->tid == db->locker_tid || process_of(db, op->tid) == d->process))
 		return wrep_direct_commit(db, WREP_TRIGGER_SYNC, op); /* unlocks */
+	else if (db->files[WREP_DB] == f && db->overlay && is_writer(db, op->tid) &&
+		 (rc = wrep_super_sync(db, op)) != 0)
+		return rc; /* unlocked */
 	pthread_mutex_unlock(&db->lock);
 	return rc;
 }

@@ -20,10 +20,13 @@
  *               72: images, then page numbers, as in PAGES
  *                 : page numbers that are dropped, dropped_count * u32; then there are no images
  *   DISCARD     16: u64 origin | 24: u64 sequence
+ *   GROUP       db_id is 0, 2: u16 member_count, at least 2
+ *               16: for each member, in ascending order of db_id:
+ *                     u32 len | u32 0 | a COMMIT entry of len bytes | zeros up to a multiple of 8
  *
  * The images come before the page numbers so that they stay aligned.
  *
- * Version history: 1, the first. (DISCARD joined it before any release.)
+ * Version history: 1, the first. (DISCARD and GROUP joined it before any release.)
  *   2: PAGES may repeat pages of those before them, in any order from one to the next, and a COMMIT may
  *      drop pages; commit_mode 3. What version 1 holds reads the same.
  */
@@ -44,6 +47,8 @@
 #define PAGES_BYTES 40u
 #define COMMIT_BYTES 72u
 #define DISCARD_BYTES 32u
+#define GROUP_BYTES 16u
+#define MEMBER_BYTES 8u
 
 _Static_assert(COMMIT_BYTES + 4 * WREP_ENTRY_DROPPED_MAX <= WREP_ENTRY_BYTES,
 	       "a COMMIT that drops as many as it may");
@@ -63,6 +68,31 @@ uint32_t wrep_entry_images_max(uint32_t page_size)
 	uint32_t count = (WREP_ENTRY_BYTES - COMMIT_BYTES) / (page_size + 4);
 
 	return count > 0 ? count : 1;
+}
+
+static size_t padded(size_t len)
+{
+	return (len + 7) / 8 * 8;
+}
+
+/* Bytes behind the head of each COMMIT in a group. */
+static uint32_t member_room(uint32_t count)
+{
+	uint32_t each = (WREP_ENTRY_BYTES - GROUP_BYTES) / count / 8 * 8;
+
+	if (each < MEMBER_BYTES + COMMIT_BYTES + 8)
+		return 0;
+	return each - MEMBER_BYTES - COMMIT_BYTES - 8;
+}
+
+uint32_t wrep_entry_group_images_max(uint32_t page_size, uint32_t count)
+{
+	return member_room(count) / (page_size + 4);
+}
+
+uint32_t wrep_entry_group_dropped_max(uint32_t count)
+{
+	return member_room(count) / 4;
 }
 
 /* ---- decoding ---------------------------------------------------------------------------------- */
@@ -196,17 +226,16 @@ static int decode_images(const uint8_t *p, size_t len, struct wrep_entry *e)
 	return rc ? rc : check_pgnos(e, e->dropped, e->dropped_count);
 }
 
-int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out)
-{
-	const uint8_t *p = buf->data;
-	size_t len = buf->len;
+static int decode_group(const uint8_t *p, size_t len, struct wrep_entry *e);
 
+static int decode(const uint8_t *p, size_t len, struct wrep_entry *out)
+{
 	memset(out, 0, sizeof(*out));
 	if (len < COMMON_BYTES || p[1] < 1 || p[1] > ENTRY_VERSION)
 		return -EBADMSG;
 	out->type = p[0];
 	out->db_id = wrep_get64(p + 8);
-	if (out->type != WREP_ENTRY_CREATE && out->db_id == 0)
+	if (out->type != WREP_ENTRY_CREATE && out->type != WREP_ENTRY_GROUP && out->db_id == 0)
 		return -EBADMSG;
 	switch (out->type) {
 	case WREP_ENTRY_CREATE:
@@ -222,11 +251,74 @@ int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out)
 		return decode_images(p, len, out);
 	case WREP_ENTRY_DISCARD:
 		return decode_discard(p, len, out);
+	case WREP_ENTRY_GROUP:
+		return decode_group(p, len, out);
 	}
 	return -EBADMSG;
 }
 
+/* The member at `*at`, which moves on behind it. */
+static int decode_member(const uint8_t *p, size_t len, size_t *at, struct wrep_entry *out)
+{
+	size_t start = *at + MEMBER_BYTES, bytes;
+
+	if (len < start || wrep_get32(p + *at + 4) != 0)
+		return -EBADMSG;
+	bytes = wrep_get32(p + *at);
+	if (bytes < COMMIT_BYTES || bytes > len - start || padded(bytes) > len - start ||
+	    p[start] != WREP_ENTRY_COMMIT)
+		return -EBADMSG;
+	for (size_t i = bytes; i < padded(bytes); i++)
+		if (p[start + i] != 0)
+			return -EBADMSG;
+	*at = start + padded(bytes);
+	return decode(p + start, bytes, out);
+}
+
+static int decode_group(const uint8_t *p, size_t len, struct wrep_entry *e)
+{
+	uint64_t last = 0;
+	size_t at = GROUP_BYTES;
+
+	if (len > WREP_ENTRY_BYTES || e->db_id != 0 || wrep_get32(p + 4) != 0)
+		return -EBADMSG;
+	e->member_count = wrep_get16(p + 2);
+	for (uint32_t i = 0; i < e->member_count; i++) {
+		struct wrep_entry member;
+
+		if (decode_member(p, len, &at, &member) != 0 || member.db_id <= last)
+			return -EBADMSG;
+		last = member.db_id;
+	}
+	return e->member_count >= 2 && at == len ? 0 : -EBADMSG;
+}
+
+int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out)
+{
+	return decode(buf->data, buf->len, out);
+}
+
+bool wrep_entry_member(const struct rlog_buf *buf, size_t *at, struct wrep_entry *out)
+{
+	if (*at == 0)
+		*at = GROUP_BYTES;
+	if (*at == buf->len)
+		return false;
+	if (decode_member(buf->data, buf->len, at, out) != 0)
+		assert(!"a member of a group that was decoded");
+	return true;
+}
+
 /* ---- encoding ---------------------------------------------------------------------------------- */
+
+/* Zeros up to `zeroed` bytes, with the common part filled in. */
+static void put_common(uint8_t *p, const struct wrep_entry *e, size_t zeroed)
+{
+	memset(p, 0, zeroed);
+	p[0] = (uint8_t)e->type;
+	p[1] = ENTRY_VERSION;
+	wrep_put64(p + 8, e->type == WREP_ENTRY_CREATE ? 0 : e->db_id);
+}
 
 /* A zeroed buffer up to `zeroed` bytes, with the common part filled in. */
 static struct rlog_buf *new_entry(const struct wrep_entry *e, size_t len, size_t zeroed)
@@ -235,10 +327,7 @@ static struct rlog_buf *new_entry(const struct wrep_entry *e, size_t len, size_t
 
 	if (buf == NULL)
 		return NULL;
-	memset(buf->data, 0, zeroed);
-	buf->data[0] = (uint8_t)e->type;
-	buf->data[1] = ENTRY_VERSION;
-	wrep_put64(buf->data + 8, e->type == WREP_ENTRY_CREATE ? 0 : e->db_id);
+	put_common(buf->data, e, zeroed);
 	return buf;
 }
 
@@ -301,6 +390,7 @@ struct rlog_buf *wrep_entry_encode(const struct wrep_entry *e)
 		return encode_discard(e);
 	case WREP_ENTRY_PAGES:
 	case WREP_ENTRY_COMMIT:
+	case WREP_ENTRY_GROUP:
 		break;
 	}
 	assert(e->type == WREP_ENTRY_COMMIT && e->image_count == 0);
@@ -308,19 +398,20 @@ struct rlog_buf *wrep_entry_encode(const struct wrep_entry *e)
 	return wrep_entry_alloc(&copy);
 }
 
-struct rlog_buf *wrep_entry_alloc(struct wrep_entry *e)
+/* Bytes of a PAGES or COMMIT entry. */
+static size_t images_entry_bytes(const struct wrep_entry *e)
+{
+	return header_bytes(e->type) + (size_t)e->image_count * e->page_size +
+	       ((size_t)e->image_count + e->dropped_count) * 4;
+}
+
+/* All of it at `p` but the images and page numbers, to whose places the pointers in `e` are set. */
+static void put_images_entry(uint8_t *p, struct wrep_entry *e)
 {
 	size_t head = header_bytes(e->type);
-	size_t images = (size_t)e->image_count * e->page_size;
-	struct rlog_buf *buf;
-	uint8_t *p;
 
-	assert(e->type == WREP_ENTRY_PAGES || e->type == WREP_ENTRY_COMMIT);
 	assert(!e->dropped_count || (e->type == WREP_ENTRY_COMMIT && !e->image_count));
-	buf = new_entry(e, head + images + ((size_t)e->image_count + e->dropped_count) * 4, head);
-	if (buf == NULL)
-		return NULL;
-	p = buf->data;
+	put_common(p, e, head);
 	wrep_put32(p + 4, e->part);
 	wrep_put64(p + 16, e->origin);
 	wrep_put64(p + 24, e->sequence);
@@ -335,8 +426,48 @@ struct rlog_buf *wrep_entry_alloc(struct wrep_entry *e)
 		wrep_put32(p + 68, e->dropped_count);
 	}
 	e->images = p + head;
-	e->pgnos = e->images + images;
+	e->pgnos = e->images + (size_t)e->image_count * e->page_size;
 	e->dropped = e->pgnos + (size_t)e->image_count * 4;
+}
+
+struct rlog_buf *wrep_entry_alloc(struct wrep_entry *e)
+{
+	struct rlog_buf *buf = rlog_buf_new(images_entry_bytes(e));
+
+	assert(e->type == WREP_ENTRY_PAGES || e->type == WREP_ENTRY_COMMIT);
+	if (buf != NULL)
+		put_images_entry(buf->data, e);
+	return buf;
+}
+
+struct rlog_buf *wrep_entry_alloc_group(struct wrep_entry *members, uint32_t count)
+{
+	const struct wrep_entry group = {.type = WREP_ENTRY_GROUP};
+	size_t len = GROUP_BYTES;
+	struct rlog_buf *buf;
+	uint8_t *p;
+
+	assert(count >= 2 && count <= UINT16_MAX);
+	for (uint32_t i = 0; i < count; i++) {
+		assert(members[i].type == WREP_ENTRY_COMMIT);
+		len += MEMBER_BYTES + padded(images_entry_bytes(&members[i]));
+	}
+	buf = rlog_buf_new(len);
+	if (buf == NULL)
+		return NULL;
+	put_common(buf->data, &group, GROUP_BYTES);
+	wrep_put16(buf->data + 2, (uint16_t)count);
+	p = buf->data + GROUP_BYTES;
+	for (uint32_t i = 0; i < count; i++) {
+		size_t bytes = images_entry_bytes(&members[i]);
+
+		wrep_put32(p, (uint32_t)bytes);
+		wrep_put32(p + 4, 0);
+		p += MEMBER_BYTES;
+		put_images_entry(p, &members[i]);
+		memset(p + bytes, 0, padded(bytes) - bytes);
+		p += padded(bytes);
+	}
 	return buf;
 }
 

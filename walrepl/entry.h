@@ -4,7 +4,8 @@
  * one COMMIT entry, all submitted in order by one node within one term: a COMMIT of another term than
  * its PAGES takes no effect. Nothing is visible before the COMMIT. One that was given up after some
  * PAGES is followed by a DISCARD, which changes nothing that a COMMIT could lead to: it lets all nodes
- * forget the PAGES.
+ * forget the PAGES. A transaction over several databases ends in one GROUP entry, which holds the COMMIT
+ * of each of them; before it come the PAGES of each.
  *
  * PAGES may be sent before the transaction is complete (ahead.c), so they may hold what is not of it
  * after all. Of several images of a page the last one in the log counts; a page above the COMMIT's
@@ -15,6 +16,7 @@
 #ifndef WALREPL_ENTRY_H
 #define WALREPL_ENTRY_H
 
+#include <stdbool.h>
 #include "raftlog.h"
 
 enum wrep_entry_type {
@@ -24,6 +26,7 @@ enum wrep_entry_type {
 	WREP_ENTRY_PAGES = 4,
 	WREP_ENTRY_COMMIT = 5,
 	WREP_ENTRY_DISCARD = 6, /* the COMMIT of these PAGES will not come */
+	WREP_ENTRY_GROUP = 7,	/* the COMMITs of several databases, all or none */
 };
 
 /* Entries stay below this, except a COMMIT or PAGES that holds a single page. */
@@ -45,6 +48,7 @@ struct wrep_entry {
 	uint32_t attr_valid; /* SETATTR: WREP_ATTR_* */
 	int64_t atime_ns, mtime_ns;
 	uint32_t atime_omit, mtime_omit;
+	uint32_t member_count; /* GROUP: see wrep_entry_member() */
 	/* PAGES, COMMIT, DISCARD: which transaction; unique over all nodes and restarts. */
 	uint64_t origin, sequence;
 	uint32_t part; /* PAGES: 0, 1, ...; COMMIT: how many PAGES came before */
@@ -85,6 +89,10 @@ static inline uint32_t wrep_entry_dropped(const struct wrep_entry *e, uint32_t i
  * COMMIT; so those that are dropped), names (no '/', not empty, not "." or ".."). 0 or -EBADMSG. */
 int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out);
 
+/* The members of a GROUP that was decoded, each a COMMIT entry, in ascending order of their databases'
+ * ids: `*at` is 0 for the first and moves on. False after the last. */
+bool wrep_entry_member(const struct rlog_buf *buf, size_t *at, struct wrep_entry *out);
+
 /* Encode an entry without images. NULL: out of memory. */
 struct rlog_buf *wrep_entry_encode(const struct wrep_entry *e);
 
@@ -94,6 +102,13 @@ struct rlog_buf *wrep_entry_encode(const struct wrep_entry *e);
 struct rlog_buf *wrep_entry_alloc(struct wrep_entry *e);
 void wrep_entry_set_pgno(struct wrep_entry *e, uint32_t i, uint32_t pgno);
 void wrep_entry_set_dropped(struct wrep_entry *e, uint32_t i, uint32_t pgno);
+
+/* The same for a GROUP of `count` COMMIT entries, at least two, in ascending order of their databases. */
+struct rlog_buf *wrep_entry_alloc_group(struct wrep_entry *members, uint32_t count);
+/* How many images each of `count` members may have in a GROUP, maybe none. */
+uint32_t wrep_entry_group_images_max(uint32_t page_size, uint32_t count);
+/* And how many dropped pages, where it has some. */
+uint32_t wrep_entry_group_dropped_max(uint32_t count);
 
 /* How many images of `page_size` bytes fit into one PAGES or COMMIT entry; at least 1. Decoding
  * refuses an entry with more. */

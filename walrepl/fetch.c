@@ -38,6 +38,7 @@
 #include "io.h"
 #include "stream.h"
 #include "sumfile.h"
+#include "super.h"
 
 #define MARK "unfit"
 #define DIAL_MS 5000
@@ -380,22 +381,27 @@ static int fetch_database(struct fetch *f, struct wrep_manifest_db *d)
 	return rc;
 }
 
+static int remove_database(struct wrep *w, const struct wrep_manifest_db *d)
+{
+	if (unlinkat(w->config.data_fd, d->name, 0) < 0 && errno != ENOENT)
+		return -errno;
+	return wrep_sumfile_remove(w->config.state_fd, d->id);
+}
+
 /* ---- all of them --------------------------------------------------------------------------------- */
 
-/* Fetch everything that `m`, the leader's manifest, names; what has been removed there meanwhile is
- * taken out. */
+/* Fetch everything that `m`, the leader's manifest, names. What has been removed there meanwhile is taken
+ * up without a file: the log removes it here as well, and until then it has a say in whether transactions
+ * over several databases take effect. */
 static int fetch_databases(struct fetch *f, struct wrep_manifest *m)
 {
 	int rc = 0;
 
-	for (size_t i = 0; i < m->count && !rc;) {
+	for (size_t i = 0; i < m->count && !rc; i++) {
 		rc = fetch_database(f, &m->dbs[i]);
-		if (rc == -ENOENT) {
-			m->dbs[i] = m->dbs[--m->count];
-			rc = 0;
-		} else {
-			m->dbs[i++].wal_frames = 0;
-		}
+		if (rc == -ENOENT)
+			rc = remove_database(f->w, &m->dbs[i]);
+		m->dbs[i].wal_frames = 0;
 	}
 	if (!rc && (fsync(f->w->config.data_fd) < 0 || fsync(f->w->config.state_fd) < 0))
 		rc = -errno;
@@ -568,6 +574,7 @@ static void retire_all(struct wrep *w)
 		wrep_db_unref(all[i]);
 	}
 	free(all);
+	wrep_super_forget_all(w);
 }
 
 /* Try until it is done. 0, or -errno: the node stops. */

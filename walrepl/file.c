@@ -8,6 +8,7 @@
  *             through; in rollback mode, under a hot journal, pages gather in the overlay. What comes
  *             without a journal does, too: see direct.c.
  *   -journal  local; removing, truncating or zeroing it is the commit.
+ *   -mj...    local: super.c; removing it is the commit of several databases.
  *   -shm      never comes here: the kernel passes it through to the backing file.
  */
 #include "internal.h"
@@ -21,6 +22,7 @@
 #include <unistd.h>
 #include "io.h"
 #include "names.h"
+#include "super.h"
 #include "walfile.h"
 
 /* The first 8 bytes of a journal that holds something to roll back (SQLite's file format, 3.0). */
@@ -41,9 +43,14 @@ static struct wrep_db *db_of(struct wrep *w, const char *name, enum wrep_kind *k
 
 int wrep_lookup(struct wrep *w, const char *name, struct wrep_file **out)
 {
-	enum wrep_kind kind;
+	enum wrep_kind kind = WREP_DB;
 	struct wrep_db *db = db_of(w, name, &kind);
 
+	if (kind == WREP_SUPER) {
+		wrep_db_unref(db);
+		*out = wrep_super_find(w, name);
+		return *out ? 0 : -ENOENT;
+	}
 	if (!db)
 		return -ENOENT;
 	pthread_mutex_lock(&db->lock);
@@ -75,7 +82,7 @@ int wrep_list(struct wrep *w, int (*each)(void *arg, const char *name), void *ar
 		wrep_db_unref(all[i]);
 	}
 	free(all);
-	return stop;
+	return stop ? stop : wrep_super_list(w, each, arg);
 }
 
 int wrep_file_stat(struct wrep_file *f, struct stat *st)
@@ -84,6 +91,8 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st)
 	bool stale = false;
 	int rc = 0;
 
+	if (f->kind == WREP_SUPER)
+		return fstat(f->fd, st) < 0 ? -errno : 0;
 	pthread_mutex_lock(&db->lock);
 	if (f->revoked) {
 		stale = true;
@@ -240,6 +249,8 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 
 	if (!wrep_name_kind(w, name, &kind))
 		return -EPERM;
+	if (kind == WREP_SUPER)
+		return wrep_super_create(w, name, mode, uid, gid, flags, op);
 	db = db_of(w, name, &kind);
 	if (db) {
 		pthread_mutex_lock(&db->lock);
@@ -278,6 +289,8 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 
 int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op *op)
 {
+	if (f->kind == WREP_SUPER)
+		return wrep_super_open(f);
 	return open_file(f->db, f, flags, internal, op, WREP_OP_OPEN);
 }
 
@@ -309,6 +322,8 @@ void wrep_op_interrupt(struct wrep *w, struct wrep_op *op)
 
 void wrep_file_release(struct wrep_file *f, bool internal)
 {
+	if (f->kind == WREP_SUPER)
+		wrep_super_release(f);
 	if (internal || f->kind != WREP_DB)
 		return;
 	pthread_mutex_lock(&f->db->lock);
@@ -339,6 +354,8 @@ ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
 		pthread_mutex_unlock(&db->lock);
 	}
 	n = wrep_read_some(f->fd, buf, len, off);
+	if (f->kind == WREP_SUPER)
+		return n;
 	/* Others write to the file then, and what was read may be half of it. Neither error is EIO, which
 	 * SQLite takes for a damaged database, where there is nothing that removing it would cure. */
 	pthread_mutex_lock(&db->lock);
@@ -625,7 +642,6 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		    struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
-	struct wrep *w = db->w;
 	static const struct wrep_pagesum nothing;
 	const struct wrep_wal_txn *txn;
 	int rc;
@@ -634,6 +650,8 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		return -EIO;
 	if (!len)
 		return 0;
+	if (f->kind == WREP_SUPER)
+		return wrep_write_all(f->fd, buf, len, off);
 	pthread_mutex_lock(&db->lock);
 	/* Unlinked, by others (SQLite does not write to what it removed): a transaction that ends
 	 * there would count as committed, and nobody else would ever see it. */
@@ -659,7 +677,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 			}
 		}
 		if (!db->gated && wrep_capture_uncommitted(db->capture, len, off) >
-					  w->config.max_transaction_bytes) {
+					  db->w->config.max_transaction_bytes) {
 			rc = wrep_refuse_large(db);
 			wrep_ahead_stop(db);
 			break;
@@ -762,6 +780,8 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct w
 	struct wrep_commit *shape;
 	int rc = 0;
 
+	if (f->kind == WREP_SUPER)
+		return ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
 	pthread_mutex_lock(&db->lock);
 	if (db->files[f->kind] == f) {
 		switch (f->kind) {
@@ -794,6 +814,7 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct w
 				return rc; /* unlocked */
 			break;
 		case WREP_SHM:
+		case WREP_SUPER:
 			break;
 		}
 	} else if (f->kind != WREP_SHM) {
@@ -810,10 +831,9 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct w
 int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
-	struct wrep *w = db->w;
 
 	if (f->kind == WREP_DB) {
-		if (!atomic_load(&w->may_write))
+		if (!atomic_load(&db->w->may_write))
 			return -EROFS;
 		/* `cp -p` and the like set them before they close what they copied. */
 		pthread_mutex_lock(&db->lock);
@@ -836,12 +856,16 @@ int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct 
 
 int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 {
-	enum wrep_kind kind;
+	enum wrep_kind kind = WREP_DB;
 	struct wrep_db *db = db_of(w, name, &kind);
 	struct wrep_commit *shape;
 	struct wrep_file *f;
 	int rc = 0;
 
+	if (kind == WREP_SUPER) {
+		wrep_db_unref(db);
+		return wrep_super_unlink(w, name, op);
+	}
 	if (!db)
 		return -ENOENT;
 	pthread_mutex_lock(&db->lock);

@@ -8,7 +8,8 @@
  *
  * A log that was compacted begins with what the manifest says. Entries up to the snapshot's index are
  * not delivered any more, though some may still lie in the log; those behind it are, but for the
- * databases that were ahead of the snapshot when it was taken: what led to these is passed over. */
+ * databases that were ahead of the snapshot when it was taken: what led to these is passed over. Whether a
+ * group took effect is in the manifest, as far as that cannot be judged (group.c). */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,8 +26,9 @@ struct entry_db {
 struct wrep_history {
 	struct entry_db *dbs;
 	size_t count, room;
-	uint64_t start_index; /* of the snapshot; 0: there is none */
-	uint64_t redo_until;  /* what the manifest says */
+	uint64_t start_index;	     /* of the snapshot; 0: there is none */
+	uint64_t redo_until;	     /* what the manifest says */
+	struct wrep_manifest groups; /* without databases */
 	/* What entries in front of the snapshot made that it does not have (any more), by id. */
 	struct former {
 		uint64_t id;
@@ -48,6 +50,7 @@ void wrep_history_free(struct wrep_history *h)
 		free((char *)h->dbs[i].db.name);
 	for (size_t i = 0; i < h->former_count; i++)
 		free(h->former[i].name);
+	wrep_manifest_clear(&h->groups);
 	free(h->former);
 	free(h->dbs);
 	free(h);
@@ -105,6 +108,7 @@ int wrep_history_start(struct wrep_history *h, uint64_t index, const struct rlog
 		return rc;
 	h->start_index = index;
 	h->redo_until = m.redo_until;
+	rc = wrep_manifest_set_groups(&h->groups, m.judged_until, m.groups, m.group_count);
 	for (size_t i = 0; i < m.count && !rc; i++) {
 		const struct wrep_manifest_db *d = &m.dbs[i];
 		struct entry_db *e = append(h, d->id, d->name);
@@ -214,18 +218,57 @@ static int add_discard(struct entry_db *e, uint64_t term, const struct wrep_desc
 	return WREP_HISTORY_TAKES_EFFECT;
 }
 
-static int add_commit(struct entry_db *e, uint64_t term, const struct wrep_description *d)
+static bool commit_holds(struct entry_db *e, uint64_t term, const struct wrep_description *d)
 {
 	bool complete = d->part == 0 || (is_open(e, term, d) && d->part == e->parts);
 
 	e->parts = 0;
-	if (!complete || d->base_version != e->db.version)
-		return WREP_HISTORY_PASSED_OVER;
+	return complete && d->base_version == e->db.version;
+}
+
+static void commit(struct entry_db *e, const struct wrep_description *d)
+{
 	e->db.version++;
 	e->db.checksum = d->checksum;
 	e->db.page_size = d->page_size;
 	e->db.page_count = d->page_count;
+}
+
+static int add_commit(struct entry_db *e, uint64_t term, const struct wrep_description *d)
+{
+	if (!commit_holds(e, term, d))
+		return WREP_HISTORY_PASSED_OVER;
+	commit(e, d);
 	return WREP_HISTORY_TAKES_EFFECT;
+}
+
+static int add_group(struct wrep_history *h, uint64_t index, uint64_t term,
+		     struct wrep_description *d)
+{
+	bool effect = true, news = false;
+
+	for (uint32_t i = 0; i < d->member_count; i++) {
+		struct wrep_description *m = &d->members[i];
+		struct entry_db *e = find(h, m->db_id);
+		bool past = e && index <= e->db.index;
+
+		strcpy(m->name, e ? e->db.name : former_name(h, m->db_id));
+		if (index <= h->start_index || past)
+			continue;
+		news = true;
+		effect = e && commit_holds(e, term, m) && effect;
+	}
+	if (!news)
+		return WREP_HISTORY_IN_SNAPSHOT;
+	if (index <= h->groups.judged_until)
+		effect = wrep_manifest_has_group(&h->groups, index);
+	for (uint32_t i = 0; i < d->member_count && effect; i++) {
+		struct entry_db *e = find(h, d->members[i].db_id);
+
+		if (e && index > e->db.index)
+			commit(e, &d->members[i]);
+	}
+	return effect ? WREP_HISTORY_TAKES_EFFECT : WREP_HISTORY_PASSED_OVER;
 }
 
 int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
@@ -235,6 +278,8 @@ int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
 
 	if (d->kind == WREP_DESCRIBES_CREATE)
 		return add_create(h, index, d);
+	if (d->kind == WREP_DESCRIBES_GROUP)
+		return add_group(h, index, term, d);
 	e = find(h, d->db_id);
 	strcpy(d->name, e ? e->db.name : former_name(h, d->db_id));
 	if (index <= h->start_index || (e && index <= e->db.index))
@@ -252,6 +297,7 @@ int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
 	case WREP_DESCRIBES_DISCARD:
 		return add_discard(e, term, d);
 	case WREP_DESCRIBES_CREATE:
+	case WREP_DESCRIBES_GROUP:
 	case WREP_DESCRIBES_SETATTR:
 		break;
 	}

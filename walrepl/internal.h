@@ -32,6 +32,13 @@ struct wrep_file {
 	/* Guarded by the database's lock: another incarnation has taken its place under the same name, and
 	 * who has this one open gets ESTALE. `lost`: what was written through it was thrown away. */
 	bool revoked, lost;
+	/* SUPER, which has no db; guarded by w->lock, but for `w` */
+	struct wrep *w;
+	struct wrep_file *next_super;
+	unsigned super_opens;
+	uint64_t super_closed_ms; /* when the last of them was closed */
+	bool super_gone;	  /* its name is */
+	bool super_deciding;	  /* the commit that its removal is waits for Raft */
 };
 
 /* Writes into the database file that no journal covers; direct.c. */
@@ -111,9 +118,11 @@ enum wrep_item_type {
 	WREP_ITEM_INSTALL, /* a rollback-journal transaction of an application here, or one in WAL mode
 			      whose last write found the disk full */
 	WREP_ITEM_REVERT, /* what was written without a journal is not committed: take it back */
-	WREP_ITEM_OPEN,	  /* an application opens the database: catch up, close the gate */
-	WREP_ITEM_READY,  /* somebody waits until this node has caught up */
-	WREP_ITEM_VIEW,	  /* leadership changed */
+	WREP_ITEM_APPLY_GROUP,	 /* as APPLY, one over several databases */
+	WREP_ITEM_INSTALL_GROUP, /* as INSTALL */
+	WREP_ITEM_OPEN,		 /* an application opens the database: catch up, close the gate */
+	WREP_ITEM_READY,	 /* somebody waits until this node has caught up */
+	WREP_ITEM_VIEW,		 /* leadership changed */
 	WREP_ITEM_CAUGHT_UP,
 	WREP_ITEM_POINT, /* the keeper waits until what is queued so far is in the files */
 	WREP_ITEM_FETCH, /* this node's files are unfit: get them from a peer */
@@ -126,14 +135,25 @@ struct wrep_item {
 	struct rlog_buf *buf;	    /* the entry, or NULL */
 	struct wrep_parts *parts;   /* PAGES, DROP, APPLY: a reference, or NULL */
 	struct wrep_commit *commit; /* INSTALL */
-	struct wrep_op *op;	    /* to be finished, or NULL */
-	int open_flags;		    /* CREATE with op, OPEN */
-	uint64_t view_sequence;	    /* VIEW */
-	uint64_t direct_sequence;   /* REVERT: of which session, what ended it, and what is told */
+	struct wrep_group *group;   /* INSTALL_GROUP */
+	struct wrep_part *members;  /* APPLY_GROUP, INSTALL_GROUP: in order of the ids; malloc'd */
+	uint32_t member_count;
+	struct wrep_op *op;	  /* to be finished, or NULL */
+	int open_flags;		  /* CREATE with op, OPEN */
+	uint64_t view_sequence;	  /* VIEW */
+	uint64_t direct_sequence; /* REVERT: of which session, what ended it, and what is told */
 	enum wrep_trigger direct_trigger;
 	int result;
 	uint64_t index; /* APPLY: of the entry */
 	size_t bytes;
+};
+
+/* What a transaction over several databases does to one of them. */
+struct wrep_part {
+	struct wrep_db *db;	    /* a reference */
+	struct wrep_parts *parts;   /* a reference, or NULL */
+	struct wrep_commit *commit; /* INSTALL_GROUP: the group's */
+	struct wrep_entry entry;    /* APPLY_GROUP: the COMMIT, in the item's `buf` */
 };
 
 #define WREP_BUCKETS 1024
@@ -149,6 +169,7 @@ struct wrep {
 	pthread_mutex_t lock; /* the table, the queue, the waiting opens, the view */
 	struct wrep_db *by_name[WREP_BUCKETS];
 	struct wrep_db *by_id[WREP_BUCKETS];
+	struct wrep_file *supers; /* super.c: references */
 	struct rlog_view view;
 	uint64_t view_sequence;
 	_Atomic bool
@@ -174,6 +195,9 @@ struct wrep {
 	bool restored;		  /* from a snapshot; const after rlog_open() */
 	/* raftlog's thread holds it while it deals with an entry, and looks at `fetching` inside. */
 	pthread_mutex_t delivery;
+	/* GROUP entries behind the snapshot that took effect, and up to which entry the manifest says so: see
+	 * group.c. Guarded by `delivery`. */
+	struct wrep_manifest groups; /* without databases */
 	bool fetching;	    /* lock: nothing is delivered until the files are whole again */
 	bool fetch_running; /* lock: the applier is at it; it uses `log` */
 	int fetch_fd;	    /* lock: its connection, or -1 */
@@ -270,6 +294,7 @@ struct wrep_commit {
 	struct rlog_request request; /* first */
 	struct wrep_db *db;
 	struct wrep_op *op;
+	struct wrep_group *group; /* whose entry its COMMIT becomes a part of, or NULL */
 	enum wrep_commit_mode mode;
 	enum wrep_trigger trigger;
 	uint64_t journal_size;	/* TRUNCATE: the journal's size to be */
@@ -299,6 +324,8 @@ struct wrep_commit {
 	uint32_t dropped_count;
 	uint32_t parts; /* PAGES entries before the COMMIT */
 	bool sent;	/* so is the COMMIT: what becomes of it decides */
+	/* Of a group: its turn to have its parts submitted has come; it is over. */
+	bool started, arrived;
 };
 void wrep_commit_free(struct wrep_commit *c);
 /* Tell all who wait for it; the caller frees it. No lock held. */
@@ -325,6 +352,16 @@ int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct w
  * holds. db->lock held on entry; released when WREP_PENDING or an error is returned, still held
  * when 0 is returned: then nothing was to be agreed on, and the caller does what was asked. */
 int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *shape);
+/* The same for a member of `c->group`: 1: it is the undecided transaction, but nothing is submitted yet;
+ * 0: nothing is to be agreed on, or -errno; then `c` is freed. db->lock held. */
+int wrep_commit_prepare(struct wrep_db *db, struct wrep_commit *c);
+/* The COMMIT of a member whose parts are delivered, and then its images, in the place that was made. The
+ * latter from now on cannot be given up any more; -errno when it has been. db->lock held. */
+void wrep_commit_describe(const struct wrep_commit *c, struct wrep_entry *e);
+int wrep_commit_fill(struct wrep_commit *c, struct wrep_entry *e);
+/* It is undecided no more, and took no effect on the files here; `refused`: nor will it, so its parts need
+ * not be kept. Frees it. No lock held. */
+void wrep_commit_dismiss(struct wrep_commit *c, bool refused);
 /* The shape that the overlay leaves behind, from the header of page 1; false: no database. Both 0: an
  * empty one. `whole`: all pages that the header speaks of are there. db->lock held. */
 bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_count, bool *whole);

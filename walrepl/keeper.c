@@ -8,7 +8,8 @@
  *   2. Note version and index that the files show, and how many frames are committed in the -wal.
  *   3. Sync the database file; sync the -wal, unless all its frames are in the database file already;
  *      store the page hashes that have changed, and sync them.
- *   4. Write the manifest, which names version and index, and salt and number of frames.
+ *   4. Write the manifest, which names version and index, and salt and number of frames, and the
+ *      transactions over several databases that came since S (group.c).
  *
  * Why a restart finds everything. Let v be the version of step 2. The database file holds all pages as
  * of v but those that are in the first n frames of the -wal; both are on disk after step 3. They may
@@ -35,6 +36,7 @@
 #include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
+#include "group.h"
 #include "io.h"
 #include "sumfile.h"
 
@@ -286,8 +288,13 @@ static int take_point(struct wrep_keeper *k, uint64_t index)
 		rc = -errno;
 	if (!rc && index < k->last_index)
 		index = k->last_index;
+	/* After all databases were noted: see group.c. */
+	if (!rc)
+		rc = wrep_groups_note(w, &m);
 	if (!rc)
 		rc = publish(k, &m, index);
+	if (!rc)
+		wrep_groups_forget(w, index);
 	for (size_t i = 0; i < count; i++) {
 		if (!rc) {
 			let_go(k, all[i]);
@@ -351,6 +358,9 @@ int wrep_keeper_release(struct wrep_db *db)
 			d->wal_frames = 0;
 	}
 	m.redo_until = k->last.redo_until;
+	if (!rc)
+		rc = wrep_manifest_set_groups(&m, k->last.judged_until, k->last.groups,
+					      k->last.group_count);
 	if (!rc && k->adopted)
 		rc = publish(k, &m, k->last_index);
 	if (!rc)

@@ -16,6 +16,20 @@ static const struct {
 	{"-journal", WREP_JOURNAL},
 };
 
+/* "-mj" and nine hexadecimal digits, the seventh of which is a 9: the name of a super-journal behind that
+ * of a database (SQLite's vdbeCommit()). */
+#define SUPER_SUFFIX_BYTES 12u
+
+static bool is_super_suffix(const char *s)
+{
+	if (memcmp(s, "-mj", 3) != 0 || s[9] != '9')
+		return false;
+	for (unsigned i = 3; i < SUPER_SUFFIX_BYTES; i++)
+		if (!((s[i] >= '0' && s[i] <= '9') || (s[i] >= 'A' && s[i] <= 'F')))
+			return false;
+	return true;
+}
+
 static const char *const builtin[] = {"*.db", "*.sqlite", "*.sqlite3", "*.db3", NULL};
 
 /* The length of `name` without the suffix of a side file, and its kind; all of it for none. */
@@ -30,6 +44,10 @@ static size_t strip_suffix(const char *name, size_t len, enum wrep_kind *kind)
 			*kind = side_files[i].kind;
 			return len - suffix;
 		}
+	}
+	if (len >= SUPER_SUFFIX_BYTES && is_super_suffix(name + len - SUPER_SUFFIX_BYTES)) {
+		*kind = WREP_SUPER;
+		return len - SUPER_SUFFIX_BYTES;
 	}
 	return len;
 }

@@ -1,8 +1,9 @@
 /* Which file names belong to databases. Private to walrepl.
  *
  * A database is a name that matches *.db, *.sqlite, *.sqlite3, *.db3 or one of the configured globs;
- * its side files are that name with -wal, -shm or -journal behind it. A name that ends like a side
- * file is never a database, whatever the globs say: otherwise one file would have two meanings.
+ * its side files are that name with -wal, -shm or -journal behind it, and its super-journals that name
+ * with -mjXXXXXX9XX. A name that ends like a side file is never a database, whatever the globs say:
+ * otherwise one file would have two meanings.
  */
 #ifndef WALREPL_NAMES_H
 #define WALREPL_NAMES_H

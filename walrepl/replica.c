@@ -11,7 +11,8 @@
  * log, and every node decides alike; the version grows by one with each that does. Two transactions
  * built on the same version (an old leader's and a new one's, or a retry after an unknown outcome)
  * can therefore never both take effect. The checksum it names then proves that the pages it carried
- * lead this node to the same database as the originator; a node where they do not stops.
+ * lead this node to the same database as the originator; a node where they do not stops. A GROUP takes
+ * effect if the COMMITs in it all would.
  */
 #include "internal.h"
 
@@ -27,7 +28,9 @@
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
+#include "group.h"
 #include "names.h"
+#include "super.h"
 
 /* Queued entries that the applier has not got to; beyond it raftlog keeps them. */
 #define QUEUE_BYTES_MAX (64u << 20)
@@ -435,104 +438,313 @@ static bool checksum_holds(struct wrep *w, struct wrep_db *db, uint64_t index, u
 	return wrep_prove(db) && got == expected;
 }
 
+/* What a COMMIT, or one of those in a GROUP, is about to do to its database. */
+struct change {
+	struct wrep_entry e;
+	struct wrep_db *db;	  /* a reference; NULL: there is none (any more) */
+	struct wrep_commit *own;  /* of an application here, or NULL */
+	bool past;		  /* the database has it already: it was restored with it */
+	bool holds;		  /* it may take effect, as far as this database goes */
+	struct wrep_parts *parts; /* a reference, or NULL */
+	struct pages pages;
+	uint64_t sum;
+};
+
+/* In ascending order of the ids. */
+static void lock_all(struct change *changes, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (changes[i].db)
+			pthread_mutex_lock(&changes[i].db->lock);
+}
+
+static void unlock_all(struct change *changes, uint32_t count)
+{
+	for (uint32_t i = count; i-- > 0;)
+		if (changes[i].db)
+			pthread_mutex_unlock(&changes[i].db->lock);
+}
+
+/* Nothing comes of them (any more). No lock held. */
+static void drop_all(struct wrep *w, struct change *changes, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		drop_parts(w, changes[i].parts);
+		free(changes[i].pages.owned);
+		changes[i].parts = NULL;
+		changes[i].pages.owned = NULL;
+	}
+}
+
+/* db->lock held. */
+static void judge(struct change *c, uint64_t term)
+{
+	bool complete = wrep_parts_complete(c->db->parts, &c->e, term);
+
+	c->parts = take_parts(c->db);
+	c->holds = !c->db->removed && c->e.base_version == c->db->version && complete;
+}
+
+/* Its pages, and the checksum that they lead to. db->lock held. */
+static int reckon(struct change *c)
+{
+	const struct wrep_entry *e = &c->e;
+	int rc = 0;
+
+	if (c->own)
+		c->pages = (struct pages){
+			.changes = c->own->changes,
+			.count = c->own->change_count,
+			.sets_wal_mode = c->own->sets_wal_mode,
+			.wal_mode = c->own->wal_mode,
+		};
+	else if (e->part)
+		rc = complete_parts(e, c->parts, &c->pages);
+	else
+		rc = hash_images(e, &c->pages);
+	if (!rc)
+		c->sum = wrep_pagesum_preview(&c->db->sum, e->page_size, e->page_count,
+					      c->pages.changes, c->pages.count);
+	return rc;
+}
+
+/* db->lock held. */
+static int take_effect(struct change *c, uint64_t index)
+{
+	struct wrep_db *db = c->db;
+	const struct wrep_entry *e = &c->e;
+	int rc = wrep_pagesum_apply(&db->sum, e->page_size, e->page_count, c->pages.changes,
+				    c->pages.count);
+
+	if (rc < 0)
+		return rc;
+	db->sum.sum = e->checksum;
+	db->version++;
+	db->index = index;
+	db->touched = true;
+	if (c->pages.sets_wal_mode)
+		db->wal_mode = c->pages.wal_mode;
+	return 0;
+}
+
+static bool concerns(const struct change *c)
+{
+	return c->db && !c->past;
+}
+
+/* It did not, though it has to: this node's copy differs. No lock held. */
+static void tell_damage(struct wrep *w, const struct change *c)
+{
+	wrep_damagef(w,
+		     "checksum mismatch: this node's copy differs database=%s version=%llu "
+		     "expected=%016llx got=%016llx",
+		     c->db->name, (unsigned long long)c->e.base_version + 1,
+		     (unsigned long long)c->e.checksum, (unsigned long long)c->sum);
+	wrep_fetch_wanted(w, "the database is damaged", c->db);
+}
+
+enum verdict { TO_BE_JUDGED, TOOK_EFFECT, REFUSED };
+
+/* All `changes` or none. The verdict is known where the manifest has it (group.c). 1: they took effect, and
+ * all locks are held; else none is: 0, no effect; -EAGAIN, nothing has happened, and this node's files are
+ * unfit. */
+static int apply_changes(struct wrep *w, uint64_t index, uint64_t term, enum verdict verdict,
+			 struct change *changes, uint32_t count)
+{
+	const struct change *bad = NULL;
+	bool effect = true;
+	int rc = 0;
+
+	lock_all(changes, count);
+	for (uint32_t i = 0; i < count; i++) {
+		if (concerns(&changes[i]))
+			judge(&changes[i], term);
+		effect = effect && changes[i].holds;
+	}
+	if (verdict != TO_BE_JUDGED)
+		effect = verdict == TOOK_EFFECT;
+	if (!effect) {
+		unlock_all(changes, count);
+		for (uint32_t i = 0; i < count; i++)
+			if (concerns(&changes[i]) && !changes[i].own)
+				wrep_logf(w, 'I',
+					  "transaction refused database=%s base_version=%llu "
+					  "version=%llu",
+					  changes[i].db->name,
+					  (unsigned long long)changes[i].e.base_version,
+					  (unsigned long long)changes[i].db->version);
+		drop_all(w, changes, count);
+		return 0;
+	}
+	for (uint32_t i = 0; i < count && !rc && !bad; i++) {
+		struct change *c = &changes[i];
+
+		if (!concerns(c))
+			continue;
+		if (c->holds)
+			rc = reckon(c);
+		if (!rc && (!c->holds || !checksum_holds(w, c->db, index, c->sum, c->e.checksum)))
+			bad = c;
+	}
+	if (rc < 0 || bad) {
+		unlock_all(changes, count);
+		drop_all(w, changes, count); /* they come again, after the fetch */
+		if (bad) {
+			tell_damage(w, bad);
+			return -EAGAIN;
+		}
+		wrep_fatalf(w,
+			    "an entry of the log cannot be understood index=%llu error=%s; run the "
+			    "same dqlitefs version on all nodes",
+			    (unsigned long long)index, strerror(-rc));
+		return 0;
+	}
+	for (uint32_t i = 0; i < count && !rc; i++)
+		if (concerns(&changes[i]))
+			rc = take_effect(&changes[i], index);
+	if (rc < 0) {
+		unlock_all(changes, count);
+		drop_all(w, changes, count);
+		wrep_fatalf(w, "out of memory for page checksums index=%llu",
+			    (unsigned long long)index);
+		return 0;
+	}
+	return 1;
+}
+
+/* The parts of a transaction that the COMMIT shows to be given up, for drop_parts(). */
+static struct wrep_parts *take_given_up(struct change *c)
+{
+	struct wrep_parts *parts = c->e.part ? NULL : c->parts;
+
+	if (parts)
+		c->parts = NULL;
+	return parts;
+}
+
 /* 1: it took effect; 0: it has none; -EAGAIN: nothing has happened, and this node's files are unfit. */
 static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint64_t term,
 			const struct wrep_entry *e, struct rlog_buf *buf, struct rlog_request *req)
 {
 	struct wrep_commit *own = (struct wrep_commit *)req;
-	struct wrep_parts *parts, *dead = NULL;
-	struct pages pages = {0};
+	struct change c = {.e = *e, .db = db, .own = own};
+	struct wrep_parts *dead;
 	struct wrep_item *item;
-	uint64_t sum;
-	bool complete;
-	int rc = 0;
+	int rc = apply_changes(w, index, term, TO_BE_JUDGED, &c, 1);
 
-	pthread_mutex_lock(&db->lock);
-	complete = wrep_parts_complete(db->parts, e, term);
-	parts = take_parts(db);
-	if (db->removed || e->base_version != db->version || !complete) {
-		pthread_mutex_unlock(&db->lock);
-		drop_parts(w, parts);
-		if (own)
-			end_own(own, -EIO);
-		else
-			wrep_logf(w, 'I',
-				  "transaction refused database=%s base_version=%llu "
-				  "version=%llu",
-				  db->name, (unsigned long long)e->base_version,
-				  (unsigned long long)db->version);
-		return 0;
-	}
-	if (own)
-		pages = (struct pages){
-			.changes = own->changes,
-			.count = own->change_count,
-			.sets_wal_mode = own->sets_wal_mode,
-			.wal_mode = own->wal_mode,
-		};
-	else if (e->part)
-		rc = complete_parts(e, parts, &pages);
-	else
-		rc = hash_images(e, &pages);
-	if (rc < 0) {
-		pthread_mutex_unlock(&db->lock);
-		drop_parts(w, parts);
-		free(pages.owned);
-		wrep_fatalf(w,
-			    "an entry of the log cannot be understood database=%s "
-			    "version=%llu error=%s; run the same dqlitefs version on "
-			    "all nodes",
-			    db->name, (unsigned long long)db->version, strerror(-rc));
-		return 0;
-	}
-	sum = wrep_pagesum_preview(&db->sum, e->page_size, e->page_count, pages.changes,
-				   pages.count);
-	if (!checksum_holds(w, db, index, sum, e->checksum)) {
-		pthread_mutex_unlock(&db->lock);
-		wrep_damagef(w,
-			     "checksum mismatch: this node's copy differs database=%s "
-			     "version=%llu expected=%016llx got=%016llx",
-			     db->name, (unsigned long long)e->base_version + 1,
-			     (unsigned long long)e->checksum, (unsigned long long)sum);
-		drop_parts(w, parts); /* they come again, after the fetch */
-		free(pages.owned);
-		wrep_fetch_wanted(w, "the database is damaged", db);
-		return -EAGAIN;
-	}
-	rc = wrep_pagesum_apply(&db->sum, e->page_size, e->page_count, pages.changes, pages.count);
-	free(pages.owned);
-	if (rc < 0) {
-		pthread_mutex_unlock(&db->lock);
-		drop_parts(w, parts);
-		wrep_fatalf(w, "out of memory for page checksums database=%s", db->name);
-		return 0;
-	}
-	db->sum.sum = e->checksum;
-	db->version++;
-	db->index = index;
-	db->touched = true;
-	if (pages.sets_wal_mode)
-		db->wal_mode = pages.wal_mode;
-	if (!e->part) { /* those of a transaction that this one shows to be given up */
-		dead = parts;
-		parts = NULL;
-	}
+	if (rc == 0 && own)
+		end_own(own, -EIO);
+	if (rc <= 0)
+		return rc;
+	free(c.pages.owned);
+	dead = take_given_up(&c);
 	if (own) {
 		own->index = index;
-		finish_own(w, db, own, parts); /* unlocks */
+		finish_own(w, db, own, c.parts); /* unlocks */
 		drop_parts(w, dead);
 		return 1;
 	}
-	wrep_parts_queued(db, parts);
+	wrep_parts_queued(db, c.parts);
 	pthread_mutex_unlock(&db->lock);
 	drop_parts(w, dead);
 	item = wrep_item_new(WREP_ITEM_APPLY, db);
 	item->index = index;
 	item->buf = rlog_buf_ref(buf);
 	item->bytes = buf->len;
-	item->parts = parts;
+	item->parts = c.parts;
 	wrep_applier_push(w, item);
 	return 1;
+}
+
+/* The group took effect: what the applier has to do for it. All locks held, released. */
+static void queue_group(struct wrep *w, uint64_t index, struct change *changes, uint32_t count,
+			struct rlog_buf *buf, struct wrep_group *own)
+{
+	struct wrep_item *item =
+		wrep_item_new(own ? WREP_ITEM_INSTALL_GROUP : WREP_ITEM_APPLY_GROUP, NULL);
+	struct wrep_parts **dead = calloc(count, sizeof(*dead));
+
+	item->members = calloc(count, sizeof *item->members);
+	if (!dead || !item->members)
+		abort(); /* as wrep_item_new() */
+	for (uint32_t i = 0; i < count; i++) {
+		struct change *c = &changes[i];
+		struct wrep_part *part = &item->members[item->member_count];
+
+		free(c->pages.owned);
+		if (!concerns(c))
+			continue;
+		dead[i] = take_given_up(c);
+		part->db = wrep_db_ref(c->db);
+		part->parts = c->parts;
+		part->commit = c->own;
+		part->entry = c->e;
+		if (c->own)
+			c->own->index = index;
+		if (c->own && c->parts)
+			atomic_store(&c->parts->dead, true); /* its pages are in the overlay */
+		wrep_parts_queued(c->db, c->parts);
+		item->member_count++;
+	}
+	unlock_all(changes, count);
+	for (uint32_t i = 0; i < count; i++)
+		drop_parts(w, dead[i]);
+	free(dead);
+	item->group = own;
+	item->index = index;
+	if (!own) {
+		item->buf = rlog_buf_ref(buf);
+		item->bytes = buf->len;
+	}
+	wrep_applier_push(w, item);
+}
+
+/* As apply_commit(), for several databases: all or none. */
+static int apply_group(struct wrep *w, uint64_t index, uint64_t term, const struct wrep_entry *e,
+		       struct rlog_buf *buf, struct rlog_request *req)
+{
+	struct wrep_group *own = (struct wrep_group *)req, *retired = NULL;
+	struct change *changes = calloc(e->member_count, sizeof *changes);
+	enum verdict verdict = TO_BE_JUDGED;
+	uint32_t count = 0;
+	size_t at = 0;
+	int rc;
+
+	if (!changes) {
+		wrep_fatalf(w, "out of memory index=%llu", (unsigned long long)index);
+		return 0;
+	}
+	assert(!own || own->count == e->member_count);
+	while (wrep_entry_member(buf, &at, &changes[count].e)) {
+		struct change *c = &changes[count];
+
+		c->db = wrep_db_by_id(w, c->e.db_id);
+		if (own && own->members[count]->db != c->db)
+			retired = own;
+		/* Only this thread moves it, and a restart. */
+		c->past = c->db && index <= c->db->index;
+		count++;
+		if (count == e->member_count)
+			break;
+	}
+	for (uint32_t i = 0; i < count && own && !retired; i++)
+		changes[i].own = own->members[i];
+	if (index <= w->groups.judged_until)
+		verdict = wrep_manifest_has_group(&w->groups, index) ? TOOK_EFFECT : REFUSED;
+	rc = apply_changes(w, index, term, verdict, changes, count);
+	if (rc == 1) {
+		queue_group(w, index, changes, count, buf, retired ? NULL : own);
+		if (wrep_groups_add(w, index) < 0)
+			wrep_fatalf(w, "out of memory index=%llu", (unsigned long long)index);
+		if (retired) /* it is applied to what has taken the place of its files */
+			wrep_group_end(retired, 0);
+	} else if (rc == 0 && own) {
+		wrep_group_end(own, -EIO);
+	}
+	for (uint32_t i = 0; i < count; i++)
+		wrep_db_unref(changes[i].db);
+	free(changes);
+	return rc;
 }
 
 /* The entry changes nothing any more. `req`, if there is one, is told so: of a transaction -EIO, which
@@ -587,6 +799,10 @@ static int apply_entry(struct wrep *w, uint64_t index, uint64_t term, struct rlo
 		apply_create(w, index, &e, buf, req);
 		return 0;
 	}
+	if (e.type == WREP_ENTRY_GROUP) {
+		rc = apply_group(w, index, term, &e, buf, req);
+		return rc < 0 ? rc : 0;
+	}
 	db = wrep_db_by_id(w, e.db_id);
 	/* Removed by an earlier entry, or restored with this one in its file already (attributes are set
 	 * once more: an own transaction may have overtaken them). */
@@ -621,6 +837,7 @@ static int apply_entry(struct wrep *w, uint64_t index, uint64_t term, struct rlo
 			end_own(retired, rc == 1 ? 0 : -EIO);
 		break;
 	case WREP_ENTRY_CREATE:
+	case WREP_ENTRY_GROUP:
 		break;
 	}
 	wrep_db_unref(db);
@@ -746,6 +963,7 @@ bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind
 static void release(struct wrep *w)
 {
 	wrep_keeper_free(w);
+	wrep_manifest_clear(&w->groups);
 	pthread_cond_destroy(&w->peers_gone);
 	pthread_mutex_destroy(&w->delivery);
 	pthread_cond_destroy(&w->queue_wake);
@@ -784,6 +1002,7 @@ static void end(struct wrep *w)
 		}
 		free(all);
 	}
+	wrep_super_forget_all(w);
 	release(w);
 }
 

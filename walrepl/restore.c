@@ -15,6 +15,9 @@
  * finds a lost or flipped hash, and a write of the log's that did not come through; a flipped bit in a
  * page is found when the page is read (scrub.c).
  *
+ * A transaction over several databases may be in the files of some and not of others. The manifest says
+ * which of them took effect (group.c).
+ *
  * The -wal that the manifest counts on is moved aside, to DATA/.dqlitefs/wal-ID, since its name belongs
  * to applications from now on; it is kept until a manifest is written that needs it no more, so that
  * another crash finds it.
@@ -30,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "group.h"
 #include "io.h"
 #include "names.h"
 #include "sumfile.h"
@@ -230,7 +234,7 @@ int wrep_restore_nothing(struct wrep *w)
 
 int wrep_restore(struct wrep *w, const struct wrep_manifest *m, uint64_t last_index)
 {
-	int rc = 0;
+	int rc = wrep_groups_adopt(w, m);
 
 	w->redo_until = m->redo_until > last_index ? m->redo_until : last_index;
 	w->prove_from = m->redo_until;

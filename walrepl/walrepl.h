@@ -11,8 +11,9 @@
  * only one that calls the host's `mounted_open`, `invalidate` and `invalidate_name`.
  *
  * Lock order: the keeper's point_lock, or wrep->delivery; then wrep->lock (the table of databases), then a
- * database's lock. Nobody calls the host, an op's `done` or raftlog's blocking functions while holding
- * either of the last two.
+ * database's lock. Who needs those of several databases at once takes them in ascending order of their
+ * ids. The keeper takes `delivery` behind its point_lock. Nobody calls the host, an op's `done` or raftlog's
+ * blocking functions while holding wrep->lock or a database's.
  */
 #ifndef WALREPL_H
 #define WALREPL_H
@@ -27,8 +28,9 @@
 struct wrep;
 struct wrep_file;
 
-/* The four files of a database. */
-enum wrep_kind { WREP_DB, WREP_WAL, WREP_SHM, WREP_JOURNAL };
+/* The four files of a database; and the super-journals of transactions over several (super.c), any
+ * number, each called after one of them. */
+enum wrep_kind { WREP_DB, WREP_WAL, WREP_SHM, WREP_JOURNAL, WREP_SUPER };
 
 /* ---- what walrepl needs from the mount ------------------------------------------------------ */
 
@@ -88,13 +90,13 @@ struct rlog *wrep_log(struct wrep *w); /* for status and transfer */
 /* ---- names ------------------------------------------------------------------------------------ */
 
 /* Is `name` a file of a database by the naming rule (*.db, *.sqlite, *.sqlite3, *.db3, the
- * configured globs, each with -wal, -shm, -journal)? Fills `kind`; false when it is none. */
+ * configured globs, each with -wal, -shm, -journal, -mjXXXXXX9XX)? Fills `kind`; false when it is none. */
 bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind);
 
 /* One line for a refused name, naming the rule. */
 #define WREP_NAME_RULE                                                                            \
 	"only databases (*.db *.sqlite *.sqlite3 *.db3, more with --match GLOB) and their -wal, " \
-	"-shm, -journal files live here"
+	"-shm, -journal, -mj... files live here"
 
 /* ---- operations that may wait -------------------------------------------------------------------- */
 
@@ -186,7 +188,8 @@ struct wrep_attr {
 };
 int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct wrep_op *op);
 
-/* Remove a name. Of a -journal that holds a transaction: its commit. */
+/* Remove a name. Of a -journal that holds a transaction: its commit. Of a super-journal: the commit of all
+ * whose -journals name it. */
 int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op);
 
 /* A descriptor of the file was closed by a process (FUSE's FLUSH, which comes before the kernel drops
@@ -237,6 +240,7 @@ enum wrep_description_kind {
 	WREP_DESCRIBES_PAGES, /* a part of a transaction that one entry cannot hold */
 	WREP_DESCRIBES_COMMIT,
 	WREP_DESCRIBES_DISCARD, /* the parts before it have no COMMIT */
+	WREP_DESCRIBES_GROUP,	/* the COMMITs of several databases, all or none */
 };
 
 /* What an entry says, without its page images. */
@@ -262,10 +266,14 @@ struct wrep_description {
 	uint32_t dropped_pages; /* of the parts, that do not */
 	uint32_t page_count;	/* of the database afterwards */
 	bool wal;		/* else written with a rollback journal */
+	/* GROUP: the COMMITs */
+	struct wrep_description *members; /* NULL for other kinds */
+	uint32_t member_count;
 };
 
-/* 0, or -EBADMSG: damaged, or of a later version. */
+/* 0; -EBADMSG: damaged, or of a later version; -ENOMEM. */
 int wrep_describe(const struct rlog_buf *buf, struct wrep_description *out);
+void wrep_description_clear(struct wrep_description *d);
 
 /* A database as the snapshot and the entries so far leave it. */
 struct wrep_history_db {
@@ -295,7 +303,7 @@ int wrep_history_start(struct wrep_history *h, uint64_t index, const struct rlog
 uint64_t wrep_history_wants(const struct wrep_history *h);
 
 /* The next entry, of `term`, in the order of the log, without those that were dropped. Fills in `d->db_id` and
- * `d->name` where they are known. WREP_HISTORY_*, or -ENOMEM. */
+ * `d->name` where they are known (those of a group's members, too). WREP_HISTORY_*, or -ENOMEM. */
 enum {
 	/* Every node passes it over: built on another version, an incomplete transaction, a database
 	 * that is gone or is there already. */

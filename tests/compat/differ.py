@@ -140,11 +140,17 @@ class Session:
         self.made = []
 
     def name(self, db):
-        if db in ("", ":memory:"):
+        if db in ("", ":memory:") or db.startswith("/"):
             return db
         if db.startswith("file:"):
             return f"file:{self.prefix}-{db[5:]}"
         return f"{self.prefix}-{db}"
+
+    def outside(self, db):
+        """The path of a database beside the place: on the local disk in either."""
+        folder = Path(self.place.folder).parent / f"outside-{self.place.name}"
+        folder.mkdir(exist_ok=True)
+        return str(folder / f"{self.prefix}-{db}")
 
     def step(self, process, request, what, known=None):
         step = Step(what, "", known)
@@ -220,7 +226,8 @@ class Connection:
     def attach(self, db, alias, known=None):
         path = os.path.join(str(self.session.place.folder), self.session.name(db))
         request = dict(sql=f"ATTACH ? AS {alias}", parameters=[path])
-        return self.ask("execute", f"ATTACH {db} AS {alias}", known, **request).wait()
+        what = f"ATTACH {os.path.basename(db)} AS {alias}"
+        return self.ask("execute", what, known, **request).wait()
 
     def vacuum_into(self, db, known=None):
         path = os.path.join(str(self.session.place.folder), self.session.name(db))

@@ -4,11 +4,6 @@ is a marked step that differs no longer."""
 
 from differ import Known
 
-SUPER_JOURNAL = Known(
-    "ATTACH",
-    "a super-journal has a name that is no database's, and no log entry spans databases",
-    "SQLITE_CANTOPEN*",
-)
 OTHER_NAME = Known(
     "files",
     "what is no database by its name could not be replicated",
@@ -22,7 +17,7 @@ SPILL_AND_ROLLBACK_TO = Known(
 )
 SPILL_MENDED = (3, 53)  # the first release that writes them
 
-ALL = [SUPER_JOURNAL, OTHER_NAME, OTHER_NAME_IN_SHELL, SPILL_AND_ROLLBACK_TO]
+ALL = [OTHER_NAME, OTHER_NAME_IN_SHELL, SPILL_AND_ROLLBACK_TO]
 
 
 def rows_missing(readme):

@@ -103,11 +103,42 @@ static struct wrep_description commit(uint64_t id, uint64_t base_version)
 	return images(WREP_ENTRY_COMMIT, id, base_version, 0, base_version);
 }
 
+/* COMMITs of two databases. */
+static struct wrep_description group(uint64_t first_id, uint64_t first_base, uint64_t second_id,
+				     uint64_t second_base, uint32_t second_parts)
+{
+	struct wrep_entry members[2] = {{.db_id = first_id, .base_version = first_base},
+					{.db_id = second_id, .base_version = second_base}};
+	struct rlog_buf *buf;
+
+	for (int i = 0; i < 2; i++) {
+		members[i].type = WREP_ENTRY_COMMIT;
+		members[i].origin = 9;
+		members[i].sequence = members[i].base_version;
+		members[i].page_size = 512;
+		members[i].commit_mode = WREP_COMMIT_ROLLBACK;
+		members[i].checksum = 1000 + members[i].base_version;
+		members[i].page_count = 7;
+		members[i].part = i == 1 ? second_parts : 0;
+		members[i].image_count = members[i].part ? 0 : 1;
+		members[i].total_pages = members[i].part ? 2 * second_parts : 1;
+	}
+	buf = wrep_entry_alloc_group(members, 2);
+	assert_non_null(buf);
+	for (int i = 0; i < 2; i++)
+		if (members[i].image_count)
+			wrep_entry_set_pgno(&members[i], 0, 1);
+	return describe(buf);
+}
+
 static uint64_t term = 1;
 
 static int add(struct wrep_history *h, uint64_t index, struct wrep_description d)
 {
-	return wrep_history_add(h, index, term, &d);
+	int rc = wrep_history_add(h, index, term, &d);
+
+	wrep_description_clear(&d);
+	return rc;
 }
 
 struct wanted {
@@ -345,14 +376,51 @@ static void many_databases_are_found_by_id(void **state)
 	wrep_history_free(h);
 }
 
+static void group_takes_effect_on_all_or_none(void **state)
+{
+	struct wrep_history *h = wrep_history_new();
+	struct wrep_description d;
+
+	(void)state;
+	assert_int_equal(add(h, 2, create("a.db")), 1);
+	assert_int_equal(add(h, 3, create("b.db")), 1);
+	d = group(2, 0, 3, 0, 0);
+	assert_int_equal(d.kind, WREP_DESCRIBES_GROUP);
+	assert_int_equal(d.member_count, 2);
+	assert_int_equal(wrep_history_add(h, 4, 1, &d), 1);
+	assert_string_equal(d.members[0].name, "a.db");
+	assert_string_equal(d.members[1].name, "b.db");
+	assert_int_equal(d.members[1].kind, WREP_DESCRIBES_COMMIT);
+	assert_false(d.members[1].wal);
+	wrep_description_clear(&d);
+	assert_databases(h, {"a.db", 2, 1}, {"b.db", 3, 1});
+	assert_int_equal(add(h, 5, commit(3, 1)), 1);
+	assert_int_equal(add(h, 6, group(2, 1, 3, 1, 0)), 0);
+	assert_databases(h, {"a.db", 2, 1}, {"b.db", 3, 2});
+	/* all parts of each count */
+	assert_int_equal(add(h, 7, group(2, 1, 3, 2, 2)), 0);
+	assert_int_equal(add(h, 8, images(WREP_ENTRY_PAGES, 3, 2, 0, 0)), 1);
+	assert_int_equal(add(h, 9, images(WREP_ENTRY_PAGES, 3, 2, 1, 0)), 1);
+	assert_int_equal(add(h, 10, group(2, 1, 3, 2, 2)), 1);
+	assert_databases(h, {"a.db", 2, 2}, {"b.db", 3, 3});
+	assert_int_equal(add(h, 11, without_images(WREP_ENTRY_UNLINK, 3)), 1);
+	assert_int_equal(add(h, 12, group(2, 2, 3, 3, 0)), 0);
+	assert_databases(h, {"a.db", 2, 2});
+	wrep_history_free(h);
+}
+
 /* ---- beginning with a snapshot --------------------------------------------------------------- */
 
 static void start(struct wrep_history *h, uint64_t index, const struct wrep_manifest_db *dbs,
 		  size_t count)
 {
+	static uint64_t groups[] = {12, 15};
 	struct wrep_manifest m = {.dbs = (struct wrep_manifest_db *)(uintptr_t)dbs,
 				  .count = count,
-				  .redo_until = 17};
+				  .redo_until = 17,
+				  .judged_until = 16,
+				  .group_count = 2,
+				  .groups = groups};
 	struct rlog_buf *payload = wrep_manifest_encode(&m);
 
 	assert_non_null(payload);
@@ -415,6 +483,44 @@ static void entries_in_front_of_the_snapshot_do_not_count_again(void **state)
 	wrep_history_free(h);
 }
 
+/* a.db was noted before the groups came, b.db behind them, and a third was removed in between. */
+static void group_behind_the_snapshot_counts_if_the_manifest_names_it(void **state)
+{
+	static const struct wrep_manifest_db dbs[] = {
+		{.name = "a.db",
+		 .id = 2,
+		 .version = 2,
+		 .index = 6,
+		 .checksum = 1001,
+		 .page_size = 512,
+		 .page_count = 7},
+		{.name = "b.db",
+		 .id = 3,
+		 .version = 5,
+		 .index = 15,
+		 .checksum = 1004,
+		 .page_size = 512,
+		 .page_count = 7},
+	};
+	struct wrep_history *h = wrep_history_new();
+
+	(void)state;
+	start(h, 10, dbs, 2);
+	assert_int_equal(add(h, 9, group(2, 1, 3, 1, 0)), WREP_HISTORY_IN_SNAPSHOT);
+	/* refused then, because of what b.db was */
+	assert_int_equal(add(h, 11, group(2, 2, 3, 2, 0)), WREP_HISTORY_PASSED_OVER);
+	assert_int_equal(add(h, 12, group(2, 2, 3, 3, 0)), WREP_HISTORY_TAKES_EFFECT);
+	assert_databases(h, {"a.db", 2, 3}, {"b.db", 3, 5});
+	/* because of the third, though nothing here speaks against it */
+	assert_int_equal(add(h, 14, group(2, 3, 4, 0, 0)), WREP_HISTORY_PASSED_OVER);
+	assert_int_equal(add(h, 15, group(2, 3, 4, 1, 0)), WREP_HISTORY_TAKES_EFFECT);
+	/* behind what the manifest knows of */
+	assert_int_equal(add(h, 17, group(2, 4, 4, 2, 0)), WREP_HISTORY_PASSED_OVER);
+	assert_int_equal(add(h, 18, group(2, 4, 3, 5, 0)), WREP_HISTORY_TAKES_EFFECT);
+	assert_databases(h, {"a.db", 2, 5}, {"b.db", 3, 6});
+	wrep_history_free(h);
+}
+
 static void database_made_and_removed_behind_the_snapshot_keeps_the_table_in_order(void **state)
 {
 	static const struct wrep_manifest_db dbs[] = {
@@ -461,6 +567,8 @@ int main(void)
 		cmocka_unit_test(parts_of_another_term_or_discarded_have_no_effect),
 		cmocka_unit_test(name_made_again_is_another_database),
 		cmocka_unit_test(many_databases_are_found_by_id),
+		cmocka_unit_test(group_takes_effect_on_all_or_none),
+		cmocka_unit_test(group_behind_the_snapshot_counts_if_the_manifest_names_it),
 		cmocka_unit_test(entries_in_front_of_the_snapshot_do_not_count_again),
 		cmocka_unit_test(
 			database_made_and_removed_behind_the_snapshot_keeps_the_table_in_order),

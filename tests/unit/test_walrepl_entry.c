@@ -407,6 +407,145 @@ static void dropped_pages_belong_to_parts(void **state)
 	rlog_buf_unref(buf);
 }
 
+/* A group of COMMITs with these numbers of images. */
+static struct rlog_buf *make_group(struct wrep_entry *members, const uint32_t *images,
+				   uint32_t count)
+{
+	struct rlog_buf *buf;
+
+	for (uint32_t i = 0; i < count; i++)
+		members[i] = (struct wrep_entry){
+			.type = WREP_ENTRY_COMMIT,
+			.db_id = 5 + i * 3,
+			.origin = 7,
+			.sequence = 100 + i,
+			.part = images[i] ? 0 : 2,
+			.commit_mode = WREP_COMMIT_ROLLBACK,
+			.base_version = 40 + i,
+			.checksum = 1000 + i,
+			.page_count = 90,
+			.total_pages = images[i] ? images[i] : 80,
+			.page_size = 512u << i % 4,
+			.image_count = images[i],
+		};
+	buf = wrep_entry_alloc_group(members, count);
+	assert_non_null(buf);
+	for (uint32_t i = 0; i < count; i++) {
+		for (uint32_t n = 0; n < images[i]; n++)
+			wrep_entry_set_pgno(&members[i], n, n * 2 + 1);
+		memset((uint8_t *)members[i].images, (int)(i + 1),
+		       (size_t)images[i] * members[i].page_size);
+	}
+	return buf;
+}
+
+static void members_of_a_group_come_back(void **state)
+{
+	static const uint32_t images[] = {3, 0, 1, 7, 2};
+	struct wrep_entry in[5], out;
+	struct rlog_buf *buf = make_group(in, images, 5);
+	size_t at = 0;
+
+	(void)state;
+	assert_int_equal(wrep_entry_decode(buf, &out), 0);
+	assert_int_equal(out.type, WREP_ENTRY_GROUP);
+	assert_int_equal(out.db_id, 0);
+	assert_int_equal(out.member_count, 5);
+	for (uint32_t i = 0; i < 5; i++) {
+		assert_true(wrep_entry_member(buf, &at, &out));
+		assert_int_equal(((uintptr_t)out.images - (uintptr_t)buf->data) % 8, 0);
+		check_equal(&in[i], &out);
+	}
+	assert_false(wrep_entry_member(buf, &at, &out));
+	rlog_buf_unref(buf);
+}
+
+static void group_that_is_cut_or_out_of_order_is_refused(void **state)
+{
+	static const uint32_t images[] = {1, 2};
+	struct wrep_entry in[2], out;
+	struct rlog_buf *buf = make_group(in, images, 2), *other;
+	const size_t second = 16 + 8 + ((72 + 516 + 7) & ~7u) + 8;
+
+	(void)state;
+	for (size_t len = 0; len < buf->len + 9; len++) {
+		other = rlog_buf_new(len);
+		memset(other->data, 0, len);
+		memcpy(other->data, buf->data, len < buf->len ? len : buf->len);
+		assert_int_equal(wrep_entry_decode(other, &out), len == buf->len ? 0 : -EBADMSG);
+		rlog_buf_unref(other);
+	}
+	for (int i = 0; i < 8; i++) {
+		other = rlog_buf_new(buf->len);
+		memcpy(other->data, buf->data, buf->len);
+		switch (i) {
+		case 0: /* the same database twice */
+			other->data[second + 8] = 5;
+			break;
+		case 1: /* in descending order */
+			other->data[second + 8] = 4;
+			break;
+		case 2: /* a member that is no COMMIT */
+			other->data[second] = WREP_ENTRY_DISCARD;
+			break;
+		case 3: /* a group in a group */
+			other->data[second] = WREP_ENTRY_GROUP;
+			break;
+		case 4: /* more members than there are */
+			other->data[2] = 3;
+			break;
+		case 5: /* fewer */
+			other->data[2] = 1;
+			break;
+		case 6: /* not zero in the padding */
+			other->data[16 + 8 + 72 + 516] = 1;
+			break;
+		case 7: /* a database of its own */
+			other->data[8] = 1;
+			break;
+		}
+		assert_int_equal(wrep_entry_decode(other, &out), -EBADMSG);
+		rlog_buf_unref(other);
+	}
+	rlog_buf_unref(buf);
+}
+
+static void group_of_full_members_fits_an_entry(void **state)
+{
+	(void)state;
+	for (uint32_t count = 2; count <= 130; count++) {
+		for (uint32_t page_size = 512; page_size <= 65536; page_size *= 2) {
+			uint32_t max = wrep_entry_group_images_max(page_size, count);
+			uint64_t each = 8 + ((72 + (uint64_t)max * (page_size + 4) + 7) & ~7ull);
+
+			assert_true(16 + count * each <= WREP_ENTRY_BYTES);
+			/* and not much is given away */
+			assert_true(16 + count * (each + page_size + 4 + 16) > WREP_ENTRY_BYTES);
+		}
+	}
+}
+
+static void random_damage_of_a_group_is_refused_or_harmless(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 20000; round++) {
+		uint32_t images[] = {random_below(3), random_below(3) + 1, random_below(2)};
+		struct wrep_entry in[3], out;
+		struct rlog_buf *buf = make_group(in, images, 2 + random_below(2));
+		size_t at = 0, near = (size_t)((const uint8_t *)in[1].images - buf->data);
+
+		for (uint32_t n = random_below(4) + 1; n > 0; n--)
+			buf->data[random_below(random_below(2) ? (uint32_t)near
+							       : (uint32_t)buf->len)] ^=
+				(uint8_t)(1u << random_below(8));
+		if (wrep_entry_decode(buf, &out) == 0 && out.type == WREP_ENTRY_GROUP)
+			while (wrep_entry_member(buf, &at, &out))
+				for (uint32_t i = 0; i < out.image_count; i++)
+					check(wrep_entry_pgno(&out, i) <= out.page_count);
+		rlog_buf_unref(buf);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -419,6 +558,10 @@ int main(void)
 		cmocka_unit_test(page_numbers_out_of_order_or_range_are_refused),
 		cmocka_unit_test_setup(entries_of_the_first_version_are_read, setup),
 		cmocka_unit_test(dropped_pages_belong_to_parts),
+		cmocka_unit_test(members_of_a_group_come_back),
+		cmocka_unit_test(group_that_is_cut_or_out_of_order_is_refused),
+		cmocka_unit_test(group_of_full_members_fits_an_entry),
+		cmocka_unit_test_setup(random_damage_of_a_group_is_refused_or_harmless, setup),
 	};
 
 	return cmocka_run_group_tests_name("walrepl_entry", tests, NULL, NULL);

@@ -54,6 +54,66 @@ static void round_trip_same(void **state)
 	rlog_buf_unref(buf);
 }
 
+static const uint64_t groups[] = {80, 81, 95, UINT64_C(1) << 40};
+
+static void groups_come_back(void **state)
+{
+	struct wrep_manifest m, back;
+	struct rlog_buf *buf;
+
+	(void)state;
+	fill(&m);
+	assert_int_equal(wrep_manifest_set_groups(&m, (UINT64_C(1) << 40) + 1, groups, 4), 0);
+	buf = wrep_manifest_encode(&m);
+	assert_int_equal(wrep_manifest_decode(buf, &back), 0);
+	assert_int_equal(back.count, m.count);
+	assert_int_equal(back.judged_until, (UINT64_C(1) << 40) + 1);
+	assert_int_equal(back.group_count, 4);
+	assert_memory_equal(back.groups, groups, sizeof(groups));
+	for (uint64_t index = 78; index < 100; index++)
+		assert_int_equal(wrep_manifest_has_group(&back, index),
+				 index == 80 || index == 81 || index == 95);
+	wrep_manifest_clear(&back);
+	rlog_buf_unref(buf);
+	/* named twice, out of order, or not judged */
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(wrep_manifest_set_groups(&m, i == 2 ? 94 : 100, groups, 3), 0);
+		if (i < 2)
+			m.groups[1] = i == 0 ? 80 : 96;
+		buf = wrep_manifest_encode(&m);
+		assert_int_equal(wrep_manifest_decode(buf, &back), -EBADMSG);
+		assert_null(back.groups);
+		rlog_buf_unref(buf);
+	}
+	wrep_manifest_clear(&m);
+}
+
+/* Version 1 knew of no groups. */
+static void version_1_is_read(void **state)
+{
+	struct wrep_manifest m, back;
+	struct rlog_buf *buf, *old;
+
+	(void)state;
+	fill(&m);
+	buf = wrep_manifest_encode(&m);
+	old = rlog_buf_new(buf->len - 8);
+	memcpy(old->data, buf->data, old->len);
+	old->data[4] = 1;
+	assert_int_equal(wrep_manifest_decode(old, &back), 0);
+	assert_int_equal(back.count, m.count);
+	assert_int_equal(back.judged_until, 0);
+	wrep_manifest_clear(&back);
+	old->data[20] = 1;
+	assert_int_equal(wrep_manifest_decode(old, &back), -EBADMSG);
+	old->data[20] = 0;
+	old->data[4] = 3;
+	assert_int_equal(wrep_manifest_decode(old, &back), -EBADMSG);
+	rlog_buf_unref(old);
+	rlog_buf_unref(buf);
+	wrep_manifest_clear(&m);
+}
+
 static void cut_or_longer_refused(void **state)
 {
 	struct wrep_manifest m, back;
@@ -61,6 +121,7 @@ static void cut_or_longer_refused(void **state)
 
 	(void)state;
 	fill(&m);
+	assert_int_equal(wrep_manifest_set_groups(&m, 100, groups, 3), 0);
 	buf = wrep_manifest_encode(&m);
 	for (size_t len = 0; len <= buf->len + 1; len++) {
 		if (len == buf->len)
@@ -106,6 +167,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(round_trip_same),
+		cmocka_unit_test(groups_come_back),
+		cmocka_unit_test(version_1_is_read),
 		cmocka_unit_test(cut_or_longer_refused),
 		cmocka_unit_test(what_no_database_is_called_refused),
 	};

@@ -20,6 +20,8 @@ static const struct {
 	{"a.db-wal", "a.db", WREP_WAL},
 	{"a.db-shm", "a.db", WREP_SHM},
 	{"a.db-journal", "a.db", WREP_JOURNAL},
+	{"a.db-mj0A1B2C9FF", "a.db", WREP_SUPER},
+	{"b-mj0A1B2C9FF.sqlite-mj00000090A", "b-mj0A1B2C9FF.sqlite", WREP_SUPER},
 	{"with space.and.dots.sqlite3-wal", "with space.and.dots.sqlite3", WREP_WAL},
 	{".db", ".db", WREP_DB},
 	{"a-wal.db", "a-wal.db", WREP_DB},
@@ -35,6 +37,11 @@ static const struct {
 	{"a.db4", NULL, 0},
 	{"a.dbx-wal", NULL, 0},
 	{"a.db-mj0A1B2C3D", NULL, 0},
+	{"a.db-mj0A1B2C8FF", NULL, 0},
+	{"a.db-mj0a1b2c9ff", NULL, 0},
+	{"a.db-mj0A1B2C9FF-journal", NULL, 0},
+	{"a-mj0A1B2C9FF", NULL, 0},
+	{"-mj0A1B2C9FF", NULL, 0},
 	{"d/a.db", NULL, 0},
 	{"/a.db", NULL, 0},
 };
@@ -91,6 +98,8 @@ static void glob_for_everything_keeps_side_files_side_files(void **state)
 	check(all, "anything", "anything", WREP_DB);
 	check(all, "anything-wal", "anything", WREP_WAL);
 	check(all, "anything-wal-wal", NULL, 0);
+	check(all, "anything-mj0A1B2C9FF", "anything", WREP_SUPER);
+	check(all, "anything-mj0A1B2C9FF-wal", NULL, 0);
 	check(all, "-wal", NULL, 0);
 	check(all, ".", NULL, 0);
 	check(all, "..", NULL, 0);

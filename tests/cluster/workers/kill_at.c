@@ -4,7 +4,7 @@
  *   KILL_CALL    pwrite, ftruncate, unlink, fdatasync; "state": whatever changes a node's state
  *                directory: these and write, pwritev2, mkdir, rmdir, rename, renameat, renameat2,
  *                unlinkat, fsync
- *   KILL_SUFFIX  only calls on files whose path ends so
+ *   KILL_SUFFIX  only calls on files whose path ends so; a pattern, as of fnmatch()
  *   KILL_WHEN    before, after: the call itself is made, or not
  *   KILL_N       which of them, from 1; 0: none, only count
  *   KILL_COUNT   file that gets the number of calls when the process ends by itself
@@ -13,6 +13,7 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fnmatch.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -34,10 +35,10 @@ static const char *setting(const char *name)
 
 static int path_matches(const char *path)
 {
-	const char *suffix = setting("KILL_SUFFIX");
-	size_t path_bytes = strlen(path), suffix_bytes = strlen(suffix);
+	char pattern[PATH_MAX];
 
-	return path_bytes >= suffix_bytes && !strcmp(path + path_bytes - suffix_bytes, suffix);
+	snprintf(pattern, sizeof pattern, "*%s", setting("KILL_SUFFIX"));
+	return !fnmatch(pattern, path, 0);
 }
 
 static int fd_matches(int fd)

@@ -1,0 +1,1034 @@
+/* Transactions over several databases: super-journals, the GROUP entry, and what a restart makes of one
+ * that is in the files of some.
+ *
+ * A whole replica runs here, applier and all; in the place of raftlog is this test (the linker's --wrap),
+ * which delivers what was submitted, or what another node might have. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "group.h"
+#include "internal.h"
+#include "super.h"
+
+#define PAGE 4096u
+#define ROOM 64u
+
+/* ---- in the place of raftlog ------------------------------------------------------------------- */
+
+static struct rlog_callbacks cb;
+static void *cb_ctx;
+
+/* Submitted, in order; those before `taken` have been dealt with. */
+static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
+static struct rlog_request *submitted[ROOM];
+static unsigned submitted_count, taken;
+static uint64_t index_now, term_now;
+/* What the log begins with. */
+static struct rlog_buf *restored;
+static uint64_t restored_index, restored_last;
+
+int __wrap_rlog_open(struct rlog **out, const struct rlog_config *config, char *errmsg);
+void __wrap_rlog_close(struct rlog *log);
+void __wrap_rlog_submit(struct rlog *log, struct rlog_request *req);
+void __wrap_rlog_resume(struct rlog *log);
+void __wrap_rlog_status(struct rlog *log, struct rlog_status *out);
+int __wrap_rlog_snapshot(struct rlog *log, uint64_t index, struct rlog_buf *payload,
+			 uint64_t keep_bytes);
+
+int __wrap_rlog_open(struct rlog **out, const struct rlog_config *config, char *errmsg)
+{
+	(void)errmsg;
+	cb = config->cb;
+	cb_ctx = config->ctx;
+	*out = (struct rlog *)&cb; /* never looked into */
+	return restored ? cb.restore(cb_ctx, restored_index, restored, restored_last) : 0;
+}
+
+void __wrap_rlog_submit(struct rlog *log, struct rlog_request *req)
+{
+	(void)log;
+	pthread_mutex_lock(&door);
+	assert_true(submitted_count < ROOM);
+	submitted[submitted_count++] = req;
+	pthread_mutex_unlock(&door);
+}
+
+void __wrap_rlog_resume(struct rlog *log)
+{
+	(void)log;
+}
+
+void __wrap_rlog_status(struct rlog *log, struct rlog_status *out)
+{
+	(void)log;
+	memset(out, 0,
+	       sizeof(*out)); /* no log to speak of: a durable point is taken when asked for */
+}
+
+static struct rlog_buf *snapshot; /* the last one */
+
+int __wrap_rlog_snapshot(struct rlog *log, uint64_t index, struct rlog_buf *payload,
+			 uint64_t keep_bytes)
+{
+	(void)log, (void)index, (void)keep_bytes;
+	rlog_buf_unref(snapshot);
+	snapshot = rlog_buf_ref(payload);
+	return 0;
+}
+
+static unsigned waiting(void)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&door);
+	n = submitted_count - taken;
+	pthread_mutex_unlock(&door);
+	return n;
+}
+
+static struct rlog_request *take(void)
+{
+	struct rlog_request *req;
+
+	pthread_mutex_lock(&door);
+	assert_true(taken < submitted_count);
+	req = submitted[taken++];
+	if (taken == submitted_count)
+		taken = submitted_count = 0;
+	pthread_mutex_unlock(&door);
+	return req;
+}
+
+static void end(struct rlog_request *req, enum rlog_outcome outcome)
+{
+	rlog_buf_unref(req->buf);
+	req->buf = NULL;
+	req->done(req, outcome);
+}
+
+void __wrap_rlog_close(struct rlog *log)
+{
+	(void)log;
+	while (waiting())
+		end(take(), RLOG_UNKNOWN);
+}
+
+static int deliver_once(struct rlog_buf *buf, struct rlog_request *req)
+{
+	return cb.apply(cb_ctx, index_now + 1, term_now, buf, req);
+}
+
+static void deliver_buf(struct rlog_buf *buf, struct rlog_request *req)
+{
+	while (deliver_once(buf, req) == -EAGAIN)
+		usleep(1000);
+	index_now++;
+}
+
+/* Deliver the next of what was submitted, to its originator or (`known` false) as one whose request
+ * has ended. Returns what it was. */
+static enum wrep_entry_type deliver(bool known)
+{
+	struct rlog_request *req = take();
+	struct rlog_buf *buf = req->buf;
+	struct wrep_entry e;
+
+	assert_int_equal(wrep_entry_decode(buf, &e), 0);
+	req->buf = NULL;
+	if (!known)
+		req->done(req, RLOG_UNKNOWN);
+	deliver_buf(buf, known ? req : NULL);
+	rlog_buf_unref(buf);
+	return e.type;
+}
+
+/* ---- in the place of fusefs -------------------------------------------------------------------- */
+
+static char dir[] = "/tmp/wrep-group-XXXXXX";
+static int dir_fd, state_fd, shm_fd;
+static struct wrep *w;
+static char failure[1024], last_error[1024];
+
+static int host_open(void *ctx, const char *name, int flags)
+{
+	int fd = openat(strstr(name, "-shm") ? shm_fd : dir_fd, name, flags | O_CLOEXEC, 0600);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static void host_invalidate(void *ctx, struct wrep_file *file, uint64_t off, uint64_t len)
+{
+}
+
+static void host_invalidate_name(void *ctx, const char *name)
+{
+}
+
+static pid_t host_process_of(void *ctx, pid_t tid)
+{
+	return tid;
+}
+
+static pid_t locker; /* 0: the application here takes no locks, and is alone */
+
+static pid_t host_lock_holder(void *ctx, struct wrep_file *file, uint64_t byte)
+{
+	return locker;
+}
+
+static void host_fatal(void *ctx, const char *msg)
+{
+	snprintf(failure, sizeof(failure), "%s", msg);
+}
+
+static void host_log(void *ctx, char level, const char *line)
+{
+	if (level == 'E')
+		snprintf(last_error, sizeof(last_error), "%s", line);
+}
+
+static void host_view(void *ctx, const struct rlog_view *view)
+{
+}
+
+/* What walrepl keeps of a database is named after its id, and every test has an id 1. */
+static void wipe_state(void)
+{
+	DIR *names = fdopendir(dup(state_fd));
+	struct dirent *entry;
+
+	rewinddir(names);
+	while ((entry = readdir(names)))
+		unlinkat(state_fd, entry->d_name, 0);
+	closedir(names);
+}
+
+static void start(void)
+{
+	struct wrep_config config = {
+		.data_fd = dir_fd,
+		.state_fd = state_fd,
+		.shm_fd = shm_fd,
+		.log = {.id = 1, .dir = "unused"},
+		.host = {.mounted_open = host_open,
+			 .invalidate = host_invalidate,
+			 .invalidate_name = host_invalidate_name,
+			 .process_of = host_process_of,
+			 .lock_holder = host_lock_holder,
+			 .fatal = host_fatal,
+			 .log = host_log,
+			 .view = host_view},
+	};
+	char errmsg[RLOG_ERRMSG_SIZE] = "";
+
+	failure[0] = last_error[0] = 0;
+	if (wrep_open(&w, &config, errmsg))
+		fail_msg("%s", errmsg);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	alarm(60);
+	wipe_state();
+	index_now = 0;
+	term_now = 1;
+	start();
+	cb.caught_up(cb_ctx);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	wrep_close(w);
+	return failure[0] != 0;
+}
+
+/* An operation that somebody waits for. */
+struct op {
+	struct wrep_op op;
+	_Atomic int result; /* 1: not ended */
+};
+
+static void op_done(struct wrep_op *op, int result)
+{
+	((struct op *)op)->result = result;
+}
+
+static int wait_op(struct op *o)
+{
+	while (o->result == 1)
+		usleep(500);
+	return o->result;
+}
+
+/* ---- databases --------------------------------------------------------------------------------- */
+
+static void lead(void)
+{
+	struct rlog_view view = {.role = RLOG_LEADER,
+				 .ready = true,
+				 .term = term_now,
+				 .leader_id = 1};
+
+	cb.view(cb_ctx, &view);
+	while (!atomic_load(&w->may_write))
+		usleep(500);
+}
+
+static void fill_page(uint8_t *page, uint32_t pgno, uint8_t content)
+{
+	memset(page, content, PAGE);
+	memcpy(page + 200, &pgno, sizeof(pgno));
+	if (pgno != 1)
+		return;
+	memset(page, 0, 100);
+	memcpy(page, "SQLite format 3", 16);
+	page[16] = PAGE >> 8;
+	page[18] = page[19] = 1; /* a rollback journal */
+}
+
+/* The application of the node that leads makes a database. */
+static struct wrep_file *make_database(const char *name)
+{
+	struct op o = {.op.done = op_done, .result = 1};
+
+	assert_int_equal(wrep_create(w, name, 0644, 0, 0, O_CREAT, false, &o.op), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_CREATE);
+	assert_int_equal(wait_op(&o), 0);
+	return o.op.file;
+}
+
+static void close_database(struct wrep_file *f)
+{
+	wrep_file_release(f, false);
+	wrep_file_unref(f);
+}
+
+/* A file of this node, with that content. */
+static void make_file(const char *name, const void *bytes, size_t len)
+{
+	struct op o = {.op.done = op_done, .result = 1};
+
+	assert_int_equal(wrep_create(w, name, 0644, 0, 0, O_CREAT | O_EXCL, false, &o.op), 0);
+	assert_int_equal(wrep_file_write(o.op.file, bytes, len, 0, &o.op), 0);
+	wrep_file_release(o.op.file, false);
+	wrep_file_unref(o.op.file);
+}
+
+static bool is_there(const char *name)
+{
+	struct wrep_file *f;
+	bool there = wrep_lookup(w, name, &f) == 0;
+
+	assert_int_equal(faccessat(dir_fd, name, F_OK, 0) == 0, there);
+	if (there)
+		wrep_file_unref(f);
+	return there;
+}
+
+/* A hot journal that names `super`, as SQLite writes it. */
+static size_t fill_journal(uint8_t *out, const char *super)
+{
+	static const uint8_t magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
+	uint32_t len = (uint32_t)strlen(super), sum = 0;
+	uint8_t *p = out + 516;
+
+	memset(out, 0, 516);
+	memcpy(out, magic, sizeof(magic));
+	memcpy(p, super, len);
+	for (uint32_t i = 0; i < len; i++)
+		sum += (uint32_t)super[i];
+	p += len;
+	for (int i = 0; i < 4; i++) {
+		p[i] = (uint8_t)(len >> (24 - 8 * i));
+		p[4 + i] = (uint8_t)(sum >> (24 - 8 * i));
+	}
+	memcpy(p + 8, magic, sizeof(magic));
+	return (size_t)(p + 16 - out);
+}
+
+/* An application writes `pages` pages up to the end of the first phase. */
+static void write_pages(struct wrep_file *f, const char *super, uint32_t pages, uint8_t content)
+{
+	uint8_t page[PAGE], journal[1024];
+	char name[64];
+	struct op o = {.op.done = op_done, .result = 1};
+
+	snprintf(name, sizeof(name), "%s-journal", wrep_file_name(f));
+	make_file(name, journal, fill_journal(journal, super));
+	for (uint32_t pgno = 1; pgno <= pages; pgno++) {
+		fill_page(page, pgno, content);
+		assert_int_equal(wrep_file_write(f, page, PAGE, (uint64_t)(pgno - 1) * PAGE, &o.op),
+				 0);
+	}
+}
+
+#define SUPER "a.db-mj1234AB9CD"
+
+static void make_super(void)
+{
+	static const char content[] = "/x/y/a.db-journal\0/x/y/b.db-journal\0/z/c.db-journal";
+
+	make_file(SUPER, content, sizeof(content));
+}
+
+static int unlink_super(struct op *o)
+{
+	*o = (struct op){.op.done = op_done, .result = 1};
+	return wrep_unlink(w, SUPER, &o->op);
+}
+
+/* What SQLite does to the journals in the second phase: nothing is to be agreed on. */
+static void second_phase(const char *name)
+{
+	struct op o = {.op.done = op_done, .result = 1};
+	char journal[64];
+
+	snprintf(journal, sizeof(journal), "%s-journal", name);
+	assert_int_equal(wrep_unlink(w, journal, &o.op), 0);
+	assert_int_equal(waiting(), 0);
+}
+
+static void expect_content(const char *name, uint32_t pages, uint8_t content)
+{
+	int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
+	uint8_t page[PAGE], wanted[PAGE];
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, (off_t)pages * PAGE);
+	for (uint32_t pgno = 1; pgno <= pages; pgno++) {
+		fill_page(wanted, pgno, content);
+		assert_int_equal(pread(fd, page, PAGE, (off_t)(pgno - 1) * PAGE), PAGE);
+		assert_memory_equal(page, wanted, PAGE);
+	}
+	close(fd);
+}
+
+static uint64_t number(const char *name, int what)
+{
+	struct wrep_db *db = wrep_db_by_name(w, name);
+	uint64_t n;
+
+	assert_non_null(db);
+	pthread_mutex_lock(&db->lock);
+	n = what == 0 ? db->version : what == 1 ? db->local_version : db->id;
+	pthread_mutex_unlock(&db->lock);
+	wrep_db_unref(db);
+	return n;
+}
+
+static uint64_t version(const char *name)
+{
+	return number(name, 0);
+}
+
+static void wait_local_version(const char *name, uint64_t wanted)
+{
+	while (number(name, 1) != wanted)
+		usleep(500);
+}
+
+/* ---- transactions of another node ---------------------------------------------------------------- */
+
+struct foreign {
+	uint64_t db_id, base_version;
+	uint32_t pages;
+	uint8_t content;
+	uint64_t wrong; /* by how much its checksum is */
+};
+
+static struct wrep_entry foreign_commit(const struct foreign *t)
+{
+	struct wrep_entry e = {
+		.type = WREP_ENTRY_COMMIT,
+		.db_id = t->db_id,
+		.origin = 77,
+		.sequence = t->base_version,
+		.page_size = PAGE,
+		.image_count = t->pages,
+		.commit_mode = WREP_COMMIT_ROLLBACK,
+		.base_version = t->base_version,
+		.page_count = t->pages,
+		.total_pages = t->pages,
+		.checksum = t->wrong,
+	};
+	uint8_t page[PAGE];
+
+	for (uint32_t pgno = 1; pgno <= t->pages; pgno++) {
+		fill_page(page, pgno, t->content);
+		e.checksum += wrep_page_hash(pgno, page, PAGE);
+	}
+	return e;
+}
+
+static void fill_commit(struct wrep_entry *e, const struct foreign *t)
+{
+	for (uint32_t i = 0; i < e->image_count; i++) {
+		fill_page((uint8_t *)e->images + (size_t)i * PAGE, i + 1, t->content);
+		wrep_entry_set_pgno(e, i, i + 1);
+	}
+}
+
+static struct rlog_buf *foreign_group(const struct foreign *t, uint32_t count)
+{
+	struct wrep_entry members[4];
+	struct rlog_buf *buf;
+
+	for (uint32_t i = 0; i < count; i++)
+		members[i] = foreign_commit(&t[i]);
+	if (count == 1)
+		buf = wrep_entry_alloc(&members[0]);
+	else
+		buf = wrep_entry_alloc_group(members, count);
+	for (uint32_t i = 0; i < count; i++)
+		fill_commit(&members[i], &t[i]);
+	return buf;
+}
+
+static void deliver_foreign(const struct foreign *t, uint32_t count)
+{
+	struct rlog_buf *buf = foreign_group(t, count);
+
+	deliver_buf(buf, NULL);
+	rlog_buf_unref(buf);
+}
+
+static uint64_t foreign_database(const char *name)
+{
+	struct wrep_entry e = {.type = WREP_ENTRY_CREATE, .mode = 0644};
+	struct rlog_buf *buf;
+
+	strcpy(e.name, name);
+	buf = wrep_entry_encode(&e);
+	deliver_buf(buf, NULL);
+	rlog_buf_unref(buf);
+	return index_now;
+}
+
+static void foreign_unlink(uint64_t id)
+{
+	struct wrep_entry e = {.type = WREP_ENTRY_UNLINK, .db_id = id};
+	struct rlog_buf *buf = wrep_entry_encode(&e);
+
+	deliver_buf(buf, NULL);
+	rlog_buf_unref(buf);
+}
+
+/* ---- an application's ------------------------------------------------------------------------------ */
+
+static struct wrep_file *a, *b;
+
+static void two_databases(void)
+{
+	lead();
+	a = make_database("a.db");
+	b = make_database("b.db");
+}
+
+static void close_both(void)
+{
+	close_database(a);
+	close_database(b);
+}
+
+static void removal_commits_all_that_name_it(void **state)
+{
+	struct op o;
+
+	(void)state;
+	two_databases();
+	make_super();
+	assert_true(is_there(SUPER));
+	write_pages(a, "/somewhere/" SUPER, 3, 7);
+	write_pages(b, "/somewhere/" SUPER, 2, 8);
+	assert_int_equal(unlink_super(&o), WREP_PENDING);
+	assert_int_equal(waiting(), 1);
+	assert_true(is_there(SUPER));
+	assert_int_equal(wrep_unlink(w, SUPER, &o.op), -EBUSY);
+	assert_int_equal(deliver(true), WREP_ENTRY_GROUP);
+	assert_int_equal(wait_op(&o), 0);
+	assert_false(is_there(SUPER));
+	assert_int_equal(version("a.db"), 1);
+	assert_int_equal(version("b.db"), 1);
+	expect_content("a.db", 3, 7);
+	expect_content("b.db", 2, 8);
+	second_phase("a.db");
+	second_phase("b.db");
+	close_both();
+}
+
+static void removal_with_one_or_none_to_commit_is_no_group(void **state)
+{
+	struct op o;
+
+	(void)state;
+	two_databases();
+	make_super();
+	assert_int_equal(unlink_super(&o), 0);
+	assert_false(is_there(SUPER));
+	/* another super-journal, or the journal is not in the list */
+	make_super();
+	write_pages(a, "/somewhere/a.db-mj1234AB9CE", 3, 7);
+	assert_int_equal(unlink_super(&o), 0);
+	assert_int_equal(wrep_unlink(w, "a.db-journal", &o.op), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	/* one */
+	make_super();
+	write_pages(b, SUPER, 2, 8);
+	assert_int_equal(unlink_super(&o), WREP_PENDING);
+	assert_true(is_there(SUPER));
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	assert_false(is_there(SUPER));
+	assert_true(is_there("b.db-journal"));
+	expect_content("b.db", 2, 8);
+	second_phase("b.db");
+	close_both();
+}
+
+static void refused_group_leaves_everything_as_it_is(void **state)
+{
+	struct foreign t = {.base_version = 0, .pages = 4, .content = 1};
+	uint8_t page[PAGE], wanted[PAGE];
+	struct op o;
+
+	(void)state;
+	two_databases();
+	make_super();
+	write_pages(a, SUPER, 3, 7);
+	write_pages(b, SUPER, 2, 8);
+	assert_int_equal(unlink_super(&o), WREP_PENDING);
+	/* meanwhile b.db moved */
+	t.db_id = number("b.db", 2);
+	deliver_foreign(&t, 1);
+	assert_int_equal(deliver(true), WREP_ENTRY_GROUP);
+	assert_int_equal(wait_op(&o), -EIO);
+	assert_true(is_there(SUPER));
+	assert_true(is_there("a.db-journal"));
+	assert_int_equal(version("a.db"), 0);
+	assert_int_equal(version("b.db"), 1);
+	expect_content("a.db", 0, 0);
+	/* what SQLite rolls back is still there */
+	fill_page(wanted, 2, 7);
+	assert_int_equal(wrep_file_read(a, page, PAGE, PAGE), PAGE);
+	assert_memory_equal(page, wanted, PAGE);
+	assert_int_equal(wrep_file_truncate(a, 0, true, &o.op), 0);
+	assert_int_equal(wrep_unlink(w, "a.db-journal", &o.op), 0);
+	close_both();
+	wait_local_version("b.db", 1);
+	expect_content("b.db", 4, 1);
+	/* nobody has it open: its journal went, and with the last one the super-journal */
+	while (is_there(SUPER))
+		usleep(500);
+}
+
+static void no_majority_is_no_commit(void **state)
+{
+	struct op o;
+
+	(void)state;
+	two_databases();
+	make_super();
+	write_pages(a, SUPER, 3, 7);
+	write_pages(b, SUPER, 2, 8);
+	assert_int_equal(unlink_super(&o), WREP_PENDING);
+	end(take(), RLOG_REFUSED);
+	assert_int_equal(wait_op(&o), -EIO);
+	assert_true(is_there(SUPER));
+	/* again; it comes after all when the application has been told */
+	assert_int_equal(unlink_super(&o), WREP_PENDING);
+	assert_int_equal(deliver(false), WREP_ENTRY_GROUP);
+	assert_int_equal(wait_op(&o), -EIO);
+	assert_int_equal(version("a.db"), 1);
+	assert_int_equal(version("b.db"), 1);
+	close_both();
+	wait_local_version("a.db", 1);
+	wait_local_version("b.db", 1);
+	expect_content("a.db", 3, 7);
+	expect_content("b.db", 2, 8);
+	assert_false(is_there("a.db-journal"));
+	assert_false(is_there("b.db-journal"));
+	assert_false(is_there(SUPER));
+}
+
+static void what_one_entry_cannot_hold_goes_ahead(void **state)
+{
+	enum wrep_entry_type type;
+	unsigned pages = 0;
+	struct op o;
+
+	(void)state;
+	two_databases();
+	make_super();
+	write_pages(a, SUPER, 600, 7);
+	write_pages(b, SUPER, 3000, 8);
+	assert_int_equal(unlink_super(&o), WREP_PENDING);
+	while ((type = deliver(true)) == WREP_ENTRY_PAGES) {
+		assert_int_equal(version("a.db"), 0);
+		pages++;
+		assert_in_range(waiting(), 0, 8);
+	}
+	assert_int_equal(type, WREP_ENTRY_GROUP);
+	assert_in_range(pages, 3 + 12, 3 + 13);
+	assert_int_equal(wait_op(&o), 0);
+	expect_content("a.db", 600, 7);
+	expect_content("b.db", 3000, 8);
+	assert_int_equal(version("a.db"), 1);
+	assert_int_equal(version("b.db"), 1);
+	close_both();
+}
+
+static void failed_part_ends_the_group(void **state)
+{
+	unsigned discards = 0;
+	struct op o;
+
+	(void)state;
+	two_databases();
+	make_super();
+	write_pages(a, SUPER, 300, 7);
+	write_pages(b, SUPER, 3000, 8);
+	assert_int_equal(unlink_super(&o), WREP_PENDING);
+	/* those of a.db, and some of b.db */
+	for (int i = 0; i < 5; i++)
+		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
+	while (waiting()) {
+		struct rlog_request *req = take();
+		struct wrep_entry e;
+
+		assert_int_equal(wrep_entry_decode(req->buf, &e), 0);
+		discards += e.type == WREP_ENTRY_DISCARD;
+		end(req, RLOG_REFUSED);
+	}
+	assert_int_equal(wait_op(&o), -EIO);
+	assert_int_equal(discards, 2);
+	assert_int_equal(version("a.db"), 0);
+	assert_int_equal(version("b.db"), 0);
+	assert_true(is_there(SUPER));
+	close_both();
+}
+
+static int sync_database(struct wrep_file *f, struct op *o)
+{
+	*o = (struct op){.op = {.done = op_done, .tid = 7}, .result = 1};
+	return wrep_file_sync(f, &o->op);
+}
+
+static void sync_commits_where_the_super_journal_is_elsewhere(void **state)
+{
+	uint8_t page[PAGE], old[PAGE];
+	struct op o;
+
+	(void)state;
+	two_databases();
+	/* one of this mount waits for its removal */
+	make_super();
+	write_pages(a, "/x/" SUPER, 3, 7);
+	assert_int_equal(sync_database(a, &o), 0);
+	assert_int_equal(waiting(), 0);
+	/* and this one is none */
+	write_pages(b, "/elsewhere/m.db-mj1234AB9CD", 2, 8);
+	assert_int_equal(sync_database(b, &o), 0); /* somebody else's */
+	locker = 7;
+	assert_int_equal(sync_database(b, &o), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	assert_true(is_there("b.db-journal"));
+	assert_int_equal(version("b.db"), 1);
+	expect_content("b.db", 2, 8);
+	assert_int_equal(sync_database(b, &o), 0);
+	/* another database failed: it is undone */
+	fill_page(old, 2, 1);
+	assert_int_equal(wrep_file_write(b, old, PAGE, PAGE, &o.op), 0);
+	assert_int_equal(sync_database(b, &o), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+	assert_int_equal(wrep_file_read(b, page, PAGE, PAGE), PAGE);
+	assert_memory_equal(page, old, PAGE);
+	assert_int_equal(version("b.db"), 2);
+	second_phase("b.db");
+	locker = 0;
+	close_both();
+}
+
+static void only_a_whole_record_at_the_end_names_a_super_journal(void **state)
+{
+	char path[WREP_SUPER_PATH_MAX];
+	uint8_t journal[1024];
+	size_t len = fill_journal(journal, "/x/" SUPER);
+	int fd = openat(dir_fd, ".", O_TMPFILE | O_RDWR, 0600);
+
+	(void)state;
+	assert_int_equal(pwrite(fd, journal, len, 0), (ssize_t)len);
+	assert_true(wrep_super_of_journal(fd, path));
+	assert_string_equal(path, "/x/" SUPER);
+	/* what a journal that is kept has behind its end is nothing */
+	assert_int_equal(ftruncate(fd, (off_t)len + 1), 0);
+	assert_false(wrep_super_of_journal(fd, path));
+	for (size_t cut = 0; cut < len; cut++) {
+		assert_int_equal(ftruncate(fd, (off_t)cut), 0);
+		assert_false(wrep_super_of_journal(fd, path));
+		assert_int_equal(ftruncate(fd, (off_t)len), 0);
+		assert_int_equal(pwrite(fd, journal, len, 0), (ssize_t)len);
+	}
+	for (size_t at = 516; at < len; at++) {
+		journal[at] ^= 4;
+		assert_int_equal(pwrite(fd, journal, len, 0), (ssize_t)len);
+		assert_false(wrep_super_of_journal(fd, path));
+		journal[at] ^= 4;
+	}
+	close(fd);
+}
+
+/* ---- of another node -------------------------------------------------------------------------------- */
+
+static void group_of_another_node_takes_effect_on_all_or_none(void **state)
+{
+	struct foreign t[2] = {{.pages = 3, .content = 3}, {.pages = 4, .content = 4}};
+
+	(void)state;
+	t[0].db_id = foreign_database("a.db");
+	t[1].db_id = foreign_database("b.db");
+	deliver_foreign(t, 2);
+	wait_local_version("a.db", 1);
+	wait_local_version("b.db", 1);
+	expect_content("a.db", 3, 3);
+	expect_content("b.db", 4, 4);
+	t[0].base_version = 1;
+	deliver_foreign(t, 2); /* not b.db's version */
+	assert_int_equal(version("a.db"), 1);
+	t[1].base_version = 1;
+	foreign_unlink(t[1].db_id);
+	deliver_foreign(t, 2);
+	assert_int_equal(version("a.db"), 1);
+	deliver_foreign(t, 1);
+	wait_local_version("a.db", 2);
+}
+
+static void copy_that_differs_stops_the_group_before_it_begins(void **state)
+{
+	struct foreign t[2] = {{.pages = 3, .content = 3}, {.pages = 4, .content = 4, .wrong = 1}};
+	struct rlog_buf *buf;
+
+	(void)state;
+	t[0].db_id = foreign_database("a.db");
+	t[1].db_id = foreign_database("b.db");
+	buf = foreign_group(t, 2);
+	assert_int_equal(deliver_once(buf, NULL), -EAGAIN);
+	rlog_buf_unref(buf);
+	/* the applier is about to take both away, and get them from the leader */
+	assert_non_null(strstr(last_error, "b.db"));
+	assert_true(w->fetching);
+}
+
+/* ---- after a restart --------------------------------------------------------------------------------- */
+
+/* Start again, with a log from behind both CREATEs on, and a manifest that says this of a.db and b.db (index 0: it is not there). */
+static void restart(const uint64_t ids[2], uint64_t a_version, uint64_t a_index, uint64_t b_version,
+		    uint64_t b_index, uint64_t judged_until, const uint64_t *groups,
+		    size_t group_count)
+{
+	struct wrep_manifest m = {0};
+	const uint64_t versions[] = {a_version, b_version}, indices[] = {a_index, b_index};
+	uint64_t last = index_now;
+
+	wrep_close(w);
+	for (int i = 0; i < 2; i++) {
+		struct wrep_manifest_db *d;
+
+		if (!indices[i])
+			continue;
+		d = wrep_manifest_add(&m);
+		strcpy(d->name, i == 0 ? "a.db" : "b.db");
+		d->id = ids[i];
+		d->version = versions[i];
+		d->index = indices[i];
+	}
+	assert_int_equal(wrep_manifest_set_groups(&m, judged_until, groups, group_count), 0);
+	restored = wrep_manifest_encode(&m);
+	restored_index = index_now = ids[1];
+	restored_last = last;
+	wrep_manifest_clear(&m);
+	start();
+	rlog_buf_unref(restored);
+	restored = NULL;
+}
+
+/* The log: CREATE a.db, CREATE b.db, what `first` says of b.db alone, the group, b.db alone again. */
+static void run_log(const uint64_t ids[2], bool refused)
+{
+	struct foreign t[2] = {{.db_id = ids[0], .pages = 3, .content = 3},
+			       {.db_id = ids[1], .pages = 4, .content = 4}};
+	struct foreign alone = {.db_id = ids[1], .pages = 5, .content = 5};
+
+	if (refused)
+		deliver_foreign(&alone, 1); /* the group is built on what was before it */
+	deliver_foreign(t, 2);
+	alone.base_version = 1;
+	alone.content = 6;
+	deliver_foreign(&alone, 1);
+}
+
+static void group_is_applied_again_where_it_is_missing(void **state)
+{
+	uint64_t ids[2], group;
+
+	(void)state;
+	ids[0] = foreign_database("a.db");
+	ids[1] = foreign_database("b.db");
+	run_log(ids, false);
+	group = ids[1] + 1;
+	assert_int_equal(version("a.db"), 1);
+	assert_int_equal(version("b.db"), 2);
+	wait_local_version("b.db", 2);
+	/* a.db was noted before it, b.db with it or behind it */
+	for (uint64_t i = 0; i < 2; i++) {
+		restart(ids, 0, ids[0], 1 + i, group + i, group + i, &group, 1);
+		run_log(ids, false);
+		wait_local_version("a.db", 1);
+		wait_local_version("b.db", 2);
+		expect_content("a.db", 3, 3);
+		expect_content("b.db", 5, 6);
+	}
+	/* the other way round */
+	restart(ids, 1, group, 0, ids[1], group, &group, 1);
+	run_log(ids, false);
+	wait_local_version("b.db", 2);
+	expect_content("b.db", 5, 6);
+	assert_int_equal(version("a.db"), 1);
+	/* none has it, and the manifest does not know of it */
+	restart(ids, 0, ids[0], 0, ids[1], ids[1], NULL, 0);
+	run_log(ids, false);
+	wait_local_version("a.db", 1);
+	wait_local_version("b.db", 2);
+	assert_int_equal(w->groups.group_count, 1);
+	assert_int_equal(w->groups.groups[0], group);
+	/* b.db had it, and was removed before it was noted */
+	restart(ids, 0, ids[0], 0, 0, group + 2, &group, 1);
+	run_log(ids, false);
+	wait_local_version("a.db", 1);
+	expect_content("a.db", 3, 3);
+}
+
+static void refused_group_stays_refused(void **state)
+{
+	uint64_t ids[2], group;
+
+	(void)state;
+	ids[0] = foreign_database("a.db");
+	ids[1] = foreign_database("b.db");
+	run_log(ids, true);
+	group = ids[1] + 2;
+	assert_int_equal(version("a.db"), 0);
+	assert_int_equal(version("b.db"), 2);
+	wait_local_version("b.db", 2);
+	restart(ids, 0, ids[0], 2, group + 1, group + 1, NULL, 0);
+	run_log(ids, true);
+	assert_int_equal(version("a.db"), 0);
+	assert_int_equal(version("b.db"), 2);
+	restart(ids, 0, ids[0], 0, 0, group + 1, NULL, 0); /* removed since */
+	run_log(ids, true);
+	assert_int_equal(version("a.db"), 0);
+	restart(ids, 0, ids[0], 0, ids[1], ids[1], NULL, 0);
+	run_log(ids, true);
+	assert_int_equal(version("a.db"), 0);
+	assert_int_equal(version("b.db"), 2);
+	wait_local_version("b.db", 2);
+}
+
+static void manifest_names_the_groups_behind_its_snapshot(void **state)
+{
+	struct foreign t[2] = {{.pages = 3, .content = 3}, {.pages = 4, .content = 4}};
+	struct wrep_manifest m;
+
+	(void)state;
+	t[0].db_id = foreign_database("a.db");
+	t[1].db_id = foreign_database("b.db");
+	deliver_foreign(t, 2);
+	assert_int_equal(w->groups.group_count, 1);
+	while (!wrep_is_ready(w))
+		usleep(500);
+	assert_int_equal(wrep_keeper_point(w, 5000), 0);
+	/* everything delivered is in front of it */
+	assert_int_equal(w->groups.group_count, 0);
+	assert_int_equal(wrep_manifest_decode(snapshot, &m), 0);
+	assert_int_equal(m.judged_until, index_now);
+	wrep_manifest_clear(&m);
+	for (int i = 0; i < 3; i++) {
+		t[0].base_version++;
+		t[1].base_version++;
+		deliver_foreign(t, 2);
+	}
+	pthread_mutex_lock(&w->delivery);
+	assert_int_equal(w->groups.group_count, 3);
+	pthread_mutex_unlock(&w->delivery);
+	memset(&m, 0, sizeof(m));
+	wrep_groups_forget(w, index_now - 2);
+	assert_int_equal(wrep_groups_note(w, &m), 0);
+	assert_int_equal(m.group_count, 2);
+	assert_int_equal(m.groups[0], index_now - 1);
+	assert_int_equal(m.judged_until, index_now);
+	wrep_manifest_clear(&m);
+	wait_local_version("b.db", 4);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+		TEST(removal_commits_all_that_name_it),
+		TEST(removal_with_one_or_none_to_commit_is_no_group),
+		TEST(refused_group_leaves_everything_as_it_is),
+		TEST(no_majority_is_no_commit),
+		TEST(what_one_entry_cannot_hold_goes_ahead),
+		TEST(failed_part_ends_the_group),
+		TEST(sync_commits_where_the_super_journal_is_elsewhere),
+		TEST(only_a_whole_record_at_the_end_names_a_super_journal),
+		TEST(group_of_another_node_takes_effect_on_all_or_none),
+		TEST(copy_that_differs_stops_the_group_before_it_begins),
+		TEST(group_is_applied_again_where_it_is_missing),
+		TEST(refused_group_stays_refused),
+		TEST(manifest_names_the_groups_behind_its_snapshot),
+	};
+	char shm[64], state[64];
+	int rc;
+
+	if (!mkdtemp(dir))
+		return 1;
+	snprintf(shm, sizeof(shm), "%s-shm", dir);
+	snprintf(state, sizeof(state), "%s-state", dir);
+	if (mkdir(shm, 0700) || mkdir(state, 0700))
+		return 1;
+	dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	shm_fd = open(shm, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	state_fd = open(state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	rc = cmocka_run_group_tests_name("walrepl_group", tests, NULL, NULL);
+	rlog_buf_unref(snapshot);
+	static const char *const names[] = {"a.db", "b.db", "a.db-journal", "b.db-journal", SUPER};
+
+	for (int i = 0; i < 5; i++)
+		unlinkat(dir_fd, names[i], 0);
+	wipe_state();
+	rmdir(dir);
+	rmdir(shm);
+	rmdir(state);
+	return rc;
+}
