@@ -185,7 +185,10 @@ def check_log(node, words=DAMAGE):
 
 # --- all of them --------------------------------------------------------------------------------
 
-OTHERS = 300  # cuts of a long run in operations that are not telling
+def check_recorded(disk, *wanted):
+    """The workload was what it is meant to be: the disk saw these, (kind, file)."""
+    missing = set(wanted) - set(disk.counts())
+    assert not missing, f"not in the recording: {missing}"
 
 
 def is_telling(operation):
@@ -221,9 +224,9 @@ def keep(disk, known, others=()):
     return place
 
 
-def each_cut(disk, check, save, test, soak, few=(30, 20), first=1, last_first=False):
+def each_cut(disk, check, save, test, soak, few=(30, 20), others=300, first=1, last_first=False):
     """check(operation, seed) for power cuts in the recorded operations from `first` on: with `soak`
-    in all that are telling, else in a `few` of these and a few of the others.
+    in all that are telling and that many `others`, else in a `few` of both.
 
     What fails is repeated by the line that is printed, from what save() keeps."""
     operations = disk.operations()
@@ -236,7 +239,7 @@ def each_cut(disk, check, save, test, soak, few=(30, 20), first=1, last_first=Fa
             if n >= first:
                 kinds[not is_telling(one)].append(n)
         # unless there is time for all: some of every kind
-        for kind, count in zip(kinds, (len(kinds[0]), OTHERS) if soak else few):
+        for kind, count in zip(kinds, (len(kinds[0]), others) if soak else few):
             step = max(len(kind) // max(count, 1), 1)
             chosen += kind[chance.randrange(step) :: step]
         cuts = [(operation, chance.randrange(1 << 32)) for operation in sorted(chosen)]
