@@ -1,22 +1,15 @@
 """Power cuts: nodes on lossy disks (tests/lossy) that keep, lose or tear what was not synced.
 
-A workload of transactions runs once, with every changing operation of the disk recorded. Then power
-"fails" in each of them: the disk is made again as it was in that moment, a seed chooses what of the
-volatile survives, and a node starts from that. Each transaction counts itself in its database and
-leaves a known content, so what the node shows tells exactly which of them it has.
+A power cut in each operation of a recorded workload is explained in power.py. A failure names the
+operation and the seed, and keeps the recording, from which it is repeated:
 
-A failure names the operation and the seed, and keeps the recording, from which it is repeated:
-
-    DQLITEFS_RECORDING=DIR DQLITEFS_CUT=OPERATION:SEED scripts/test -k every_operation
+    DQLITEFS_RECORDING=DIR DQLITEFS_CUT=OPERATION:SEED scripts/test -k every_operation_loses_nothing
 """
 
-import json
-import os
 import random
-import tempfile
 import time
-from pathlib import Path
 
+import power
 import pytest
 from harness import (
     Cluster,
@@ -31,91 +24,23 @@ from harness import (
     sql_file,
     until,
 )
+from power import (
+    HOWS,
+    Database,
+    check_log,
+    check_states,
+    content,
+    launch_and_lose_power,
+    lose_power,
+    points,
+    rows,
+    start,
+)
 
 OPTIONS = ("--log-size", "16M", "--scrub-rate", "1G")
-HOWS = ("hang", "hang", "hang", "fail")  # what the daemon sees of a power cut, see lossyfs.c
 
 
-def start(node, timeout=30):
-    node.start(timeout=timeout)
-    until(f"{node} leads", lambda: node.status()["role"] == "leader")
-    return node
-
-
-# --- a workload of which every state is known ---------------------------------------------------
-
-
-def rows(first, count, salt, length=100):
-    """Inserts rows of known content, of about `length` bytes each."""
-    return (
-        f"WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n"
-        f" WHERE i < {first + count - 1})"
-        f" INSERT INTO t SELECT i, replace(printf('%.{length // 8}c', '*'), '*',"
-        f" printf('%08x', i * 7919 + {salt})) FROM n"
-    )
-
-
-class Database:
-    """One connection, and what is known of the database's states."""
-
-    def __init__(self, node, name, mode):
-        self.node = node
-        self.name = name
-        self.mode = mode
-        self.connection = Connection(node, name, timeout=60)
-        # each: the number in its table `seq`, its digest, operations before it began and after
-        # it was acknowledged
-        self.states = []
-        self.seq = 0
-
-    def digest(self):
-        return sql(self.node, self.name, ".sha3sum", timeout=60)
-
-    def create(self):
-        begun = self.node.disk.ops()
-        self.connection.execute(f"PRAGMA journal_mode={self.mode}")
-        self.do("CREATE TABLE seq(n)", "INSERT INTO seq VALUES(0)", "CREATE TABLE t(i, x)")
-        self.states[-1]["begun"] = begun
-
-    def do(self, *statements):
-        """A transaction, acknowledged."""
-        begun = self.node.disk.ops()
-        self.seq += 1
-        self.connection.execute("BEGIN IMMEDIATE")
-        for statement in statements:
-            self.connection.execute(statement)
-        self.connection.execute(f"UPDATE seq SET n = {self.seq}")
-        self.connection.execute("COMMIT")
-        acknowledged = self.node.disk.ops()
-        self.states.append(
-            {
-                "seq": self.seq,
-                "digest": self.digest(),
-                "begun": begun,
-                "acknowledged": acknowledged,
-            }
-        )
-
-    def run(self, statement):
-        """Something that changes no content."""
-        self.connection.execute(statement)
-
-    def remove(self):
-        """The file; create() makes it anew."""
-        self.connection.close()
-        begun = self.node.disk.ops()
-        result = run(["rm", self.node.path(self.name)])
-        assert result.code == 0, result
-        self.seq += 1
-        self.states.append(
-            {"seq": self.seq, "digest": None, "begun": begun, "acknowledged": self.node.disk.ops()}
-        )
-        self.connection = Connection(self.node, self.name, timeout=60)
-
-
-def points(node):
-    """Durable points so far."""
-    return node.disk.counts().get(("rename", "snapshot.tmp"), 0)
+# --- a node alone ------------------------------------------------------------------------------
 
 
 def work(node):
@@ -182,59 +107,8 @@ def record(node):
     node.disk.command("record")
     start(node)
     states = work(node)
-    node.lose_power()
-    node.stderr_path.write_text("")
+    lose_power(node)
     return states
-
-
-def keep(disk, states):
-    """For a repetition. Returns the directory."""
-    place = Path(tempfile.mkdtemp(prefix="dqlitefs-recording-", dir="/var/tmp"))
-    disk.command("save", place / "operations")
-    (place / "states").write_text(json.dumps(states))
-    return place
-
-
-# --- after a power cut --------------------------------------------------------------------------
-
-
-def content(node, name):
-    """(number, digest) of a database; number 0 before its first transaction."""
-    script = "SELECT count(*) FROM sqlite_schema WHERE name = 'seq'"
-    # a file that is not there must not be made by looking at it
-    names = [entry["name"] for entry in node.status()["databases"]]
-    if name not in names or sql(node, name, script, busy_ms=10000) == "0":
-        return 0, None
-    script = "SELECT n FROM seq; PRAGMA integrity_check;\n.sha3sum"
-    answer = sql(node, name, script, timeout=60, busy_ms=10000)
-    number, sound, digest = answer.split("\n", 2)
-    assert sound == "ok", f"{name}: {sound}"
-    return int(number), digest
-
-
-def check_states(node, states, operation):
-    """All that was acknowledged before the operation is there, as it was, and nothing half.
-    Returns the state of each."""
-    found = {}
-    for name, history in states.items():
-        number, digest = content(node, name)
-        nothing = {"seq": 0, "digest": None, "begun": 0, "acknowledged": 0}
-        begun = [state for state in [nothing, *history] if state["begun"] < operation]
-        least = max(n for n, state in enumerate(begun) if state["acknowledged"] < operation)
-        may = {state["seq"] if state["digest"] else 0: state["digest"] for state in begun[least:]}
-        assert number in may, f"{name} is at {number}, not at one of {sorted(may)}"
-        assert digest == may[number], f"{name} at {number} is {digest}, not {may[number]}"
-        found[name] = number
-    return found
-
-
-DAMAGE = ("damaged", "does not match", "fork", "does not hold", "getting", "lost", " E ")
-
-
-def check_log(node):
-    """Nothing in the log of a start after a power cut says that something was wrong."""
-    for line in node.log_text().splitlines():
-        assert not any(word in line for word in DAMAGE), line
 
 
 def check_cut(node, states, operation, seed):
@@ -249,13 +123,9 @@ def check_cut(node, states, operation, seed):
     again = chance.choice((0, 0, chance.randint(1, 40), chance.randint(1, 400)))
     node.kill9()
     if again:
-        disk.cut(again, chance.choice(HOWS))
-        node.launch()
-        end = time.monotonic() + 0.7  # if it does not do that many
-        while not disk.is_off() and node.running and time.monotonic() < end:
-            time.sleep(0.01)
-    node.lose_power()
-    node.stderr_path.write_text("")  # it may well have told of I/O errors
+        launch_and_lose_power(node, again, chance.choice(HOWS))
+    else:
+        lose_power(node)
     disk.restore(seed + 1)
     start(node)
     after = check_states(node, states, operation)
@@ -264,49 +134,20 @@ def check_cut(node, states, operation, seed):
         if found[name]:
             sql(node, name, "INSERT INTO t VALUES(-1, 'after')", busy_ms=10000)
     check_log(node)
-    node.lose_power()
-    node.stderr_path.write_text("")
-
-
-def is_telling(operation):
-    """Not one of the thousands of writes that nothing on the disk depends on."""
-    kind, name, offset, _, sync = operation
-    if name.startswith("spare-"):
-        return kind != "write" or not offset
-    return sync or kind not in ("write", "truncate", "setattr")
+    lose_power(node)
 
 
 @pytest.mark.limit(300)
 def test_power_cut_in_every_operation_loses_nothing(workspace, soak):
     node = Node(workspace, "n1", options=OPTIONS, disk=LossyDisk(workspace, "disk"))
-    seed = random.randrange(1 << 32)
-    chance = random.Random(seed)
-    recording = os.environ.get("DQLITEFS_RECORDING")
-    if recording:
-        node.disk.command("load", Path(recording) / "operations", timeout=60)
-        states = json.loads((Path(recording) / "states").read_text())
-    else:
-        states = record(node)
-    operations = node.disk.operations()
-    telling = [n for n, one in enumerate(operations, 1) if is_telling(one)]
-    others = [n for n, one in enumerate(operations, 1) if not is_telling(one)]
-    if "DQLITEFS_CUT" in os.environ:
-        cuts = [tuple(map(int, os.environ["DQLITEFS_CUT"].split(":")))]
-    else:
-        # unless there is time for all: some of every kind
-        few = len(telling) // 30 + 1, len(others) // 20 + 1
-        steps = (1, 10) if soak else few
-        chosen = telling[chance.randrange(steps[0]) :: steps[0]]
-        chosen += others[chance.randrange(steps[1]) :: steps[1]]
-        cuts = [(operation, chance.randrange(1 << 32)) for operation in sorted(chosen)]
-    for operation, cut_seed in cuts:
-        try:
-            check_cut(node, states, operation, cut_seed)
-        except BaseException:
-            place = recording or keep(node.disk, states)
-            print(f"power failed in operation {operation}: {operations[operation - 1]}")
-            print(f"repeat: DQLITEFS_RECORDING={place} DQLITEFS_CUT={operation}:{cut_seed}")
-            raise
+    states = power.load(node.disk) if power.recording() else record(node)
+    power.each_cut(
+        node.disk,
+        lambda operation, seed: check_cut(node, states, operation, seed),
+        lambda: power.keep(node.disk, states),
+        "every_operation_loses_nothing",
+        soak,
+    )
     left = [point for point in mounts_from(workspace.base) if point != str(node.mnt)]
     assert not left, f"killed daemons left mounts: {left}"
 
