@@ -95,6 +95,28 @@ def test_transaction_over_several_is_one_entry(shared_cluster, db, journal):
     assert not leftovers(leader, db)
 
 
+def test_parts_that_left_before_the_commit_are_those_of_the_group(shared_cluster, db):
+    """Of large ones most pages are sent while SQLite still writes; some of them change again."""
+    cluster, leader = shared_cluster, shared_cluster.leader()
+    a, b, prepare = make(leader, db)
+    for name in (a, b):
+        sql(leader, name, "CREATE INDEX i ON t(body)")
+    fill = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<7000)"
+        " INSERT INTO {}.t SELECT i, randomblob(3000) FROM n;"
+    )
+    prepare += "PRAGMA main.cache_size=100; PRAGMA o.cache_size=100; BEGIN;"
+    script = prepare + fill.format("main") + fill.format("o")
+    sql(leader, a, script + "ROLLBACK;", timeout=60)
+    script += "DELETE FROM t WHERE turn%3=0; UPDATE o.t SET body='short' WHERE turn>5000;"
+    sql(leader, a, script + "COMMIT;", timeout=60)
+    sql(leader, a, prepare + "DELETE FROM t WHERE turn>10; DELETE FROM o.t; COMMIT;", timeout=60)
+    for name in (a, b):
+        cluster.check_sound(name, 60)
+    assert cluster.wait_same(a, TURNS).split() == ["1", "2", "4", "5", "7", "8", "10"]
+    assert cluster.wait_same(b, TURNS) == ""
+
+
 def test_reader_of_both_sees_a_transaction_in_both_or_in_none(shared_cluster, db):
     """In one statement, so in one read transaction over both, on every node."""
     cluster, leader = shared_cluster, shared_cluster.leader()
