@@ -75,6 +75,7 @@ struct wrep_db {
 	bool local_wal_mode;
 	bool touched;  /* since the manifest last told of it */
 	bool wal_held; /* the manifest counts on frames of the -wal: see keeper.c */
+	bool wal_aside; /* restored: there may be a -wal that was moved aside (restore.c) */
 	bool wal_going; /* the applier may be starting it over, or removing it: no manifest counts on it */
 	bool retired; /* its file is being replaced by what a peer has: nobody may see it (fetch.c) */
 	bool lost;    /* restored without its file */

@@ -244,6 +244,7 @@ static int publish(struct wrep_keeper *k, struct wrep_manifest *m, uint64_t inde
 		return rc;
 	wrep_manifest_clear(&k->last);
 	k->last = *m;
+	wrep_manifest_sort(&k->last);
 	memset(m, 0, sizeof *m);
 	k->last_index = index;
 	k->adopted = true;
@@ -254,12 +255,16 @@ static int publish(struct wrep_keeper *k, struct wrep_manifest *m, uint64_t inde
 static void let_go(struct wrep_keeper *k, struct wrep_db *db)
 {
 	const struct wrep_manifest_db *d = wrep_manifest_find(&k->last, db->id);
+	bool aside;
 
 	pthread_mutex_lock(&db->lock);
 	if (!d || !d->wal_frames)
 		db->wal_held = false;
+	aside = db->wal_aside;
+	db->wal_aside = false;
 	pthread_mutex_unlock(&db->lock);
-	wrep_wal_aside_remove(db->w, db->id);
+	if (aside)
+		wrep_wal_aside_remove(db->w, db->id);
 }
 
 /* Everything up to `index` has been applied. point_lock held. */
@@ -317,6 +322,7 @@ void wrep_keeper_adopt(struct wrep *w, struct wrep_manifest *m, uint64_t index)
 	pthread_mutex_lock(&k->point_lock);
 	wrep_manifest_clear(&k->last);
 	k->last = *m;
+	wrep_manifest_sort(&k->last);
 	memset(m, 0, sizeof *m);
 	k->last_index = index;
 	k->adopted = true;

@@ -79,12 +79,24 @@ struct wrep_manifest_db *wrep_manifest_add(struct wrep_manifest *m)
 	return &m->dbs[m->count++];
 }
 
+static int compare_ids(const void *left, const void *right)
+{
+	const struct wrep_manifest_db *a = left, *b = right;
+
+	return (a->id > b->id) - (a->id < b->id);
+}
+
+void wrep_manifest_sort(struct wrep_manifest *m)
+{
+	if (m->count)
+		qsort(m->dbs, m->count, sizeof *m->dbs, compare_ids);
+}
+
 struct wrep_manifest_db *wrep_manifest_find(const struct wrep_manifest *m, uint64_t id)
 {
-	for (size_t i = 0; i < m->count; i++)
-		if (m->dbs[i].id == id)
-			return &m->dbs[i];
-	return NULL;
+	struct wrep_manifest_db key = {.id = id};
+
+	return m->count ? bsearch(&key, m->dbs, m->count, sizeof key, compare_ids) : NULL;
 }
 
 struct rlog_buf *wrep_manifest_encode(const struct wrep_manifest *m)

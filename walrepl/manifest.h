@@ -31,7 +31,7 @@ struct wrep_manifest {
 	 * hold what the checksums say. */
 	uint64_t redo_until;
 	size_t count, capacity;
-	struct wrep_manifest_db *dbs; /* in no order */
+	struct wrep_manifest_db *dbs; /* in no order before wrep_manifest_sort() */
 	/* Of the GROUP entries behind the snapshot up to this one, those that took effect: why, group.c says. */
 	uint64_t judged_until;
 	size_t group_count;
@@ -41,6 +41,8 @@ struct wrep_manifest {
 void wrep_manifest_clear(struct wrep_manifest *m);
 /* Room for one more at the end, zeroed; NULL: out of memory. */
 struct wrep_manifest_db *wrep_manifest_add(struct wrep_manifest *m);
+/* By id; wrep_manifest_find() wants it so. */
+void wrep_manifest_sort(struct wrep_manifest *m);
 struct wrep_manifest_db *wrep_manifest_find(const struct wrep_manifest *m, uint64_t id);
 
 /* Take a copy of `indices`. 0 or -ENOMEM. */

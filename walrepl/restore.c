@@ -152,7 +152,7 @@ static int restore_database(struct wrep *w, const struct wrep_manifest_db *d)
 	db->version = db->local_version = d->version;
 	db->index = db->local_index = d->index;
 	db->wal_mode = db->local_wal_mode = d->wal_mode;
-	db->unproven = true;
+	db->unproven = db->wal_aside = true;
 	db->touched = d->wal_frames > 0;
 	fd = openat(w->config.data_fd, d->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 && errno == ENOENT) {

@@ -47,7 +47,12 @@ static void round_trip_same(void **state)
 	assert_int_equal(back.count, m.count);
 	for (size_t i = 0; i < m.count; i++)
 		assert_memory_equal(&back.dbs[i], &m.dbs[i], sizeof(m.dbs[i]));
-	assert_ptr_equal(wrep_manifest_find(&back, 40), &back.dbs[39]);
+	back.dbs[3].id = 1000;
+	wrep_manifest_sort(&back);
+	assert_ptr_equal(wrep_manifest_find(&back, 1000), &back.dbs[back.count - 1]);
+	assert_ptr_equal(wrep_manifest_find(&back, 40), &back.dbs[back.count - 2]);
+	assert_ptr_equal(wrep_manifest_find(&back, 1), &back.dbs[0]);
+	assert_null(wrep_manifest_find(&back, 4));
 	assert_null(wrep_manifest_find(&back, 41));
 	wrep_manifest_clear(&m);
 	wrep_manifest_clear(&back);
