@@ -160,7 +160,11 @@ static void discard_overlay(struct wrep_db *db)
 	wrep_db_backing_name(db, WREP_JOURNAL, name);
 	pthread_mutex_lock(&db->lock);
 	journal = wrep_db_file(db, WREP_JOURNAL);
-	has_super = journal && wrep_super_of_journal(journal->fd, super);
+	has_super = journal && wrep_db_hold(db, true) == 0;
+	if (has_super) {
+		has_super = wrep_super_of_journal(journal->fd, super);
+		wrep_db_unhold(db);
+	}
 	wrep_file_unref(journal);
 	changed = !db->overlay && !db->pending && (db->gated || !db->opens) &&
 		  unlinkat(wrep_dir_fd(db->w, WREP_JOURNAL), name, 0) == 0;
@@ -259,6 +263,15 @@ void wrep_gate_open(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 }
 
+/* What the daemon's SQLite copies into the database file is not on the disk yet. */
+static int checkpoint(struct wrep_db *db, bool all, uint32_t *frames, uint32_t *copied)
+{
+	pthread_mutex_lock(&db->lock);
+	db->unsynced = true;
+	pthread_mutex_unlock(&db->lock);
+	return wrep_conn_checkpoint(db->conn, all, frames, copied);
+}
+
 /* SQLite is about to start the -wal over, or to remove it: until wal_gone() no manifest will count on
  * it. If the last one does, the database file is made durable first. 0, -EBUSY (readers keep frames from
  * being copied, so the -wal stays as it is anyway), -errno. */
@@ -274,7 +287,7 @@ static int wal_goes(struct wrep_db *db)
 			return 0;
 		}
 		pthread_mutex_unlock(&db->lock);
-		rc = wrep_conn_checkpoint(db->conn, false, NULL, NULL);
+		rc = checkpoint(db, false, NULL, NULL);
 		if (!rc)
 			rc = wrep_keeper_release(db);
 		if (rc)
@@ -318,7 +331,7 @@ static int make_cold(struct wrep_db *db)
 	pthread_mutex_lock(&db->lock);
 	wal = wrep_db_file(db, WREP_WAL);
 	pthread_mutex_unlock(&db->lock);
-	has_frames = wal && fstat(wal->fd, &st) == 0 && st.st_size > 0;
+	has_frames = wal && wrep_file_stat(wal, &st) == 0 && st.st_size > 0;
 	wrep_file_unref(wal);
 	if (!db->conn && !has_frames) {
 		discard_overlay(db);
@@ -328,7 +341,7 @@ static int make_cold(struct wrep_db *db)
 	if (!rc && has_frames) {
 		rc = wal_goes(db);
 		if (!rc) {
-			rc = wrep_conn_checkpoint(db->conn, true, NULL, NULL);
+			rc = checkpoint(db, true, NULL, NULL);
 			wal_gone(db);
 		}
 	}
@@ -399,10 +412,14 @@ static int apply_cold(struct wrep_db *db, const struct gathered *g)
 	int rc = 0;
 
 	pthread_mutex_lock(&db->lock);
-	f = wrep_db_file(db, WREP_DB);
+	rc = wrep_db_hold(db, true);
+	f = rc ? NULL : wrep_db_file(db, WREP_DB);
+	if (!rc && !f)
+		wrep_db_unhold(db);
+	db->unsynced |= f != NULL;
 	pthread_mutex_unlock(&db->lock);
 	if (!f)
-		return -ENOENT;
+		return rc ? rc : -ENOENT;
 	if (g->parts)
 		rc = wrep_parts_copy(g->parts, f->fd);
 	for (uint32_t i = 0; !g->parts && i < g->txn.image_count && !rc; i++) {
@@ -411,6 +428,9 @@ static int apply_cold(struct wrep_db *db, const struct gathered *g)
 	}
 	if (!rc && ftruncate(f->fd, (off_t)g->txn.page_count * g->txn.page_size) < 0)
 		rc = -errno;
+	pthread_mutex_lock(&db->lock);
+	wrep_db_unhold(db);
+	pthread_mutex_unlock(&db->lock);
 	wrep_file_unref(f);
 	invalidate(db, WREP_DB, 0, 0); /* what the kernel kept from the last time it was open */
 	return rc;
@@ -457,7 +477,7 @@ static int apply_hot(struct wrep_db *db, const struct gathered *g)
 	if (db->frames_to_copy < CHECKPOINT_FRAMES)
 		return 0;
 	/* Readers may hold some frames back, or the disk is full; the next transaction tries again. */
-	rc = wrep_conn_checkpoint(db->conn, false, &frames, &copied);
+	rc = checkpoint(db, false, &frames, &copied);
 	if (rc == 0)
 		db->frames_to_copy = frames - copied;
 	return rc == -EBUSY || rc == -ENOSPC ? 0 : rc;
@@ -649,7 +669,7 @@ static void applied(struct wrep_db *db, const struct gathered *g, struct wrep_pa
 	pthread_mutex_lock(&db->lock);
 	db->local_version++;
 	db->local_index = index;
-	db->touched = true;
+	db->touched = db->unsynced = true;
 	wrep_parts_applied(db, parts);
 	if (g->sets_wal_mode)
 		db->local_wal_mode = g->wal_mode;
@@ -663,7 +683,9 @@ static void applied(struct wrep_db *db, const struct gathered *g, struct wrep_pa
 static void cannot_apply(struct wrep_db *db, int rc)
 {
 	/* else its end is queued, or everybody's has come */
-	if (!is_removed(db) && !closing(db->w))
+	if (rc == -ENOENT && !is_removed(db))
+		wrep_db_missing(db);
+	else if (!is_removed(db) && !closing(db->w))
 		wrep_fatalf(db->w,
 			    "cannot apply a committed transaction database=%s version=%llu "
 			    "error=%s; repair the disk and mount again",
@@ -882,9 +904,10 @@ static bool install_commit(struct wrep *w, struct wrep_db *db, struct wrep_commi
 	install_end(db, c, rc != -ENOSPC || c->mode != WREP_COMMIT_WAL);
 	db->local_version++;
 	db->local_index = c->index;
-	db->touched = true;
+	db->touched = db->unsynced = true;
 	if (c->sets_wal_mode)
 		db->local_wal_mode = c->wal_mode;
+	wrep_db_settled(db);
 	pthread_mutex_unlock(&db->lock);
 	if (rc < 0 && !(last && rc == -ENOSPC)) /* the next start does it again, from the log */
 		wrep_fatalf(w,
@@ -924,7 +947,7 @@ static void create_database(struct wrep *w, struct wrep_item *item)
 	struct wrep_entry e;
 	struct wrep_file *f = NULL;
 	uint64_t logged = 0;
-	int fd = -1, rc = wrep_entry_decode(item->buf, &e);
+	int fd = -1, open_rc = 0, rc = wrep_entry_decode(item->buf, &e);
 
 	if (is_removed(db)) { /* retired: what has the name now is another's */
 		if (item->op)
@@ -942,19 +965,24 @@ static void create_database(struct wrep *w, struct wrep_item *item)
 		rc = -errno;
 	pthread_mutex_lock(&db->lock);
 	if (rc == 0)
-		rc = wrep_file_make(db, WREP_DB, fd, &f);
+		rc = wrep_file_make(db, WREP_DB, fd, 0, &f);
 	if (rc == 0) {
 		db->files[WREP_DB] = f;
-		if (item->op) {
-			db->opens++;
+		/* (An application that only makes it begins nothing.) */
+		if (item->op)
+			open_rc = wrep_descriptor_is_spare(w, fd)
+					  ? -EMFILE
+					  : wrep_file_opened(f, 0, false, 0);
+		if (item->op && !open_rc)
 			item->op->file = wrep_file_ref(f);
-		}
+		wrep_db_rest(db);
 	}
 	pthread_mutex_unlock(&db->lock);
 	if (rc == 0)
 		w->config.host.invalidate_name(w->config.host_ctx, db->name);
+	wrep_out_of_descriptors(w, open_rc, db->name);
 	if (item->op)
-		item->op->done(item->op, rc);
+		item->op->done(item->op, rc ? rc : open_rc);
 	if (rc < 0) {
 		if (fd >= 0)
 			close(fd);
@@ -1031,7 +1059,7 @@ static void set_attributes(struct wrep_item *item)
 	int rc = wrep_entry_decode(item->buf, &e);
 
 	pthread_mutex_lock(&db->lock);
-	f = db->retired ? NULL : wrep_db_file(db, WREP_DB);
+	f = db->retired || wrep_db_hold(db, true) ? NULL : wrep_db_file(db, WREP_DB);
 	pthread_mutex_unlock(&db->lock);
 	if (!f)
 		rc = -ENOENT;
@@ -1045,10 +1073,12 @@ static void set_attributes(struct wrep_item *item)
 	    futimens(f->fd, (struct timespec[]){to_timespec(e.atime_ns, e.atime_omit),
 						to_timespec(e.mtime_ns, e.mtime_omit)}) < 0)
 		rc = -errno;
-	wrep_file_unref(f);
 	pthread_mutex_lock(&db->lock);
 	db->touched = true;
+	if (f)
+		wrep_db_unhold(db);
 	pthread_mutex_unlock(&db->lock);
+	wrep_file_unref(f);
 	if (!item->op) /* an application's own change the kernel knows by the reply */
 		invalidate(db, WREP_DB, 0, 0);
 	if (item->op)
@@ -1087,11 +1117,16 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 	}
 	if (!rc) {
 		pthread_mutex_lock(&db->lock);
-		rc = wrep_file_opened(f, item->open_flags, op->tid);
+		rc = wrep_file_opened(f, item->open_flags, false, op->tid);
 		pthread_mutex_unlock(&db->lock);
-		if (!rc && op->state == WREP_OP_CREATE && !op->file)
+	}
+	if (!rc) {
+		if (op->state == WREP_OP_CREATE && !op->file)
 			op->file = wrep_file_ref(f);
-	} else if (rc != -ESTALE && !damaged) {
+	} else if (rc == -ENOENT) {
+		wrep_db_missing(db);
+		rc = -ESTALE;
+	} else if (!wrep_out_of_descriptors(w, rc, db->name) && rc != -ESTALE && !damaged) {
 		wrep_logf(w, 'E', "cannot attach to a database name=%s error=%s", db->name,
 			  strerror(-rc));
 	}
@@ -1164,13 +1199,20 @@ static bool file_is_whole(struct wrep_db *db)
 {
 	uint32_t pages = db->sum.page_count;
 	struct stat st;
+	bool whole;
+	int rc;
 
 	if (db->opens || db->local_version != db->version || db->overlay || !db->files[WREP_DB])
 		return true; /* what is read is checked then */
 	while (pages && !db->sum.hash[pages - 1])
 		pages--; /* never written */
-	return fstat(db->files[WREP_DB]->fd, &st) == 0 &&
-	       (uint64_t)st.st_size >= (uint64_t)pages * db->sum.page_size;
+	rc = wrep_db_hold(db, true);
+	if (rc)
+		return rc != -ENOENT; /* not now */
+	whole = fstat(db->files[WREP_DB]->fd, &st) == 0 &&
+		(uint64_t)st.st_size >= (uint64_t)pages * db->sum.page_size;
+	wrep_db_unhold(db);
+	return whole;
 }
 
 /* Is what was restored, and brought up to date since, what the checksums say? False: what is not is
@@ -1246,7 +1288,7 @@ static void point(struct wrep *w, struct wrep_item *item)
 			wal = db->gated && db->local_wal_mode && !db->removed;
 			pthread_mutex_unlock(&db->lock);
 			if (wal && db->conn && wrep_conn_gate_closed(db->conn))
-				wrep_conn_checkpoint(db->conn, false, NULL, NULL);
+				checkpoint(db, false, NULL, NULL);
 			wrep_db_unref(db);
 		}
 		free(all);

@@ -169,7 +169,8 @@ void wrep_file_unref(struct wrep_file *f)
 {
 	if (!f || atomic_fetch_sub(&f->refs, 1) != 1)
 		return;
-	close(f->fd);
+	if (f->fd >= 0)
+		close(f->fd);
 	wrep_db_unref(f->db);
 	free(f);
 }
@@ -194,7 +195,8 @@ int wrep_file_fd(struct wrep_file *f)
 	return f->fd;
 }
 
-int wrep_file_make(struct wrep_db *db, enum wrep_kind kind, int fd, struct wrep_file **out)
+int wrep_file_make(struct wrep_db *db, enum wrep_kind kind, int fd, ino_t ino,
+		   struct wrep_file **out)
 {
 	struct wrep_file *f = calloc(1, sizeof *f);
 
@@ -203,9 +205,10 @@ int wrep_file_make(struct wrep_db *db, enum wrep_kind kind, int fd, struct wrep_
 	atomic_init(&f->refs, 1);
 	f->kind = kind;
 	f->fd = fd;
+	f->ino = ino;
 	f->db = wrep_db_ref(db);
 	wrep_db_backing_name(db, kind, f->name);
-	if (kind == WREP_WAL) {
+	if (kind == WREP_WAL && fd >= 0) {
 		int rc;
 
 		assert(!db->capture);
@@ -224,17 +227,26 @@ struct wrep_file *wrep_db_file(struct wrep_db *db, enum wrep_kind kind)
 {
 	struct wrep_file *f = db->files[kind];
 	char name[WREP_NAME_MAX + 16];
-	int fd;
+	struct stat st = {0};
+	int fd = -1;
 
 	if (!f && kind != WREP_DB && db->files[WREP_DB] && !db->removed) {
 		/* The daemon's own SQLite makes -wal and -shm as well. Before the applier has made
 		 * the database itself, what lies under the name belonged to a former one. */
 		wrep_db_backing_name(db, kind, name);
-		fd = openat(wrep_dir_fd(db->w, kind), name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-		if (fd < 0)
-			return NULL;
-		if (wrep_file_make(db, kind, fd, &f) < 0) {
-			close(fd);
+		if (!db->holds) {
+			if (fstatat(wrep_dir_fd(db->w, kind), name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+			    !S_ISREG(st.st_mode))
+				return NULL;
+		} else {
+			fd = openat(wrep_dir_fd(db->w, kind), name,
+				    O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+			if (fd < 0)
+				return NULL;
+		}
+		if (wrep_file_make(db, kind, fd, st.st_ino, &f) < 0) {
+			if (fd >= 0)
+				close(fd);
 			return NULL;
 		}
 		db->files[kind] = f;
@@ -252,6 +264,10 @@ void wrep_db_forget_file(struct wrep_db *db, enum wrep_kind kind)
 		wrep_capture_close(db->capture);
 		db->capture = NULL;
 	}
+	if (f && !db->holds && f->fd >= 0) { /* else whoever has it open goes on with it */
+		close(f->fd);
+		f->fd = -1;
+	}
 	wrep_file_unref(f);
 }
 
@@ -261,6 +277,7 @@ void wrep_db_drop_overlay(struct wrep_db *db)
 	wrep_overlay_close(db->overlay);
 	db->overlay = NULL;
 	db->direct.active = false;
+	wrep_db_rest(db);
 }
 
 bool wrep_db_revoke(struct wrep_db *db, bool lost)
@@ -279,17 +296,23 @@ bool wrep_db_revoke(struct wrep_db *db, bool lost)
 	}
 	old[0] = db->files[WREP_DB];
 	if (old[0]) {
-		fd = fcntl(old[0]->fd, F_DUPFD_CLOEXEC, 0);
-		rc = fd < 0 ? -errno : wrep_file_make(db, WREP_DB, fd, &fresh);
+		fd = old[0]->fd < 0 ? -1 : fcntl(old[0]->fd, F_DUPFD_CLOEXEC, 0);
+		rc = fd < 0 && old[0]->fd >= 0
+			     ? -errno
+			     : wrep_file_make(db, WREP_DB, fd, old[0]->ino, &fresh);
 		old[0]->revoked = true;
 		old[0]->lost = lost || db->direct.active;
 		db->files[WREP_DB] = rc ? NULL : fresh;
+		if (!db->holds && old[0]->fd >= 0) {
+			close(old[0]->fd);
+			old[0]->fd = -1;
+		}
 	}
 	old[1] = wrep_db_file(db, WREP_WAL);
 	if (old[1])
 		old[1]->revoked = true;
 	wrep_db_forget_file(db, WREP_WAL);
-	if (db->files[WREP_SHM])
+	if (db->files[WREP_SHM] && db->files[WREP_SHM]->fd >= 0)
 		wrep_shm_spoil(db->files[WREP_SHM]->fd);
 	unlinkat(wrep_dir_fd(w, WREP_SHM), name, 0);
 	wrep_db_forget_file(db, WREP_SHM);
@@ -310,8 +333,10 @@ bool wrep_db_revoke(struct wrep_db *db, bool lost)
 
 void wrep_db_settled(struct wrep_db *db)
 {
-	if (!db->removed)
+	if (!db->removed) {
+		wrep_db_rest(db);
 		return;
+	}
 	for (int k = 0; k < 4; k++)
 		wrep_db_forget_file(db, k);
 }

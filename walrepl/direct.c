@@ -178,8 +178,9 @@ void wrep_direct_failed(struct wrep_db *db)
 
 /* The applier takes the session back, if that is still there, and then tells `result` to those who wait
  * for `commit`, which it takes, or to `op`. No lock held. */
-static void push_revert(struct wrep_db *db, uint64_t sequence, enum wrep_trigger trigger,
-			struct wrep_commit *commit, struct wrep_op *op, int result)
+static struct wrep_item *new_revert(struct wrep_db *db, uint64_t sequence,
+				    enum wrep_trigger trigger, struct wrep_commit *commit,
+				    struct wrep_op *op, int result)
 {
 	struct wrep_item *item = wrep_item_new(WREP_ITEM_REVERT, db);
 
@@ -188,7 +189,13 @@ static void push_revert(struct wrep_db *db, uint64_t sequence, enum wrep_trigger
 	item->commit = commit;
 	item->op = op;
 	item->result = result;
-	wrep_applier_push(db->w, item);
+	return item;
+}
+
+static void push_revert(struct wrep_db *db, uint64_t sequence, enum wrep_trigger trigger,
+			struct wrep_commit *commit, struct wrep_op *op, int result)
+{
+	wrep_applier_push(db->w, new_revert(db, sequence, trigger, commit, op, result));
 }
 
 void wrep_direct_refused(struct wrep_commit *c, int result)
@@ -373,13 +380,13 @@ int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op)
 	return WREP_PENDING;
 }
 
-void wrep_direct_released(struct wrep_db *db)
+struct wrep_item *wrep_direct_released(struct wrep_db *db)
 {
 	db->locker_tid = 0;
 	if (db->opens || !db->direct.active || db->direct.ending || db->pending)
-		return;
+		return NULL;
 	db->direct.ending = true;
-	push_revert(db, db->direct.sequence, WREP_TRIGGER_NONE, NULL, NULL, 0);
+	return new_revert(db, db->direct.sequence, WREP_TRIGGER_NONE, NULL, NULL, 0);
 }
 
 /* ---- taking back: the applier --------------------------------------------------------------------- */

@@ -94,50 +94,74 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st)
 	if (f->kind == WREP_SUPER)
 		return fstat(f->fd, st) < 0 ? -errno : 0;
 	pthread_mutex_lock(&db->lock);
-	if (f->revoked) {
-		stale = true;
-	} else if (fstat(f->fd, st) < 0) {
+	if (f->revoked)
+		rc = -ESTALE;
+	else if (f->fd >= 0)
+		rc = fstat(f->fd, st) < 0 ? -errno : 0;
+	else if (db->files[f->kind] != f)
+		rc = -ESTALE;
+	else if (fstatat(wrep_dir_fd(db->w, f->kind), f->name, st, AT_SYMLINK_NOFOLLOW) < 0)
 		rc = -errno;
-	} else if (db->files[f->kind] == f) {
+	if (rc == -ENOENT && f->kind == WREP_DB && db->damaged) {
+		/* Nobody has a copy: it can be removed, and so it must be found. */
+		*st = (struct stat){.st_mode = S_IFREG, .st_nlink = 1};
+		rc = 0;
+	}
+	if (!rc && db->files[f->kind] == f) {
 		if (f->kind == WREP_DB && db->overlay)
 			st->st_size = (off_t)wrep_overlay_size(db->overlay);
-	} else {
+	} else if (!rc) {
 		/* SQLite has closed its -wal before it, or we, removed the name. */
 		stale = f->kind == WREP_WAL || (f->kind == WREP_DB && !db->opens);
 	}
 	pthread_mutex_unlock(&db->lock);
+	if (rc == -ENOENT) { /* somebody's hand, in the data directory */
+		if (f->kind == WREP_DB)
+			wrep_db_missing(db);
+		rc = -ESTALE;
+	}
 	return stale ? -ESTALE : rc;
 }
 
 /* ---- opening ------------------------------------------------------------------------------------ */
 
-int wrep_file_opened(struct wrep_file *f, int flags, pid_t tid)
+int wrep_file_opened(struct wrep_file *f, int flags, bool internal, pid_t tid)
 {
-	int rc = wrep_direct_admit_open(f, flags, tid);
+	int rc = wrep_db_hold(f->db, internal);
 
-	if (!rc)
+	if (rc)
+		return rc;
+	if (f->fd < 0) /* it has lost its name, and the last who had it open is gone */
+		rc = -ESTALE;
+	else if (f->kind == WREP_DB && !internal)
+		rc = wrep_direct_admit_open(f, flags, tid);
+	if (rc)
+		wrep_db_unhold(f->db);
+	else if (f->kind == WREP_DB && !internal)
 		f->db->opens++;
 	return rc;
 }
 
 /* A side file springs into being: local to this node. db->lock held. */
 static int create_side_file(struct wrep_db *db, enum wrep_kind kind, mode_t mode, uid_t uid,
-			    gid_t gid, struct wrep_file **out)
+			    gid_t gid, bool internal, struct wrep_file **out)
 {
 	char name[WREP_NAME_MAX + 16];
-	int fd, rc;
+	int fd, rc = 0;
 
 	wrep_db_backing_name(db, kind, name);
 	fd = openat(wrep_dir_fd(db->w, kind), name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
 		    mode & 07777);
 	if (fd < 0)
 		return -errno;
-	if (fchown(fd, uid, gid) < 0 || fchmod(fd, mode & 07777) < 0) {
+	if (!internal && wrep_descriptor_is_spare(db->w, fd)) {
+		unlinkat(wrep_dir_fd(db->w, kind), name, 0);
+		rc = -EMFILE;
+	} else if (fchown(fd, uid, gid) < 0 || fchmod(fd, mode & 07777) < 0) {
 		rc = -errno;
-		close(fd);
-		return rc;
 	}
-	rc = wrep_file_make(db, kind, fd, &db->files[kind]);
+	if (!rc)
+		rc = wrep_file_make(db, kind, fd, 0, &db->files[kind]);
 	if (rc < 0) {
 		close(fd);
 		return rc;
@@ -181,26 +205,39 @@ int wrep_wait_ready(struct wrep *w, struct wrep_op *op)
 	return rc;
 }
 
+/* What an application is told. No lock held. */
+static int cannot_open(struct wrep_db *db, int rc)
+{
+	wrep_out_of_descriptors(db->w, rc, db->name);
+	if (rc != -ENOENT)
+		return rc;
+	wrep_db_missing(db);
+	return -ESTALE;
+}
+
 /* `f` may be NULL: a database whose CREATE is still on its way through the applier. */
 static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool internal,
 		     struct wrep_op *op, int state)
 {
 	struct wrep *w = db->w;
+	bool now = f && (internal || f->kind != WREP_DB);
 	struct wrep_item *item;
 	int rc = 0;
 
-	if (f && !internal) {
+	if (f) {
 		pthread_mutex_lock(&db->lock);
-		if (db->files[f->kind] != f)
+		if (!internal && db->files[f->kind] != f)
 			rc = -ESTALE;
-		else if (db->damaged)
+		else if (!internal && db->damaged)
 			rc = -EBADMSG;
+		else if (now && !internal && (flags & O_TRUNC))
+			rc = -EPERM; /* SQLite does not */
+		if (!rc && now)
+			rc = wrep_file_opened(f, flags, internal, op->tid);
 		pthread_mutex_unlock(&db->lock);
 	}
-	if (!rc && f && f->kind != WREP_DB && (flags & O_TRUNC))
-		rc = -EPERM; /* SQLite does not */
-	if (rc || internal || (f && f->kind != WREP_DB))
-		return rc;
+	if (rc || now)
+		return cannot_open(db, rc);
 	op->state = state;
 	item = wrep_item_new(WREP_ITEM_OPEN, db);
 	item->op = op;
@@ -211,7 +248,7 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 		if (db->files[WREP_DB] != f) /* just now */
 			rc = -ESTALE;
 		else if ((atomic_load(&w->may_write) || db->gated) && !db->direct.ending)
-			rc = wrep_file_opened(f, flags, op->tid);
+			rc = wrep_file_opened(f, flags, internal, op->tid);
 		else
 			rc = WREP_PENDING;
 		pthread_mutex_unlock(&db->lock);
@@ -222,7 +259,7 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 		wrep_applier_push(w, item);
 	else
 		wrep_item_free(item);
-	return rc;
+	return cannot_open(db, rc);
 }
 
 static void drop_file(struct wrep_op *op)
@@ -236,6 +273,13 @@ void wrep_op_finish_open(struct wrep_op *op, int result)
 	if (result < 0 && op->state == WREP_OP_CREATE && op->file)
 		drop_file(op);
 	op->done(op, result);
+}
+
+static void unhold(struct wrep_db *db)
+{
+	pthread_mutex_lock(&db->lock);
+	wrep_db_unhold(db);
+	pthread_mutex_unlock(&db->lock);
 }
 
 int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid, int flags,
@@ -253,24 +297,31 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 		return wrep_super_create(w, name, mode, uid, gid, flags, op);
 	db = db_of(w, name, &kind);
 	if (db) {
+		bool held;
+
 		pthread_mutex_lock(&db->lock);
-		f = wrep_db_file(db, kind);
+		rc = wrep_db_hold(db, internal);
+		held = !rc;
+		f = rc ? NULL : wrep_db_file(db, kind);
 		if (f && (flags & O_EXCL))
 			rc = -EEXIST;
-		else if (!f && kind != WREP_DB)
+		else if (!rc && !f && kind != WREP_DB)
 			/* Without the database its name may be that of a former one's file. */
 			rc = db->files[WREP_DB] && !db->removed
-				     ? create_side_file(db, kind, mode, uid, gid, &f)
+				     ? create_side_file(db, kind, mode, uid, gid, internal, &f)
 				     : -EPERM;
 		pthread_mutex_unlock(&db->lock);
 		if (rc) {
 			wrep_file_unref(f);
+			rc = cannot_open(db, rc);
 		} else {
 			op->file = f;
 			rc = open_file(db, f, flags, internal, op, WREP_OP_CREATE);
 			if (rc < 0)
 				drop_file(op);
 		}
+		if (held)
+			unhold(db);
 		wrep_db_unref(db);
 		return rc;
 	}
@@ -322,18 +373,26 @@ void wrep_op_interrupt(struct wrep *w, struct wrep_op *op)
 
 void wrep_file_release(struct wrep_file *f, bool internal)
 {
-	if (f->kind == WREP_SUPER)
+	struct wrep_db *db = f->db;
+	struct wrep_item *revert = NULL;
+
+	if (f->kind == WREP_SUPER) {
 		wrep_super_release(f);
-	if (internal || f->kind != WREP_DB)
 		return;
-	pthread_mutex_lock(&f->db->lock);
-	if (!f->revoked) {
-		assert(f->db->opens > 0);
-		if (--f->db->opens == 0)
-			wrep_ahead_stop(f->db);
-		wrep_direct_released(f->db);
 	}
-	wrep_commit_feed(f->db); /* unlocks */
+	pthread_mutex_lock(&db->lock);
+	if (!internal && f->kind == WREP_DB && !f->revoked) {
+		assert(db->opens > 0);
+		if (--db->opens == 0)
+			wrep_ahead_stop(db);
+		revert = wrep_direct_released(db);
+	}
+	wrep_db_ref(db);
+	wrep_file_let_go(f);
+	wrep_commit_feed(db); /* unlocks */
+	if (revert)
+		wrep_applier_push(db->w, revert);
+	wrep_db_unref(db);
 }
 
 /* ---- reading and writing ---------------------------------------------------------------------- */
@@ -585,6 +644,7 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 	if (db->local_wal_mode && !db->overlay && !wrep_journal_is_hot(db) &&
 	    (check_checkpoint(db, buf, len, off) == 0 || wrep_wal_has_frames(db))) {
 		rc = check_checkpoint(db, buf, len, off);
+		db->unsynced |= !rc;
 		rc = rc < 0 ? refuse_write(db, "content that no transaction has committed")
 			    : wrep_write_all(f->fd, buf, len, off);
 	} else {
@@ -750,6 +810,7 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 	} else if (!written && (uint64_t)st.st_size == size) {
 		rc = 0;
 	} else if (!written && db->local_wal_mode && is_checkpoint_size(db, size)) {
+		db->unsynced = true;
 		rc = ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
 	} else if (!written && db->local_wal_mode && wrep_wal_has_frames(db)) {
 		rc = refuse_write(db, "a truncation outside of a transaction");
@@ -774,14 +835,13 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 	return rc;
 }
 
-int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct wrep_op *op)
+/* The database is held. */
+static int truncate_file(struct wrep_file *f, uint64_t size, bool opened, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
 	struct wrep_commit *shape;
 	int rc = 0;
 
-	if (f->kind == WREP_SUPER)
-		return ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
 	pthread_mutex_lock(&db->lock);
 	if (db->files[f->kind] == f) {
 		switch (f->kind) {
@@ -826,11 +886,32 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct w
 	return rc;
 }
 
+int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct wrep_op *op)
+{
+	struct wrep_db *db = f->db;
+	int rc;
+
+	if (f->kind == WREP_SUPER)
+		return ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
+	pthread_mutex_lock(&db->lock);
+	rc = wrep_db_hold(db, false);
+	if (!rc)
+		wrep_db_ref(db); /* `f` may go when `op` is done */
+	pthread_mutex_unlock(&db->lock);
+	if (rc)
+		return cannot_open(db, rc);
+	rc = f->fd < 0 ? -ESTALE : truncate_file(f, size, opened, op);
+	unhold(db);
+	wrep_db_unref(db);
+	return rc;
+}
+
 /* ---- attributes and names ------------------------------------------------------------------------ */
 
 int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
+	int rc = 0;
 
 	if (f->kind == WREP_DB) {
 		if (!atomic_load(&db->w->may_write))
@@ -842,16 +923,27 @@ int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct 
 		pthread_mutex_unlock(&db->lock);
 		return wrep_submit_attr(db, attr, op);
 	}
-	if ((attr->valid & (WREP_ATTR_UID | WREP_ATTR_GID)) &&
+	if (db) { /* else it is a super-journal, open as long as it is there */
+		pthread_mutex_lock(&db->lock);
+		rc = wrep_db_hold(db, false);
+		pthread_mutex_unlock(&db->lock);
+		if (rc)
+			return cannot_open(db, rc);
+	}
+	if (f->fd < 0)
+		rc = -ESTALE;
+	if (!rc && (attr->valid & (WREP_ATTR_UID | WREP_ATTR_GID)) &&
 	    fchown(f->fd, attr->valid & WREP_ATTR_UID ? attr->uid : (uid_t)-1,
 		   attr->valid & WREP_ATTR_GID ? attr->gid : (gid_t)-1) < 0)
-		return -errno;
-	if ((attr->valid & WREP_ATTR_MODE) && fchmod(f->fd, attr->mode & 07777) < 0)
-		return -errno;
-	if ((attr->valid & WREP_ATTR_TIMES) &&
+		rc = -errno;
+	if (!rc && (attr->valid & WREP_ATTR_MODE) && fchmod(f->fd, attr->mode & 07777) < 0)
+		rc = -errno;
+	if (!rc && (attr->valid & WREP_ATTR_TIMES) &&
 	    futimens(f->fd, (struct timespec[]){attr->atime, attr->mtime}) < 0)
-		return -errno;
-	return 0;
+		rc = -errno;
+	if (db)
+		unhold(db);
+	return rc;
 }
 
 int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
@@ -860,7 +952,8 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 	struct wrep_db *db = db_of(w, name, &kind);
 	struct wrep_commit *shape;
 	struct wrep_file *f;
-	int rc = 0;
+	bool held;
+	int rc;
 
 	if (kind == WREP_SUPER) {
 		wrep_db_unref(db);
@@ -869,7 +962,15 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 	if (!db)
 		return -ENOENT;
 	pthread_mutex_lock(&db->lock);
-	f = wrep_db_file(db, kind);
+	/* A database may go although its file has gone before. */
+	rc = kind == WREP_DB ? 0 : wrep_db_hold(db, false);
+	held = kind != WREP_DB && !rc;
+	f = rc ? NULL : wrep_db_file(db, kind);
+	if (rc) {
+		pthread_mutex_unlock(&db->lock);
+		rc = cannot_open(db, rc);
+		goto out;
+	}
 	if (!f) {
 		rc = -ENOENT;
 	} else if (kind == WREP_DB) {
@@ -904,6 +1005,8 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		wrep_db_forget_file(db, kind);
 	wrep_commit_feed(db); /* unlocks */
 out:
+	if (held)
+		unhold(db);
 	wrep_file_unref(f);
 	wrep_db_unref(db);
 	return rc;

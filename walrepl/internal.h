@@ -27,7 +27,9 @@ struct wrep_file {
 	enum wrep_kind kind;
 	char name[WREP_NAME_MAX + 16];
 	struct wrep_db *db; /* a reference */
-	int fd;		    /* the backing file */
+	/* db->lock: the backing file, open while the database is held (idle.c), else perhaps -1 */
+	int fd;
+	ino_t ino; /* of the backing file, known while it is closed */
 	_Atomic(void *) host_data;
 	/* Guarded by the database's lock: another incarnation has taken its place under the same name, and
 	 * who has this one open gets ESTALE. `lost`: what was written through it was thrown away. */
@@ -73,8 +75,10 @@ struct wrep_db {
 	/* local */
 	uint64_t local_version, local_index;
 	bool local_wal_mode;
-	bool touched;  /* since the manifest last told of it */
-	bool wal_held; /* the manifest counts on frames of the -wal: see keeper.c */
+	bool touched;	/* since the manifest last told of it */
+	unsigned holds; /* idle.c: opens of its files, and others who use their descriptors */
+	bool unsynced;	/* its files were written to since they were synced */
+	bool wal_held;	/* the manifest counts on frames of the -wal: see keeper.c */
 	bool wal_aside; /* restored: there may be a -wal that was moved aside (restore.c) */
 	bool wal_going; /* the applier may be starting it over, or removing it: no manifest counts on it */
 	bool retired; /* its file is being replaced by what a peer has: nobody may see it (fetch.c) */
@@ -95,6 +99,9 @@ struct wrep_db {
 	/* the applier's own */
 	struct wrep_conn *conn;
 	uint32_t frames_to_copy; /* in the -wal that the daemon wrote, not checkpointed yet */
+
+	struct wrep_db *next_idle; /* guarded by w->idle_lock; the queue has a reference */
+	bool idle_listed;
 };
 
 /* What the application waits for in rollback mode. */
@@ -208,6 +215,12 @@ struct wrep {
 	int64_t last_damage_at;
 	struct wrep_keeper *keeper;
 	struct wrep_scrub *scrub;
+	pthread_mutex_t idle_lock; /* a leaf: the databases that are idle and not synced (idle.c) */
+	struct wrep_db *idle, **idle_tail;
+	unsigned idle_count;
+	int fd_limit,
+		fd_spare; /* of the process; those from fd_spare on are for the daemon alone */
+	_Atomic uint64_t short_logged_ms;
 	struct offer *offers; /* lock: peers that fetch */
 	unsigned offer_count;
 	pthread_cond_t peers_gone; /* an offer ended, or a fetch */
@@ -255,8 +268,10 @@ struct wrep_file *wrep_db_file(struct wrep_db *db, enum wrep_kind kind);
 void wrep_db_forget_file(struct wrep_db *db, enum wrep_kind kind);
 void wrep_db_backing_name(const struct wrep_db *db, enum wrep_kind kind,
 			  char name[WREP_NAME_MAX + 16]);
-/* An incarnation over the open backing file `fd`, which it owns from then on. db->lock held. */
-int wrep_file_make(struct wrep_db *db, enum wrep_kind kind, int fd, struct wrep_file **out);
+/* An incarnation over the open backing file `fd`, which it owns from then on; -1: opened with the next
+ * hold, `ino` is its inode then. db->lock held. */
+int wrep_file_make(struct wrep_db *db, enum wrep_kind kind, int fd, ino_t ino,
+		   struct wrep_file **out);
 /* Forget what was written and not committed; wrep_commit_feed() tells the other nodes. db->lock held. */
 void wrep_db_drop_overlay(struct wrep_db *db);
 /* All who have the database open lose it: the name leads to a new incarnation of its file, and those of
@@ -269,6 +284,29 @@ bool wrep_db_revoke(struct wrep_db *db, bool lost);
  * db->lock held. */
 void wrep_db_settled(struct wrep_db *db);
 int wrep_dir_fd(const struct wrep *w, enum wrep_kind kind);
+
+/* idle.c: whose files are open. */
+void wrep_idle_init(struct wrep *w);
+void wrep_idle_destroy(struct wrep *w);
+/* Until the counterpart the descriptors of all incarnations in db->files are there. 0; -ENOENT: the
+ * database's own is gone from the data directory (wrep_db_missing()); -EMFILE; -errno. `internal`: not
+ * for an application. db->lock held. */
+int wrep_db_hold(struct wrep_db *db, bool internal);
+void wrep_db_unhold(struct wrep_db *db);
+/* The counterpart of the hold that an open of `f` took. db->lock held. */
+void wrep_file_let_go(struct wrep_file *f);
+/* Something that kept the files open has ended: close them if it was the last. db->lock held. */
+void wrep_db_rest(struct wrep_db *db);
+/* A hold found the database file missing: repair it. No lock held. */
+void wrep_db_missing(struct wrep_db *db);
+/* Does `error` say that there are no descriptors left? Then a line says so, now and then. */
+bool wrep_out_of_descriptors(struct wrep *w, int error, const char *name);
+/* Is this descriptor one of the last, which applications may not use up? */
+bool wrep_descriptor_is_spare(const struct wrep *w, int fd);
+/* Sync and close some of those that are idle, if they are many. Keeper only. */
+bool wrep_idle_many(struct wrep *w);
+void wrep_idle_trim(struct wrep *w);
+void wrep_idle_clear(struct wrep *w); /* nothing is enlisted any more */
 
 /* commit.c: an application's transaction on its way through Raft. */
 
@@ -438,8 +476,9 @@ int wrep_direct_commit_former(struct wrep_db *db, struct wrep_op *op);
 /* A process closes the database file, which it, or another that left it the descriptor, may have
  * written. db->lock held, released. As wrep_file_flush(). */
 int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op);
-/* A descriptor of the database file is gone. db->lock held. */
-void wrep_direct_released(struct wrep_db *db);
+/* A descriptor of the database file is gone. What is to be pushed to the applier once the lock is free, or
+ * NULL. db->lock held. */
+struct wrep_item *wrep_direct_released(struct wrep_db *db);
 /* The commit of a session took no effect: take it back, and then tell `result`. Takes `c`. No lock held. */
 void wrep_direct_refused(struct wrep_commit *c, int result);
 /* Applier only. */
@@ -454,6 +493,17 @@ int wrep_keeper_new(struct wrep *w);	       /* before raftlog opens */
 int wrep_keeper_start(struct wrep *w);	       /* and after */
 void wrep_keeper_stop(struct wrep *w);	       /* no manifest is written after it */
 void wrep_keeper_free(struct wrep *w);
+void wrep_keeper_wake(
+	struct wrep *w); /* to trim the idle ones; any lock but the keeper's may be held */
+/* The files of a database that are to be synced. */
+struct wrep_synced {
+	struct wrep_file *files[2]; /* the database's, and its -wal or NULL; references */
+};
+/* Of a database that is held; the hold passes to `s`. db->lock held. */
+void wrep_synced_take(struct wrep_db *db, struct wrep_synced *s, bool wal);
+void wrep_synced_drop(struct wrep_db *db, struct wrep_synced *s); /* no lock held */
+/* Make them durable. 0, or -errno: the node stops. No lock held. */
+int wrep_keeper_sync(struct wrep_db *db, const struct wrep_synced *s);
 /* The manifest no longer counts on the -wal of `db`, and its file is durable with all that the -wal
  * held. 0, -EBUSY (the file does not hold all of it), -errno. Blocks on the disk. db->lock not held;
  * not on raftlog's thread nor on one that serves requests. */
@@ -512,9 +562,9 @@ void wrep_page_damaged(struct wrep_db *db, uint32_t pgno); /* say so, and repair
 /* file.c */
 /* A transaction is larger than it may be: a line that says so. Returns -ENOSPC. */
 int wrep_refuse_large(struct wrep_db *db);
-/* The last steps of an open by an application, on whatever thread: counts it, unless it is refused.
- * db->lock held. */
-int wrep_file_opened(struct wrep_file *f, int flags, pid_t tid);
+/* The last steps of an open, on whatever thread: holds the database, and counts an application's, unless
+ * it is refused. 0, as wrep_db_hold(), or -errno. db->lock held. */
+int wrep_file_opened(struct wrep_file *f, int flags, bool internal, pid_t tid);
 /* The overlay of the database, empty where there was none. db->lock held. */
 int wrep_overlay_begin(struct wrep_file *f);
 /* Is there anything in the -wal, old frames included? db->lock held. */

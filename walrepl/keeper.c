@@ -25,7 +25,7 @@
  * once for each durable point at most, and costs what SQLite's own sync of a checkpoint would.
  *
  * Locks: point_lock is taken before any other of walrepl's, by whoever writes a manifest. `lock` guards
- * the requests to this thread and is a leaf.
+ * the requests to this thread and is a leaf (but for idle.c's).
  */
 #include "internal.h"
 
@@ -102,12 +102,14 @@ static struct timespec in_ms(unsigned ms)
 
 /* ---- one database ------------------------------------------------------------------------------ */
 
-/* Take down what the manifest shall say of `db`, and hold what it counts on. False: nothing to say, the
- * database is gone. db->lock held, let go meanwhile. */
-static bool note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_file *files[2])
+/* Take down what the manifest shall say of `db`, and hold what it counts on: 1, with the files to be synced,
+ * for which the database is held. 0: nothing to say, the database is gone; -ENOENT: its file is; -errno.
+ * db->lock held, let go meanwhile. */
+static int note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_synced *s)
 {
 	struct wrep_wal_position at = {0};
 	struct wrep_file *shm;
+	int rc;
 
 	while (db->wal_going) { /* the applier waits for nobody then */
 		pthread_mutex_unlock(&db->lock);
@@ -115,7 +117,10 @@ static bool note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_fil
 		pthread_mutex_lock(&db->lock);
 	}
 	if (db->removed || !db->files[WREP_DB])
-		return false;
+		return 0;
+	rc = wrep_db_hold(db, true);
+	if (rc && !(rc == -ENOENT && db->damaged))
+		return rc;
 	strcpy(d->name, db->name);
 	d->id = db->id;
 	d->version = db->local_version;
@@ -124,9 +129,11 @@ static bool note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_fil
 	d->page_size = db->sum.page_size;
 	d->page_count = db->sum.page_count;
 	d->wal_mode = db->local_wal_mode;
-	files[0] = wrep_db_file(db, WREP_DB);
-	files[1] = wrep_db_file(db, WREP_WAL);
-	if (files[1]) {
+	db->touched = false;
+	if (rc)
+		return 1; /* its file is gone, and no other node has a copy */
+	wrep_synced_take(db, s, true);
+	if (s->files[1]) {
 		/* Behind the gate the daemon's SQLite writes it. */
 		if (db->gated && !db->pending)
 			wrep_capture_forget(db->capture);
@@ -139,12 +146,12 @@ static bool note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_fil
 		memcpy(d->wal_salt, at.salt, sizeof d->wal_salt);
 		db->wal_held = true;
 	} else {
-		wrep_file_unref(files[1]);
-		files[1] = NULL;
+		wrep_file_unref(s->files[1]);
+		s->files[1] = NULL;
 	}
 	wrep_file_unref(shm);
-	db->touched = false;
-	return true;
+	db->unsynced = false;
+	return 1;
 }
 
 /* A sync failed. What the kernel had of the file may be gone by now, and the next sync would succeed all
@@ -160,13 +167,36 @@ static int sync_failed(struct wrep_db *db)
 	return rc;
 }
 
-static int sync_database(struct wrep_db *db, struct wrep_file *files[2])
+int wrep_keeper_sync(struct wrep_db *db, const struct wrep_synced *s)
 {
-	int rc = 0;
-
 	/* The file's mode and owner are part of the database: not fdatasync(). */
-	if (fsync(files[0]->fd) < 0 || (files[1] && fdatasync(files[1]->fd) < 0))
-		rc = sync_failed(db);
+	if (fsync(s->files[0]->fd) < 0 || (s->files[1] && fdatasync(s->files[1]->fd) < 0))
+		return sync_failed(db);
+	return 0;
+}
+
+void wrep_synced_take(struct wrep_db *db, struct wrep_synced *s, bool wal)
+{
+	s->files[0] = wrep_db_file(db, WREP_DB);
+	if (wal)
+		s->files[1] = wrep_db_file(db, WREP_WAL);
+}
+
+void wrep_synced_drop(struct wrep_db *db, struct wrep_synced *s)
+{
+	if (s->files[0]) {
+		pthread_mutex_lock(&db->lock);
+		wrep_db_unhold(db);
+		pthread_mutex_unlock(&db->lock);
+	}
+	wrep_file_unref(s->files[0]);
+	wrep_file_unref(s->files[1]);
+}
+
+static int sync_database(struct wrep_db *db, const struct wrep_synced *s)
+{
+	int rc = s->files[0] ? wrep_keeper_sync(db, s) : 0;
+
 	if (!rc)
 		rc = wrep_sumfile_store(db->w->config.state_fd, db->id, &db->sum, &db->lock);
 	return rc;
@@ -193,10 +223,9 @@ static bool unchanged(struct wrep_keeper *k, struct wrep_db *db, struct wrep_man
 
 static int add_database(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest *m)
 {
-	struct wrep_file *files[2] = {NULL, NULL};
+	struct wrep_synced s = {0};
 	struct wrep_manifest_db *d;
-	bool there;
-	int rc = 0;
+	int there, rc = 0;
 
 	if (unchanged(k, db, m))
 		return 0;
@@ -204,19 +233,23 @@ static int add_database(struct wrep_keeper *k, struct wrep_db *db, struct wrep_m
 	if (!d)
 		return -ENOMEM;
 	pthread_mutex_lock(&db->lock);
-	there = note(db, d, files);
+	there = note(db, d, &s);
 	pthread_mutex_unlock(&db->lock);
-	if (there)
-		rc = sync_database(db, files);
+	if (there > 0)
+		rc = sync_database(db, &s);
 	else
 		m->count--;
-	if (rc) {
-		pthread_mutex_lock(&db->lock);
-		db->touched = true;
-		pthread_mutex_unlock(&db->lock);
+	if (there < 0)
+		rc = there;
+	if (rc == -ENOENT) {
+		wrep_db_missing(db);
+		rc = -EAGAIN;
 	}
-	wrep_file_unref(files[0]);
-	wrep_file_unref(files[1]);
+	pthread_mutex_lock(&db->lock);
+	if (rc)
+		db->touched = true;
+	pthread_mutex_unlock(&db->lock);
+	wrep_synced_drop(db, &s);
 	return rc;
 }
 
@@ -255,6 +288,7 @@ static int publish(struct wrep_keeper *k, struct wrep_manifest *m, uint64_t inde
 static void let_go(struct wrep_keeper *k, struct wrep_db *db)
 {
 	const struct wrep_manifest_db *d = wrep_manifest_find(&k->last, db->id);
+
 	bool aside;
 
 	pthread_mutex_lock(&db->lock);
@@ -334,8 +368,8 @@ int wrep_keeper_release(struct wrep_db *db)
 	struct wrep *w = db->w;
 	struct wrep_keeper *k = w->keeper;
 	struct wrep_manifest m = {0};
+	struct wrep_synced s = {0};
 	struct wrep_manifest_db *d;
-	struct wrep_file *f;
 	bool held, copied = true;
 	int rc = 0;
 
@@ -343,16 +377,19 @@ int wrep_keeper_release(struct wrep_db *db)
 	pthread_mutex_lock(&db->lock);
 	held = db->wal_held && !db->removed;
 	rc = k->closed ? -EBUSY : 0;
-	f = wrep_db_file(db, WREP_DB);
-	if (held && db->capture) {
+	if (held && !rc && db->files[WREP_DB])
+		rc = wrep_db_hold(db, true);
+	if (held && !rc)
+		wrep_synced_take(db, &s, false);
+	if (s.files[0] && db->capture) {
 		if (db->gated && !db->pending)
 			wrep_capture_forget(db->capture);
-		copied = f && wrep_capture_copied(db->capture, f->fd, &db->sum);
+		copied = wrep_capture_copied(db->capture, s.files[0]->fd, &db->sum);
 	}
 	pthread_mutex_unlock(&db->lock);
 	if (!held || rc)
 		goto out;
-	rc = !copied ? -EBUSY : fdatasync(f->fd) < 0 ? sync_failed(db) : 0;
+	rc = !s.files[0] || !copied ? -EBUSY : fdatasync(s.files[0]->fd) < 0 ? sync_failed(db) : 0;
 	for (size_t i = 0; i < k->last.count && !rc; i++) {
 		d = wrep_manifest_add(&m);
 		if (!d) {
@@ -373,7 +410,7 @@ int wrep_keeper_release(struct wrep_db *db)
 		let_go(k, db);
 out:
 	wrep_manifest_clear(&m);
-	wrep_file_unref(f);
+	wrep_synced_drop(db, &s);
 	pthread_mutex_unlock(&k->point_lock);
 	return rc;
 }
@@ -627,6 +664,11 @@ static void *keeper_main(void *arg)
 			end_point(k);
 		else if (k->barrier == BARRIER_NONE)
 			begin_point(k);
+		if (wrep_idle_many(k->w)) {
+			pthread_mutex_unlock(&k->lock);
+			wrep_idle_trim(k->w);
+			pthread_mutex_lock(&k->lock);
+		}
 		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)
 			continue;
 		until = in_ms(LOOK_MS);
@@ -637,6 +679,15 @@ static void *keeper_main(void *arg)
 	pthread_cond_broadcast(&k->told);
 	pthread_mutex_unlock(&k->lock);
 	return NULL;
+}
+
+void wrep_keeper_wake(struct wrep *w)
+{
+	struct wrep_keeper *k = w->keeper;
+
+	pthread_mutex_lock(&k->lock);
+	pthread_cond_signal(&k->wake);
+	pthread_mutex_unlock(&k->lock);
 }
 
 int wrep_keeper_new(struct wrep *w)

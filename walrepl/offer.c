@@ -138,8 +138,12 @@ static int send_sums(struct offer *o)
 	}
 	memset(a, 0, WREP_STREAM_SUMS_HEAD);
 	pthread_mutex_lock(&db->lock);
-	if (!db->files[WREP_DB] || fstat(db->files[WREP_DB]->fd, &st) < 0)
+	if (!db->files[WREP_DB] || wrep_db_hold(db, true)) {
 		rc = -EIO;
+	} else {
+		rc = fstat(db->files[WREP_DB]->fd, &st) < 0 ? -EIO : 0;
+		wrep_db_unhold(db);
+	}
 	wrep_put32(a, db->sum.page_size);
 	wrep_put32(a + 4, db->sum.page_count);
 	if (first <= db->sum.page_count) {
@@ -168,6 +172,7 @@ static int read_pages(struct wrep_db *db, uint32_t page_size, const uint8_t *pgn
 	uint64_t offset[PAGES_LOCKED];
 	uint32_t pgno[PAGES_LOCKED];
 	struct wrep_file *wal;
+	bool held;
 	int rc = 0;
 
 	for (uint32_t i = 0; i < count; i++)
@@ -177,6 +182,9 @@ static int read_pages(struct wrep_db *db, uint32_t page_size, const uint8_t *pgn
 		rc = -ENOENT;
 	else if (db->sum.page_size != page_size)
 		rc = -ESTALE;
+	if (!rc)
+		rc = wrep_db_hold(db, true);
+	held = !rc;
 	wal = rc ? NULL : wrep_db_file(db, WREP_WAL);
 	memset(offset, 0, sizeof offset);
 	if (wal) {
@@ -199,6 +207,8 @@ static int read_pages(struct wrep_db *db, uint32_t page_size, const uint8_t *pgn
 		}
 		out += page_size;
 	}
+	if (held)
+		wrep_db_unhold(db);
 	pthread_mutex_unlock(&db->lock);
 	wrep_file_unref(wal);
 	return rc;

@@ -521,7 +521,7 @@ static int take_effect(struct change *c, uint64_t index)
 	db->sum.sum = e->checksum;
 	db->version++;
 	db->index = index;
-	db->touched = true;
+	db->touched = db->unsynced = true;
 	if (c->pages.sets_wal_mode)
 		db->wal_mode = c->pages.wal_mode;
 	return 0;
@@ -962,8 +962,10 @@ bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind
 /* Free what never had a thread, or no longer has. */
 static void release(struct wrep *w)
 {
+	wrep_idle_clear(w);
 	wrep_keeper_free(w);
 	wrep_manifest_clear(&w->groups);
+	wrep_idle_destroy(w);
 	pthread_cond_destroy(&w->peers_gone);
 	pthread_mutex_destroy(&w->delivery);
 	pthread_cond_destroy(&w->queue_wake);
@@ -1019,6 +1021,7 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 		w->config.max_transaction_bytes = WREP_TRANSACTION_BYTES_DEFAULT;
 	w->node_id = config->log.id;
 	w->queue_tail = &w->queue_head;
+	wrep_idle_init(w);
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->queue_wake, NULL);
 	pthread_cond_init(&w->peers_gone, NULL);

@@ -163,13 +163,16 @@ static int restore_database(struct wrep *w, const struct wrep_manifest_db *d)
 	}
 	if (fd < 0)
 		return -errno;
-	rc = wrep_file_make(db, WREP_DB, fd, &db->files[WREP_DB]);
+	rc = wrep_file_make(db, WREP_DB, fd, 0, &db->files[WREP_DB]);
 	if (rc) {
 		close(fd);
 		return rc;
 	}
-	if (!d->wal_frames || db->lost)
+	if (!d->wal_frames || db->lost) {
+		wrep_db_rest(db);
 		return 0;
+	}
+	db->unsynced = true;
 	rc = take_frames(w, d, fd);
 	if (rc == -EBADMSG) {
 		wrep_logf(w, 'W',
@@ -179,6 +182,7 @@ static int restore_database(struct wrep *w, const struct wrep_manifest_db *d)
 		db->lost = true;
 		rc = 0;
 	}
+	wrep_db_rest(db);
 	return rc;
 }
 

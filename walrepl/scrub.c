@@ -165,13 +165,17 @@ static size_t check_chunk(struct wrep_db *db, uint64_t *off, uint8_t *chunk)
 	uint64_t end;
 	size_t len = CHUNK_BYTES;
 	ssize_t n;
+	int rc;
 
 	pthread_mutex_lock(&db->lock);
 	end = (uint64_t)db->sum.page_count * db->sum.page_size;
-	f = in_motion(db) && !end ? NULL : wrep_db_file(db, WREP_DB);
+	f = (in_motion(db) && !end) || *off >= end ? NULL : wrep_db_file(db, WREP_DB);
+	rc = f ? wrep_db_hold(db, true) : 0;
 	pthread_mutex_unlock(&db->lock);
-	if (!f || *off >= end) {
+	if (!f || rc) {
 		wrep_file_unref(f);
+		if (rc == -ENOENT)
+			wrep_db_missing(db);
 		return 0;
 	}
 	if (len > end - *off)
@@ -180,6 +184,9 @@ static size_t check_chunk(struct wrep_db *db, uint64_t *off, uint8_t *chunk)
 	n = pread(f->fd, chunk, len, (off_t)*off);
 	if (n >= 0)
 		wrep_pages_are_sound(f, chunk, (size_t)n, len, *off);
+	pthread_mutex_lock(&db->lock);
+	wrep_db_unhold(db);
+	pthread_mutex_unlock(&db->lock);
 	wrep_file_unref(f);
 	*off += len;
 	return len;

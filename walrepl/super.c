@@ -312,12 +312,15 @@ static bool names_super(struct wrep_db *db, const struct wrep_file *super,
 	uint8_t head[8];
 	bool named;
 
-	if (!journal)
+	if (!journal || wrep_db_hold(db, true)) {
+		wrep_file_unref(journal);
 		return false;
+	}
 	named = wrep_read_exact(journal->fd, head, sizeof head, 0) == 0 &&
 		memcmp(head, journal_magic, sizeof head) == 0 &&
 		wrep_super_of_journal(journal->fd, path) &&
 		(!super || is_path_of(path, super->name));
+	wrep_db_unhold(db);
 	wrep_file_unref(journal);
 	return named;
 }

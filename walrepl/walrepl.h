@@ -150,14 +150,15 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 
 /* An application opens the file: -ESTALE when it is no longer called so; waits until this node has
  * caught up and, on a node that may not write, until the gate of the database is closed. -EBUSY while
- * the database is being replaced (direct.c), and with O_TRUNC where somebody has it open. */
+ * the database is being replaced (direct.c), and with O_TRUNC where somebody has it open; -EMFILE, -ENFILE,
+ * and a line in the log, where the daemon has no descriptors left. */
 int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op *op);
-void wrep_file_release(struct wrep_file *f,
-		       bool internal); /* the counterpart, per open and create */
+/* The counterpart, per open and create; not after wrep_close(). */
+void wrep_file_release(struct wrep_file *f, bool internal);
 
 pid_t wrep_applier_tid(const struct wrep *w);
 
-/* Backing descriptor of a -shm (for passthrough) or a -wal; owned by the file. */
+/* Backing descriptor of a -shm (for passthrough) or a -wal that is open; owned by the file. */
 int wrep_file_fd(struct wrep_file *f);
 
 ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off);

@@ -191,6 +191,47 @@ def test_file_exchanged_while_the_node_is_down_is_repaired(hurt, victim, workspa
     finish(hurt)
 
 
+@pytest.mark.parametrize("asks", ["reader", "replication"])
+def test_removed_file_of_an_idle_database_is_fetched(workspace, db, asks):
+    """Nobody has it open, the daemon neither."""
+    cluster = Cluster(workspace, options=OPTIONS).start()
+    fill(cluster.wait_leader(), db, 300)
+    cluster.wait_equal()
+    victim = cluster.followers()[0]
+    victim.stop()  # which makes it durable
+    victim.start()
+    cluster.wait_equal()
+    (victim.data / db).unlink()
+    if asks == "replication":
+        sql(cluster.wait_leader(), db, "INSERT INTO t VALUES(301, 'x');", busy_ms=5000)
+        until("it is fetched", lambda: (victim.data / db).exists())
+    read_until_right(victim, db, "SELECT count(*) > 299 FROM t", "1")
+    assert "gone from the data directory" in victim.log_text()
+    cluster.check_sound(db, 60)
+    check_backing(cluster, db)
+
+
+def test_node_alone_goes_on_without_a_file_that_was_removed(workspace):
+    node = Node(workspace, "n1", options=OPTIONS).start()
+    until("the node leads", lambda: node.status()["role"] == "leader")
+    fill(node, "bad.db", 100)
+    fill(node, "good.db", 100)
+    node.stop()
+    node.start()
+    (node.data / "bad.db").unlink()
+    with pytest.raises(SqlError):
+        sql(node, "bad.db", SUM)
+    assert "no other node has a copy" in node.log_text()
+    sql(node, "good.db", "INSERT INTO t VALUES(999999, 'x');")
+    push_log(node, "pushed.db", sorted((node.data / ".dqlitefs/raft").glob("segment-*.log")))
+    assert run(["rm", str(node.path("bad.db"))]).code == 0
+    sql(node, "bad.db", "CREATE TABLE fresh(x); INSERT INTO fresh VALUES(1);", busy_ms=5000)
+    node.stop()
+    node.start()
+    assert sql(node, "bad.db", "SELECT x FROM fresh; PRAGMA integrity_check;") == "1\nok"
+    assert sql(node, "good.db", "SELECT count(*) FROM t") == "101"
+
+
 def test_removed_file_of_a_node_that_was_started_alone_before_is_repaired(workspace, db):
     """At its first start nobody is there who could help: what stands in for the file must not be
     taken for it by the next."""
