@@ -20,6 +20,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -36,6 +37,8 @@
 #define FULL_LOG_MS 60000      /* and between two lines that say so */
 #define HOLD_MS 200	       /* readers are kept out of what is ready meanwhile */
 #define LET_IN_MS 50	       /* and then not */
+#define IDLE_CONNS 32	       /* kept for databases that nobody has open any more */
+#define TRIM_CONNS 256	       /* closed, until the memory of so many goes back to the system */
 #define CHECKPOINT_FRAMES 1000 /* of a -wal that only the daemon writes; SQLite's own default */
 
 /* ---- the queue ------------------------------------------------------------------------------------ */
@@ -103,8 +106,13 @@ static bool stopping(struct wrep *w)
 static int conn_mounted_open(void *ctx, const char *name, int flags)
 {
 	struct wrep *w = ((struct wrep_db *)ctx)->w;
+	int fd = w->config.host.mounted_open(w->config.host_ctx, name, flags);
 
-	return w->config.host.mounted_open(w->config.host_ctx, name, flags);
+	if (fd >= 0 && wrep_descriptor_is_spare(w, fd)) {
+		close(fd);
+		fd = -EMFILE;
+	}
+	return fd;
 }
 
 static void invalidate(struct wrep_db *db, enum wrep_kind kind, uint64_t off, uint64_t len)
@@ -255,12 +263,71 @@ void wrep_gate_open(struct wrep_db *db)
 		return;
 	wrep_conn_close(db->conn);
 	db->conn = NULL;
+	if (++db->w->closed_conns % TRIM_CONNS == 0)
+		malloc_trim(0);
 	pthread_mutex_lock(&db->lock);
 	/* Where the lock was not to be had, nothing was written, and a commit may be undecided. */
 	if (db->gated && db->capture)
 		wrep_capture_forget(db->capture);
 	db->gated = false;
 	pthread_mutex_unlock(&db->lock);
+}
+
+/* Nobody here has had the database open for a while: its connection goes. Opens of a database whose gate
+ * is not closed come through this thread. */
+static void drop_idle_conn(struct wrep_db *db)
+{
+	bool idle;
+
+	pthread_mutex_lock(&db->lock);
+	db->conn_idle = false;
+	idle = !db->opens && !db->pending;
+	if (idle && db->gated) {
+		if (db->capture)
+			wrep_capture_forget(db->capture);
+		db->gated = false;
+	}
+	pthread_mutex_unlock(&db->lock);
+	if (idle)
+		wrep_gate_open(db);
+}
+
+/* Keep `max` of the connections that nobody needs, those of the databases that were closed last. How many
+ * others there were. */
+static unsigned trim_idle_conns(struct wrep *w, unsigned max)
+{
+	unsigned dropped = 0;
+
+	while (w->idle_conn_count > max) {
+		struct wrep_item *item = w->idle_conns;
+
+		w->idle_conns = item->next;
+		if (!w->idle_conns)
+			w->idle_conns_tail = &w->idle_conns;
+		w->idle_conn_count--;
+		dropped++;
+		drop_idle_conn(item->db);
+		wrep_item_free(item);
+	}
+	return dropped;
+}
+
+static void keep_idle_conn(struct wrep *w, struct wrep_item *item)
+{
+	item->next = NULL;
+	*w->idle_conns_tail = item;
+	w->idle_conns_tail = &item->next;
+	w->idle_conn_count++;
+}
+
+/* close_gate(), and where descriptors are short, again without the connections that nobody needs. */
+static int close_gate_somehow(struct wrep_db *db)
+{
+	int rc = close_gate(db);
+
+	if ((rc == -EMFILE || rc == -ENFILE) && trim_idle_conns(db->w, 0))
+		rc = close_gate(db);
+	return rc;
 }
 
 /* What the daemon's SQLite copies into the database file is not on the disk yet. */
@@ -337,7 +404,7 @@ static int make_cold(struct wrep_db *db)
 		discard_overlay(db);
 		return 0;
 	}
-	rc = close_gate(db);
+	rc = close_gate_somehow(db);
 	if (!rc && has_frames) {
 		rc = wal_goes(db);
 		if (!rc) {
@@ -517,7 +584,7 @@ static int make_ready(struct wrep_db *db, enum wrep_commit_mode mode)
 			return rc;
 		}
 	}
-	return close_gate(db);
+	return close_gate_somehow(db);
 }
 
 static int apply_once(struct wrep_db *db, const struct gathered *g)
@@ -534,6 +601,8 @@ static bool can_be_served(const struct wrep_item *item)
 {
 	bool can;
 
+	if (item->type == WREP_ITEM_IDLE) /* descriptors may be what is waited for */
+		return true;
 	if (item->type != WREP_ITEM_OPEN)
 		return item->type ==
 		       WREP_ITEM_REVERT; /* a writer waits for it, whose lock may be in the way */
@@ -563,6 +632,10 @@ static void serve_opens(struct wrep *w)
 	pthread_mutex_unlock(&w->lock);
 	while ((item = opens)) {
 		opens = item->next;
+		if (item->type == WREP_ITEM_IDLE) {
+			keep_idle_conn(w, item);
+			continue;
+		}
 		if (item->type == WREP_ITEM_OPEN)
 			open_database(w, item);
 		else
@@ -592,11 +665,18 @@ static bool is_fetching(struct wrep *w)
 	return fetching;
 }
 
-/* The disk is full. What is committed is in the log and waits there: this node falls behind, and goes
- * on when somebody made room. `logged`: when that was said last. */
-static void wait_for_space(struct wrep *w, struct wrep_db *db, uint64_t *logged)
+static bool is_shortage(int rc)
 {
-	if (!*logged || wrep_now_ms() - *logged > FULL_LOG_MS) {
+	return rc == -ENOSPC || rc == -EDQUOT || rc == -EMFILE || rc == -ENFILE;
+}
+
+/* The disk is full, or there are no descriptors left (`rc`). What is committed is in the log and waits
+ * there: this node falls behind, and goes on when somebody made room. `logged`: when that was said last. */
+static void wait_for_space(struct wrep *w, struct wrep_db *db, int rc, uint64_t *logged)
+{
+	if (wrep_out_of_descriptors(w, rc, db->name)) {
+		trim_idle_conns(w, 0);
+	} else if (!*logged || wrep_now_ms() - *logged > FULL_LOG_MS) {
 		*logged = wrep_now_ms();
 		wrep_logf(w, 'E', "disk full, replication waits: free some space database=%s",
 			  db->name);
@@ -617,11 +697,11 @@ static int store_part(struct wrep *w, struct wrep_db *db, struct wrep_parts *par
 		if (stopping(w) || is_removed(db) || is_fetching(w) || atomic_load(&parts->dead))
 			return -ECANCELED;
 		rc = wrep_parts_store(parts, w->config.data_fd, e);
-		if (rc != -ENOSPC && rc != -EDQUOT)
+		if (!is_shortage(rc))
 			break;
-		rc = 0;
 		if (!wrep_commit_give_up(db, parts, -ENOSPC))
-			wait_for_space(w, db, &logged);
+			wait_for_space(w, db, rc, &logged);
+		rc = 0;
 	}
 	if (rc < 0)
 		wrep_fatalf(w,
@@ -644,11 +724,11 @@ struct waiting {
 	uint64_t since, logged, logged_full;
 };
 
-/* After an attempt that ended with -EBUSY or -ENOSPC because of `db`. */
+/* After an attempt that ended with -EBUSY, or for want of space or descriptors, because of `db`. */
 static void wait_to_retry(struct wrep *w, struct wrep_db *db, int rc, struct waiting *t)
 {
-	if (rc == -ENOSPC) {
-		wait_for_space(w, db, &t->logged_full);
+	if (rc != -EBUSY) {
+		wait_for_space(w, db, rc, &t->logged_full);
 		return;
 	}
 	if (!t->logged && wrep_now_ms() - t->since > BUSY_LOG_MS) {
@@ -705,7 +785,7 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 	rc = gather(&e, item->parts, &g);
 	while (!rc) {
 		rc = apply_once(db, &g);
-		if (rc != -EBUSY && rc != -ENOSPC)
+		if (rc != -EBUSY && !is_shortage(rc))
 			break;
 		if (stopping(w) || is_removed(db) || is_fetching(w)) {
 			gathered_free(&g);
@@ -805,7 +885,7 @@ static void apply_group(struct wrep *w, struct wrep_item *item)
 			usleep(LET_IN_MS * 1000);
 			held_since = wrep_now_ms();
 		}
-		if (rc != -EBUSY && rc != -ENOSPC)
+		if (rc != -EBUSY && !is_shortage(rc))
 			break;
 		if (stopping(w) || is_fetching(w))
 			goto out;
@@ -896,7 +976,7 @@ static bool install_commit(struct wrep *w, struct wrep_db *db, struct wrep_commi
 		if (rc != -ENOSPC || last)
 			break;
 		pthread_mutex_unlock(&db->lock);
-		wait_for_space(w, db, &logged);
+		wait_for_space(w, db, rc, &logged);
 		last = closing(w);
 		pthread_mutex_lock(&db->lock);
 	}
@@ -957,9 +1037,9 @@ static void create_database(struct wrep *w, struct wrep_item *item)
 	while (rc == 0) {
 		fd = openat(w->config.data_fd, db->name,
 			    O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, e.mode);
-		if (fd >= 0 || (errno != ENOSPC && errno != EDQUOT) || stopping(w))
+		if (fd >= 0 || !is_shortage(-errno) || stopping(w))
 			break;
-		wait_for_space(w, db, &logged);
+		wait_for_space(w, db, -errno, &logged);
 	}
 	if (rc == 0 && (fd < 0 || fchown(fd, e.uid, e.gid) < 0 || fchmod(fd, e.mode) < 0))
 		rc = -errno;
@@ -1110,7 +1190,7 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 	else if (damaged)
 		rc = -EBADMSG;
 	if (!rc && !atomic_load(&w->may_write)) {
-		rc = close_gate(db);
+		rc = close_gate_somehow(db);
 		/* A writer of before is still at it: it cannot commit, and readers are welcome. */
 		if (rc == -EBUSY)
 			rc = 0;
@@ -1150,9 +1230,12 @@ static void ready(struct wrep *w, struct wrep_item *item)
 static bool settle_gates(struct wrep *w)
 {
 	bool may_write = atomic_load(&w->may_write), again = false;
+	bool short_of_descriptors = false;
 	struct wrep_db **all;
 	size_t count;
 
+	if (!may_write && wrep_now_ms() < w->gates_not_before_ms)
+		return true;
 	if (wrep_db_all(w, &all, &count) < 0)
 		return true;
 	for (size_t i = 0; i < count; i++) {
@@ -1166,9 +1249,13 @@ static bool settle_gates(struct wrep *w)
 		if (may_write) {
 			wrep_gate_open(db);
 		} else if (want && !gated) {
-			int rc = close_gate(db);
+			int rc = short_of_descriptors ? -EBUSY : close_gate_somehow(db);
 
-			if (rc == -EBUSY)
+			if (wrep_out_of_descriptors(w, rc, db->name)) {
+				/* Who writes there without a gate is refused by Raft. */
+				w->gates_not_before_ms = wrep_now_ms() + FULL_RETRY_MS;
+				short_of_descriptors = again = true;
+			} else if (rc == -EBUSY)
 				again = true;
 			else if (rc < 0)
 				wrep_logf(w, 'E', "cannot close the gate database=%s error=%s",
@@ -1411,6 +1498,11 @@ static void *applier_main(void *arg)
 		case WREP_ITEM_POINT:
 			point(w, item);
 			break;
+		case WREP_ITEM_IDLE:
+			keep_idle_conn(w, item);
+			trim_idle_conns(w, IDLE_CONNS);
+			item = NULL;
+			break;
 		case WREP_ITEM_FETCH:
 			wrep_fetch_run(w);
 			break;
@@ -1421,8 +1513,10 @@ static void *applier_main(void *arg)
 
 int wrep_applier_start(struct wrep *w)
 {
-	int rc = pthread_create(&w->applier, NULL, applier_main, w);
+	int rc;
 
+	w->idle_conns_tail = &w->idle_conns;
+	rc = pthread_create(&w->applier, NULL, applier_main, w);
 	if (rc)
 		return -rc;
 	w->applier_running = true;
@@ -1464,6 +1558,7 @@ void wrep_applier_stop(struct wrep *w)
 		}
 	}
 	/* The connections were the applier's; it is gone. */
+	trim_idle_conns(w, 0);
 	if (wrep_db_all(w, &all, &count) < 0)
 		return;
 	for (size_t i = 0; i < count; i++) {

@@ -75,6 +75,13 @@ static int sqlite_errno(int rc)
 	}
 }
 
+static int conn_errno(const struct wrep_conn *c, int rc)
+{
+	int shortage = (rc & 0xff) == SQLITE_CANTOPEN ? wrep_vfs_shortage(c->vfs) : 0;
+
+	return shortage ? shortage : sqlite_errno(rc);
+}
+
 int wrep_conn_init(void)
 {
 	/* Refused when SQLite runs already, and then merely a little slower. */
@@ -119,7 +126,7 @@ static void detach(struct wrep_conn *c)
 static int read_transaction(struct wrep_conn *c)
 {
 	sqlite3_step(c->probe); /* reset() says again what went wrong */
-	return sqlite_errno(sqlite3_reset(c->probe));
+	return conn_errno(c, sqlite3_reset(c->probe));
 }
 
 static int attach(struct wrep_conn *c)
@@ -136,7 +143,7 @@ static int attach(struct wrep_conn *c)
 		rc = sqlite3_wal_autocheckpoint(c->db, 0);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_prepare_v2(c->db, "PRAGMA schema_version", -1, &c->probe, NULL);
-	r = sqlite_errno(rc);
+	r = conn_errno(c, rc);
 	if (r == 0)
 		r = read_transaction(c);
 	if (r == 0 && !wrep_vfs_in_wal(c->vfs))
@@ -306,7 +313,7 @@ int wrep_conn_apply_wal(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 	rc = sqlite3_wal_append(c->db, "main", (int)txn->page_size, txn->page_count,
 				(int)txn->image_count, append_fetch, &a);
 	wrep_vfs_keep_wal(c->vfs, false);
-	return a.error ? a.error : sqlite_errno(rc);
+	return a.error ? a.error : conn_errno(c, rc);
 }
 
 static bool size_valid(const struct wrep_conn_txn *txn)
@@ -413,10 +420,10 @@ int wrep_conn_checkpoint(struct wrep_conn *c, bool all, uint32_t *wal_frames, ui
 		if (r)
 			return r;
 	}
-	r = sqlite_errno(sqlite3_wal_checkpoint_v2(c->db, "main",
-						   all ? SQLITE_CHECKPOINT_TRUNCATE
-						       : SQLITE_CHECKPOINT_PASSIVE,
-						   &log, &done));
+	r = conn_errno(c, sqlite3_wal_checkpoint_v2(c->db, "main",
+						    all ? SQLITE_CHECKPOINT_TRUNCATE
+							: SQLITE_CHECKPOINT_PASSIVE,
+						    &log, &done));
 	if (wal_frames)
 		*wal_frames = log < 0 ? 0 : (uint32_t)log;
 	if (copied)

@@ -375,6 +375,7 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 {
 	struct wrep_db *db = f->db;
 	struct wrep_item *revert = NULL;
+	bool last = false;
 
 	if (f->kind == WREP_SUPER) {
 		wrep_super_release(f);
@@ -383,8 +384,11 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 	pthread_mutex_lock(&db->lock);
 	if (!internal && f->kind == WREP_DB && !f->revoked) {
 		assert(db->opens > 0);
-		if (--db->opens == 0)
+		if (--db->opens == 0) {
 			wrep_ahead_stop(db);
+			last = !db->conn_idle && (db->gated || !atomic_load(&db->w->may_write));
+		}
+		db->conn_idle |= last;
 		revert = wrep_direct_released(db);
 	}
 	wrep_db_ref(db);
@@ -392,6 +396,8 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 	wrep_commit_feed(db); /* unlocks */
 	if (revert)
 		wrep_applier_push(db->w, revert);
+	if (last)
+		wrep_applier_push(db->w, wrep_item_new(WREP_ITEM_IDLE, db));
 	wrep_db_unref(db);
 }
 

@@ -95,6 +95,7 @@ struct wrep_db {
 	struct wrep_ahead *ahead;    /* parts that leave before their transaction is complete */
 	struct wrep_outgoing *spent; /* parts that wait for nothing: a DISCARD is to be submitted */
 	unsigned opens;		     /* of the database file, by applications */
+	bool conn_idle;		     /* the applier knows, or will, that nobody has it open */
 
 	/* the applier's own */
 	struct wrep_conn *conn;
@@ -133,6 +134,7 @@ enum wrep_item_type {
 	WREP_ITEM_VIEW,		 /* leadership changed */
 	WREP_ITEM_CAUGHT_UP,
 	WREP_ITEM_POINT, /* the keeper waits until what is queued so far is in the files */
+	WREP_ITEM_IDLE,	 /* the last application closed a database that has a gate */
 	WREP_ITEM_FETCH, /* this node's files are unfit: get them from a peer */
 };
 
@@ -230,6 +232,11 @@ struct wrep {
 	_Atomic bool may_write;
 	pthread_t applier;
 	bool applier_running;
+	/* The applier's own: databases whose connection it keeps although they are idle, oldest first,
+	 * and whether it lacks descriptors for more. */
+	struct wrep_item *idle_conns, **idle_conns_tail;
+	unsigned idle_conn_count, closed_conns;
+	uint64_t gates_not_before_ms;
 	_Atomic pid_t applier_tid;
 };
 

@@ -73,6 +73,7 @@ struct wrep_vfs {
 	int shm_lock_fd; /* mounted */
 	unsigned shm_shared, shm_exclusive; /* SQLite's locks, a bit each */
 	bool keep_wal;
+	int shortage; /* the last open failed for it: -EMFILE, -ENFILE, or 0 */
 	void **regions;
 	int region_count, region_size;
 };
@@ -412,6 +413,17 @@ static void shm_close(struct wrep_vfs *v)
 	v->held &= ~WREP_HOLD_WAL_WRITE;
 }
 
+/* SQLite knows no more of a failed open than that. */
+static void opened(struct wrep_vfs *v, int error)
+{
+	v->shortage = error == -EMFILE || error == -ENFILE ? error : 0;
+}
+
+int wrep_vfs_shortage(const struct wrep_vfs *v)
+{
+	return v->shortage;
+}
+
 static int shm_open_locked(struct wrep_vfs *v)
 {
 	int rc;
@@ -419,11 +431,13 @@ static int shm_open_locked(struct wrep_vfs *v)
 	/* First through the mount, which makes the file when there is none. */
 	v->shm_lock_fd =
 		v->host.mounted_open(v->host.ctx, v->shm_name, O_RDWR | O_CREAT | O_CLOEXEC);
+	opened(v, v->shm_lock_fd);
 	if (v->shm_lock_fd < 0) {
 		v->shm_lock_fd = -1;
 		return SQLITE_CANTOPEN;
 	}
 	v->shm_fd = openat(v->host.shm_fd, v->shm_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	opened(v, v->shm_fd < 0 ? -errno : 0);
 	rc = v->shm_fd < 0 ? SQLITE_CANTOPEN : shm_dead_man_switch(v);
 	if (rc)
 		shm_close(v);
@@ -640,10 +654,12 @@ static int vfs_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *file,
 		f->base.pMethods = &main_methods;
 	} else if (flags & SQLITE_OPEN_WAL) {
 		f->fd = wal_open(v);
+		opened(v, f->fd < 0 ? -errno : 0);
 		if (f->fd < 0)
 			return SQLITE_CANTOPEN;
 		f->mounted_fd =
 			v->host.mounted_open(v->host.ctx, v->wal_name, O_RDONLY | O_CLOEXEC);
+		opened(v, f->mounted_fd);
 		if (f->mounted_fd < 0) {
 			close(f->fd);
 			return SQLITE_CANTOPEN;

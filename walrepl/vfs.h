@@ -43,6 +43,9 @@ int wrep_vfs_hold(struct wrep_vfs *v, unsigned lock);
 void wrep_vfs_drop(struct wrep_vfs *v, unsigned locks);
 unsigned wrep_vfs_held(const struct wrep_vfs *v);
 
+/* SQLITE_CANTOPEN: for lack of descriptors (-EMFILE, -ENFILE)? Else 0. */
+int wrep_vfs_shortage(const struct wrep_vfs *v);
+
 /* Has SQLite attached to the wal-index? */
 bool wrep_vfs_in_wal(const struct wrep_vfs *v);
 
