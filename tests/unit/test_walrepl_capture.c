@@ -1462,6 +1462,13 @@ static void random_order_of_pieces_completes_exactly_once(void **state)
 				check(txn->end == end);
 				commit_txn(txn);
 				done = true;
+			} else if (rc == -EBADMSG) {
+				/* A commit frame that lacks nothing but its checksum: SQLite writes a
+				 * header in one piece, so there it is one that none will come for. */
+				for (uint64_t i = frame_at(s.frames - 1) + 16;
+				     i < frame_at(s.frames - 1) + 24; i++)
+					check(missing[i] && (i < off || i >= off + len));
+				left = before;
 			} else {
 				check(rc == 0 && left > 0);
 				memset(missing + off, 0, len);
