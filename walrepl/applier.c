@@ -56,6 +56,9 @@ void wrep_item_free(struct wrep_item *item)
 	if (!item)
 		return;
 	wrep_db_unref(item->db);
+	wrep_db_unref(item->replaced);
+	wrep_dir_unref(item->dir);
+	wrep_file_unref(item->file);
 	rlog_buf_unref(item->buf);
 	wrep_parts_unref(item->parts);
 	wrep_commit_free(item->commit);
@@ -88,7 +91,7 @@ static bool closing(struct wrep *w)
 	return is;
 }
 
-static bool stopping(struct wrep *w)
+bool wrep_stopping(struct wrep *w)
 {
 	bool stop;
 
@@ -518,13 +521,14 @@ static bool can_be_served(const struct wrep_item *item)
 		return item->type ==
 		       WREP_ITEM_REVERT; /* a writer waits for it, whose lock may be in the way */
 	pthread_mutex_lock(&item->db->lock);
-	can = item->db->removed || item->db->files[WREP_DB]; /* else its CREATE comes first */
+	/* Else its CREATE comes first, or it is being renamed. */
+	can = item->db->removed || item->db->files[WREP_DB];
 	pthread_mutex_unlock(&item->db->lock);
 	return can;
 }
 
 /* Serve the opens that are queued; what they find is as old as what those see who are in already. */
-static void serve_opens(struct wrep *w)
+void wrep_serve_opens(struct wrep *w)
 {
 	struct wrep_item *opens = NULL, **last = &opens, **p, *item;
 
@@ -561,8 +565,7 @@ static bool is_removed(struct wrep_db *db)
 	return removed;
 }
 
-/* Everything is about to be replaced: what is queued comes again. */
-static bool is_fetching(struct wrep *w)
+bool wrep_fetching(struct wrep *w)
 {
 	bool fetching;
 
@@ -574,15 +577,20 @@ static bool is_fetching(struct wrep *w)
 
 /* The disk is full. What is committed is in the log and waits there: this node falls behind, and goes
  * on when somebody made room. `logged`: when that was said last. */
-static void wait_for_space(struct wrep *w, struct wrep_db *db, uint64_t *logged)
+void wrep_wait_for_space(struct wrep *w, const char *name, uint64_t *logged)
 {
 	if (!*logged || wrep_now_ms() - *logged > FULL_LOG_MS) {
 		*logged = wrep_now_ms();
 		wrep_logf(w, 'E', "disk full, replication waits: free some space database=%s",
-			  db->name);
+			  name);
 	}
-	serve_opens(w);
+	wrep_serve_opens(w);
 	usleep(FULL_RETRY_MS * 1000);
+}
+
+static void wait_for_space(struct wrep *w, struct wrep_db *db, uint64_t *logged)
+{
+	wrep_wait_for_space(w, db->name, logged);
 }
 
 /* Keep the images of a part. An own transaction that finds no room is given up, as long as its COMMIT
@@ -594,7 +602,8 @@ static int store_part(struct wrep *w, struct wrep_db *db, struct wrep_parts *par
 	int rc = 0;
 
 	while (!rc) {
-		if (stopping(w) || is_removed(db) || is_fetching(w) || atomic_load(&parts->dead))
+		if (wrep_stopping(w) || is_removed(db) || wrep_fetching(w) ||
+		    atomic_load(&parts->dead))
 			return -ECANCELED;
 		rc = wrep_parts_store(parts, w->config.data_fd, e);
 		if (rc != -ENOSPC && rc != -EDQUOT)
@@ -638,7 +647,7 @@ static void wait_to_retry(struct wrep *w, struct wrep_db *db, int rc, struct wai
 			  "end its open transaction",
 			  db->name);
 	}
-	serve_opens(w);
+	wrep_serve_opens(w);
 	usleep(RETRY_MS * 1000);
 }
 
@@ -685,7 +694,7 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 		rc = apply_once(db, &g);
 		if (rc != -EBUSY && rc != -ENOSPC)
 			break;
-		if (stopping(w) || is_removed(db) || is_fetching(w)) {
+		if (wrep_stopping(w) || is_removed(db) || wrep_fetching(w)) {
 			gathered_free(&g);
 			return;
 		}
@@ -785,7 +794,7 @@ static void apply_group(struct wrep *w, struct wrep_item *item)
 		}
 		if (rc != -EBUSY && rc != -ENOSPC)
 			break;
-		if (stopping(w) || is_fetching(w))
+		if (wrep_stopping(w) || wrep_fetching(w))
 			goto out;
 		wait_to_retry(w, members[at].db, rc, &waiting);
 		rc = 0;
@@ -934,7 +943,7 @@ static void create_database(struct wrep *w, struct wrep_item *item)
 	while (rc == 0) {
 		fd = openat(w->config.data_fd, db->name,
 			    O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, e.mode);
-		if (fd >= 0 || (errno != ENOSPC && errno != EDQUOT) || stopping(w))
+		if (fd >= 0 || (errno != ENOSPC && errno != EDQUOT) || wrep_stopping(w))
 			break;
 		wait_for_space(w, db, &logged);
 	}
@@ -951,8 +960,11 @@ static void create_database(struct wrep *w, struct wrep_item *item)
 		}
 	}
 	pthread_mutex_unlock(&db->lock);
-	if (rc == 0)
+	if (rc == 0) {
+		wrep_db_show(db, item->index);
+		wrep_dir_touch(w, db->name);
 		w->config.host.invalidate_name(w->config.host_ctx, db->name);
+	}
 	if (item->op)
 		item->op->done(item->op, rc);
 	if (rc < 0) {
@@ -995,7 +1007,9 @@ static void unlink_database(struct wrep *w, struct wrep_item *item)
 		if (gone)
 			w->config.host.invalidate_name(w->config.host_ctx, name);
 	}
+	wrep_dir_touch(w, db->name);
 	if (!retired) {
+		wrep_db_hide(db, item->index);
 		wrep_sumfile_remove(w->config.state_fd, db->id);
 		wrep_wal_aside_remove(w, db->id);
 	}
@@ -1010,7 +1024,7 @@ static void unlink_database(struct wrep *w, struct wrep_item *item)
 			  strerror(-rc));
 }
 
-static struct timespec to_timespec(int64_t ns, bool omit)
+struct timespec wrep_to_timespec(int64_t ns, bool omit)
 {
 	struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
 
@@ -1042,8 +1056,8 @@ static void set_attributes(struct wrep_item *item)
 	if (!rc && (e.attr_valid & WREP_ATTR_MODE) && fchmod(f->fd, e.mode) < 0)
 		rc = -errno;
 	if (!rc && (e.attr_valid & WREP_ATTR_TIMES) &&
-	    futimens(f->fd, (struct timespec[]){to_timespec(e.atime_ns, e.atime_omit),
-						to_timespec(e.mtime_ns, e.mtime_omit)}) < 0)
+	    futimens(f->fd, (struct timespec[]){wrep_to_timespec(e.atime_ns, e.atime_omit),
+						wrep_to_timespec(e.mtime_ns, e.mtime_omit)}) < 0)
 		rc = -errno;
 	wrep_file_unref(f);
 	pthread_mutex_lock(&db->lock);
@@ -1077,6 +1091,8 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 	pthread_mutex_unlock(&db->lock);
 	if (!f)
 		rc = -ESTALE; /* the kernel looks the name up again */
+	else if (item->file && item->file != f)
+		rc = -ESTALE; /* renamed meanwhile */
 	else if (damaged)
 		rc = -EBADMSG;
 	if (!rc && !atomic_load(&w->may_write)) {
@@ -1195,7 +1211,7 @@ static bool prove_all(struct wrep *w)
 		wrep_db_unref(db);
 	}
 	free(all);
-	fetching = is_fetching(w);
+	fetching = wrep_fetching(w);
 	return !fetching;
 }
 
@@ -1312,8 +1328,8 @@ static void *applier_main(void *arg)
 	for (;;) {
 		struct wrep_item *item = take(w, retry);
 
-		if (stopping(w) && !(item && (item->type == WREP_ITEM_INSTALL ||
-					      item->type == WREP_ITEM_INSTALL_GROUP))) {
+		if (wrep_stopping(w) && !(item && (item->type == WREP_ITEM_INSTALL ||
+						   item->type == WREP_ITEM_INSTALL_GROUP))) {
 			if (!item && closing(w))
 				return NULL;
 			end_item(item);
@@ -1368,6 +1384,18 @@ static void *applier_main(void *arg)
 			break;
 		case WREP_ITEM_POINT:
 			point(w, item);
+			break;
+		case WREP_ITEM_MKDIR:
+			wrep_dir_make(w, item);
+			break;
+		case WREP_ITEM_RMDIR:
+			wrep_dir_remove(w, item);
+			break;
+		case WREP_ITEM_DIRATTR:
+			wrep_dir_set_attributes(w, item);
+			break;
+		case WREP_ITEM_RENAME:
+			wrep_rename_run(w, item);
 			break;
 		case WREP_ITEM_FETCH:
 			wrep_fetch_run(w);

@@ -102,9 +102,9 @@ static struct timespec in_ms(unsigned ms)
 
 /* ---- one database ------------------------------------------------------------------------------ */
 
-/* Take down what the manifest shall say of `db`, and hold what it counts on. False: nothing to say, the
- * database is gone. db->lock held, let go meanwhile. */
-static bool note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_file *files[2])
+/* Take down what the manifest shall say of `db`, and hold what it counts on. 0; -ENOENT: the database is
+ * gone; -EAGAIN: it is being renamed. db->lock held, let go meanwhile. */
+static int note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_file *files[2])
 {
 	struct wrep_wal_position at = {0};
 	struct wrep_file *shm;
@@ -114,10 +114,10 @@ static bool note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_fil
 		usleep(WAL_GOING_US);
 		pthread_mutex_lock(&db->lock);
 	}
-	if (db->removed || !db->files[WREP_DB])
-		return false;
-	strcpy(d->name, db->name);
-	d->id = db->id;
+	if (db->removed)
+		return -ENOENT;
+	if (!db->files[WREP_DB])
+		return -EAGAIN;
 	d->version = db->local_version;
 	d->index = db->local_index;
 	d->checksum = db->sum.sum;
@@ -144,7 +144,7 @@ static bool note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_fil
 	}
 	wrep_file_unref(shm);
 	db->touched = false;
-	return true;
+	return 0;
 }
 
 /* A sync failed. What the kernel had of the file may be gone by now, and the next sync would succeed all
@@ -173,10 +173,9 @@ static int sync_database(struct wrep_db *db, struct wrep_file *files[2])
 }
 
 /* What the last manifest says of a database that nothing has happened to since. */
-static bool unchanged(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest *m)
+static bool unchanged(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest_db *d)
 {
 	const struct wrep_manifest_db *old = wrep_manifest_find(&k->last, db->id);
-	struct wrep_manifest_db *d;
 	bool touched;
 
 	pthread_mutex_lock(&db->lock);
@@ -184,32 +183,37 @@ static bool unchanged(struct wrep_keeper *k, struct wrep_db *db, struct wrep_man
 	pthread_mutex_unlock(&db->lock);
 	if (touched || !old)
 		return false;
-	d = wrep_manifest_add(m);
-	if (!d)
-		return false;
 	*d = *old;
 	return true;
 }
 
-static int add_database(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest *m)
+/* `d` has its name already. */
+static int fill_in(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest_db *d)
 {
 	struct wrep_file *files[2] = {NULL, NULL};
-	struct wrep_manifest_db *d;
-	bool there;
+	char name[WREP_NAME_MAX + 1];
 	int rc = 0;
 
-	if (unchanged(k, db, m))
+	strcpy(name, d->name);
+	if (unchanged(k, db, d)) {
+		strcpy(d->name, name);
 		return 0;
-	d = wrep_manifest_add(m);
-	if (!d)
-		return -ENOMEM;
+	}
 	pthread_mutex_lock(&db->lock);
-	there = note(db, d, files);
+	rc = note(db, d, files);
 	pthread_mutex_unlock(&db->lock);
-	if (there)
+	if (rc == -ENOENT) { /* it keeps its name until the entry that removes it */
+		pthread_mutex_lock(&db->lock);
+		d->gone = true;
+		d->version = db->version;
+		d->index = db->index;
+		pthread_mutex_unlock(&db->lock);
+		return 0;
+	}
+	if (!rc) {
+		wrep_dir_touch(db->w, name); /* its name, and that of its -wal, must last */
 		rc = sync_database(db, files);
-	else
-		m->count--;
+	}
 	if (rc) {
 		pthread_mutex_lock(&db->lock);
 		db->touched = true;
@@ -262,17 +266,57 @@ static void let_go(struct wrep_keeper *k, struct wrep_db *db)
 	wrep_wal_aside_remove(db->w, db->id);
 }
 
+/* All names, as of one entry, which is not before `index`; `*all`: references of the databases in `m`, in
+ * the same order. 0 or -ENOMEM. */
+static int note_names(struct wrep *w, uint64_t index, struct wrep_manifest *m,
+		      struct wrep_db ***all)
+{
+	size_t room = 0;
+	int rc = 0;
+
+	*all = NULL;
+	pthread_mutex_lock(&w->lock);
+	m->names_index = w->names_index > index ? w->names_index : index;
+	for (size_t b = 0; b < WREP_BUCKETS && !rc; b++) {
+		for (struct wrep_db *db = w->by_name[b]; db && !rc; db = db->next_by_name) {
+			struct wrep_manifest_db *d;
+
+			if (m->count == room) {
+				struct wrep_db **more;
+
+				room = room ? room * 2 : 64;
+				more = reallocarray(*all, room, sizeof *more);
+				if (!more) {
+					rc = -ENOMEM;
+					break;
+				}
+				*all = more;
+			}
+			d = wrep_manifest_add(m);
+			if (!d) {
+				rc = -ENOMEM;
+				break;
+			}
+			strcpy(d->name, db->name);
+			d->id = d->index = db->id;
+			(*all)[m->count - 1] = wrep_db_ref(db);
+		}
+	}
+	if (!rc)
+		rc = wrep_dirs_note(w, m);
+	pthread_mutex_unlock(&w->lock);
+	return rc;
+}
+
 /* Everything up to `index` has been applied. point_lock held. */
 static int take_point(struct wrep_keeper *k, uint64_t index)
 {
 	struct wrep *w = k->w;
 	struct wrep_manifest m = {0};
 	struct wrep_db **all;
-	size_t count;
-	int rc = wrep_db_all(w, &all, &count);
+	int rc = note_names(w, index, &m, &all);
+	size_t count = m.count;
 
-	if (rc < 0)
-		return rc;
 	for (size_t i = 0; i < count && !rc; i++) {
 		uint64_t parts;
 
@@ -281,10 +325,12 @@ static int take_point(struct wrep_keeper *k, uint64_t index)
 		pthread_mutex_unlock(&all[i]->lock);
 		if (parts && parts <= index)
 			index = parts - 1;
-		rc = add_database(k, all[i], &m);
+		rc = fill_in(k, all[i], &m.dbs[i]);
 	}
 	/* The names of files that are new. */
-	if (!rc && (fsync(w->config.data_fd) < 0 || fsync(w->config.state_fd) < 0))
+	if (!rc)
+		rc = wrep_dirs_sync(w);
+	if (!rc && fsync(w->config.state_fd) < 0)
 		rc = -errno;
 	if (!rc && index < k->last_index)
 		index = k->last_index;
@@ -330,7 +376,7 @@ int wrep_keeper_release(struct wrep_db *db)
 	struct wrep_manifest m = {0};
 	struct wrep_manifest_db *d;
 	struct wrep_file *f;
-	bool held, copied = true;
+	bool held, copied;
 	int rc = 0;
 
 	pthread_mutex_lock(&k->point_lock);
@@ -338,29 +384,21 @@ int wrep_keeper_release(struct wrep_db *db)
 	held = db->wal_held && !db->removed;
 	rc = k->closed ? -EBUSY : 0;
 	f = wrep_db_file(db, WREP_DB);
-	if (held && db->capture) {
+	copied = f; /* else it is being renamed, and this is done there */
+	if (held && f && db->capture) {
 		if (db->gated && !db->pending)
 			wrep_capture_forget(db->capture);
-		copied = f && wrep_capture_copied(db->capture, f->fd, &db->sum);
+		copied = wrep_capture_copied(db->capture, f->fd, &db->sum);
 	}
 	pthread_mutex_unlock(&db->lock);
 	if (!held || rc)
 		goto out;
 	rc = !copied ? -EBUSY : fdatasync(f->fd) < 0 ? sync_failed(db) : 0;
-	for (size_t i = 0; i < k->last.count && !rc; i++) {
-		d = wrep_manifest_add(&m);
-		if (!d) {
-			rc = -ENOMEM;
-			break;
-		}
-		*d = k->last.dbs[i];
-		if (d->id == db->id)
-			d->wal_frames = 0;
-	}
-	m.redo_until = k->last.redo_until;
 	if (!rc)
-		rc = wrep_manifest_set_groups(&m, k->last.judged_until, k->last.groups,
-					      k->last.group_count);
+		rc = wrep_manifest_copy(&k->last, &m);
+	d = wrep_manifest_find(&m, db->id);
+	if (d)
+		d->wal_frames = 0;
 	if (!rc && k->adopted)
 		rc = publish(k, &m, k->last_index);
 	if (!rc)
@@ -369,6 +407,55 @@ out:
 	wrep_manifest_clear(&m);
 	wrep_file_unref(f);
 	pthread_mutex_unlock(&k->point_lock);
+	return rc;
+}
+
+void wrep_keeper_lock(struct wrep *w)
+{
+	pthread_mutex_lock(&w->keeper->point_lock);
+}
+
+void wrep_keeper_unlock(struct wrep *w)
+{
+	pthread_mutex_unlock(&w->keeper->point_lock);
+}
+
+int wrep_keeper_rename(struct wrep_db *db, const char *name, const struct wrep_db *replaced,
+		       uint64_t index)
+{
+	struct wrep *w = db->w;
+	struct wrep_keeper *k = w->keeper;
+	struct wrep_manifest m = {.redo_until = k->last.redo_until};
+	struct wrep_db **all = NULL;
+	size_t kept = 0;
+	int rc = k->closed ? -EBUSY : 0;
+
+	if (rc || !k->adopted) /* a restart begins with nothing */
+		return rc;
+	rc = note_names(w, index, &m, &all);
+	for (size_t i = 0; all && i < m.count; i++)
+		wrep_db_unref(all[i]);
+	free(all);
+	for (size_t i = 0; i < m.count && !rc; i++) {
+		struct wrep_manifest_db d = m.dbs[i];
+		const struct wrep_manifest_db *old = wrep_manifest_find(&k->last, d.id);
+
+		if (replaced && d.id == replaced->id)
+			continue;
+		/* One that came since is as its entry made it: all that is in it comes again. */
+		m.dbs[kept] = old ? *old : d;
+		strcpy(m.dbs[kept].name, d.id == db->id ? name : d.name);
+		if (d.id == db->id)
+			m.dbs[kept].wal_frames = 0;
+		kept++;
+	}
+	m.count = kept;
+	/* `replaced` is not in it any more, but may have had its part in a group: see group.c. */
+	if (!rc)
+		rc = wrep_groups_note(w, &m);
+	if (!rc)
+		rc = publish(k, &m, k->last_index);
+	wrep_manifest_clear(&m);
 	return rc;
 }
 
@@ -581,7 +668,7 @@ static void end_point(struct wrep_keeper *k)
 		rc = k->point_generation == k->generation ? take_point(k, k->point_index) : -EAGAIN;
 		pthread_mutex_unlock(&k->point_lock);
 	}
-	if (!rc || can_point(k->w)) /* else what happens now explains it */
+	if (!rc || (rc != -EAGAIN && can_point(k->w))) /* else what happens now explains it */
 		report(k, rc);
 	/* Where an open transaction holds the log back, the next point would come to the same. */
 	k->not_before_ms = rc || point_due(k->w) ? wrep_now_ms() + RETRY_MS : 0;
@@ -621,6 +708,11 @@ static void *keeper_main(void *arg)
 			end_point(k);
 		else if (k->barrier == BARRIER_NONE)
 			begin_point(k);
+		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)
+			continue;
+		pthread_mutex_unlock(&k->lock);
+		wrep_renames_look(k->w);
+		pthread_mutex_lock(&k->lock);
 		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)
 			continue;
 		until = in_ms(LOOK_MS);
