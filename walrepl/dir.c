@@ -106,14 +106,23 @@ static const char *name_in(const char *path, const char *dir)
 	return strchr(path, '/') ? NULL : path;
 }
 
+/* How many directories the one that `path` is in has. NULL: it is gone. w->lock held. */
+static unsigned *count_beside(struct wrep *w, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	struct wrep_dir *d = slash ? find_shown(w, path, (size_t)(slash - path)) : NULL;
+
+	return d ? &d->subdirs : slash ? NULL : &w->top_dirs;
+}
+
 unsigned wrep_dir_count(struct wrep *w, const char *path)
 {
-	unsigned n = 0;
+	struct wrep_dir *d;
+	unsigned n;
 
 	pthread_mutex_lock(&w->lock);
-	for (size_t b = 0; b < WREP_BUCKETS; b++)
-		for (struct wrep_dir *d = w->dirs[b]; d; d = d->next)
-			n += name_in(d->path, path) != NULL;
+	d = *path ? find_shown(w, path, strlen(path)) : NULL;
+	n = d ? d->subdirs : *path ? 0 : w->top_dirs;
 	pthread_mutex_unlock(&w->lock);
 	return n;
 }
@@ -411,9 +420,12 @@ static int make(struct wrep *w, const char *path, const struct wrep_entry *e)
 static void show(struct wrep_dir *d, uint64_t index)
 {
 	struct wrep *w = d->w;
-	unsigned b = bucket(d->path);
+	unsigned b = bucket(d->path), *count;
 
 	pthread_mutex_lock(&w->lock);
+	count = count_beside(w, d->path);
+	if (count)
+		++*count;
 	d->shown = d->changed = true;
 	d->next = w->dirs[b];
 	w->dirs[b] = wrep_dir_ref(d);
@@ -426,10 +438,14 @@ static void hide(struct wrep_dir *d, uint64_t index)
 {
 	struct wrep *w = d->w;
 	struct wrep_dir **p;
+	unsigned *count;
 	bool shown;
 
 	pthread_mutex_lock(&w->lock);
 	shown = d->shown;
+	count = shown ? count_beside(w, d->path) : NULL;
+	if (count)
+		--*count;
 	d->shown = false;
 	for (p = &w->dirs[bucket(d->path)]; shown && *p != d; p = &(*p)->next)
 		;
@@ -532,21 +548,30 @@ int wrep_dirs_note(struct wrep *w, struct wrep_manifest *m)
 	for (size_t b = 0; b < WREP_BUCKETS; b++) {
 		for (struct wrep_dir *d = w->dirs[b]; d; d = d->next) {
 			struct wrep_manifest_dir *md = wrep_manifest_add_dir(m);
-			struct stat st = {.st_mode = 0755};
 
 			if (!md)
 				return -ENOMEM;
-			fstatat(w->config.data_fd, d->path, &st, AT_SYMLINK_NOFOLLOW);
 			strcpy(md->path, d->path);
 			md->id = d->id;
-			md->mode = st.st_mode & 07777;
-			md->uid = st.st_uid;
-			md->gid = st.st_gid;
-			md->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
 		}
 	}
-	wrep_manifest_sort_dirs(m);
 	return 0;
+}
+
+void wrep_dirs_describe(struct wrep *w, struct wrep_manifest *m)
+{
+	for (size_t i = 0; i < m->dir_count; i++) {
+		struct wrep_manifest_dir *md = &m->dirs[i];
+		struct stat st = {
+			.st_mode = 0755}; /* removed meanwhile, by an entry that comes again */
+
+		fstatat(w->config.data_fd, md->path, &st, AT_SYMLINK_NOFOLLOW);
+		md->mode = st.st_mode & 07777;
+		md->uid = st.st_uid;
+		md->gid = st.st_gid;
+		md->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	}
+	wrep_manifest_sort_dirs(m);
 }
 
 int wrep_dirs_prepare(struct wrep *w, const struct wrep_manifest *m, bool attributes)
@@ -627,12 +652,14 @@ void wrep_dirs_retire(struct wrep *w)
 	wrep_tree_each(w->tree, drop_data, NULL);
 	wrep_tree_clear(w->tree);
 	pthread_mutex_lock(&w->lock);
+	w->top_dirs = 0;
 	for (size_t b = 0; b < WREP_BUCKETS; b++) {
 		struct wrep_dir *d;
 
 		while ((d = w->dirs[b])) { /* with the table's reference */
 			w->dirs[b] = d->next;
 			d->shown = false;
+			d->subdirs = 0;
 			d->retired = true;
 			d->next = w->retired_dirs;
 			w->retired_dirs = d;

@@ -191,6 +191,7 @@ struct wrep {
 	struct wrep_file *supers; /* super.c: references */
 	struct wrep_dir *dirs[WREP_BUCKETS];
 	struct wrep_dir *retired_dirs; /* while a fetch goes on */
+	unsigned top_dirs;	       /* directories at the top */
 	uint64_t names_index;
 	struct rename *renames; /* that wait until a database is closed (rename.c) */
 	/* All names as the log says them; who deals with entries owns it. */
@@ -551,6 +552,7 @@ struct wrep_dir {
 	bool shown;	       /* w->lock: in w->dirs */
 	bool retired;	       /* w->lock: what the log says of it comes again, after a fetch */
 	bool changed;	       /* w->lock: the directory itself is not synced */
+	unsigned subdirs;      /* w->lock: directories in it that are shown */
 	struct wrep_dir *next; /* w->lock: in w->dirs, or w->retired_dirs */
 	_Atomic(void *) host_data;
 	char path[];
@@ -569,8 +571,9 @@ void wrep_dir_set_attributes(struct wrep *w, struct wrep_item *item);
 void wrep_dir_touch(struct wrep *w, const char *path);
 /* Sync the directories that have changed; the top always. 0 or -errno. [keeper, applier] */
 int wrep_dirs_sync(struct wrep *w);
-/* Describe all of them to the manifest. w->lock held. 0 or -ENOMEM. */
+/* Enter all of them into the manifest; w->lock held. 0 or -ENOMEM. Then say what they look like. */
 int wrep_dirs_note(struct wrep *w, struct wrep_manifest *m);
+void wrep_dirs_describe(struct wrep *w, struct wrep_manifest *m);
 /* Make those of the manifest on the disk, with `attributes` as it says, and let them be found. */
 int wrep_dirs_prepare(struct wrep *w, const struct wrep_manifest *m, bool attributes);
 int wrep_dirs_restore(struct wrep *w, const struct wrep_manifest *m);

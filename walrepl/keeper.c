@@ -305,6 +305,8 @@ static int note_names(struct wrep *w, uint64_t index, struct wrep_manifest *m,
 	if (!rc)
 		rc = wrep_dirs_note(w, m);
 	pthread_mutex_unlock(&w->lock);
+	if (!rc)
+		wrep_dirs_describe(w, m);
 	return rc;
 }
 

@@ -482,6 +482,8 @@ static int run(struct wrep *w, struct wrep_item *item, const char *to)
 			break;
 		wrep_wait_for_space(w, db->name, &logged);
 	}
+	if (rc == -EBUSY) /* the end has come */
+		rc = -ECANCELED;
 	if (!rc) {
 		remove_side_files(w, db->name);
 		remove_side_files(w, to);

@@ -4,6 +4,7 @@ node, in order with the transactions, and after any crash."""
 import os
 import random
 import re
+import shutil
 import subprocess
 import time
 
@@ -351,6 +352,70 @@ def test_rename_goes_on_after_a_failover(cluster):
     leader.start()
     wait_listed(cluster.nodes, ["b", "b/y.db"])
     check_values(cluster.nodes, {"b/y.db": "1,2"})
+
+
+# ---- what copies ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(workspace):
+    """A tree of databases on the local disk."""
+    base = workspace.base / "source"
+    (base / "p" / "q").mkdir(parents=True)
+    for name, value in (("p/1.db", 1), ("p/2.sqlite", 2), ("p/q/3.db", 3)):
+        script = f"CREATE TABLE t(x); INSERT INTO t VALUES({value})"
+        assert run(["sqlite3", str(base / name), script]).code == 0
+    os.chmod(base / "p/1.db", 0o640)
+    os.chown(base / "p/q", 5, 6)
+    os.chmod(base / "p/q", 0o711)
+    for path in ("p/1.db", "p/q", "p"):
+        os.utime(base / path, (1e9, 1e9))
+    return base
+
+
+def times(node, *paths):
+    return [int(word) for word in ok("stat", "-c", "%Y", *paths, node=node).split()]
+
+
+def test_tree_is_copied_with_mode_owner_and_times(cluster, source):
+    leader = cluster.wait_leader()
+    ok("cp", "-a", str(source / "p"), ".", node=leader)
+    seen = wait_listed(cluster.nodes, ["p", "p/1.db", "p/2.sqlite", "p/q", "p/q/3.db"])
+    assert seen["p/1.db"][1] == "640"
+    assert seen["p/q"] == ("d", "711", "5", "6", "2")
+    check_values(cluster.nodes, {"p/1.db": "1", "p/2.sqlite": "2", "p/q/3.db": "3"})
+    assert times(leader, "p", "p/1.db", "p/q") == [1000000000] * 3
+    ok("cp", "-r", "p/q", "p/r", node=leader)
+    ok("mv", "p", "s", node=leader)
+    check_values(cluster.nodes, {"s/1.db": "1", "s/q/3.db": "3", "s/r/3.db": "3"})
+
+
+def test_install_and_mv_from_elsewhere(cluster, source):
+    leader = cluster.wait_leader()
+    ok("install", "-D", "-m", "600", "-o", "7", "-g", "8", str(source / "p/1.db"), "a/b/i.db", node=leader)
+    ok("mv", str(source / "p/q/3.db"), "a/m.db", node=leader)
+    seen = wait_listed(cluster.nodes, ["a", "a/b", "a/b/i.db", "a/m.db"])
+    assert seen["a/b/i.db"] == ("f", "600", "7", "8", "")
+    check_values(cluster.nodes, {"a/b/i.db": "1", "a/m.db": "3"})
+
+
+@pytest.mark.skipif(not shutil.which("rsync"), reason="needs rsync (apt-get install rsync)")
+def test_rsync_copies_and_replaces(cluster, source):
+    leader = cluster.wait_leader()
+    follower = cluster.followers()[0]
+    ok("rsync", "-a", f"{source}/p/", "r/", node=leader)
+    wait_listed(cluster.nodes, ["r", "r/1.db", "r/2.sqlite", "r/q", "r/q/3.db"])
+    check_values(cluster.nodes, {"r/1.db": "1", "r/2.sqlite": "2", "r/q/3.db": "3"})
+    with Connection(follower, "r/1.db") as reader:
+        assert reader.value("SELECT x FROM t") == 1
+        assert run(["sqlite3", str(source / "p/1.db"), "INSERT INTO t VALUES(10)"]).code == 0
+        (source / "p/2.sqlite").unlink()
+        ok("rsync", "-a", "--delete", f"{source}/p/", "r/", node=leader)
+        assert ok("rsync", "-ai", f"{source}/p/", "r/", node=leader) == ""
+        seen = wait_listed(cluster.nodes, ["r", "r/1.db", "r/q", "r/q/3.db"])
+        assert seen["r/1.db"][1] == "640" and seen["r/q"][1:4] == ("711", "5", "6")
+        assert reader.value("SELECT x FROM t") == 1  # the former one, as on any file system
+    check_values(cluster.nodes, {"r/1.db": "1,10", "r/q/3.db": "3"})
 
 
 # ---- crashes ------------------------------------------------------------------------------------------
