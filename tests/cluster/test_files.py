@@ -1,6 +1,7 @@
 """Directories and names: mkdir, rmdir, mv, ownership and mode, as every program does them, on every
 node, in order with the transactions, and after any crash."""
 
+import json
 import os
 import random
 import re
@@ -11,6 +12,7 @@ import time
 import pytest
 from fetching import Fetches, fill, push_log, segments
 from harness import (
+    PROGRAM,
     PYTHON,
     Cluster,
     Connection,
@@ -352,6 +354,42 @@ def test_rename_goes_on_after_a_failover(cluster):
     leader.start()
     wait_listed(cluster.nodes, ["b", "b/y.db"])
     check_values(cluster.nodes, {"b/y.db": "1,2"})
+
+
+@pytest.mark.parametrize("point", ["no_point", "point"])
+def test_log_tells_of_directories_and_names(workspace, point):
+    node = Node(workspace, "n1").start()
+    until("it leads", lambda: node.status()["role"] == "leader")
+    ok("mkdir", "a", "b", node=node)
+    make(node, "x.db", 1)
+    make(node, "y.db", 2)
+    ok("mv", "x.db", "a/x.db", node=node)
+    ok("mv", "y.db", "a/x.db", node=node)
+    ok("chmod", "700", "a", node=node)
+    ok("rmdir", "b", node=node)
+    node.stop() if point == "point" else node.kill9()
+    out = ok(PROGRAM, "log", "--data", str(node.data), "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    entries = [line for line in lines if line["kind"] == "entry" and "effect" in line]
+    wanted_effect = None if point == "point" else True
+    found = {}
+    for entry in entries:
+        if entry["type"] in ("mkdir", "rmdir", "rename"):
+            assert entry["effect"] is wanted_effect
+            found.setdefault(entry["type"], []).append(entry)
+    assert [entry["directory"] for entry in found["mkdir"]] == ["a", "b"]
+    assert [entry["to"] for entry in found["rename"]] == ["a/x.db", "a/x.db"]
+    assert [entry["id"] for entry in found["rmdir"]] == [found["mkdir"][1]["id"]]
+    if point == "no_point":
+        assert found["rename"][1]["replaced"] == found["rename"][0]["id"]
+        assert found["rename"][0]["database"] == "x.db"
+    assert [line["name"] for line in lines if line["kind"] == "directory"] == ["a"]
+    assert [line["name"] for line in lines if line["kind"] == "database"] == ["a/x.db"]
+    text = ok(PROGRAM, "log", "--data", str(node.data))
+    assert "mkdir a, mode 755" in text and " to a/x.db" in text
+    if point == "point":
+        (snapshot,) = [line for line in lines if line["kind"] == "snapshot"]
+        assert [one["name"] for one in snapshot["directories"]] == ["a"]
 
 
 # ---- what copies ---------------------------------------------------------------------------------------
