@@ -290,6 +290,7 @@ static int give_up(struct wrep_db *db, struct former *old)
 		if (old->files[WREP_JOURNAL] &&
 		    !wrep_super_of_journal(old->files[WREP_JOURNAL]->fd, old->super))
 			old->super[0] = '\0';
+		wrep_ahead_forget(db); /* it reads through the capture */
 		old->capture = db->capture;
 		db->capture = NULL;
 		if (old->capture && db->gated) /* the daemon's SQLite wrote behind its back */
@@ -302,10 +303,13 @@ static int give_up(struct wrep_db *db, struct former *old)
 		if (old->files[WREP_DB] && db->direct.active)
 			old->files[WREP_DB]->lost = true; /* what was written without a journal */
 		wrep_db_drop_overlay(db);
+		/* Else what readers have cached might be all that they need. */
+		if (old->files[WREP_SHM])
+			wrep_shm_spoil(old->files[WREP_SHM]->fd);
 		db->opens = 0;
 		db->locker_tid = 0;
 	}
-	pthread_mutex_unlock(&db->lock);
+	wrep_commit_feed(db); /* unlocks */
 	return rc;
 }
 
@@ -453,7 +457,7 @@ static void let_go(struct wrep_db *db)
 		for (int k = 0; k < 4; k++)
 			wrep_db_forget_file(db, k);
 	}
-	pthread_mutex_unlock(&db->lock);
+	wrep_commit_feed(db); /* unlocks */
 	invalidate(w, f);
 	wrep_file_unref(f);
 	wrep_sumfile_remove(w->config.state_fd, db->id);

@@ -205,6 +205,26 @@ def test_databases_in_subdirectories_are_replicated(cluster, mode):
         until("nothing is left behind", lambda: not (node.data / "a").exists())
 
 
+def test_transaction_over_databases_of_two_directories_is_one(cluster):
+    leader = cluster.wait_leader()
+    ok("mkdir", "a", "b", node=leader)
+    make(leader, "a/x.db", 1, "DELETE")
+    make(leader, "b/y.db", 2, "DELETE")
+    ok(
+        "sqlite3",
+        "a/x.db",
+        "ATTACH 'b/y.db' AS b; BEGIN; INSERT INTO main.t VALUES(3);"
+        " INSERT INTO b.t VALUES(4); COMMIT",
+        node=leader,
+    )
+    check_values(cluster.nodes, {"a/x.db": "1,3", "b/y.db": "2,4"})
+    assert sorted(ok("ls", "-A", "a", "b", node=leader).split()) == ["a:", "b:", "x.db", "y.db"]
+    ok("mv", "b/y.db", "a/y.db", node=leader)
+    ok("rmdir", "b", node=leader)
+    restart_all(cluster.nodes)
+    check_values(cluster.nodes, {"a/x.db": "1,3", "a/y.db": "2,4"})
+
+
 def test_directory_made_again_is_found_on_all_nodes(cluster):
     """The kernel keeps the names of directories, and what they meant."""
     leader = cluster.wait_leader()
