@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include "walrepl.h"
 
 #define FSD_EXIT_FAILED 1
 #define FSD_EXIT_USAGE 2
@@ -29,7 +30,7 @@ int fsd_next_option(int argc, char **argv, const char *short_options, const stru
 const char *fsd_only_argument(int argc, char **argv, const char *what);
 
 /* A file name for a terminal: control characters, and with `ascii` all that is not ASCII, as \xNN. */
-#define FSD_READABLE_SIZE (4 * 256 + 1)
+#define FSD_READABLE_SIZE (4 * (WREP_PATH_MAX + 1) + 1)
 const char *fsd_readable(const char *name, bool ascii, char out[FSD_READABLE_SIZE]);
 
 /* A size in bytes, or with a suffix in powers of 1024: K, M, G, T. 0 or -EINVAL. */

@@ -9,8 +9,8 @@
  *
  *   node      node, address, cluster, term, voted_for (or null), torn
  *   snapshot  index, term, members: [{node, address, role}],
- *             databases: [{name, id, version, index, wal_frames}]: what the files hold; the log goes
- *             on from there, whatever of it still lies in front
+ *             databases: [{name, id, version, index, wal_frames}], directories: [{name, id}]: what the
+ *             files hold; the log goes on from there, whatever of it still lies in front
  *   segment   file, first_index, entries, used_bytes, bytes, state: full, last, torn, damaged
  *   entry     file, offset, index, term, bytes, dropped, type; and by that:
  *               members              members: [{node, address, role}]
@@ -18,12 +18,17 @@
  *               truncation           the entries from index on are dropped
  *               create, setattr      database, id, effect, mode, uid, gid (setattr: those it sets)
  *               unlink               database, id, effect
+ *               mkdir, rmdir         directory, id, effect; mkdir: mode, uid, gid. A setattr may have
+ *                                    directory instead of database
+ *               rename               database, id, effect, to, keep: only if `to` is free, replaced:
+ *                                    the id of the database that goes by it, or null
  *               pages                database, id, effect, part, pages, page_size
  *               commit               these, and base_version, version, checksum, total_pages,
  *                                    dropped_pages, page_count, mode: wal, rollback
  *               group                effect, members: [{what a commit has, but for the effect}]
  *   database  name, id, version, checksum, page_size, pages: at the end of what was read
  *             (the snapshot's and what the entries made of it)
+ *   directory name, id: likewise
  *   summary   segments, entries, first_index, last_index, terms, first_term, last_term, torn_bytes
  *   damage    file, offset, message, segments_unread
  *
@@ -80,8 +85,8 @@ static const char *role_word(enum rlog_member_role role)
 
 static const char *type_word(const struct rlog_walk_entry *entry, const struct wrep_description *d)
 {
-	static const char *const kinds[] = {"create", "unlink",	 "setattr", "pages",
-					    "commit", "discard", "group"};
+	static const char *const kinds[] = {"create", "unlink",	 "setattr", "pages", "commit",
+					    "discard", "group", "mkdir",   "rmdir", "rename"};
 
 	switch (entry->type) {
 	case RLOG_WALK_COMMAND:
@@ -149,6 +154,21 @@ static int add_snapshot_json(void *arg, const struct wrep_history_db *db)
 						    (json_int_t)db->wal_frames));
 }
 
+static int add_directory_json(void *arg, uint64_t id, const char *path)
+{
+	return json_array_append_new(arg, json_pack("{s:o, s:I}", "name", name_json(path), "id",
+						    (json_int_t)id));
+}
+
+static int show_snapshot_directory(void *arg, uint64_t id, const char *path)
+{
+	char name[FSD_READABLE_SIZE];
+
+	(void)arg;
+	return print_text("  %-22s %10" PRIu64 "  directory\n", fsd_readable(path, false, name),
+			  id);
+}
+
 static int show_snapshot_database(void *arg, const struct wrep_history_db *db)
 {
 	char name[FSD_READABLE_SIZE];
@@ -161,7 +181,7 @@ static int show_snapshot_database(void *arg, const struct wrep_history_db *db)
 
 static int show_snapshot(struct shown *s, const struct rlog_walk_node *node)
 {
-	json_t *list;
+	json_t *list, *dirs;
 	int err = wrep_history_start(s->history, node->snapshot_index, node->snapshot_payload);
 
 	s->bad_manifest = err == -EBADMSG;
@@ -170,19 +190,22 @@ static int show_snapshot(struct shown *s, const struct rlog_walk_node *node)
 	if (s->as_json) {
 		list = json_array();
 		wrep_history_databases(s->history, add_snapshot_json, list);
+		dirs = json_array();
+		wrep_history_directories(s->history, add_directory_json, dirs);
 		return print_json(
-			json_pack("{s:s, s:I, s:I, s:o, s:o}", "kind", "snapshot", "index",
+			json_pack("{s:s, s:I, s:I, s:o, s:o, s:o}", "kind", "snapshot", "index",
 				  (json_int_t)node->snapshot_index, "term",
 				  (json_int_t)node->snapshot_term, "members",
 				  members_json(node->snapshot_members, node->snapshot_member_count),
-				  "databases", list));
+				  "databases", list, "directories", dirs));
 	}
 	print_text("\nsnapshot at index %" PRIu64 ", term %" PRIu64 ", members",
 		   node->snapshot_index, node->snapshot_term);
 	print_members(node->snapshot_members, node->snapshot_member_count);
 	print_text("\n  %-22s %10s %10s %10s %10s\n", "DATABASE", "ID", "VERSION", "INDEX",
 		   "WAL FRAMES");
-	return wrep_history_databases(s->history, show_snapshot_database, NULL);
+	err = wrep_history_databases(s->history, show_snapshot_database, NULL);
+	return err ? err : wrep_history_directories(s->history, show_snapshot_directory, NULL);
 }
 
 static int show_node_line(struct shown *s, const struct rlog_walk_node *node)
@@ -243,8 +266,15 @@ static void add_number(json_t *object, const char *key, uint64_t number)
 
 static void add_description_json(json_t *object, const struct wrep_description *d)
 {
-	json_object_set_new(object, "database", name_json(d->name));
+	json_object_set_new(object, d->is_dir ? "directory" : "database", name_json(d->name));
 	add_number(object, "id", d->db_id);
+	if (d->kind == WREP_DESCRIBES_RENAME) {
+		json_object_set_new(object, "to", name_json(d->to));
+		json_object_set_new(object, "keep", json_boolean(d->keep));
+		json_object_set_new(object, "replaced",
+				    d->replaced ? json_integer((json_int_t)d->replaced)
+						: json_null());
+	}
 	if (d->attr_valid & WREP_ATTR_MODE)
 		json_object_set_new(object, "mode", json_sprintf("%o", (unsigned)d->mode));
 	if (d->attr_valid & WREP_ATTR_UID)
@@ -311,7 +341,12 @@ static void print_description(const struct wrep_description *d)
 	if (d->name[0])
 		print_text(" %s", fsd_readable(d->name, false, name));
 	else
-		print_text(" database %" PRIu64, d->db_id);
+		print_text(" %s %" PRIu64, d->is_dir ? "directory" : "database", d->db_id);
+	if (d->kind == WREP_DESCRIBES_RENAME)
+		print_text(" to %s%s", fsd_readable(d->to, false, name),
+			   d->keep ? ", if that is free" : "");
+	if (d->replaced)
+		print_text(", in place of database %" PRIu64, d->replaced);
 	if (d->kind == WREP_DESCRIBES_COMMIT)
 		print_text(" version %" PRIu64, d->base_version + 1);
 	if (d->kind == WREP_DESCRIBES_PAGES)
@@ -419,6 +454,17 @@ static int show_database(void *arg, const struct wrep_history_db *db)
 			  db->page_size, db->page_count);
 }
 
+static int show_directory(void *arg, uint64_t id, const char *path)
+{
+	struct shown *s = arg;
+	char name[FSD_READABLE_SIZE];
+
+	if (s->as_json)
+		return print_json(json_pack("{s:s, s:o, s:I}", "kind", "directory", "name",
+					    name_json(path), "id", (json_int_t)id));
+	return print_text("%-24s %10" PRIu64 "  directory\n", fsd_readable(path, false, name), id);
+}
+
 static int show_summary(struct shown *s, const struct rlog_walk_end *end)
 {
 	if (s->as_json)
@@ -462,6 +508,7 @@ static void show_end(struct shown *s, const struct rlog_walk_end *end)
 		print_text("\n%-24s %10s %10s  %-16s %9s %10s\n", "DATABASE", "ID", "VERSION",
 			   "CHECKSUM", "PAGE SIZE", "PAGES");
 	wrep_history_databases(s->history, show_database, s);
+	wrep_history_directories(s->history, show_directory, s);
 	show_summary(s, end);
 	if (end->damage)
 		show_damage(s, end->damage_file, end->damage_offset, end->damage,

@@ -42,7 +42,7 @@ static int create_like_database(struct fsd *fs, const char *name, int flags, str
 	struct stat st = {.st_mode = 0600};
 	struct wrep_op op = {0};
 	struct wrep_file *db;
-	char db_name[NAME_MAX + 1];
+	char db_name[WREP_PATH_MAX + 1];
 	const char *dash = strrchr(name, '-');
 	int rv;
 

@@ -6,8 +6,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include "addr.h"
+#include "walrepl.h"
 
-#define FSD_STATE_DIR ".dqlitefs" /* within the data directory; 0700 */
+#define FSD_STATE_DIR WREP_STATE_DIR /* within the data directory; 0700 */
 #define FSD_NODE_FILE "node"
 #define FSD_LOCK_FILE "lock"
 #define FSD_LOG_DIR "raft"

@@ -11,9 +11,8 @@ static struct fsd_inode **bucket(struct fsd *fs, uint64_t id)
 	return &fs->inodes[id % FSD_INODE_BUCKETS];
 }
 
-uint64_t fsd_inode_number(struct fsd *fs, struct wrep_file *file)
+static uint64_t number_in(struct fsd *fs, _Atomic(void *) *slot)
 {
-	_Atomic(void *) *slot = wrep_file_host_data(file);
 	void *value = atomic_load(slot), *fresh;
 
 	if (value)
@@ -22,6 +21,16 @@ uint64_t fsd_inode_number(struct fsd *fs, struct wrep_file *file)
 	if (atomic_compare_exchange_strong(slot, &value, fresh))
 		value = fresh;
 	return (uintptr_t)value;
+}
+
+uint64_t fsd_inode_number(struct fsd *fs, struct wrep_file *file)
+{
+	return number_in(fs, wrep_file_host_data(file));
+}
+
+uint64_t fsd_inode_number_of_dir(struct fsd *fs, struct wrep_dir *dir)
+{
+	return number_in(fs, wrep_dir_host_data(dir));
 }
 
 static struct fsd_inode *find_locked(struct fsd *fs, uint64_t id)
@@ -45,22 +54,29 @@ struct fsd_inode *fsd_inode_find(struct fsd *fs, uint64_t id)
 	return inode;
 }
 
-struct fsd_inode *fsd_inode_of(struct fsd *fs, struct wrep_file *file)
+static void unref(struct wrep_file *file, struct wrep_dir *dir)
 {
-	uint64_t id = fsd_inode_number(fs, file);
+	wrep_file_unref(file);
+	wrep_dir_unref(dir);
+}
+
+static struct fsd_inode *inode_of(struct fsd *fs, uint64_t id, struct wrep_file *file,
+				  struct wrep_dir *dir)
+{
 	struct fsd_inode *inode = fsd_inode_find(fs, id), *fresh;
 
 	if (inode) {
-		wrep_file_unref(file);
+		unref(file, dir);
 		return inode;
 	}
 	fresh = calloc(1, sizeof(*fresh));
 	if (!fresh) {
-		wrep_file_unref(file);
+		unref(file, dir);
 		return NULL;
 	}
 	fresh->id = id;
 	fresh->file = file;
+	fresh->dir = dir;
 	fresh->refs = 1;
 
 	pthread_mutex_lock(&fs->inode_lock);
@@ -75,10 +91,20 @@ struct fsd_inode *fsd_inode_of(struct fsd *fs, struct wrep_file *file)
 
 	if (inode) {
 		free(fresh);
-		wrep_file_unref(file);
+		unref(file, dir);
 		return inode;
 	}
 	return fresh;
+}
+
+struct fsd_inode *fsd_inode_of(struct fsd *fs, struct wrep_file *file)
+{
+	return inode_of(fs, fsd_inode_number(fs, file), file, NULL);
+}
+
+struct fsd_inode *fsd_inode_of_dir(struct fsd *fs, struct wrep_dir *dir)
+{
+	return inode_of(fs, fsd_inode_number_of_dir(fs, dir), NULL, dir);
 }
 
 /* Takes the inode out of the table when nobody refers to it any more. */
@@ -101,7 +127,7 @@ static void destroy(struct fsd *fs, struct fsd_inode *inode)
 	assert(!inode->backing_opens);
 	/* After walrepl has closed, its files are gone, and this process soon is. */
 	if (atomic_load(&fs->gate) != FSD_GATE_SHUT)
-		wrep_file_unref(inode->file);
+		unref(inode->file, inode->dir);
 	free(inode);
 }
 

@@ -1,7 +1,7 @@
 /* What the kernel knows by a node id.
  *
- * Every incarnation of a file has a number of its own that is never used again, kept in the
- * wrep_file itself: it is also the inode number that applications see (SQLite tells files apart
+ * Every incarnation of a file or directory has a number of its own that is never used again, kept in the
+ * wrep_file or wrep_dir itself: it is also the inode number that applications see (SQLite tells files apart
  * by it), so it must survive the kernel forgetting the file. The inode exists while the kernel knows
  * the number or a descriptor is open, and keeps a reference of the wrep_file.
  */
@@ -13,7 +13,9 @@
 
 struct fsd_inode {
 	uint64_t id;
-	struct wrep_file *file; /* a reference */
+	/* One of the two, a reference. The directory at the top has no inode. */
+	struct wrep_file *file;
+	struct wrep_dir *dir;
 	struct fsd_inode *next; /* inode_lock */
 	uint64_t lookups;	/* inode_lock: the kernel's references */
 	unsigned refs;		/* inode_lock: ours (open files, requests) */
@@ -24,10 +26,12 @@ struct fsd_inode {
 
 /* The number of a file, made at its first use. [any thread] */
 uint64_t fsd_inode_number(struct fsd *fs, struct wrep_file *file);
+uint64_t fsd_inode_number_of_dir(struct fsd *fs, struct wrep_dir *dir);
 
 /* The inode of `file`, with a reference; the caller's reference of the file passes to it. NULL when
  * out of memory. */
 struct fsd_inode *fsd_inode_of(struct fsd *fs, struct wrep_file *file);
+struct fsd_inode *fsd_inode_of_dir(struct fsd *fs, struct wrep_dir *dir);
 
 /* The inode that the kernel calls `id`, with a reference; NULL when there is none. */
 struct fsd_inode *fsd_inode_find(struct fsd *fs, uint64_t id);

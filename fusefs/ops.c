@@ -1,6 +1,6 @@
 /* The file system's operations, as libfuse's low-level API calls them.
  *
- * One flat directory of databases and their side files. A request is looked at, handed to walrepl,
+ * Directories of databases and their side files. A request is looked at, handed to walrepl,
  * and answered at once; where walrepl answers WREP_PENDING (a commit, a creation, an open before
  * the node has caught up) the request stays with a `struct fsd_pend` and its reply is sent by the
  * thread that learned the outcome. No handler waits.
@@ -118,9 +118,9 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 
 /* ---- what does not exist here ------------------------------------------------------------------ */
 
-bool fsd_is_hidden(const char *name)
+bool fsd_is_hidden(fuse_ino_t parent, const char *name)
 {
-	return !strncmp(name, FSD_STATE_DIR, strlen(FSD_STATE_DIR));
+	return parent == FUSE_ROOT_ID && !strncmp(name, FSD_STATE_DIR, strlen(FSD_STATE_DIR));
 }
 
 void fsd_refuse(fuse_req_t req, const char *what, const char *name)
@@ -136,11 +136,6 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	fsd_refuse(req, "mknod", name);
 }
 
-static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
-{
-	fsd_refuse(req, "mkdir", name);
-}
-
 static void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
 {
 	fsd_refuse(req, "symlink", name);
@@ -149,19 +144,6 @@ static void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, cons
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
 {
 	fsd_refuse(req, "link", newname);
-}
-
-static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
-		      const char *newname, unsigned int flags)
-{
-	static struct fsd_log_limit limit;
-
-	fsd_log_limited(
-		&limit, 'W',
-		"refused rename name=%s to=%s: a replicated database keeps its name; copy it "
-		"with sqlite3's .backup or VACUUM INTO, then remove the old one",
-		name, newname);
-	fuse_reply_err(req, EPERM);
 }
 
 const struct fuse_lowlevel_ops fsd_ops = {
@@ -184,9 +166,10 @@ const struct fuse_lowlevel_ops fsd_ops = {
 	.unlink = fsd_op_unlink,
 	.statfs = op_statfs,
 	.mknod = op_mknod,
-	.mkdir = op_mkdir,
+	.mkdir = fsd_op_mkdir,
+	.rmdir = fsd_op_rmdir,
 	.symlink = op_symlink,
 	.link = op_link,
-	.rename = op_rename,
+	.rename = fsd_op_rename,
 };
 const size_t fsd_ops_size = sizeof(fsd_ops);

@@ -21,7 +21,15 @@ void fsd_leave(struct fsd *fs);
 bool fsd_enter(struct fsd *fs, fuse_req_t req);
 
 /* Our own files in the data directory are not there for anybody. */
-bool fsd_is_hidden(const char *name);
+bool fsd_is_hidden(fuse_ino_t parent, const char *name);
+
+/* The path that `name` in a directory means, room for it and a side file's suffix. 0; -ESTALE: the
+ * directory is gone; -ENOTDIR, -ENAMETOOLONG. Only once inside. */
+#define FSD_PATH_SIZE (WREP_PATH_MAX + 16)
+int fsd_path(struct fsd *fs, fuse_ino_t parent, const char *name, char path[FSD_PATH_SIZE]);
+
+/* What is made in a directory with the set-group-ID bit gets its group; a directory the bit, too. */
+void fsd_inherit(struct fsd *fs, fuse_ino_t parent, gid_t *gid, mode_t *dir_mode);
 
 /* EPERM, and a log line that names the rule. */
 void fsd_refuse(fuse_req_t req, const char *what, const char *name);
@@ -33,6 +41,7 @@ double fsd_attr_timeout(const struct fsd_inode *inode, const struct stat *st);
 int fsd_inode_attr(struct fsd_inode *inode, struct stat *st);
 
 /* ops_attr.c */
+void fsd_lookup_reply(struct fsd *fs, fuse_req_t req, fuse_ino_t parent, const char *name);
 void fsd_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fsd_op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t lookups);
 void fsd_op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
@@ -51,6 +60,12 @@ void fsd_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 void fsd_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 		  struct fuse_file_info *fi);
 void fsd_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+
+/* ops_name.c */
+void fsd_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void fsd_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void fsd_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+		   const char *newname, unsigned int flags);
 
 /* ops_dir.c */
 void fsd_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

@@ -7,7 +7,10 @@
  * with it, and with that all that was cached of its content; the next program to open the database
  * would read it from the daemon again (ten times the price of a warm point select). A name that
  * meanwhile means another file, or none, is noticed when it is used: walrepl answers ESTALE for a
- * file that is no longer called so, on which the kernel looks the name up again.
+ * file that is no longer called so, on which the kernel looks the name up again. The names of directories
+ * are kept as well, so that a path is not walked by requests, and so is what they mean noticed: whatever
+ * is asked of a directory that is gone is answered ESTALE, and its attributes are always asked for. Names
+ * that are not there are not kept.
  */
 #define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
 #include <fuse_lowlevel.h>
@@ -21,18 +24,19 @@
 #include "opens.h"
 #include "ops.h"
 
-static int root_attr(struct fsd *fs, struct stat *st)
+/* `inside`: walrepl may be asked. */
+static int root_attr(struct fsd *fs, bool inside, struct stat *st)
 {
 	if (fstat(fs->data_fd, st))
 		return -errno;
 	st->st_ino = FUSE_ROOT_ID;
-	st->st_nlink = 2;
+	st->st_nlink = 2 + (inside ? wrep_dir_count(fs->wrep, "") : 0);
 	return 0;
 }
 
 double fsd_name_timeout(const struct fsd_inode *inode)
 {
-	enum wrep_kind kind = wrep_file_kind(inode->file);
+	enum wrep_kind kind = inode->dir ? WREP_DB : wrep_file_kind(inode->file);
 
 	return kind == WREP_DB || kind == WREP_WAL ? 3600 : 0;
 }
@@ -40,7 +44,7 @@ double fsd_name_timeout(const struct fsd_inode *inode)
 /* A removed file that somebody has open: once it is closed, its name must lead nowhere. */
 double fsd_attr_timeout(const struct fsd_inode *inode, const struct stat *st)
 {
-	return wrep_file_kind(inode->file) == WREP_DB && st->st_nlink ? 3600 : 0;
+	return inode->file && wrep_file_kind(inode->file) == WREP_DB && st->st_nlink ? 3600 : 0;
 }
 
 int fsd_inode_attr(struct fsd_inode *inode, struct stat *st)
@@ -48,7 +52,7 @@ int fsd_inode_attr(struct fsd_inode *inode, struct stat *st)
 	int rv;
 
 	memset(st, 0, sizeof(*st));
-	rv = wrep_file_stat(inode->file, st);
+	rv = inode->dir ? wrep_dir_stat(inode->dir, st) : wrep_file_stat(inode->file, st);
 	st->st_ino = inode->id;
 	return rv;
 }
@@ -57,21 +61,30 @@ int fsd_inode_attr(struct fsd_inode *inode, struct stat *st)
  * number (host.c) and the kernel does not know it. */
 static int look_up(struct fsd *fs, fuse_ino_t parent, const char *name, struct fsd_inode **out)
 {
+	char path[FSD_PATH_SIZE];
 	struct wrep_file *file;
+	struct wrep_dir *dir;
 	int rv;
 
-	if (parent != FUSE_ROOT_ID) {
-		*out = strcmp(name, ".") ? NULL : fsd_inode_find(fs, parent);
+	if (!strcmp(name, ".")) {
+		*out = fsd_inode_find(fs, parent);
 		return *out ? 0 : -ESTALE;
 	}
-	rv = wrep_lookup(fs->wrep, name, &file);
+	rv = fsd_path(fs, parent, name, path);
+	if (rv)
+		return rv;
+	if (wrep_dir_lookup(fs->wrep, path, &dir) == 0) {
+		*out = fsd_inode_of_dir(fs, dir);
+		return *out ? 0 : -ENOMEM;
+	}
+	rv = wrep_lookup(fs->wrep, path, &file);
 	if (rv)
 		return rv;
 	*out = fsd_inode_of(fs, file);
 	return *out ? 0 : -ENOMEM;
 }
 
-static void lookup_reply(struct fsd *fs, fuse_req_t req, fuse_ino_t parent, const char *name)
+void fsd_lookup_reply(struct fsd *fs, fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fuse_entry_param entry = {0};
 	struct fsd_inode *inode = NULL;
@@ -101,7 +114,7 @@ static void lookup_ready(struct wrep_op *op, int result)
 	if (result)
 		fuse_reply_err(pend->req, -result);
 	else
-		lookup_reply(pend->fs, pend->req, pend->parent, pend->name);
+		fsd_lookup_reply(pend->fs, pend->req, pend->parent, pend->name);
 	fsd_pend_unref(pend);
 }
 
@@ -113,14 +126,14 @@ void fsd_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct fsd_pend *pend;
 	int rv;
 
-	if (fsd_is_hidden(name)) {
+	if (fsd_is_hidden(parent, name)) {
 		fuse_reply_err(req, ENOENT);
 		return;
 	}
 	if (!fsd_enter(fs, req))
 		return;
 	if (wrep_is_ready(fs->wrep) || fsd_is_internal(fs, req)) {
-		lookup_reply(fs, req, parent, name);
+		fsd_lookup_reply(fs, req, parent, name);
 		fsd_leave(fs);
 		return;
 	}
@@ -169,15 +182,19 @@ void fsd_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct fsd *fs = fsd_of(req);
 	struct fsd_inode *inode;
 	struct stat st;
+	bool inside;
 	int rv;
 
 	if (ino == FUSE_ROOT_ID) {
 		atomic_store(&fs->over_uring, fuse_req_is_uring(req));
-		rv = root_attr(fs, &st);
+		inside = fsd_enter_as(fs, req, false);
+		rv = root_attr(fs, inside, &st);
 		if (rv)
 			fuse_reply_err(req, -rv);
 		else
 			fuse_reply_attr(req, &st, 0);
+		if (inside)
+			fsd_leave(fs);
 		return;
 	}
 	if (!fsd_enter(fs, req))
@@ -217,7 +234,9 @@ static void setattr_rest(struct fsd_pend *pend, int result)
 	if (!result && pend->attr.valid) {
 		memset(&pend->op, 0, sizeof(pend->op));
 		pend->op.done = setattr_done;
-		result = wrep_file_setattr(pend->inode->file, &pend->attr, &pend->op);
+		result = pend->inode->dir
+				 ? wrep_dir_setattr(pend->inode->dir, &pend->attr, &pend->op)
+				 : wrep_file_setattr(pend->inode->file, &pend->attr, &pend->op);
 	}
 	if (result != WREP_PENDING)
 		setattr_finish(pend, result);
@@ -262,7 +281,7 @@ static void setattr_root(fuse_req_t req, const struct wrep_attr *attr)
 		    attr->valid & WREP_ATTR_GID ? attr->gid : (gid_t)-1)) ||
 	    ((attr->valid & WREP_ATTR_TIMES) && futimens(fs->data_fd, times)))
 		fuse_reply_err(req, errno);
-	else if (root_attr(fs, &st))
+	else if (root_attr(fs, false, &st))
 		fuse_reply_err(req, EIO);
 	else
 		fuse_reply_attr(req, &st, 0);
@@ -296,7 +315,7 @@ void fsd_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
 		return;
 	}
 	pend->attr = attr;
-	if (valid & FUSE_SET_ATTR_SIZE) {
+	if (valid & FUSE_SET_ATTR_SIZE && pend->inode->file) {
 		pend->op.done = truncate_done;
 		pend->op.tid = fuse_req_ctx(req)->pid;
 		rv = wrep_file_truncate(pend->inode->file, (uint64_t)st->st_size, fi != NULL,

@@ -201,18 +201,26 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 {
 	struct fsd *fs = fsd_of(req);
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	char path[FSD_PATH_SIZE];
+	gid_t gid = ctx->gid;
 	struct fsd_pend *pend;
 	enum wrep_kind kind;
 	int rv;
 
 	if (!fsd_enter(fs, req))
 		return;
-	if (parent != FUSE_ROOT_ID || fsd_is_hidden(name) ||
-	    !wrep_name_kind(fs->wrep, name, &kind)) {
+	rv = fsd_path(fs, parent, name, path);
+	if (rv) {
+		fuse_reply_err(req, -rv);
+		fsd_leave(fs);
+		return;
+	}
+	if (!wrep_name_kind(fs->wrep, path, &kind)) {
 		fsd_refuse(req, "to create", name);
 		fsd_leave(fs);
 		return;
 	}
+	fsd_inherit(fs, parent, &gid, NULL);
 	pend = fsd_pend_new(fs, req);
 	if (!pend) {
 		fuse_reply_err(req, ENOMEM);
@@ -225,8 +233,8 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 	pend->internal = fsd_is_internal(fs, req);
 	if (!pend->internal)
 		atomic_fetch_add(&fs->app_opens, 1);
-	rv = wrep_create(fs->wrep, name, mode & 07777, ctx->uid, ctx->gid, fi->flags,
-			 pend->internal, &pend->op);
+	rv = wrep_create(fs->wrep, path, mode & 07777, ctx->uid, gid, fi->flags, pend->internal,
+			 &pend->op);
 	if (rv != WREP_PENDING)
 		create_finish(pend, rv);
 	fsd_leave(fs);
@@ -384,6 +392,7 @@ static void unlink_done(struct wrep_op *op, int result)
 void fsd_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fsd *fs = fsd_of(req);
+	char path[FSD_PATH_SIZE];
 	struct fsd_pend *pend;
 	int rv;
 
@@ -396,7 +405,9 @@ void fsd_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 		return;
 	}
 	pend->op.done = unlink_done;
-	rv = fsd_is_hidden(name) ? -ENOENT : wrep_unlink(fs->wrep, name, &pend->op);
+	rv = fsd_path(fs, parent, name, path);
+	if (!rv)
+		rv = wrep_unlink(fs->wrep, path, &pend->op);
 	if (rv != WREP_PENDING)
 		unlink_done(&pend->op, rv);
 	fsd_leave(fs);

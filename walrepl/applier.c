@@ -59,6 +59,9 @@ void wrep_item_free(struct wrep_item *item)
 	if (!item)
 		return;
 	wrep_db_unref(item->db);
+	wrep_db_unref(item->replaced);
+	wrep_dir_unref(item->dir);
+	wrep_file_unref(item->file);
 	rlog_buf_unref(item->buf);
 	wrep_parts_unref(item->parts);
 	wrep_commit_free(item->commit);
@@ -91,7 +94,7 @@ static bool closing(struct wrep *w)
 	return is;
 }
 
-static bool stopping(struct wrep *w)
+bool wrep_stopping(struct wrep *w)
 {
 	bool stop;
 
@@ -607,13 +610,14 @@ static bool can_be_served(const struct wrep_item *item)
 		return item->type ==
 		       WREP_ITEM_REVERT; /* a writer waits for it, whose lock may be in the way */
 	pthread_mutex_lock(&item->db->lock);
-	can = item->db->removed || item->db->files[WREP_DB]; /* else its CREATE comes first */
+	/* Else its CREATE comes first, or it is being renamed. */
+	can = item->db->removed || item->db->files[WREP_DB];
 	pthread_mutex_unlock(&item->db->lock);
 	return can;
 }
 
 /* Serve the opens that are queued; what they find is as old as what those see who are in already. */
-static void serve_opens(struct wrep *w)
+void wrep_serve_opens(struct wrep *w)
 {
 	struct wrep_item *opens = NULL, **last = &opens, **p, *item;
 
@@ -654,8 +658,7 @@ static bool is_removed(struct wrep_db *db)
 	return removed;
 }
 
-/* Everything is about to be replaced: what is queued comes again. */
-static bool is_fetching(struct wrep *w)
+bool wrep_fetching(struct wrep *w)
 {
 	bool fetching;
 
@@ -665,23 +668,23 @@ static bool is_fetching(struct wrep *w)
 	return fetching;
 }
 
-static bool is_shortage(int rc)
+bool wrep_is_shortage(int rc)
 {
 	return rc == -ENOSPC || rc == -EDQUOT || rc == -EMFILE || rc == -ENFILE;
 }
 
 /* The disk is full, or there are no descriptors left (`rc`). What is committed is in the log and waits
  * there: this node falls behind, and goes on when somebody made room. `logged`: when that was said last. */
-static void wait_for_space(struct wrep *w, struct wrep_db *db, int rc, uint64_t *logged)
+void wrep_wait_for_space(struct wrep *w, const char *name, int rc, uint64_t *logged)
 {
-	if (wrep_out_of_descriptors(w, rc, db->name)) {
+	if (wrep_out_of_descriptors(w, rc, name)) {
 		trim_idle_conns(w, 0);
 	} else if (!*logged || wrep_now_ms() - *logged > FULL_LOG_MS) {
 		*logged = wrep_now_ms();
 		wrep_logf(w, 'E', "disk full, replication waits: free some space database=%s",
-			  db->name);
+			  name);
 	}
-	serve_opens(w);
+	wrep_serve_opens(w);
 	usleep(FULL_RETRY_MS * 1000);
 }
 
@@ -694,13 +697,14 @@ static int store_part(struct wrep *w, struct wrep_db *db, struct wrep_parts *par
 	int rc = 0;
 
 	while (!rc) {
-		if (stopping(w) || is_removed(db) || is_fetching(w) || atomic_load(&parts->dead))
+		if (wrep_stopping(w) || is_removed(db) || wrep_fetching(w) ||
+		    atomic_load(&parts->dead))
 			return -ECANCELED;
 		rc = wrep_parts_store(parts, w->config.data_fd, e);
-		if (!is_shortage(rc))
+		if (!wrep_is_shortage(rc))
 			break;
 		if (!wrep_commit_give_up(db, parts, -ENOSPC))
-			wait_for_space(w, db, rc, &logged);
+			wrep_wait_for_space(w, db->name, rc, &logged);
 		rc = 0;
 	}
 	if (rc < 0)
@@ -728,7 +732,7 @@ struct waiting {
 static void wait_to_retry(struct wrep *w, struct wrep_db *db, int rc, struct waiting *t)
 {
 	if (rc != -EBUSY) {
-		wait_for_space(w, db, rc, &t->logged_full);
+		wrep_wait_for_space(w, db->name, rc, &t->logged_full);
 		return;
 	}
 	if (!t->logged && wrep_now_ms() - t->since > BUSY_LOG_MS) {
@@ -738,7 +742,7 @@ static void wait_to_retry(struct wrep *w, struct wrep_db *db, int rc, struct wai
 			  "end its open transaction",
 			  db->name);
 	}
-	serve_opens(w);
+	wrep_serve_opens(w);
 	usleep(RETRY_MS * 1000);
 }
 
@@ -785,9 +789,9 @@ static void apply_transaction(struct wrep *w, struct wrep_item *item)
 	rc = gather(&e, item->parts, &g);
 	while (!rc) {
 		rc = apply_once(db, &g);
-		if (rc != -EBUSY && !is_shortage(rc))
+		if (rc != -EBUSY && !wrep_is_shortage(rc))
 			break;
-		if (stopping(w) || is_removed(db) || is_fetching(w)) {
+		if (wrep_stopping(w) || is_removed(db) || wrep_fetching(w)) {
 			gathered_free(&g);
 			return;
 		}
@@ -885,9 +889,9 @@ static void apply_group(struct wrep *w, struct wrep_item *item)
 			usleep(LET_IN_MS * 1000);
 			held_since = wrep_now_ms();
 		}
-		if (rc != -EBUSY && !is_shortage(rc))
+		if (rc != -EBUSY && !wrep_is_shortage(rc))
 			break;
-		if (stopping(w) || is_fetching(w))
+		if (wrep_stopping(w) || wrep_fetching(w))
 			goto out;
 		wait_to_retry(w, members[at].db, rc, &waiting);
 		rc = 0;
@@ -976,7 +980,7 @@ static bool install_commit(struct wrep *w, struct wrep_db *db, struct wrep_commi
 		if (rc != -ENOSPC || last)
 			break;
 		pthread_mutex_unlock(&db->lock);
-		wait_for_space(w, db, rc, &logged);
+		wrep_wait_for_space(w, db->name, rc, &logged);
 		last = closing(w);
 		pthread_mutex_lock(&db->lock);
 	}
@@ -1037,9 +1041,9 @@ static void create_database(struct wrep *w, struct wrep_item *item)
 	while (rc == 0) {
 		fd = openat(w->config.data_fd, db->name,
 			    O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, e.mode);
-		if (fd >= 0 || !is_shortage(-errno) || stopping(w))
+		if (fd >= 0 || !wrep_is_shortage(-errno) || wrep_stopping(w))
 			break;
-		wait_for_space(w, db, -errno, &logged);
+		wrep_wait_for_space(w, db->name, -errno, &logged);
 	}
 	if (rc == 0 && (fd < 0 || fchown(fd, e.uid, e.gid) < 0 || fchmod(fd, e.mode) < 0))
 		rc = -errno;
@@ -1058,8 +1062,11 @@ static void create_database(struct wrep *w, struct wrep_item *item)
 		wrep_db_rest(db);
 	}
 	pthread_mutex_unlock(&db->lock);
-	if (rc == 0)
+	if (rc == 0) {
+		wrep_db_show(db, item->index);
+		wrep_dir_touch(w, db->name);
 		w->config.host.invalidate_name(w->config.host_ctx, db->name);
+	}
 	wrep_out_of_descriptors(w, open_rc, db->name);
 	if (item->op)
 		item->op->done(item->op, rc ? rc : open_rc);
@@ -1103,7 +1110,9 @@ static void unlink_database(struct wrep *w, struct wrep_item *item)
 		if (gone)
 			w->config.host.invalidate_name(w->config.host_ctx, name);
 	}
+	wrep_dir_touch(w, db->name);
 	if (!retired) {
+		wrep_db_hide(db, item->index);
 		wrep_sumfile_remove(w->config.state_fd, db->id);
 		wrep_wal_aside_remove(w, db->id);
 	}
@@ -1118,7 +1127,7 @@ static void unlink_database(struct wrep *w, struct wrep_item *item)
 			  strerror(-rc));
 }
 
-static struct timespec to_timespec(int64_t ns, bool omit)
+struct timespec wrep_to_timespec(int64_t ns, bool omit)
 {
 	struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
 
@@ -1150,8 +1159,8 @@ static void set_attributes(struct wrep_item *item)
 	if (!rc && (e.attr_valid & WREP_ATTR_MODE) && fchmod(f->fd, e.mode) < 0)
 		rc = -errno;
 	if (!rc && (e.attr_valid & WREP_ATTR_TIMES) &&
-	    futimens(f->fd, (struct timespec[]){to_timespec(e.atime_ns, e.atime_omit),
-						to_timespec(e.mtime_ns, e.mtime_omit)}) < 0)
+	    futimens(f->fd, (struct timespec[]){wrep_to_timespec(e.atime_ns, e.atime_omit),
+						wrep_to_timespec(e.mtime_ns, e.mtime_omit)}) < 0)
 		rc = -errno;
 	pthread_mutex_lock(&db->lock);
 	db->touched = true;
@@ -1187,6 +1196,8 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 	pthread_mutex_unlock(&db->lock);
 	if (!f)
 		rc = -ESTALE; /* the kernel looks the name up again */
+	else if (item->file && item->file != f)
+		rc = -ESTALE; /* renamed meanwhile */
 	else if (damaged)
 		rc = -EBADMSG;
 	if (!rc && !atomic_load(&w->may_write)) {
@@ -1324,7 +1335,7 @@ static bool prove_all(struct wrep *w)
 		wrep_db_unref(db);
 	}
 	free(all);
-	fetching = is_fetching(w);
+	fetching = wrep_fetching(w);
 	return !fetching;
 }
 
@@ -1441,8 +1452,8 @@ static void *applier_main(void *arg)
 	for (;;) {
 		struct wrep_item *item = take(w, retry);
 
-		if (stopping(w) && !(item && (item->type == WREP_ITEM_INSTALL ||
-					      item->type == WREP_ITEM_INSTALL_GROUP))) {
+		if (wrep_stopping(w) && !(item && (item->type == WREP_ITEM_INSTALL ||
+						   item->type == WREP_ITEM_INSTALL_GROUP))) {
 			if (!item && closing(w))
 				return NULL;
 			end_item(item);
@@ -1502,6 +1513,18 @@ static void *applier_main(void *arg)
 			keep_idle_conn(w, item);
 			trim_idle_conns(w, IDLE_CONNS);
 			item = NULL;
+			break;
+		case WREP_ITEM_MKDIR:
+			wrep_dir_make(w, item);
+			break;
+		case WREP_ITEM_RMDIR:
+			wrep_dir_remove(w, item);
+			break;
+		case WREP_ITEM_DIRATTR:
+			wrep_dir_set_attributes(w, item);
+			break;
+		case WREP_ITEM_RENAME:
+			wrep_rename_run(w, item);
 			break;
 		case WREP_ITEM_FETCH:
 			wrep_fetch_run(w);

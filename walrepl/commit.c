@@ -575,7 +575,7 @@ static int start(struct wrep_db *db, struct wrep_commit *c)
 {
 	uint32_t per_entry = images_per_entry(c), group_max = 0;
 
-	if (db->removed || db->local_version != db->version)
+	if (db->removed || db->moving || db->local_version != db->version)
 		return -EIO; /* built on a state that is no longer the database's */
 	/* Its writes were counted (file.c); a file that grew by truncation was not. */
 	if ((uint64_t)c->change_count * c->page_size > db->w->config.max_transaction_bytes)
@@ -853,20 +853,8 @@ int wrep_submit_meta(struct wrep *w, struct wrep_db *db, const struct wrep_entry
 
 int wrep_submit_attr(struct wrep_db *db, const struct wrep_attr *attr, struct wrep_op *op)
 {
-	struct wrep_entry e = {
-		.type = WREP_ENTRY_SETATTR,
-		.db_id = db->id,
-		.attr_valid = attr->valid,
-		.mode = attr->mode & 07777,
-		.uid = attr->uid,
-		.gid = attr->gid,
-		.atime_omit = attr->atime.tv_nsec == UTIME_OMIT,
-		.mtime_omit = attr->mtime.tv_nsec == UTIME_OMIT,
-	};
+	struct wrep_entry e;
 
-	if (!e.atime_omit)
-		e.atime_ns = attr->atime.tv_sec * 1000000000LL + attr->atime.tv_nsec;
-	if (!e.mtime_omit)
-		e.mtime_ns = attr->mtime.tv_sec * 1000000000LL + attr->mtime.tv_nsec;
+	wrep_setattr_entry(db->id, attr, &e);
 	return wrep_submit_meta(db->w, db, &e, 0, op);
 }

@@ -1,7 +1,8 @@
 /* The databases and the incarnations of their files: who refers to what, and for how long.
  *
- * The table holds one reference to each database that exists; an entry that removes it takes it out,
- * and it lives on while files, queued work or undecided transactions refer to it. A database holds
+ * Each of the two tables holds one reference to a database. It is in that of ids from the entry that
+ * creates it to the one that removes it, and in that of names while applications see it, which the applier
+ * brings about a little later. It lives on while files, queued work or undecided transactions refer to it. A database holds
  * one reference to the current incarnation of each of its files, and every file one to its database;
  * wrep_db_forget_file() is what unties the two.
  */
@@ -51,6 +52,12 @@ void wrep_db_unref(struct wrep_db *db)
 		wrep_parts_applied(db, db->unapplied);
 	wrep_pagesum_close(&db->sum);
 	pthread_mutex_destroy(&db->lock);
+	while (db->names) {
+		struct wrep_name *former = db->names->former;
+
+		free(db->names);
+		db->names = former;
+	}
 	free(db);
 }
 
@@ -82,68 +89,136 @@ struct wrep_db *wrep_db_by_id(struct wrep *w, uint64_t id)
 	return db;
 }
 
-int wrep_db_all(struct wrep *w, struct wrep_db ***out, size_t *count)
+/* Put all databases into `all`, if it is there. Returns how many they are. w->lock held. */
+static size_t collect(struct wrep *w, struct wrep_db **all)
 {
 	size_t n = 0;
+
+	for (size_t b = 0; b < WREP_BUCKETS; b++) {
+		for (struct wrep_db *db = w->by_id[b]; db; db = db->next_by_id, n++)
+			if (all)
+				all[n] = wrep_db_ref(db);
+		for (struct wrep_db *db = w->by_name[b]; db; db = db->next_by_name) {
+			if (db->known)
+				continue;
+			if (all)
+				all[n] = wrep_db_ref(db);
+			n++;
+		}
+	}
+	return n;
+}
+
+int wrep_db_all(struct wrep *w, struct wrep_db ***out, size_t *count)
+{
 	struct wrep_db **all;
 
 	pthread_mutex_lock(&w->lock);
-	for (size_t b = 0; b < WREP_BUCKETS; b++)
-		for (struct wrep_db *db = w->by_name[b]; db; db = db->next_by_name)
-			n++;
-	all = malloc((n + 1) * sizeof *all);
+	all = malloc((collect(w, NULL) + 1) * sizeof *all);
 	if (!all) {
 		pthread_mutex_unlock(&w->lock);
 		return -ENOMEM;
 	}
-	n = 0;
-	for (size_t b = 0; b < WREP_BUCKETS; b++)
-		for (struct wrep_db *db = w->by_name[b]; db; db = db->next_by_name)
-			all[n++] = wrep_db_ref(db);
+	*count = collect(w, all);
 	pthread_mutex_unlock(&w->lock);
 	*out = all;
-	*count = n;
 	return 0;
 }
 
-/* A new database enters the table; the table holds one reference. */
+int wrep_db_set_name(struct wrep_db *db, const char *name)
+{
+	struct wrep_name *n = malloc(sizeof *n + strlen(name) + 1);
+
+	if (!n)
+		return -ENOMEM;
+	strcpy(n->text, name);
+	n->former = db->names;
+	db->names = n;
+	atomic_store(&db->name, n->text);
+	return 0;
+}
+
+/* A new database enters the table of ids, which holds one reference. */
 struct wrep_db *wrep_db_new(struct wrep *w, const char *name, uint64_t id)
 {
 	struct wrep_db *db = calloc(1, sizeof *db);
-	unsigned b = name_bucket(name);
 
 	if (!db)
 		return NULL;
+	if (wrep_db_set_name(db, name)) {
+		free(db);
+		return NULL;
+	}
 	atomic_init(&db->refs, 1);
 	db->w = w;
 	db->id = db->index = db->local_index = id;
 	db->touched = true;
-	snprintf(db->name, sizeof db->name, "%s", name);
 	pthread_mutex_init(&db->lock, NULL);
 	pthread_mutex_lock(&w->lock);
-	db->next_by_name = w->by_name[b];
-	w->by_name[b] = db;
+	db->known = true;
 	db->next_by_id = w->by_id[id % WREP_BUCKETS];
 	w->by_id[id % WREP_BUCKETS] = db;
 	pthread_mutex_unlock(&w->lock);
 	return db;
 }
 
-/* Out of the table, by which no name and no entry finds it any more. */
 void wrep_db_remove(struct wrep_db *db)
 {
 	struct wrep *w = db->w;
 	struct wrep_db **p;
+	bool known;
 
 	pthread_mutex_lock(&w->lock);
-	for (p = &w->by_name[name_bucket(db->name)]; *p != db; p = &(*p)->next_by_name)
+	known = db->known;
+	db->known = false;
+	for (p = &w->by_id[db->id % WREP_BUCKETS]; known && *p != db; p = &(*p)->next_by_id)
+		;
+	if (known)
+		*p = db->next_by_id;
+	pthread_mutex_unlock(&w->lock);
+	if (known)
+		wrep_db_unref(db);
+}
+
+void wrep_db_show_locked(struct wrep_db *db)
+{
+	struct wrep *w = db->w;
+	unsigned b = name_bucket(db->name);
+
+	if (db->shown)
+		return;
+	db->shown = true;
+	db->next_by_name = w->by_name[b];
+	w->by_name[b] = wrep_db_ref(db);
+}
+
+void wrep_db_hide_locked(struct wrep_db *db)
+{
+	struct wrep_db **p;
+
+	if (!db->shown)
+		return;
+	db->shown = false;
+	for (p = &db->w->by_name[name_bucket(db->name)]; *p != db; p = &(*p)->next_by_name)
 		;
 	*p = db->next_by_name;
-	for (p = &w->by_id[db->id % WREP_BUCKETS]; *p != db; p = &(*p)->next_by_id)
-		;
-	*p = db->next_by_id;
-	pthread_mutex_unlock(&w->lock);
-	wrep_db_unref(db);
+	wrep_db_unref(db); /* never the last: the caller has one */
+}
+
+void wrep_db_show(struct wrep_db *db, uint64_t index)
+{
+	pthread_mutex_lock(&db->w->lock);
+	wrep_db_show_locked(db);
+	db->w->names_index = index;
+	pthread_mutex_unlock(&db->w->lock);
+}
+
+void wrep_db_hide(struct wrep_db *db, uint64_t index)
+{
+	pthread_mutex_lock(&db->w->lock);
+	wrep_db_hide_locked(db);
+	db->w->names_index = index;
+	pthread_mutex_unlock(&db->w->lock);
 }
 
 /* ---- files ------------------------------------------------------------------------------------ */
@@ -198,16 +273,19 @@ int wrep_file_fd(struct wrep_file *f)
 int wrep_file_make(struct wrep_db *db, enum wrep_kind kind, int fd, ino_t ino,
 		   struct wrep_file **out)
 {
-	struct wrep_file *f = calloc(1, sizeof *f);
+	char name[WREP_NAME_MAX + 16];
+	struct wrep_file *f;
 
+	wrep_db_backing_name(db, kind, name);
+	f = calloc(1, sizeof *f + strlen(name) + 1);
 	if (!f)
 		return -ENOMEM;
+	strcpy(f->name, name);
 	atomic_init(&f->refs, 1);
 	f->kind = kind;
 	f->fd = fd;
 	f->ino = ino;
 	f->db = wrep_db_ref(db);
-	wrep_db_backing_name(db, kind, f->name);
 	if (kind == WREP_WAL && fd >= 0) {
 		int rc;
 

@@ -15,6 +15,9 @@ static void describe(const struct wrep_entry *e, struct wrep_description *out)
 		[WREP_ENTRY_COMMIT] = WREP_DESCRIBES_COMMIT,
 		[WREP_ENTRY_DISCARD] = WREP_DESCRIBES_DISCARD,
 		[WREP_ENTRY_GROUP] = WREP_DESCRIBES_GROUP,
+		[WREP_ENTRY_MKDIR] = WREP_DESCRIBES_MKDIR,
+		[WREP_ENTRY_RMDIR] = WREP_DESCRIBES_RMDIR,
+		[WREP_ENTRY_RENAME] = WREP_DESCRIBES_RENAME,
 	};
 
 	*out = (struct wrep_description){
@@ -36,7 +39,11 @@ static void describe(const struct wrep_entry *e, struct wrep_description *out)
 		.page_count = e->page_count,
 		.wal = e->type == WREP_ENTRY_COMMIT && e->commit_mode == WREP_COMMIT_WAL,
 	};
-	if (e->type == WREP_ENTRY_CREATE) {
+	out->is_dir = e->type == WREP_ENTRY_MKDIR || e->type == WREP_ENTRY_RMDIR;
+	if (e->type == WREP_ENTRY_RENAME)
+		strcpy(out->to, e->name);
+	out->keep = e->keep;
+	if (e->type == WREP_ENTRY_CREATE || e->type == WREP_ENTRY_MKDIR) {
 		out->attr_valid = WREP_ATTR_MODE | WREP_ATTR_UID | WREP_ATTR_GID;
 		strcpy(out->name, e->name);
 	}

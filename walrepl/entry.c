@@ -23,12 +23,16 @@
  *   GROUP       db_id is 0, 2: u16 member_count, at least 2
  *               16: for each member, in ascending order of db_id:
  *                     u32 len | u32 0 | a COMMIT entry of len bytes | zeros up to a multiple of 8
+ *   MKDIR       as CREATE
+ *   RMDIR       nothing more
+ *   RENAME       2: u16 name_len | 4: u32 flags (1: keep what has the name)
+ *               16: name, without a NUL, to the end
  *
  * The images come before the page numbers so that they stay aligned.
  *
  * Version history: 1, the first. (DISCARD and GROUP joined it before any release.)
  *   2: PAGES may repeat pages of those before them, in any order from one to the next, and a COMMIT may
- *      drop pages; commit_mode 3. What version 1 holds reads the same.
+ *      drop pages; commit_mode 3; MKDIR, RMDIR and RENAME; names with a '/'. What version 1 holds reads the same.
  */
 #include "entry.h"
 
@@ -36,6 +40,7 @@
 #include <errno.h>
 #include <string.h>
 #include "bytes.h"
+#include "names.h"
 #include "pagesum.h"
 #include "walrepl.h"
 
@@ -49,10 +54,12 @@
 #define DISCARD_BYTES 32u
 #define GROUP_BYTES 16u
 #define MEMBER_BYTES 8u
+#define RENAME_BYTES 16u
 
 _Static_assert(COMMIT_BYTES + 4 * WREP_ENTRY_DROPPED_MAX <= WREP_ENTRY_BYTES,
 	       "a COMMIT that drops as many as it may");
 
+#define RENAME_KEEP 1u
 #define OMIT_ATIME 1u
 #define OMIT_MTIME 2u
 #define ATTR_ALL (WREP_ATTR_MODE | WREP_ATTR_UID | WREP_ATTR_GID | WREP_ATTR_TIMES)
@@ -97,24 +104,37 @@ uint32_t wrep_entry_group_dropped_max(uint32_t count)
 
 /* ---- decoding ---------------------------------------------------------------------------------- */
 
+/* A path from `from` to the end. */
+static int decode_name(const uint8_t *p, size_t from, size_t len, struct wrep_entry *e)
+{
+	size_t name_len = wrep_get16(p + 2);
+
+	if (name_len > WREP_NAME_MAX || len != from + name_len ||
+	    !wrep_names_path_valid((const char *)p + from, name_len))
+		return -EBADMSG;
+	memcpy(e->name, p + from, name_len);
+	e->name[name_len] = '\0';
+	return 0;
+}
+
 static int decode_create(const uint8_t *p, size_t len, struct wrep_entry *e)
 {
-	size_t name_len;
-
 	if (len < CREATE_BYTES || e->db_id != 0)
-		return -EBADMSG;
-	name_len = wrep_get16(p + 2);
-	if (name_len == 0 || name_len > WREP_NAME_MAX || len != CREATE_BYTES + name_len)
 		return -EBADMSG;
 	e->mode = wrep_get32(p + 4);
 	e->uid = wrep_get32(p + 16);
 	e->gid = wrep_get32(p + 20);
-	memcpy(e->name, p + CREATE_BYTES, name_len);
-	e->name[name_len] = '\0';
-	if (e->mode & ~MODE_ALL || strlen(e->name) != name_len || strchr(e->name, '/') != NULL ||
-	    strcmp(e->name, ".") == 0 || strcmp(e->name, "..") == 0)
+	if (e->mode & ~MODE_ALL)
 		return -EBADMSG;
-	return 0;
+	return decode_name(p, CREATE_BYTES, len, e);
+}
+
+static int decode_rename(const uint8_t *p, size_t len, struct wrep_entry *e)
+{
+	if (wrep_get32(p + 4) & ~RENAME_KEEP)
+		return -EBADMSG;
+	e->keep = (wrep_get32(p + 4) & RENAME_KEEP) != 0;
+	return decode_name(p, RENAME_BYTES, len, e);
 }
 
 static int decode_setattr(const uint8_t *p, size_t len, struct wrep_entry *e)
@@ -235,12 +255,17 @@ static int decode(const uint8_t *p, size_t len, struct wrep_entry *out)
 		return -EBADMSG;
 	out->type = p[0];
 	out->db_id = wrep_get64(p + 8);
-	if (out->type != WREP_ENTRY_CREATE && out->type != WREP_ENTRY_GROUP && out->db_id == 0)
+	if (out->type != WREP_ENTRY_CREATE && out->type != WREP_ENTRY_MKDIR &&
+	    out->type != WREP_ENTRY_GROUP && out->db_id == 0)
 		return -EBADMSG;
 	switch (out->type) {
 	case WREP_ENTRY_CREATE:
+	case WREP_ENTRY_MKDIR:
 		return decode_create(p, len, out);
+	case WREP_ENTRY_RENAME:
+		return decode_rename(p, len, out);
 	case WREP_ENTRY_UNLINK:
+	case WREP_ENTRY_RMDIR:
 		return len == COMMON_BYTES && wrep_get16(p + 2) == 0 && wrep_get32(p + 4) == 0
 			       ? 0
 			       : -EBADMSG;
@@ -317,7 +342,8 @@ static void put_common(uint8_t *p, const struct wrep_entry *e, size_t zeroed)
 	memset(p, 0, zeroed);
 	p[0] = (uint8_t)e->type;
 	p[1] = ENTRY_VERSION;
-	wrep_put64(p + 8, e->type == WREP_ENTRY_CREATE ? 0 : e->db_id);
+	wrep_put64(p + 8,
+		   e->type == WREP_ENTRY_CREATE || e->type == WREP_ENTRY_MKDIR ? 0 : e->db_id);
 }
 
 /* A zeroed buffer up to `zeroed` bytes, with the common part filled in. */
@@ -344,6 +370,20 @@ static struct rlog_buf *encode_create(const struct wrep_entry *e)
 	wrep_put32(buf->data + 16, e->uid);
 	wrep_put32(buf->data + 20, e->gid);
 	memcpy(buf->data + CREATE_BYTES, e->name, name_len);
+	return buf;
+}
+
+static struct rlog_buf *encode_rename(const struct wrep_entry *e)
+{
+	size_t name_len = strnlen(e->name, sizeof(e->name));
+	struct rlog_buf *buf = new_entry(e, RENAME_BYTES + name_len, RENAME_BYTES);
+
+	assert(name_len > 0 && name_len <= WREP_NAME_MAX);
+	if (buf == NULL)
+		return NULL;
+	wrep_put16(buf->data + 2, (uint16_t)name_len);
+	wrep_put32(buf->data + 4, e->keep ? RENAME_KEEP : 0);
+	memcpy(buf->data + RENAME_BYTES, e->name, name_len);
 	return buf;
 }
 
@@ -381,8 +421,12 @@ struct rlog_buf *wrep_entry_encode(const struct wrep_entry *e)
 
 	switch (e->type) {
 	case WREP_ENTRY_CREATE:
+	case WREP_ENTRY_MKDIR:
 		return encode_create(e);
+	case WREP_ENTRY_RENAME:
+		return encode_rename(e);
 	case WREP_ENTRY_UNLINK:
+	case WREP_ENTRY_RMDIR:
 		return new_entry(e, COMMON_BYTES, COMMON_BYTES);
 	case WREP_ENTRY_SETATTR:
 		return encode_setattr(e);

@@ -18,6 +18,7 @@
 
 #include <stdbool.h>
 #include "raftlog.h"
+#include "walrepl.h"
 
 enum wrep_entry_type {
 	WREP_ENTRY_CREATE = 1, /* a database file appears, empty */
@@ -27,11 +28,14 @@ enum wrep_entry_type {
 	WREP_ENTRY_COMMIT = 5,
 	WREP_ENTRY_DISCARD = 6, /* the COMMIT of these PAGES will not come */
 	WREP_ENTRY_GROUP = 7,	/* the COMMITs of several databases, all or none */
+	WREP_ENTRY_MKDIR = 10,	/* a directory appears, empty */
+	WREP_ENTRY_RMDIR = 11,
+	WREP_ENTRY_RENAME = 12, /* a database gets another name, in place of the one that has it */
 };
 
 /* Entries stay below this, except a COMMIT or PAGES that holds a single page. */
 #define WREP_ENTRY_BYTES (1u << 20)
-#define WREP_NAME_MAX 255
+#define WREP_NAME_MAX WREP_PATH_MAX
 
 /* How the transaction was written, so how it is applied. REPLACE: not by SQLite (`cp` over the database):
  * what applications keep of the former content need not look outdated to them, so they lose the file. */
@@ -40,11 +44,12 @@ enum wrep_commit_mode { WREP_COMMIT_WAL = 1, WREP_COMMIT_ROLLBACK = 2, WREP_COMM
 /* One decoded entry. Pointers point into the buffer it was decoded from. */
 struct wrep_entry {
 	enum wrep_entry_type type;
-	/* CREATE: `name`, mode, uid, gid (the database's id becomes the index of this entry).
-	 * All others: `db_id`. */
+	/* CREATE, MKDIR: `name`, mode, uid, gid (the id becomes the index of this entry).
+	 * All others: `db_id`, of SETATTR and RMDIR that of a directory; RENAME: `name`, too. */
 	char name[WREP_NAME_MAX + 1];
 	uint64_t db_id;
 	uint32_t mode, uid, gid;
+	bool keep;	     /* RENAME: of no effect where the name is taken */
 	uint32_t attr_valid; /* SETATTR: WREP_ATTR_* */
 	int64_t atime_ns, mtime_ns;
 	uint32_t atime_omit, mtime_omit;
@@ -86,7 +91,7 @@ static inline uint32_t wrep_entry_dropped(const struct wrep_entry *e, uint32_t i
 
 /* Decode and check bounds, enums, page size (a power of two, 512..65536; 0 in a COMMIT that leaves
  * an empty database), page numbers (not 0, not the lock page, ascending, none above page_count in a
- * COMMIT; so those that are dropped), names (no '/', not empty, not "." or ".."). 0 or -EBADMSG. */
+ * COMMIT; so those that are dropped), names (wrep_names_path_valid()). 0 or -EBADMSG. */
 int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out);
 
 /* The members of a GROUP that was decoded, each a COMMIT entry, in ascending order of their databases'

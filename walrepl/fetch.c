@@ -362,10 +362,13 @@ static int fetch_database(struct fetch *f, struct wrep_manifest_db *d)
 {
 	struct wrep *w = f->w;
 	uint64_t *hash = NULL;
-	int fd =
-		openat(w->config.data_fd, d->name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	int rc = fd < 0 ? -errno : 0;
+	int rc = wrep_moved_place(w, d->id, d->name), fd = -1;
 
+	if (!rc) {
+		fd = openat(w->config.data_fd, d->name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+			    0600);
+		rc = fd < 0 ? -errno : 0;
+	}
 	for (int i = 0; !rc && i < 3; i++) {
 		rc = fetch_file(f, d, fd, &hash);
 		if (rc != -ESTALE)
@@ -381,11 +384,19 @@ static int fetch_database(struct fetch *f, struct wrep_manifest_db *d)
 	return rc;
 }
 
-static int remove_database(struct wrep *w, const struct wrep_manifest_db *d)
+static int sync_dirs(struct wrep *w, const struct wrep_manifest *m)
 {
-	if (unlinkat(w->config.data_fd, d->name, 0) < 0 && errno != ENOENT)
-		return -errno;
-	return wrep_sumfile_remove(w->config.state_fd, d->id);
+	int rc = fsync(w->config.data_fd) < 0 ? -errno : 0;
+
+	for (size_t i = 0; i < m->dir_count && !rc; i++) {
+		int fd = openat(w->config.data_fd, m->dirs[i].path,
+				O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+		rc = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+		if (fd >= 0)
+			close(fd);
+	}
+	return rc;
 }
 
 /* ---- all of them --------------------------------------------------------------------------------- */
@@ -395,15 +406,23 @@ static int remove_database(struct wrep *w, const struct wrep_manifest_db *d)
  * over several databases take effect. */
 static int fetch_databases(struct fetch *f, struct wrep_manifest *m)
 {
-	int rc = 0;
+	int rc = wrep_dirs_prepare(f->w, m, false);
 
 	for (size_t i = 0; i < m->count && !rc; i++) {
-		rc = fetch_database(f, &m->dbs[i]);
-		if (rc == -ENOENT)
-			rc = remove_database(f->w, &m->dbs[i]);
-		m->dbs[i].wal_frames = 0;
+		struct wrep_manifest_db *d = &m->dbs[i];
+
+		rc = d->gone ? -ENOENT : fetch_database(f, d);
+		if (rc == -ENOENT) {
+			d->gone = true;
+			rc = wrep_sumfile_remove(f->w->config.state_fd, d->id);
+		}
+		d->wal_frames = 0;
 	}
-	if (!rc && (fsync(f->w->config.data_fd) < 0 || fsync(f->w->config.state_fd) < 0))
+	if (!rc)
+		rc = wrep_dirs_prepare(f->w, m, true);
+	if (!rc)
+		rc = sync_dirs(f->w, m);
+	if (!rc && fsync(f->w->config.state_fd) < 0)
 		rc = -errno;
 	if (!rc)
 		rc = ask(f, WREP_STREAM_END, "", 0, WREP_STREAM_END);
@@ -446,6 +465,8 @@ static int fetch_all(struct fetch *f)
 		rc = rlog_image_read(image, w->config.log.cluster_id, &index, &term, &theirs);
 	if (!rc)
 		rc = wrep_manifest_decode(theirs, &m);
+	if (!rc && !m.names_index)
+		m.names_index = index; /* of an earlier version */
 	if (!rc)
 		rc = set_mark(w);
 	if (!rc)
@@ -554,7 +575,28 @@ static void retire(struct wrep_db *db)
 			w->config.host.invalidate(w->config.host_ctx, file[i], 0, 0);
 		wrep_file_unref(file[i]);
 	}
+	wrep_db_hide(db, 0);
 	wrep_db_remove(db);
+}
+
+/* What is queued for names comes again, too. The applier's connections are not in there. */
+static void retire_queued(struct wrep *w)
+{
+	pthread_mutex_lock(&w->lock);
+	for (struct wrep_item *i = w->queue_head; i; i = i->next) {
+		struct wrep_db *dbs[2] = {i->db, i->replaced};
+
+		if (i->dir)
+			i->dir->retired = true;
+		for (int k = 0; k < 2; k++) {
+			if (!dbs[k] || i->type == WREP_ITEM_INSTALL)
+				continue;
+			pthread_mutex_lock(&dbs[k]->lock);
+			dbs[k]->removed = dbs[k]->retired = true;
+			pthread_mutex_unlock(&dbs[k]->lock);
+		}
+	}
+	pthread_mutex_unlock(&w->lock);
 }
 
 static void retire_all(struct wrep *w)
@@ -575,6 +617,8 @@ static void retire_all(struct wrep *w)
 	}
 	free(all);
 	wrep_super_forget_all(w);
+	retire_queued(w);
+	wrep_dirs_retire(w);
 }
 
 /* Try until it is done. 0, or -errno: the node stops. */

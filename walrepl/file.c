@@ -34,7 +34,7 @@ static const uint8_t journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x6
 /* The database that `name` belongs to, with a reference; fills `kind`. */
 static struct wrep_db *db_of(struct wrep *w, const char *name, enum wrep_kind *kind)
 {
-	char base[256];
+	char base[WREP_PATH_MAX + 1];
 
 	if (!wrep_names_kind(w->config.match, name, kind, base))
 		return NULL;
@@ -58,31 +58,6 @@ int wrep_lookup(struct wrep *w, const char *name, struct wrep_file **out)
 	pthread_mutex_unlock(&db->lock);
 	wrep_db_unref(db);
 	return *out ? 0 : -ENOENT;
-}
-
-int wrep_list(struct wrep *w, int (*each)(void *arg, const char *name), void *arg)
-{
-	struct wrep_db **all;
-	size_t count;
-	int rc = wrep_db_all(w, &all, &count), stop = 0;
-
-	if (rc < 0)
-		return rc;
-	for (size_t i = 0; i < count; i++) {
-		for (int k = 0; !stop && k < 4; k++) {
-			struct wrep_file *f;
-
-			pthread_mutex_lock(&all[i]->lock);
-			f = wrep_db_file(all[i], k);
-			pthread_mutex_unlock(&all[i]->lock);
-			if (f)
-				stop = each(arg, f->name);
-			wrep_file_unref(f);
-		}
-		wrep_db_unref(all[i]);
-	}
-	free(all);
-	return stop ? stop : wrep_super_list(w, each, arg);
 }
 
 int wrep_file_stat(struct wrep_file *f, struct stat *st)
@@ -127,7 +102,7 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st)
 
 int wrep_file_opened(struct wrep_file *f, int flags, bool internal, pid_t tid)
 {
-	int rc = wrep_db_hold(f->db, internal);
+	int rc = f->revoked ? -ESTALE : wrep_db_hold(f->db, internal);
 
 	if (rc)
 		return rc;
@@ -242,6 +217,7 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 	item = wrep_item_new(WREP_ITEM_OPEN, db);
 	item->op = op;
 	item->open_flags = flags;
+	item->file = f ? wrep_file_ref(f) : NULL;
 	rc = wait_caught_up(w, &item);
 	if (!rc && f) {
 		pthread_mutex_lock(&db->lock);
@@ -287,6 +263,7 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 {
 	struct wrep_entry e = {.type = WREP_ENTRY_CREATE};
 	enum wrep_kind kind;
+	struct wrep_dir *dir;
 	struct wrep_db *db;
 	struct wrep_file *f;
 	int rc = 0;
@@ -327,6 +304,10 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 	}
 	if (kind != WREP_DB)
 		return -EPERM; /* a side file of no database */
+	if (wrep_dir_lookup(w, name, &dir) == 0) {
+		wrep_dir_unref(dir);
+		return -EISDIR;
+	}
 	if (!atomic_load(&w->may_write))
 		return -EROFS;
 	op->file = NULL;
@@ -375,7 +356,7 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 {
 	struct wrep_db *db = f->db;
 	struct wrep_item *revert = NULL;
-	bool last = false;
+	bool last = false, idle = false;
 
 	if (f->kind == WREP_SUPER) {
 		wrep_super_release(f);
@@ -384,11 +365,12 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 	pthread_mutex_lock(&db->lock);
 	if (!internal && f->kind == WREP_DB && !f->revoked) {
 		assert(db->opens > 0);
-		if (--db->opens == 0) {
+		last = --db->opens == 0;
+		if (last) {
 			wrep_ahead_stop(db);
-			last = !db->conn_idle && (db->gated || !atomic_load(&db->w->may_write));
+			idle = !db->conn_idle && (db->gated || !atomic_load(&db->w->may_write));
 		}
-		db->conn_idle |= last;
+		db->conn_idle |= idle;
 		revert = wrep_direct_released(db);
 	}
 	wrep_db_ref(db);
@@ -396,8 +378,10 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 	wrep_commit_feed(db); /* unlocks */
 	if (revert)
 		wrep_applier_push(db->w, revert);
-	if (last)
+	if (idle)
 		wrep_applier_push(db->w, wrep_item_new(WREP_ITEM_IDLE, db));
+	if (last)
+		wrep_renames_look(db->w);
 	wrep_db_unref(db);
 }
 
@@ -914,19 +898,42 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct w
 
 /* ---- attributes and names ------------------------------------------------------------------------ */
 
+void wrep_setattr_entry(uint64_t id, const struct wrep_attr *attr, struct wrep_entry *e)
+{
+	*e = (struct wrep_entry){
+		.type = WREP_ENTRY_SETATTR,
+		.db_id = id,
+		.attr_valid = attr->valid,
+		.mode = attr->mode & 07777,
+		.uid = attr->uid,
+		.gid = attr->gid,
+	};
+	e->atime_omit = attr->atime.tv_nsec == UTIME_OMIT;
+	e->mtime_omit = attr->mtime.tv_nsec == UTIME_OMIT;
+	if (!e->atime_omit)
+		e->atime_ns = attr->atime.tv_sec * 1000000000LL + attr->atime.tv_nsec;
+	if (!e->mtime_omit)
+		e->mtime_ns = attr->mtime.tv_sec * 1000000000LL + attr->mtime.tv_nsec;
+}
+
 int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
 	int rc = 0;
 
 	if (f->kind == WREP_DB) {
+		bool revoked;
+
 		if (!atomic_load(&db->w->may_write))
 			return -EROFS;
 		/* `cp -p` and the like set them before they close what they copied. */
 		pthread_mutex_lock(&db->lock);
+		revoked = f->revoked;
 		if ((attr->valid & WREP_ATTR_TIMES) && db->direct.active && db->direct.alone)
 			db->direct.times = *attr;
 		pthread_mutex_unlock(&db->lock);
+		if (revoked)
+			return -ESTALE;
 		return wrep_submit_attr(db, attr, op);
 	}
 	if (db) { /* else it is a super-journal, open as long as it is there */

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "manifest.h"
+#include "tree.h"
 #include "walrepl.h"
 
 struct entry_db {
@@ -24,6 +25,8 @@ struct entry_db {
 };
 
 struct wrep_history {
+	struct wrep_tree *tree; /* all names */
+	uint64_t names_index;	/* of the manifest: entries up to it change none again */
 	struct entry_db *dbs;
 	size_t count, room;
 	uint64_t start_index;	     /* of the snapshot; 0: there is none */
@@ -39,7 +42,15 @@ struct wrep_history {
 
 struct wrep_history *wrep_history_new(void)
 {
-	return calloc(1, sizeof(struct wrep_history));
+	struct wrep_history *h = calloc(1, sizeof(*h));
+
+	if (h)
+		h->tree = wrep_tree_new();
+	if (!h || !h->tree) {
+		free(h);
+		return NULL;
+	}
+	return h;
 }
 
 void wrep_history_free(struct wrep_history *h)
@@ -53,6 +64,7 @@ void wrep_history_free(struct wrep_history *h)
 	wrep_manifest_clear(&h->groups);
 	free(h->former);
 	free(h->dbs);
+	wrep_tree_free(h->tree);
 	free(h);
 }
 
@@ -109,14 +121,16 @@ int wrep_history_start(struct wrep_history *h, uint64_t index, const struct rlog
 	h->start_index = index;
 	h->redo_until = m.redo_until;
 	rc = wrep_manifest_set_groups(&h->groups, m.judged_until, m.groups, m.group_count);
+	h->names_index = m.names_index ? m.names_index : index;
+	for (size_t i = 0; i < m.dir_count && !rc; i++)
+		rc = wrep_tree_add(h->tree, m.dirs[i].id, m.dirs[i].path, true);
 	for (size_t i = 0; i < m.count && !rc; i++) {
 		const struct wrep_manifest_db *d = &m.dbs[i];
 		struct entry_db *e = append(h, d->id, d->name);
 
-		if (!e) {
-			rc = -ENOMEM;
+		rc = e ? wrep_tree_add(h->tree, d->id, d->name, false) : -ENOMEM;
+		if (rc)
 			break;
-		}
 		e->db.version = d->version;
 		e->db.checksum = d->checksum;
 		e->db.page_size = d->page_size;
@@ -127,7 +141,7 @@ int wrep_history_start(struct wrep_history *h, uint64_t index, const struct rlog
 	if (h->count > 0)
 		qsort(h->dbs, h->count, sizeof(*h->dbs), by_id);
 	wrep_manifest_clear(&m);
-	return rc;
+	return rc && rc != -ENOMEM ? -EBADMSG : rc;
 }
 
 static int remember(struct wrep_history *h, uint64_t id, const char *name)
@@ -160,17 +174,20 @@ static const char *former_name(const struct wrep_history *h, uint64_t id)
 
 static int add_create(struct wrep_history *h, uint64_t index, struct wrep_description *d)
 {
+	struct wrep_tree_node *there;
+	int rc;
+
 	d->db_id = index;
 	if (find(h, index))
 		return WREP_HISTORY_IN_SNAPSHOT;
-	if (index <= h->start_index)
+	if (index <= h->names_index)
 		return remember(h, index, d->name) < 0 ? -ENOMEM : WREP_HISTORY_IN_SNAPSHOT;
-	for (size_t i = 0; i < h->count; i++) {
-		if (strcmp(h->dbs[i].db.name, d->name) == 0) {
-			d->db_id = h->dbs[i].db.id;
-			return WREP_HISTORY_PASSED_OVER;
-		}
-	}
+	there = wrep_tree_find_path(h->tree, d->name);
+	if (there && !there->is_dir)
+		d->db_id = there->id;
+	rc = wrep_tree_add(h->tree, index, d->name, false);
+	if (rc)
+		return rc == -ENOMEM ? rc : WREP_HISTORY_PASSED_OVER;
 	if (!append(h, index, d->name))
 		return -ENOMEM;
 	/* A database that was made behind the snapshot may be in it, with a later id. */
@@ -179,10 +196,62 @@ static int add_create(struct wrep_history *h, uint64_t index, struct wrep_descri
 	return WREP_HISTORY_TAKES_EFFECT;
 }
 
+static int add_mkdir(struct wrep_history *h, uint64_t index, struct wrep_description *d)
+{
+	struct wrep_tree_node *there;
+	int rc;
+
+	d->db_id = index;
+	if (index <= h->names_index) {
+		rc = wrep_tree_find(h->tree, index) ? 0 : remember(h, index, d->name);
+		return rc ? rc : WREP_HISTORY_IN_SNAPSHOT;
+	}
+	there = wrep_tree_find_path(h->tree, d->name);
+	if (there && there->is_dir)
+		d->db_id = there->id;
+	rc = wrep_tree_add(h->tree, index, d->name, true);
+	return rc == -ENOMEM ? rc : rc ? WREP_HISTORY_PASSED_OVER : WREP_HISTORY_TAKES_EFFECT;
+}
+
+/* RMDIR, and SETATTR of a directory. */
+static int add_to_directory(struct wrep_history *h, uint64_t index, struct wrep_tree_node *n,
+			    struct wrep_description *d)
+{
+	d->is_dir = true;
+	strcpy(d->name, n->path);
+	if (d->kind == WREP_DESCRIBES_SETATTR)
+		return index <= h->start_index ? WREP_HISTORY_IN_SNAPSHOT
+					       : WREP_HISTORY_TAKES_EFFECT;
+	if (index <= h->names_index)
+		return WREP_HISTORY_IN_SNAPSHOT;
+	if (n->children)
+		return WREP_HISTORY_PASSED_OVER;
+	wrep_tree_remove(h->tree, n->id);
+	return WREP_HISTORY_TAKES_EFFECT;
+}
+
 static void remove_db(struct wrep_history *h, struct entry_db *e)
 {
 	free((char *)e->db.name);
 	memmove(e, e + 1, (size_t)(h->dbs + --h->count - e) * sizeof(*e));
+}
+
+static int add_rename(struct wrep_history *h, struct entry_db *e, struct wrep_description *d)
+{
+	char *name = strdup(d->to);
+	struct entry_db *replaced;
+	int rc = name ? wrep_tree_rename(h->tree, e->db.id, d->to, d->keep, &d->replaced) : -ENOMEM;
+
+	if (rc <= 0) {
+		free(name);
+		return rc == -ENOMEM ? rc : WREP_HISTORY_PASSED_OVER;
+	}
+	free((char *)e->db.name);
+	e->db.name = name;
+	replaced = d->replaced ? find(h, d->replaced) : NULL;
+	if (replaced)
+		remove_db(h, replaced);
+	return WREP_HISTORY_TAKES_EFFECT;
 }
 
 uint64_t wrep_history_wants(const struct wrep_history *h)
@@ -274,20 +343,30 @@ static int add_group(struct wrep_history *h, uint64_t index, uint64_t term,
 int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
 		     struct wrep_description *d)
 {
+	struct wrep_tree_node *n;
 	struct entry_db *e;
+	bool names = d->kind == WREP_DESCRIBES_UNLINK || d->kind == WREP_DESCRIBES_RENAME ||
+		     d->kind == WREP_DESCRIBES_RMDIR;
 
 	if (d->kind == WREP_DESCRIBES_CREATE)
 		return add_create(h, index, d);
 	if (d->kind == WREP_DESCRIBES_GROUP)
 		return add_group(h, index, term, d);
+	if (d->kind == WREP_DESCRIBES_MKDIR)
+		return add_mkdir(h, index, d);
 	e = find(h, d->db_id);
+	n = wrep_tree_find(h->tree, d->db_id);
+	if (n && n->is_dir)
+		return add_to_directory(h, index, n, d);
 	strcpy(d->name, e ? e->db.name : former_name(h, d->db_id));
-	if (index <= h->start_index || (e && index <= e->db.index))
+	if (names ? index <= h->names_index
+		  : index <= (e ? h->start_index : h->names_index) || (e && index <= e->db.index))
 		return WREP_HISTORY_IN_SNAPSHOT;
 	if (!e)
 		return WREP_HISTORY_PASSED_OVER;
 	switch (d->kind) {
 	case WREP_DESCRIBES_UNLINK:
+		wrep_tree_remove(h->tree, e->db.id);
 		remove_db(h, e);
 		return WREP_HISTORY_TAKES_EFFECT;
 	case WREP_DESCRIBES_PAGES:
@@ -296,8 +375,13 @@ int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
 		return add_commit(e, term, d);
 	case WREP_DESCRIBES_DISCARD:
 		return add_discard(e, term, d);
+	case WREP_DESCRIBES_RENAME:
+		return add_rename(h, e, d);
+	case WREP_DESCRIBES_RMDIR:
+		return WREP_HISTORY_PASSED_OVER;
 	case WREP_DESCRIBES_CREATE:
 	case WREP_DESCRIBES_GROUP:
+	case WREP_DESCRIBES_MKDIR:
 	case WREP_DESCRIBES_SETATTR:
 		break;
 	}
@@ -312,4 +396,27 @@ int wrep_history_databases(const struct wrep_history *h,
 	for (size_t i = 0; rv == 0 && i < h->count; i++)
 		rv = each(arg, &h->dbs[i].db);
 	return rv;
+}
+
+struct each_directory {
+	int (*each)(void *arg, uint64_t id, const char *path);
+	void *arg;
+	int rv;
+};
+
+static void one_directory(void *arg, struct wrep_tree_node *n)
+{
+	struct each_directory *e = arg;
+
+	if (n->is_dir && e->rv == 0)
+		e->rv = e->each(e->arg, n->id, n->path);
+}
+
+int wrep_history_directories(const struct wrep_history *h,
+			     int (*each)(void *arg, uint64_t id, const char *path), void *arg)
+{
+	struct each_directory e = {.each = each, .arg = arg};
+
+	wrep_tree_each(h->tree, one_directory, &e);
+	return e.rv;
 }

@@ -18,6 +18,7 @@
 #include "overlay.h"
 #include "pagesum.h"
 #include "parts.h"
+#include "tree.h"
 #include "walrepl.h"
 
 struct wrep_db;
@@ -25,13 +26,12 @@ struct wrep_db;
 struct wrep_file {
 	_Atomic unsigned refs;
 	enum wrep_kind kind;
-	char name[WREP_NAME_MAX + 16];
 	struct wrep_db *db; /* a reference */
 	/* db->lock: the backing file, open while the database is held (idle.c), else perhaps -1 */
 	int fd;
 	ino_t ino; /* of the backing file, known while it is closed */
 	_Atomic(void *) host_data;
-	/* Guarded by the database's lock: another incarnation has taken its place under the same name, and
+	/* Guarded by the database's lock: another incarnation has taken its place, maybe under another name, and
 	 * who has this one open gets ESTALE. `lost`: what was written through it was thrown away. */
 	bool revoked, lost;
 	/* SUPER, which has no db; guarded by w->lock, but for `w` */
@@ -41,6 +41,13 @@ struct wrep_file {
 	uint64_t super_closed_ms; /* when the last of them was closed */
 	bool super_gone;	  /* its name is */
 	bool super_deciding;	  /* the commit that its removal is waits for Raft */
+	char name[];
+};
+
+/* Names of a database that it has, or had: whoever reads one needs no lock for it. */
+struct wrep_name {
+	struct wrep_name *former;
+	char text[];
 };
 
 /* Writes into the database file that no journal covers; direct.c. */
@@ -59,13 +66,16 @@ struct wrep_direct {
 struct wrep_db {
 	_Atomic unsigned refs;
 	struct wrep *w;
-	char name[WREP_NAME_MAX + 1];
+	const char *_Atomic name;		   /* changed by the applier, w->lock held */
+	struct wrep_name *names;		   /* guarded by w->lock */
 	uint64_t id;				   /* index of the entry that created it */
 	struct wrep_db *next_by_name, *next_by_id; /* guarded by w->lock */
+	bool shown, known;			   /* guarded by w->lock: in by_name, in by_id */
 
 	pthread_mutex_t lock; /* guards everything down to the next comment */
 	/* replicated */
 	bool removed;
+	unsigned moving;	 /* RENAME entries delivered that the applier has not got to */
 	bool wal_mode;		 /* page 1 says so */
 	uint64_t version, index; /* of the entry that led to it */
 	struct wrep_pagesum sum;
@@ -135,14 +145,21 @@ enum wrep_item_type {
 	WREP_ITEM_CAUGHT_UP,
 	WREP_ITEM_POINT, /* the keeper waits until what is queued so far is in the files */
 	WREP_ITEM_IDLE,	 /* the last application closed a database that has a gate */
+	WREP_ITEM_MKDIR,
+	WREP_ITEM_RMDIR,
+	WREP_ITEM_DIRATTR,
+	WREP_ITEM_RENAME,
 	WREP_ITEM_FETCH, /* this node's files are unfit: get them from a peer */
 };
 
 struct wrep_item {
 	struct wrep_item *next;
 	enum wrep_item_type type;
-	struct wrep_db *db;	    /* a reference, or NULL */
-	struct rlog_buf *buf;	    /* the entry, or NULL */
+	struct wrep_db *db;	  /* a reference, or NULL */
+	struct wrep_db *replaced; /* RENAME: what has the name; a reference, or NULL */
+	struct wrep_dir *dir;	  /* MKDIR, RMDIR, DIRATTR: a reference */
+	struct wrep_file *file; /* OPEN: the one meant, a reference; NULL: whatever has the name */
+	struct rlog_buf *buf;	/* the entry, or NULL */
 	struct wrep_parts *parts;   /* PAGES, DROP, APPLY: a reference, or NULL */
 	struct wrep_commit *commit; /* INSTALL */
 	struct wrep_group *group;   /* INSTALL_GROUP */
@@ -154,7 +171,7 @@ struct wrep_item {
 	uint64_t direct_sequence; /* REVERT: of which session, what ended it, and what is told */
 	enum wrep_trigger direct_trigger;
 	int result;
-	uint64_t index; /* APPLY: of the entry */
+	uint64_t index; /* of the entry: APPLY, and what changes names */
 	size_t bytes;
 };
 
@@ -176,10 +193,20 @@ struct wrep {
 	_Atomic uint64_t sequence; /* of the next one */
 	uint64_t commit_timeout_ms;
 
-	pthread_mutex_t lock; /* the table, the queue, the waiting opens, the view */
+	pthread_mutex_t lock; /* the tables, the queue, the waiting opens, the view */
+	/* by_id follows the log, as `tree` does. by_name and dirs are what applications see: the applier
+	 * moves them, and `names_index` with them: the entry that these are as of. */
 	struct wrep_db *by_name[WREP_BUCKETS];
 	struct wrep_db *by_id[WREP_BUCKETS];
 	struct wrep_file *supers; /* super.c: references */
+	struct wrep_dir *dirs[WREP_BUCKETS];
+	struct wrep_dir *retired_dirs; /* while a fetch goes on */
+	unsigned top_dirs;	       /* directories at the top */
+	uint64_t names_index;
+	struct rename *renames; /* that wait until a database is closed (rename.c) */
+	/* All names as the log says them; who deals with entries owns it. */
+	struct wrep_tree *tree;
+	uint64_t names_skip; /* restored as of this entry: those up to it change no names */
 	struct rlog_view view;
 	uint64_t view_sequence;
 	_Atomic bool
@@ -258,15 +285,31 @@ void wrep_parts_applied(struct wrep_db *db, struct wrep_parts *parts);
  * the locks it needs. [any thread] */
 void wrep_parts_drop_dead(struct wrep *w, uint64_t term);
 
+/* End the request of a CREATE, UNLINK, SETATTR, MKDIR, RMDIR or RENAME; NULL: it was another node's. */
+void wrep_meta_finish(struct rlog_request *req, int result);
+/* The same when the applier has done it. Fills in buf and what is the request's, which is freed. */
+void wrep_meta_push(struct wrep *w, struct wrep_item *item, struct rlog_buf *buf,
+		    struct rlog_request *req);
+/* It is removed, as the log says: no entry finds it any more. */
+void wrep_db_unlinked(struct wrep_db *db);
+
 /* db.c */
 struct wrep_db *wrep_db_ref(struct wrep_db *db);
 void wrep_db_unref(struct wrep_db *db);
 struct wrep_db *wrep_db_by_name(struct wrep *w, const char *name); /* a reference, or NULL */
 struct wrep_db *wrep_db_by_id(struct wrep *w, uint64_t id);
-/* Enter a database into the table, or take it out (no name and no entry finds it then). */
+/* Enter a database into the table of ids, or take it out (no entry finds it then). */
 struct wrep_db *wrep_db_new(struct wrep *w, const char *name, uint64_t id); /* NULL: no memory */
 void wrep_db_remove(struct wrep_db *db);
-/* Snapshot of all databases: references in a malloc'd array. */
+/* Let its name be found, or not; as of entry `index`. Nothing where it is so already. [applier] */
+void wrep_db_show(struct wrep_db *db, uint64_t index);
+void wrep_db_hide(struct wrep_db *db, uint64_t index);
+void wrep_db_show_locked(struct wrep_db *db); /* w->lock held */
+void wrep_db_hide_locked(struct wrep_db *db);
+/* Give it another name. w->lock held. 0 or -ENOMEM. [applier] */
+int wrep_db_set_name(struct wrep_db *db, const char *name);
+/* Snapshot of all databases, also of removed ones whose name is still there: references in a malloc'd
+ * array. */
 int wrep_db_all(struct wrep *w, struct wrep_db ***out, size_t *count);
 /* The database's file of `kind`, with a reference: the current incarnation, which is opened from the
  * backing directory if it is there; NULL if not. db->lock held. */
@@ -420,9 +463,11 @@ int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c);
  * harm: the log keeps the order in which the two were submitted. No lock held. */
 void wrep_submit_discard(struct wrep *w, uint64_t db_id, uint64_t origin, uint64_t sequence);
 
+/* What a SETATTR of a database or directory says. */
+void wrep_setattr_entry(uint64_t id, const struct wrep_attr *attr, struct wrep_entry *e);
 /* Submit a SETATTR entry: as wrep_submit_meta(). */
 int wrep_submit_attr(struct wrep_db *db, const struct wrep_attr *attr, struct wrep_op *op);
-/* Submit an entry of CREATE, UNLINK or SETATTR; `op` is finished by the applier. */
+/* Submit an entry of CREATE, UNLINK, SETATTR, MKDIR, RMDIR or RENAME; `op` is finished by the applier. */
 int wrep_submit_meta(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e, int open_flags,
 		     struct wrep_op *op);
 
@@ -461,6 +506,16 @@ void wrep_applier_push(struct wrep *w, struct wrep_item *item);
 struct wrep_item *wrep_item_new(enum wrep_item_type type, struct wrep_db *db);
 void wrep_item_free(struct wrep_item *item);
 
+bool wrep_stopping(struct wrep *w);
+bool wrep_fetching(
+	struct wrep *w); /* everything is about to be replaced: what is queued comes again */
+/* What may be done while something is waited for: the opens that are queued. Applier only. */
+void wrep_serve_opens(struct wrep *w);
+/* Is it space, or descriptors, that an attempt lacked? Then it is worth another one, */
+bool wrep_is_shortage(int rc);
+/* after a while. `logged`: when a full disk was last told of. Applier only. */
+void wrep_wait_for_space(struct wrep *w, const char *name, int rc, uint64_t *logged);
+struct timespec wrep_to_timespec(int64_t ns, bool omit);
 /* Let the writers of a database in; its connection goes. Applier only. */
 void wrep_gate_open(struct wrep_db *db);
 
@@ -530,6 +585,14 @@ int wrep_keeper_hold(struct wrep *w, unsigned timeout_ms);
 void wrep_keeper_unhold(struct wrep *w);
 /* The databases are about to be replaced: a point that is under way is dropped. */
 void wrep_keeper_void(struct wrep *w);
+/* The same for names that change at once with the manifest: between the two no manifest is written.
+ * wrep_keeper_rename() writes one that says what the last one says, but calls `db` by its new name, says
+ * that it needs no -wal, and has all other names as they are, without `replaced`. 0, -EBUSY (none is
+ * written any more), -errno. [applier] */
+void wrep_keeper_lock(struct wrep *w);
+void wrep_keeper_unlock(struct wrep *w);
+int wrep_keeper_rename(struct wrep_db *db, const char *name, const struct wrep_db *replaced,
+		       uint64_t index);
 /* What the manifest says from now on (after a restart, or a fetch). Takes `m`'s content. */
 void wrep_keeper_adopt(struct wrep *w, struct wrep_manifest *m, uint64_t index);
 
@@ -540,6 +603,55 @@ int wrep_restore_nothing(struct wrep *w);
 /* Do the hashes of this database add up to its checksum, now that the tail is applied? */
 bool wrep_prove(struct wrep_db *db); /* db->lock held */
 void wrep_wal_aside_remove(struct wrep *w, uint64_t id);
+
+/* dir.c: directories. */
+struct wrep_dir {
+	_Atomic unsigned refs;
+	struct wrep *w;
+	uint64_t id;
+	bool shown;	       /* w->lock: in w->dirs */
+	bool retired;	       /* w->lock: what the log says of it comes again, after a fetch */
+	bool changed;	       /* w->lock: the directory itself is not synced */
+	unsigned subdirs;      /* w->lock: directories in it that are shown */
+	struct wrep_dir *next; /* w->lock: in w->dirs, or w->retired_dirs */
+	_Atomic(void *) host_data;
+	char path[];
+};
+/* Committed entries. [raftlog's thread] */
+void wrep_mkdir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
+			  struct rlog_buf *buf, struct rlog_request *req);
+/* SETATTR and RMDIR of what is no database. */
+void wrep_dir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
+			struct rlog_buf *buf, struct rlog_request *req);
+/* And their local halves. [applier] */
+void wrep_dir_make(struct wrep *w, struct wrep_item *item);
+void wrep_dir_remove(struct wrep *w, struct wrep_item *item);
+void wrep_dir_set_attributes(struct wrep *w, struct wrep_item *item);
+/* The directory that `path` is in has changed. [applier, keeper] */
+void wrep_dir_touch(struct wrep *w, const char *path);
+/* Sync the directories that have changed; the top always. 0 or -errno. [keeper, applier] */
+int wrep_dirs_sync(struct wrep *w);
+/* Enter all of them into the manifest; w->lock held. 0 or -ENOMEM. Then say what they look like. */
+int wrep_dirs_note(struct wrep *w, struct wrep_manifest *m);
+void wrep_dirs_describe(struct wrep *w, struct wrep_manifest *m);
+/* Make those of the manifest on the disk, with `attributes` as it says, and let them be found. */
+int wrep_dirs_prepare(struct wrep *w, const struct wrep_manifest *m, bool attributes);
+int wrep_dirs_restore(struct wrep *w, const struct wrep_manifest *m);
+/* Nobody sees a directory any more, and the tree is empty. Nothing is delivered meanwhile. */
+void wrep_dirs_retire(struct wrep *w);
+void wrep_dirs_release(
+	struct wrep *w); /* at the end, or after a restore those that did not return */
+
+/* rename.c */
+void wrep_rename_delivered(struct wrep *w, struct wrep_db *db, uint64_t index,
+			   const struct wrep_entry *e, struct rlog_buf *buf,
+			   struct rlog_request *req);
+void wrep_rename_run(struct wrep *w, struct wrep_item *item); /* applier */
+/* A database was closed, or some time has passed: those that wait go on, or end. No lock held. */
+void wrep_renames_look(struct wrep *w);
+/* Where a database's file lies while it has no name: to where it belongs. After a crash. 0 or -errno. */
+int wrep_moved_place(struct wrep *w, uint64_t id, const char *name);
+int wrep_moved_tidy(struct wrep *w); /* remove what is left of them */
 
 /* fetch.c */
 /* This node's files are unfit, for the reason given: no entry is delivered any more, and the applier

@@ -103,8 +103,8 @@ static struct timespec in_ms(unsigned ms)
 /* ---- one database ------------------------------------------------------------------------------ */
 
 /* Take down what the manifest shall say of `db`, and hold what it counts on: 1, with the files to be synced,
- * for which the database is held. 0: nothing to say, the database is gone; -ENOENT: its file is; -errno.
- * db->lock held, let go meanwhile. */
+ * for which the database is held. 0: the database is gone; -ENOENT: its file is; -EAGAIN: it is being
+ * renamed; -errno. db->lock held, let go meanwhile. */
 static int note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_synced *s)
 {
 	struct wrep_wal_position at = {0};
@@ -116,13 +116,13 @@ static int note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_sync
 		usleep(WAL_GOING_US);
 		pthread_mutex_lock(&db->lock);
 	}
-	if (db->removed || !db->files[WREP_DB])
+	if (db->removed)
 		return 0;
+	if (!db->files[WREP_DB])
+		return -EAGAIN;
 	rc = wrep_db_hold(db, true);
 	if (rc && !(rc == -ENOENT && db->damaged))
 		return rc;
-	strcpy(d->name, db->name);
-	d->id = db->id;
 	d->version = db->local_version;
 	d->index = db->local_index;
 	d->checksum = db->sum.sum;
@@ -203,10 +203,9 @@ static int sync_database(struct wrep_db *db, const struct wrep_synced *s)
 }
 
 /* What the last manifest says of a database that nothing has happened to since. */
-static bool unchanged(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest *m)
+static bool unchanged(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest_db *d)
 {
 	const struct wrep_manifest_db *old = wrep_manifest_find(&k->last, db->id);
-	struct wrep_manifest_db *d;
 	bool touched;
 
 	pthread_mutex_lock(&db->lock);
@@ -214,33 +213,36 @@ static bool unchanged(struct wrep_keeper *k, struct wrep_db *db, struct wrep_man
 	pthread_mutex_unlock(&db->lock);
 	if (touched || !old)
 		return false;
-	d = wrep_manifest_add(m);
-	if (!d)
-		return false;
 	*d = *old;
 	return true;
 }
 
-static int add_database(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest *m)
+/* `d` has its name already. */
+static int fill_in(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest_db *d)
 {
 	struct wrep_synced s = {0};
-	struct wrep_manifest_db *d;
-	int there, rc = 0;
+	char name[WREP_NAME_MAX + 1];
+	int rc;
 
-	if (unchanged(k, db, m))
+	strcpy(name, d->name);
+	if (unchanged(k, db, d)) {
+		strcpy(d->name, name);
 		return 0;
-	d = wrep_manifest_add(m);
-	if (!d)
-		return -ENOMEM;
+	}
 	pthread_mutex_lock(&db->lock);
-	there = note(db, d, &s);
+	rc = note(db, d, &s);
+	if (rc == 0) { /* it keeps its name until the entry that removes it */
+		d->gone = true;
+		d->version = db->version;
+		d->index = db->index;
+		pthread_mutex_unlock(&db->lock);
+		return 0;
+	}
 	pthread_mutex_unlock(&db->lock);
-	if (there > 0)
+	if (rc > 0) {
+		wrep_dir_touch(db->w, name); /* its name, and that of its -wal, must last */
 		rc = sync_database(db, &s);
-	else
-		m->count--;
-	if (there < 0)
-		rc = there;
+	}
 	if (rc == -ENOENT) {
 		wrep_db_missing(db);
 		rc = -EAGAIN;
@@ -301,17 +303,59 @@ static void let_go(struct wrep_keeper *k, struct wrep_db *db)
 		wrep_wal_aside_remove(db->w, db->id);
 }
 
+/* All names, as of one entry, which is not before `index`; `*all`: references of the databases in `m`, in
+ * the same order. 0 or -ENOMEM. */
+static int note_names(struct wrep *w, uint64_t index, struct wrep_manifest *m,
+		      struct wrep_db ***all)
+{
+	size_t room = 0;
+	int rc = 0;
+
+	*all = NULL;
+	pthread_mutex_lock(&w->lock);
+	m->names_index = w->names_index > index ? w->names_index : index;
+	for (size_t b = 0; b < WREP_BUCKETS && !rc; b++) {
+		for (struct wrep_db *db = w->by_name[b]; db && !rc; db = db->next_by_name) {
+			struct wrep_manifest_db *d;
+
+			if (m->count == room) {
+				struct wrep_db **more;
+
+				room = room ? room * 2 : 64;
+				more = reallocarray(*all, room, sizeof *more);
+				if (!more) {
+					rc = -ENOMEM;
+					break;
+				}
+				*all = more;
+			}
+			d = wrep_manifest_add(m);
+			if (!d) {
+				rc = -ENOMEM;
+				break;
+			}
+			strcpy(d->name, db->name);
+			d->id = d->index = db->id;
+			(*all)[m->count - 1] = wrep_db_ref(db);
+		}
+	}
+	if (!rc)
+		rc = wrep_dirs_note(w, m);
+	pthread_mutex_unlock(&w->lock);
+	if (!rc)
+		wrep_dirs_describe(w, m);
+	return rc;
+}
+
 /* Everything up to `index` has been applied. point_lock held. */
 static int take_point(struct wrep_keeper *k, uint64_t index)
 {
 	struct wrep *w = k->w;
 	struct wrep_manifest m = {0};
 	struct wrep_db **all;
-	size_t count;
-	int rc = wrep_db_all(w, &all, &count);
+	int rc = note_names(w, index, &m, &all);
+	size_t count = m.count;
 
-	if (rc < 0)
-		return rc;
 	for (size_t i = 0; i < count && !rc; i++) {
 		uint64_t parts;
 
@@ -320,10 +364,12 @@ static int take_point(struct wrep_keeper *k, uint64_t index)
 		pthread_mutex_unlock(&all[i]->lock);
 		if (parts && parts <= index)
 			index = parts - 1;
-		rc = add_database(k, all[i], &m);
+		rc = fill_in(k, all[i], &m.dbs[i]);
 	}
 	/* The names of files that are new. */
-	if (!rc && (fsync(w->config.data_fd) < 0 || fsync(w->config.state_fd) < 0))
+	if (!rc)
+		rc = wrep_dirs_sync(w);
+	if (!rc && fsync(w->config.state_fd) < 0)
 		rc = -errno;
 	if (!rc && index < k->last_index)
 		index = k->last_index;
@@ -379,7 +425,7 @@ int wrep_keeper_release(struct wrep_db *db)
 	rc = k->closed ? -EBUSY : 0;
 	if (held && !rc && db->files[WREP_DB])
 		rc = wrep_db_hold(db, true);
-	if (held && !rc)
+	if (held && !rc && db->files[WREP_DB]) /* else it is being renamed, and this is done there */
 		wrep_synced_take(db, &s, false);
 	if (s.files[0] && db->capture) {
 		if (db->gated && !db->pending)
@@ -390,20 +436,11 @@ int wrep_keeper_release(struct wrep_db *db)
 	if (!held || rc)
 		goto out;
 	rc = !s.files[0] || !copied ? -EBUSY : fdatasync(s.files[0]->fd) < 0 ? sync_failed(db) : 0;
-	for (size_t i = 0; i < k->last.count && !rc; i++) {
-		d = wrep_manifest_add(&m);
-		if (!d) {
-			rc = -ENOMEM;
-			break;
-		}
-		*d = k->last.dbs[i];
-		if (d->id == db->id)
-			d->wal_frames = 0;
-	}
-	m.redo_until = k->last.redo_until;
 	if (!rc)
-		rc = wrep_manifest_set_groups(&m, k->last.judged_until, k->last.groups,
-					      k->last.group_count);
+		rc = wrep_manifest_copy(&k->last, &m);
+	d = wrep_manifest_find(&m, db->id);
+	if (d)
+		d->wal_frames = 0;
 	if (!rc && k->adopted)
 		rc = publish(k, &m, k->last_index);
 	if (!rc)
@@ -412,6 +449,55 @@ out:
 	wrep_manifest_clear(&m);
 	wrep_synced_drop(db, &s);
 	pthread_mutex_unlock(&k->point_lock);
+	return rc;
+}
+
+void wrep_keeper_lock(struct wrep *w)
+{
+	pthread_mutex_lock(&w->keeper->point_lock);
+}
+
+void wrep_keeper_unlock(struct wrep *w)
+{
+	pthread_mutex_unlock(&w->keeper->point_lock);
+}
+
+int wrep_keeper_rename(struct wrep_db *db, const char *name, const struct wrep_db *replaced,
+		       uint64_t index)
+{
+	struct wrep *w = db->w;
+	struct wrep_keeper *k = w->keeper;
+	struct wrep_manifest m = {.redo_until = k->last.redo_until};
+	struct wrep_db **all = NULL;
+	size_t kept = 0;
+	int rc = k->closed ? -EBUSY : 0;
+
+	if (rc || !k->adopted) /* a restart begins with nothing */
+		return rc;
+	rc = note_names(w, index, &m, &all);
+	for (size_t i = 0; all && i < m.count; i++)
+		wrep_db_unref(all[i]);
+	free(all);
+	for (size_t i = 0; i < m.count && !rc; i++) {
+		struct wrep_manifest_db d = m.dbs[i];
+		const struct wrep_manifest_db *old = wrep_manifest_find(&k->last, d.id);
+
+		if (replaced && d.id == replaced->id)
+			continue;
+		/* One that came since is as its entry made it: all that is in it comes again. */
+		m.dbs[kept] = old ? *old : d;
+		strcpy(m.dbs[kept].name, d.id == db->id ? name : d.name);
+		if (d.id == db->id)
+			m.dbs[kept].wal_frames = 0;
+		kept++;
+	}
+	m.count = kept;
+	/* `replaced` is not in it any more, but may have had its part in a group: see group.c. */
+	if (!rc)
+		rc = wrep_groups_note(w, &m);
+	if (!rc)
+		rc = publish(k, &m, k->last_index);
+	wrep_manifest_clear(&m);
 	return rc;
 }
 
@@ -624,7 +710,7 @@ static void end_point(struct wrep_keeper *k)
 		rc = k->point_generation == k->generation ? take_point(k, k->point_index) : -EAGAIN;
 		pthread_mutex_unlock(&k->point_lock);
 	}
-	if (!rc || can_point(k->w)) /* else what happens now explains it */
+	if (!rc || (rc != -EAGAIN && can_point(k->w))) /* else what happens now explains it */
 		report(k, rc);
 	/* Where an open transaction holds the log back, the next point would come to the same. */
 	k->not_before_ms = rc || point_due(k->w) ? wrep_now_ms() + RETRY_MS : 0;
@@ -669,6 +755,11 @@ static void *keeper_main(void *arg)
 			wrep_idle_trim(k->w);
 			pthread_mutex_lock(&k->lock);
 		}
+		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)
+			continue;
+		pthread_mutex_unlock(&k->lock);
+		wrep_renames_look(k->w);
+		pthread_mutex_lock(&k->lock);
 		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)
 			continue;
 		until = in_ms(LOOK_MS);

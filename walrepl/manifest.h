@@ -20,10 +20,20 @@ struct wrep_manifest_db {
 	uint64_t checksum;
 	uint32_t page_size, page_count;
 	bool wal_mode;
+	/* An entry behind `names_index` removes it, and its file was gone already. */
+	bool gone;
 	/* Pages that the database file lacks are in the first `wal_frames` frames of the -wal with this
 	 * salt (0: it lacks none). */
 	uint32_t wal_frames;
 	uint32_t wal_salt[2];
+};
+
+/* One directory, and what it looks like. */
+struct wrep_manifest_dir {
+	char path[WREP_PATH_MAX + 1];
+	uint64_t id;
+	uint32_t mode, uid, gid;
+	int64_t mtime_ns;
 };
 
 struct wrep_manifest {
@@ -36,6 +46,12 @@ struct wrep_manifest {
 	uint64_t judged_until;
 	size_t group_count;
 	uint64_t *groups; /* indices, ascending */
+	/* All names are as this entry left them: those that come up to here make, remove and rename
+	 * nothing again. 0 before version 3. */
+	uint64_t names_index;
+	size_t dir_count, dir_capacity;
+	struct wrep_manifest_dir
+		*dirs; /* in the order of their ids, so each behind that which it is in */
 };
 
 void wrep_manifest_clear(struct wrep_manifest *m);
@@ -43,6 +59,11 @@ void wrep_manifest_clear(struct wrep_manifest *m);
 struct wrep_manifest_db *wrep_manifest_add(struct wrep_manifest *m);
 /* By id; wrep_manifest_find() wants it so. */
 void wrep_manifest_sort(struct wrep_manifest *m);
+/* The same for a directory; then the order is the caller's to keep. */
+struct wrep_manifest_dir *wrep_manifest_add_dir(struct wrep_manifest *m);
+/* `to` is empty. 0 or -ENOMEM. */
+int wrep_manifest_copy(const struct wrep_manifest *from, struct wrep_manifest *to);
+void wrep_manifest_sort_dirs(struct wrep_manifest *m);
 struct wrep_manifest_db *wrep_manifest_find(const struct wrep_manifest *m, uint64_t id);
 
 /* Take a copy of `indices`. 0 or -ENOMEM. */

@@ -6,6 +6,7 @@
 
 #define NAME_BYTES 255
 #define LONGEST_SUFFIX "-journal"
+#define COPY_SUFFIX_BYTES 7u /* ".XXXXXX" */
 
 static const struct {
 	const char *suffix;
@@ -62,29 +63,73 @@ static bool matches(const char *const *globs, const char *name)
 	return false;
 }
 
-bool wrep_names_kind(const char *const *match, const char *name, enum wrep_kind *kind,
-		     char base[256])
+/* Of ".NAME.XXXXXX" the length of NAME; 0 when it is none. */
+static size_t copied_name(const char *name, size_t len)
 {
-	size_t len = strnlen(name, NAME_BYTES + 1);
-	char db[NAME_BYTES + 1];
-	enum wrep_kind found, inner;
-	size_t db_len;
+	if (len < 1 + 1 + COPY_SUFFIX_BYTES || name[0] != '.' ||
+	    name[len - COPY_SUFFIX_BYTES] != '.')
+		return 0;
+	for (size_t i = len - COPY_SUFFIX_BYTES + 1; i < len; i++)
+		if (!((name[i] >= '0' && name[i] <= '9') || (name[i] >= 'a' && name[i] <= 'z') ||
+		      (name[i] >= 'A' && name[i] <= 'Z')))
+			return 0;
+	return len - 1 - COPY_SUFFIX_BYTES;
+}
 
-	if (len == 0 || len > NAME_BYTES || memchr(name, '/', len) != NULL)
+static bool is_database(const char *const *match, const char *name, size_t len)
+{
+	enum wrep_kind inner;
+
+	return strip_suffix(name, len, &inner) == len &&
+	       (matches(builtin, name) || matches(match, name));
+}
+
+bool wrep_names_path_valid(const char *path, size_t len)
+{
+	if (len == 0 || len > WREP_PATH_MAX || memchr(path, '\0', len) != NULL ||
+	    (len >= strlen(WREP_STATE_DIR) &&
+	     memcmp(path, WREP_STATE_DIR, strlen(WREP_STATE_DIR)) == 0))
+		return false;
+	for (size_t at = 0, end; at <= len; at = end + 1) {
+		const char *slash = memchr(path + at, '/', len - at);
+
+		end = slash != NULL ? (size_t)(slash - path) : len;
+		if (end == at || end - at > NAME_BYTES ||
+		    (end - at <= 2 && memcmp(path + at, "..", end - at) == 0))
+			return false;
+	}
+	return true;
+}
+
+bool wrep_names_kind(const char *const *match, const char *path, enum wrep_kind *kind,
+		     char base[WREP_PATH_MAX + 1])
+{
+	const char *slash = strrchr(path, '/');
+	const char *name = slash != NULL ? slash + 1 : path;
+	size_t len = strnlen(name, NAME_BYTES + 1);
+	char db[NAME_BYTES + 1], copied[NAME_BYTES + 1];
+	enum wrep_kind found;
+	size_t db_len, copied_len;
+
+	if (len == 0 || len > NAME_BYTES)
 		return false;
 	db_len = strip_suffix(name, len, &found);
 	if (db_len == 0 || db_len > NAME_BYTES - strlen(LONGEST_SUFFIX))
 		return false;
 	memcpy(db, name, db_len);
 	db[db_len] = '\0';
-	if (strcmp(db, ".") == 0 || strcmp(db, "..") == 0)
+	if (!wrep_names_path_valid(path, (size_t)(name - path) + db_len))
 		return false;
-	if (strip_suffix(db, db_len, &inner) != db_len)
-		return false;
-	if (!matches(builtin, db) && !matches(match, db))
+	copied_len = copied_name(db, db_len);
+	memcpy(copied, db + 1, copied_len);
+	copied[copied_len] = '\0';
+	if (!is_database(match, db, db_len) &&
+	    (copied_len == 0 || !is_database(match, copied, copied_len)))
 		return false;
 	*kind = found;
-	if (base != NULL)
-		memcpy(base, db, db_len + 1);
+	if (base != NULL) {
+		memcpy(base, path, (size_t)(name - path));
+		memcpy(base + (name - path), db, db_len + 1);
+	}
 	return true;
 }

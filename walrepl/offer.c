@@ -103,15 +103,18 @@ static int send_image(struct offer *o)
 	return rc;
 }
 
-/* The database in question, if it lives. */
-static struct wrep_db *find(struct offer *o, uint64_t id)
+/* The database in question, if it lives; `*moving`: it does, but must be asked for again. */
+static struct wrep_db *find(struct offer *o, uint64_t id, bool *moving)
 {
 	struct wrep_db *db = wrep_db_by_id(o->w, id);
 	bool gone = true;
 
+	*moving = false;
+
 	if (db) {
 		pthread_mutex_lock(&db->lock);
-		gone = db->removed || !db->files[WREP_DB];
+		*moving = !db->removed && !db->files[WREP_DB];
+		gone = db->removed || *moving;
 		pthread_mutex_unlock(&db->lock);
 	}
 	if (!gone)
@@ -125,13 +128,16 @@ static int send_sums(struct offer *o)
 	uint32_t first, count = 0;
 	struct wrep_db *db;
 	struct stat st;
+	bool moving;
 	uint8_t *a = o->answer;
 	int rc = 0;
 
 	if (o->stream.len != 12)
 		return -EBADMSG;
 	first = wrep_get32(o->stream.body + 8);
-	db = find(o, wrep_get64(o->stream.body));
+	db = find(o, wrep_get64(o->stream.body), &moving);
+	if (moving)
+		return refuse(o, "a database is being renamed");
 	if (!db || !first) {
 		wrep_db_unref(db);
 		return wrep_stream_send(&o->stream, WREP_STREAM_GONE, "", 0);
@@ -231,6 +237,7 @@ static int send_pages(struct offer *o)
 	const uint8_t *b = o->stream.body;
 	uint32_t page_size, count, done = 0, bad = 0;
 	struct wrep_db *db;
+	bool moving;
 	int rc = 0;
 
 	if (o->stream.len < WREP_STREAM_PAGES_HEAD + 4)
@@ -240,7 +247,9 @@ static int send_pages(struct offer *o)
 	if (page_size < 512 || page_size > 65536 ||
 	    (uint64_t)count * page_size > WREP_STREAM_PAGES_BYTES)
 		return -EBADMSG;
-	db = find(o, wrep_get64(b));
+	db = find(o, wrep_get64(b), &moving);
+	if (moving)
+		return refuse(o, "a database is being renamed");
 	if (!db)
 		return wrep_stream_send(&o->stream, WREP_STREAM_GONE, "", 0);
 	while (done < count && !rc) {

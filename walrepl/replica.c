@@ -99,22 +99,20 @@ void wrep_fatalf(struct wrep *w, const char *format, ...)
 
 /* ---- committed entries, on raftlog's thread --------------------------------------------------- */
 
-static void meta_finish(struct rlog_request *req, int result)
+void wrep_meta_finish(struct rlog_request *req, int result)
 {
 	struct wrep_meta_request *m = (struct wrep_meta_request *)req;
 
+	if (!m)
+		return;
 	if (m->op)
 		m->op->done(m->op, result);
 	free(m);
 }
 
-/* Queue the local half of a CREATE, UNLINK or SETATTR; the application that asked for it, if it is
- * one of this node, waits for that. */
-static void push_meta(struct wrep *w, enum wrep_item_type type, struct wrep_db *db,
-		      struct rlog_buf *buf, struct rlog_request *req)
+void wrep_meta_push(struct wrep *w, struct wrep_item *item, struct rlog_buf *buf,
+		    struct rlog_request *req)
 {
-	struct wrep_item *item = wrep_item_new(type, db);
-
 	item->buf = rlog_buf_ref(buf);
 	item->bytes = buf->len;
 	if (req) {
@@ -127,14 +125,32 @@ static void push_meta(struct wrep *w, enum wrep_item_type type, struct wrep_db *
 	wrep_applier_push(w, item);
 }
 
+/* Queue the local half of a CREATE, UNLINK or SETATTR; the application that asked for it, if it is
+ * one of this node, waits for that. */
+static void push_meta(struct wrep *w, enum wrep_item_type type, struct wrep_db *db, uint64_t index,
+		      struct rlog_buf *buf, struct rlog_request *req)
+{
+	struct wrep_item *item = wrep_item_new(type, db);
+
+	item->index = index;
+	wrep_meta_push(w, item, buf, req);
+}
+
 static void apply_create(struct wrep *w, uint64_t index, const struct wrep_entry *e,
 			 struct rlog_buf *buf, struct rlog_request *req)
 {
 	struct wrep_db *db = wrep_db_by_id(w, index);
 	bool restored = db; /* this entry is its own */
+	struct wrep_tree_node *there;
+	int rc;
 
-	if (!db)
-		db = wrep_db_by_name(w, e->name);
+	if (!db && index <= w->names_skip) { /* it has been removed since */
+		wrep_meta_finish(req, -EIO);
+		return;
+	}
+	there = db ? NULL : wrep_tree_find_path(w->tree, e->name);
+	if (there && !there->is_dir)
+		db = wrep_db_by_id(w, there->id);
 	if (db) { /* two at once: the second finds it there */
 		struct wrep_meta_request *m = (struct wrep_meta_request *)req;
 
@@ -146,17 +162,22 @@ static void apply_create(struct wrep *w, uint64_t index, const struct wrep_entry
 			wrep_applier_push(w, item);
 			free(m);
 		} else if (m) {
-			meta_finish(req, -EEXIST);
+			wrep_meta_finish(req, -EEXIST);
 		}
 		wrep_db_unref(db);
 		return;
 	}
-	db = wrep_db_new(w, e->name, index);
+	rc = there ? -EISDIR : wrep_tree_add(w->tree, index, e->name, false);
+	if (rc && rc != -ENOMEM) { /* the directory is gone */
+		wrep_meta_finish(req, rc);
+		return;
+	}
+	db = rc ? NULL : wrep_db_new(w, e->name, index);
 	if (!db) {
 		wrep_fatalf(w, "out of memory while creating a database name=%s", e->name);
 		return;
 	}
-	push_meta(w, WREP_ITEM_CREATE, db, buf, req);
+	push_meta(w, WREP_ITEM_CREATE, db, index, buf, req);
 }
 
 /* The open transaction of a database will not be committed, or has been. db->lock held. */
@@ -263,8 +284,7 @@ static void discard_dead(struct wrep *w)
 	free(all);
 }
 
-static void apply_unlink(struct wrep *w, struct wrep_db *db, struct rlog_buf *buf,
-			 struct rlog_request *req)
+void wrep_db_unlinked(struct wrep_db *db)
 {
 	struct wrep_parts *dead;
 
@@ -273,9 +293,16 @@ static void apply_unlink(struct wrep *w, struct wrep_db *db, struct rlog_buf *bu
 	dead = take_parts(db);
 	wrep_ahead_forget(db);
 	wrep_commit_feed(db); /* unlocks */
-	drop_parts(w, dead);
-	push_meta(w, WREP_ITEM_UNLINK, db, buf, req);
+	drop_parts(db->w, dead);
 	wrep_db_remove(db);
+}
+
+static void apply_unlink(struct wrep *w, struct wrep_db *db, uint64_t index, struct rlog_buf *buf,
+			 struct rlog_request *req)
+{
+	wrep_tree_remove(w->tree, db->id);
+	wrep_db_unlinked(db);
+	push_meta(w, WREP_ITEM_UNLINK, db, index, buf, req);
 }
 
 /* A PAGES entry joins those of its transaction. Part 0, or any part of another transaction, shows
@@ -699,6 +726,17 @@ static void queue_group(struct wrep *w, uint64_t index, struct change *changes, 
 	wrep_applier_push(w, item);
 }
 
+/* The files that an application here has open are about to be given up (rename.c). */
+static bool is_moving(struct wrep_db *db)
+{
+	bool moving;
+
+	pthread_mutex_lock(&db->lock);
+	moving = db->moving > 0;
+	pthread_mutex_unlock(&db->lock);
+	return moving;
+}
+
 /* As apply_commit(), for several databases: all or none. */
 static int apply_group(struct wrep *w, uint64_t index, uint64_t term, const struct wrep_entry *e,
 		       struct rlog_buf *buf, struct rlog_request *req)
@@ -719,7 +757,7 @@ static int apply_group(struct wrep *w, uint64_t index, uint64_t term, const stru
 		struct change *c = &changes[count];
 
 		c->db = wrep_db_by_id(w, c->e.db_id);
-		if (own && own->members[count]->db != c->db)
+		if (own && (own->members[count]->db != c->db || is_moving(c->db)))
 			retired = own;
 		/* Only this thread moves it, and a restart. */
 		c->past = c->db && index <= c->db->index;
@@ -761,7 +799,13 @@ static void pass_over(struct rlog_request *req, const struct wrep_entry *e, uint
 	else if (e->type == WREP_ENTRY_DISCARD)
 		free(req);
 	else
-		meta_finish(req, meta_result);
+		wrep_meta_finish(req, meta_result);
+}
+
+static bool carries_pages(const struct wrep_entry *e)
+{
+	return e->type == WREP_ENTRY_PAGES || e->type == WREP_ENTRY_COMMIT ||
+	       e->type == WREP_ENTRY_DISCARD;
 }
 
 /* w->delivery held. */
@@ -803,20 +847,34 @@ static int apply_entry(struct wrep *w, uint64_t index, uint64_t term, struct rlo
 		rc = apply_group(w, index, term, &e, buf, req);
 		return rc < 0 ? rc : 0;
 	}
+	if (e.type == WREP_ENTRY_MKDIR) {
+		wrep_mkdir_delivered(w, index, &e, buf, req);
+		return 0;
+	}
 	db = wrep_db_by_id(w, e.db_id);
+	if (!db && (e.type == WREP_ENTRY_RMDIR || e.type == WREP_ENTRY_SETATTR)) {
+		wrep_dir_delivered(w, index, &e, buf, req);
+		return 0;
+	}
 	/* Removed by an earlier entry, or restored with this one in its file already (attributes are set
-	 * once more: an own transaction may have overtaken them). */
-	if (!db || (index <= db->index && e.type != WREP_ENTRY_SETATTR)) {
+	 * once more: an own transaction may have overtaken them; names have an index of their own). */
+	if (!db || (index <= db->index && carries_pages(&e))) {
 		pass_over(req, &e, term, db ? -EIO : -ENOENT);
 		wrep_db_unref(db);
 		return 0;
 	}
 	switch (e.type) {
 	case WREP_ENTRY_UNLINK:
-		apply_unlink(w, db, buf, req);
+		apply_unlink(w, db, index, buf, req);
+		break;
+	case WREP_ENTRY_RENAME:
+		wrep_rename_delivered(w, db, index, &e, buf, req);
+		break;
+	case WREP_ENTRY_RMDIR: /* of a database: no node submits that */
+		wrep_meta_finish(req, -ENOTDIR);
 		break;
 	case WREP_ENTRY_SETATTR:
-		push_meta(w, WREP_ITEM_SETATTR, db, buf, req);
+		push_meta(w, WREP_ITEM_SETATTR, db, index, buf, req);
 		break;
 	case WREP_ENTRY_PAGES:
 		apply_pages(w, db, &e, buf, index, term);
@@ -828,7 +886,7 @@ static int apply_entry(struct wrep *w, uint64_t index, uint64_t term, struct rlo
 		free(req);
 		break;
 	case WREP_ENTRY_COMMIT:
-		if (req && ((struct wrep_commit *)req)->db != db) {
+		if (req && (((struct wrep_commit *)req)->db != db || is_moving(db))) {
 			retired = (struct wrep_commit *)req;
 			req = NULL;
 		}
@@ -838,6 +896,7 @@ static int apply_entry(struct wrep *w, uint64_t index, uint64_t term, struct rlo
 		break;
 	case WREP_ENTRY_CREATE:
 	case WREP_ENTRY_GROUP:
+	case WREP_ENTRY_MKDIR:
 		break;
 	}
 	wrep_db_unref(db);
@@ -879,6 +938,8 @@ static int on_restore(void *ctx, uint64_t index, struct rlog_buf *payload, uint6
 	if (wrep_fetch_marked(w))
 		return 0; /* the files are not what it says */
 	rc = wrep_manifest_decode(payload, &m);
+	if (!rc && !m.names_index)
+		m.names_index = index; /* of an earlier version */
 	if (!rc)
 		rc = wrep_restore(w, &m, last_index);
 	if (rc) {
@@ -954,7 +1015,7 @@ static void on_log(void *ctx, char level, const char *line)
 
 bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind)
 {
-	char base[256];
+	char base[WREP_PATH_MAX + 1];
 
 	return wrep_names_kind(w->config.match, name, kind, base);
 }
@@ -966,6 +1027,7 @@ static void release(struct wrep *w)
 	wrep_keeper_free(w);
 	wrep_manifest_clear(&w->groups);
 	wrep_idle_destroy(w);
+	wrep_tree_free(w->tree);
 	pthread_cond_destroy(&w->peers_gone);
 	pthread_mutex_destroy(&w->delivery);
 	pthread_cond_destroy(&w->queue_wake);
@@ -985,6 +1047,7 @@ static void end(struct wrep *w)
 	w->resumable = false;
 	pthread_cond_broadcast(&w->queue_wake);
 	pthread_mutex_unlock(&w->lock);
+	wrep_renames_look(w);
 	wrep_scrub_stop(w);
 	wrep_offers_stop(w);
 	wrep_fetch_stop(w);
@@ -999,12 +1062,15 @@ static void end(struct wrep *w)
 			for (int k = 0; k < 4; k++)
 				wrep_db_forget_file(all[i], k);
 			pthread_mutex_unlock(&all[i]->lock);
+			wrep_db_hide(all[i], 0);
 			wrep_db_remove(all[i]);
 			wrep_db_unref(all[i]);
 		}
 		free(all);
 	}
 	wrep_super_forget_all(w);
+	wrep_dirs_retire(w);
+	wrep_dirs_release(w);
 	release(w);
 }
 
@@ -1027,7 +1093,8 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	pthread_cond_init(&w->peers_gone, NULL);
 	pthread_mutex_init(&w->delivery, NULL);
 	w->fetch_fd = -1;
-	rc = wrep_conn_init();
+	w->tree = wrep_tree_new();
+	rc = w->tree ? wrep_conn_init() : -ENOMEM;
 	if (!rc && getrandom(&w->origin, sizeof w->origin, 0) != sizeof w->origin)
 		rc = -EIO;
 	if (!rc)
@@ -1110,7 +1177,7 @@ int wrep_databases(struct wrep *w, struct wrep_db_status **out, size_t *count)
 {
 	struct wrep_db **all;
 	struct wrep_db_status *list;
-	size_t n;
+	size_t n, living = 0;
 	int rc = wrep_db_all(w, &all, &n);
 
 	if (rc < 0)
@@ -1119,25 +1186,25 @@ int wrep_databases(struct wrep *w, struct wrep_db_status **out, size_t *count)
 	for (size_t i = 0; i < n; i++) {
 		struct wrep_db *db = all[i];
 
-		if (list) {
-			pthread_mutex_lock(&db->lock);
-			snprintf(list[i].name, sizeof list[i].name, "%s", db->name);
-			list[i].version = db->version;
-			list[i].checksum = db->sum.sum;
-			list[i].page_size = db->sum.page_size;
-			list[i].page_count = db->sum.page_count;
-			list[i].damaged = db->damaged;
-			list[i].mode = !db->sum.page_count ? "empty"
-				       : db->wal_mode	   ? "wal"
-							   : "delete";
-			pthread_mutex_unlock(&db->lock);
+		pthread_mutex_lock(&db->lock);
+		if (list && !db->removed) {
+			struct wrep_db_status *s = &list[living++];
+
+			snprintf(s->name, sizeof s->name, "%s", db->name);
+			s->version = db->version;
+			s->checksum = db->sum.sum;
+			s->page_size = db->sum.page_size;
+			s->page_count = db->sum.page_count;
+			s->damaged = db->damaged;
+			s->mode = !db->sum.page_count ? "empty" : db->wal_mode ? "wal" : "delete";
 		}
+		pthread_mutex_unlock(&db->lock);
 		wrep_db_unref(db);
 	}
 	free(all);
 	if (!list)
 		return -ENOMEM;
 	*out = list;
-	*count = n;
+	*count = living;
 	return 0;
 }

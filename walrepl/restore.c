@@ -18,6 +18,9 @@
  * A transaction over several databases may be in the files of some and not of others. The manifest says
  * which of them took effect (group.c).
  *
+ * Names are as the manifest says: the directories of the last durable point are made where they are
+ * missing, and what changes names behind `names_index` is done again (dir.c, rename.c).
+ *
  * The -wal that the manifest counts on is moved aside, to DATA/.dqlitefs/wal-ID, since its name belongs
  * to applications from now on; it is kept until a manifest is written that needs it no more, so that
  * another crash finds it.
@@ -40,6 +43,8 @@
 #include "walfile.h"
 
 /* ---- the -wal ------------------------------------------------------------------------------------ */
+
+#define LOST_FOUND "lost+found" /* a file system's own, at its top */
 
 #define ASIDE_SIZE 40
 #define ASIDE_PREFIX "wal-"
@@ -119,9 +124,13 @@ static int take_frames(struct wrep *w, const struct wrep_manifest_db *d, int db_
 		fd = open_generation(w->config.data_fd, name, d, &h);
 		if (fd < 0)
 			return -EBADMSG;
+		wrep_dir_touch(w, d->name);
 		if (renameat(w->config.data_fd, name, w->config.state_fd, aside) < 0 ||
-		    fsync(w->config.state_fd) < 0 || fsync(w->config.data_fd) < 0) {
+		    fsync(w->config.state_fd) < 0)
 			rc = -errno;
+		else
+			rc = wrep_dirs_sync(w);
+		if (rc) {
 			close(fd);
 			return rc;
 		}
@@ -133,15 +142,21 @@ static int take_frames(struct wrep *w, const struct wrep_manifest_db *d, int db_
 
 /* ---- the databases ----------------------------------------------------------------------------- */
 
-static int restore_database(struct wrep *w, const struct wrep_manifest_db *d)
+static int restore_database(struct wrep *w, const struct wrep_manifest_db *d, uint64_t names_index)
 {
-	struct wrep_db *db = wrep_db_new(w, d->name, d->id);
+	struct wrep_db *db;
 	uint64_t *hash = NULL;
-	int fd, rc;
+	int fd, rc = wrep_tree_add(w->tree, d->id, d->name, false);
 
+	if (rc)
+		return rc == -ENOMEM ? rc : -EBADMSG;
+	db = wrep_db_new(w, d->name, d->id);
 	if (!db)
 		return -ENOMEM;
-	rc = wrep_sumfile_load(w->config.state_fd, d->id, d->page_count, &hash);
+	wrep_db_show(db, names_index);
+	rc = wrep_moved_place(w, d->id, d->name);
+	if (!rc)
+		rc = wrep_sumfile_load(w->config.state_fd, d->id, d->page_count, &hash);
 	if (!rc)
 		rc = wrep_pagesum_load(&db->sum, d->page_size, d->page_count, hash);
 	if (rc) {
@@ -154,8 +169,8 @@ static int restore_database(struct wrep *w, const struct wrep_manifest_db *d)
 	db->wal_mode = db->local_wal_mode = d->wal_mode;
 	db->unproven = db->wal_aside = true;
 	db->touched = d->wal_frames > 0;
-	fd = openat(w->config.data_fd, d->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0 && errno == ENOENT) {
+	fd = d->gone ? -1 : openat(w->config.data_fd, d->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 && (d->gone || errno == ENOENT)) {
 		/* Removed by an entry that comes yet, or by somebody: then it is fetched. What stands in
 		 * for it has no name: the next start must not find it. */
 		db->lost = true;
@@ -188,13 +203,51 @@ static int restore_database(struct wrep *w, const struct wrep_manifest_db *d)
 
 /* ---- what does not belong there ---------------------------------------------------------------- */
 
-/* Remove what is named like a file of a database from `dir_fd`, but the databases in the table. */
-static int tidy(struct wrep *w, int dir_fd)
+static int tidy_dir(struct wrep *w, int at_fd, const char *path, bool data);
+
+/* One name: `path` from the top, `name` in the open directory `dir_fd`. */
+static int tidy_name(struct wrep *w, int dir_fd, const char *path, const char *name, bool data)
 {
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
+	struct wrep_db *db = NULL;
+	struct wrep_dir *d = NULL;
 	enum wrep_kind kind;
+	struct stat st, parent;
+	bool known;
+	int rc;
+
+	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (S_ISDIR(st.st_mode)) {
+		if (fstat(dir_fd, &parent) < 0 || parent.st_dev != st.st_dev)
+			return 0; /* something is mounted there */
+		known = wrep_dir_lookup(w, path, &d) == 0;
+		wrep_dir_unref(d);
+		rc = tidy_dir(w, dir_fd, path, data);
+		/* One that holds what is not ours stays. */
+		if (!rc && !known && strcmp(path, LOST_FOUND) != 0)
+			unlinkat(dir_fd, name, AT_REMOVEDIR);
+		return rc;
+	}
+	if (!wrep_name_kind(w, path, &kind))
+		return 0;
+	if (kind == WREP_DB && data)
+		db = wrep_db_by_name(w, path);
+	known = db;
+	wrep_db_unref(db);
+	return !known && unlinkat(dir_fd, name, 0) < 0 ? -errno : 0;
+}
+
+/* Remove what is named like a file of a database from the directory `path` ("": the top) and those in it,
+ * but the databases that are known; and directories that are not known. `at_fd`: the directory that it is
+ * in. Links lead nowhere. */
+static int tidy_dir(struct wrep *w, int at_fd, const char *path, bool data)
+{
+	const char *slash = strrchr(path, '/');
+	const char *last = slash ? slash + 1 : *path ? path : ".";
+	int fd = openat(at_fd, last, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW), rc = 0;
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	char below[WREP_NAME_MAX + 16];
+	struct dirent *entry;
 
 	if (!dir) {
 		rc = -errno;
@@ -203,15 +256,13 @@ static int tidy(struct wrep *w, int dir_fd)
 		return rc;
 	}
 	while (!rc && (entry = readdir(dir))) {
-		struct wrep_db *db = NULL;
-
-		if (!wrep_name_kind(w, entry->d_name, &kind))
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") ||
+		    (!*path && !strcmp(entry->d_name, WREP_STATE_DIR)))
 			continue;
-		if (kind == WREP_DB && dir_fd == w->config.data_fd)
-			db = wrep_db_by_name(w, entry->d_name);
-		if (!db && unlinkat(dir_fd, entry->d_name, 0) < 0)
-			rc = -errno;
-		wrep_db_unref(db);
+		/* Longer than any name of ours: somebody else's. */
+		if (snprintf(below, sizeof below, "%s%s%s", path, *path ? "/" : "", entry->d_name) <
+		    (int)sizeof below)
+			rc = tidy_name(w, fd, below, entry->d_name, data);
 	}
 	closedir(dir);
 	return rc;
@@ -227,10 +278,12 @@ static bool is_known(void *arg, uint64_t id)
 
 int wrep_restore_nothing(struct wrep *w)
 {
-	int rc = tidy(w, w->config.data_fd);
+	int rc = tidy_dir(w, w->config.data_fd, "", true);
 
 	if (!rc)
-		rc = tidy(w, w->config.shm_fd);
+		rc = tidy_dir(w, w->config.shm_fd, "", false);
+	if (!rc)
+		rc = wrep_moved_tidy(w);
 	if (!rc)
 		rc = wrep_sumfile_tidy(w->config.state_fd, is_known, w);
 	return rc;
@@ -242,8 +295,13 @@ int wrep_restore(struct wrep *w, const struct wrep_manifest *m, uint64_t last_in
 
 	w->redo_until = m->redo_until > last_index ? m->redo_until : last_index;
 	w->prove_from = m->redo_until;
+	w->names_skip = m->names_index;
+	rc = wrep_dirs_restore(w, m);
 	for (size_t i = 0; i < m->count && !rc; i++)
-		rc = restore_database(w, &m->dbs[i]);
+		rc = restore_database(w, &m->dbs[i], m->names_index);
+	pthread_mutex_lock(&w->lock);
+	w->names_index = m->names_index;
+	pthread_mutex_unlock(&w->lock);
 	return rc ? rc : wrep_restore_nothing(w);
 }
 

@@ -128,7 +128,8 @@ int wrep_sumfile_remove(int state_fd, uint64_t id)
 	return unlinkat(state_fd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-int wrep_sumfile_tidy(int state_fd, bool (*keep)(void *arg, uint64_t id), void *arg)
+int wrep_numbered_tidy(int state_fd, const char *prefix, bool (*keep)(void *arg, uint64_t id),
+		       void *arg)
 {
 	int fd = openat(state_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -144,13 +145,19 @@ int wrep_sumfile_tidy(int state_fd, bool (*keep)(void *arg, uint64_t id), void *
 		uint64_t id;
 		char name[NAME_SIZE];
 
-		if (strncmp(entry->d_name, PREFIX, strlen(PREFIX)) != 0)
+		if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0)
 			continue;
-		id = strtoull(entry->d_name + strlen(PREFIX), NULL, 10);
-		file_name(name, id);
-		if (strcmp(name, entry->d_name) == 0 && !keep(arg, id))
-			rc = wrep_sumfile_remove(state_fd, id);
+		id = strtoull(entry->d_name + strlen(prefix), NULL, 10);
+		snprintf(name, sizeof name, "%s%" PRIu64, prefix, id);
+		if (strcmp(name, entry->d_name) == 0 && !keep(arg, id) &&
+		    unlinkat(state_fd, name, 0) < 0 && errno != ENOENT)
+			rc = -errno;
 	}
 	closedir(dir);
 	return rc;
+}
+
+int wrep_sumfile_tidy(int state_fd, bool (*keep)(void *arg, uint64_t id), void *arg)
+{
+	return wrep_numbered_tidy(state_fd, PREFIX, keep, arg);
 }

@@ -21,4 +21,8 @@ int wrep_sumfile_remove(int state_fd, uint64_t id);
 /* Remove those whose database `keep` does not know. */
 int wrep_sumfile_tidy(int state_fd, bool (*keep)(void *arg, uint64_t id), void *arg);
 
+/* The same for whatever is called `prefix` and the id. */
+int wrep_numbered_tidy(int state_fd, const char *prefix, bool (*keep)(void *arg, uint64_t id),
+		       void *arg);
+
 #endif

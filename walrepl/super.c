@@ -124,7 +124,7 @@ static bool has_database(struct wrep *w, const char *name)
 {
 	enum wrep_kind kind;
 	struct wrep_db *db;
-	char base[256];
+	char base[WREP_PATH_MAX + 1];
 	bool there = false;
 
 	if (!wrep_names_kind(w->config.match, name, &kind, base))
@@ -143,7 +143,7 @@ static bool has_database(struct wrep *w, const char *name)
 static int create_file(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid,
 		       struct wrep_file **out)
 {
-	struct wrep_file *f = calloc(1, sizeof *f);
+	struct wrep_file *f = calloc(1, sizeof *f + strlen(name) + 1);
 	int rc = 0;
 
 	if (!f)

@@ -27,6 +27,12 @@
 
 struct wrep;
 struct wrep_file;
+struct wrep_dir;
+
+/* Names are paths relative to the mount, of at most so many bytes (those of side files end with a suffix
+ * more), each part of at most 255. */
+#define WREP_PATH_MAX 1000
+#define WREP_STATE_DIR ".dqlitefs" /* nothing at the top is called so, or begins like it */
 
 /* The four files of a database; and the super-journals of transactions over several (super.c), any
  * number, each called after one of them. */
@@ -94,9 +100,9 @@ struct rlog *wrep_log(struct wrep *w); /* for status and transfer */
 bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind);
 
 /* One line for a refused name, naming the rule. */
-#define WREP_NAME_RULE                                                                            \
-	"only databases (*.db *.sqlite *.sqlite3 *.db3, more with --match GLOB) and their -wal, " \
-	"-shm, -journal, -mj... files live here"
+#define WREP_NAME_RULE                                                                              \
+	"only databases (*.db *.sqlite *.sqlite3 *.db3, more with --match GLOB), their -wal, -shm " \
+	"-journal and -mj... files, rsync's .NAME.XXXXXX of a database, and directories live here"
 
 /* ---- operations that may wait -------------------------------------------------------------------- */
 
@@ -133,8 +139,10 @@ int wrep_wait_ready(struct wrep *w, struct wrep_op *op);
 /* The file now called `name`, with a reference; -ENOENT. */
 int wrep_lookup(struct wrep *w, const char *name, struct wrep_file **out);
 
-/* Calls `each` for every name. Returns 0, or what `each` returned when not 0. */
-int wrep_list(struct wrep *w, int (*each)(void *arg, const char *name), void *arg);
+/* Calls `each` for every name in the directory `path` ("": the top), without what is in front of it.
+ * Returns 0, or what `each` returned when not 0. */
+int wrep_list(struct wrep *w, const char *path, int (*each)(void *arg, const char *name),
+	      void *arg);
 
 /* Attributes as the applications shall see them (size with uncommitted pages of a rollback-journal
  * transaction). st_ino is not filled in. 0 or -errno; -ESTALE when
@@ -193,6 +201,37 @@ int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct 
  * whose -journals name it. */
 int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op);
 
+/* Give a database another name; a database that has it is removed with that. `flags`: RENAME_NOREPLACE
+ * or 0. While an application has it open, which a moment later it may not any more, this waits a little.
+ * -EBUSY when it stays open, -EEXIST, -EISDIR, -EXDEV (a directory), -EPERM (a side file, or no name for
+ * a database), -EROFS (this node may not write), WREP_PENDING. */
+int wrep_rename(struct wrep *w, const char *from, const char *to, unsigned flags,
+		struct wrep_op *op);
+
+/* ---- directories -------------------------------------------------------------------------------- */
+
+/* One incarnation of a directory: removing it and making it again gives another. The top has none.
+ * `host_data` is the mount's to use. */
+struct wrep_dir *wrep_dir_ref(struct wrep_dir *d);
+void wrep_dir_unref(struct wrep_dir *d);
+const char *wrep_dir_path(const struct wrep_dir *d);
+_Atomic(void *) *wrep_dir_host_data(struct wrep_dir *d);
+
+/* The directory now called `path`, with a reference; -ENOENT. */
+int wrep_dir_lookup(struct wrep *w, const char *path, struct wrep_dir **out);
+bool wrep_dir_is_gone(struct wrep_dir *d); /* removed, also if its name is another's by now */
+/* Attributes; st_ino is not filled in. 0; -ESTALE when it is gone; -errno. */
+int wrep_dir_stat(struct wrep_dir *d, struct stat *st);
+/* How many directories are in the directory `path` ("": the top). */
+unsigned wrep_dir_count(struct wrep *w, const char *path);
+
+/* On every node, in order with all else; -EROFS where this node may not write. 0, WREP_PENDING, -errno:
+ * -EEXIST, -ENOENT, -ENOTEMPTY, -EPERM (a directory may not be called like a database's file). */
+int wrep_mkdir(struct wrep *w, const char *path, mode_t mode, uid_t uid, gid_t gid,
+	       struct wrep_op *op);
+int wrep_rmdir(struct wrep *w, const char *path, struct wrep_op *op);
+int wrep_dir_setattr(struct wrep_dir *d, const struct wrep_attr *attr, struct wrep_op *op);
+
 /* A descriptor of the file was closed by a process (FUSE's FLUSH, which comes before the kernel drops
  * the process's locks). Of a -shm: repairs the wal-index after a writer that died between its commit
  * and its update of the wal-index. Of a database that was written without a journal: commits, as
@@ -202,7 +241,7 @@ int wrep_file_flush(struct wrep_file *f, struct wrep_op *op);
 /* ---- status ------------------------------------------------------------------------------------ */
 
 struct wrep_db_status {
-	char name[256];
+	char name[WREP_PATH_MAX + 1];
 	uint64_t version, checksum;
 	uint32_t page_size, page_count;
 	const char *mode; /* "wal", "delete" (any rollback journal), "empty" */
@@ -242,14 +281,23 @@ enum wrep_description_kind {
 	WREP_DESCRIBES_COMMIT,
 	WREP_DESCRIBES_DISCARD, /* the parts before it have no COMMIT */
 	WREP_DESCRIBES_GROUP,	/* the COMMITs of several databases, all or none */
+	WREP_DESCRIBES_MKDIR,
+	WREP_DESCRIBES_RMDIR,
+	WREP_DESCRIBES_RENAME,
 };
 
 /* What an entry says, without its page images. */
 struct wrep_description {
 	enum wrep_description_kind kind;
-	uint64_t db_id; /* index of the database's CREATE entry; in that itself 0 */
-	char name[256]; /* CREATE; of others "" unless wrep_history_add() knows it */
-	/* CREATE, SETATTR */
+	/* Index of the database's CREATE entry, or the directory's MKDIR; in these themselves 0. */
+	uint64_t db_id;
+	/* CREATE, MKDIR; of others "" unless wrep_history_add() knows it */
+	char name[WREP_PATH_MAX + 1];
+	bool is_dir;		    /* as wrep_history_add() knows it; RMDIR */
+	char to[WREP_PATH_MAX + 1]; /* RENAME */
+	bool keep;		    /* RENAME: not if the name is taken */
+	uint64_t replaced; /* RENAME: by wrep_history_add(), the id of the database that goes */
+	/* CREATE, MKDIR, SETATTR */
 	unsigned attr_valid; /* WREP_ATTR_* */
 	mode_t mode;
 	uid_t uid;
@@ -314,6 +362,10 @@ enum {
 };
 int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
 		     struct wrep_description *d);
+
+/* Calls `each` for every directory, in no order. */
+int wrep_history_directories(const struct wrep_history *h,
+			     int (*each)(void *arg, uint64_t id, const char *path), void *arg);
 
 /* Calls `each` for every database that lives, oldest first. Returns 0, or what `each` returned. */
 int wrep_history_databases(const struct wrep_history *h,

@@ -227,7 +227,7 @@ def test_match_option_accepts_further_names(workspace):
 
 @pytest.mark.parametrize(
     "command",
-    [["mkdir", "d"], ["ln", "-s", "x", "l.db"], ["mkfifo", "p.db"]],
+    [["mkdir", "d.db"], ["ln", "-s", "x", "l.db"], ["mkfifo", "p.db"]],
     ids=["directory", "symlink", "fifo"],
 )
 def test_things_that_are_not_databases_are_refused(shared_node, command):

@@ -38,6 +38,22 @@ static struct wrep_description without_images(enum wrep_entry_type type, uint64_
 	return describe(wrep_entry_encode(&e));
 }
 
+static struct wrep_description mkdir_entry(const char *path)
+{
+	struct wrep_entry e = {.type = WREP_ENTRY_MKDIR, .mode = 0750};
+
+	strcpy(e.name, path);
+	return describe(wrep_entry_encode(&e));
+}
+
+static struct wrep_description rename_entry(uint64_t id, const char *to, bool keep)
+{
+	struct wrep_entry e = {.type = WREP_ENTRY_RENAME, .db_id = id, .keep = keep};
+
+	strcpy(e.name, to);
+	return describe(wrep_entry_encode(&e));
+}
+
 static struct wrep_description images(enum wrep_entry_type type, uint64_t id, uint64_t sequence,
 				      uint32_t part, uint64_t base_version)
 {
@@ -225,6 +241,21 @@ static void every_kind_is_described(void **state)
 	assert_int_equal(d.total_pages, 6);
 	assert_int_equal(d.dropped_pages, 2);
 
+	d = mkdir_entry("a/b");
+	assert_int_equal(d.kind, WREP_DESCRIBES_MKDIR);
+	assert_string_equal(d.name, "a/b");
+	assert_int_equal(d.mode, 0750);
+	assert_true(d.is_dir);
+	d = without_images(WREP_ENTRY_RMDIR, 4);
+	assert_int_equal(d.kind, WREP_DESCRIBES_RMDIR);
+	assert_int_equal(d.db_id, 4);
+	d = rename_entry(4, "a/c.db", true);
+	assert_int_equal(d.kind, WREP_DESCRIBES_RENAME);
+	assert_int_equal(d.db_id, 4);
+	assert_string_equal(d.to, "a/c.db");
+	assert_string_equal(d.name, "");
+	assert_true(d.keep);
+
 	d = discard(4, 3);
 	assert_int_equal(d.kind, WREP_DESCRIBES_DISCARD);
 	assert_int_equal(d.db_id, 4);
@@ -409,6 +440,39 @@ static void group_takes_effect_on_all_or_none(void **state)
 	wrep_history_free(h);
 }
 
+static void directories_and_renames_follow_the_entries(void **state)
+{
+	struct wrep_history *h = wrep_history_new();
+	struct wrep_description d;
+
+	(void)state;
+	assert_int_equal(add(h, 2, create("a/x.db")), 0); /* no such directory */
+	d = mkdir_entry("a");
+	assert_int_equal(wrep_history_add(h, 3, 1, &d), 1);
+	assert_int_equal(d.db_id, 3);
+	assert_int_equal(add(h, 4, mkdir_entry("a")), 0);
+	assert_int_equal(add(h, 5, create("a/x.db")), 1);
+	assert_int_equal(add(h, 6, create("y.db")), 1);
+	d = without_images(WREP_ENTRY_RMDIR, 3);
+	assert_int_equal(wrep_history_add(h, 7, 1, &d), 0); /* not empty */
+	assert_string_equal(d.name, "a");
+	assert_true(d.is_dir);
+	assert_int_equal(add(h, 8, commit(5, 0)), 1);
+	assert_int_equal(add(h, 9, rename_entry(5, "y.db", true)), 0);
+	d = rename_entry(5, "y.db", false);
+	assert_int_equal(wrep_history_add(h, 10, 1, &d), 1);
+	assert_string_equal(d.name, "a/x.db");
+	assert_int_equal(d.replaced, 6);
+	assert_databases(h, {"y.db", 5, 1});
+	assert_int_equal(add(h, 11, commit(6, 0)), 0);
+	assert_int_equal(add(h, 12, commit(5, 1)), 1);
+	assert_int_equal(add(h, 13, without_images(WREP_ENTRY_RMDIR, 3)), 1);
+	assert_int_equal(add(h, 14, rename_entry(5, "a/y.db", false)), 0);
+	assert_int_equal(add(h, 15, create("a")), 1);
+	assert_databases(h, {"y.db", 5, 2}, {"a", 15, 0});
+	wrep_history_free(h);
+}
+
 /* ---- beginning with a snapshot --------------------------------------------------------------- */
 
 static void start(struct wrep_history *h, uint64_t index, const struct wrep_manifest_db *dbs,
@@ -543,6 +607,43 @@ static void database_made_and_removed_behind_the_snapshot_keeps_the_table_in_ord
 	wrep_history_free(h);
 }
 
+static void names_up_to_those_of_the_manifest_do_not_change_again(void **state)
+{
+	struct wrep_manifest m = {.names_index = 20};
+	struct wrep_history *h = wrep_history_new();
+	struct wrep_manifest_dir *dir = wrep_manifest_add_dir(&m);
+	struct wrep_manifest_db *db = wrep_manifest_add(&m);
+	struct rlog_buf *payload;
+
+	(void)state;
+	strcpy(dir->path, "a");
+	dir->id = 12;
+	strcpy(db->name, "a/x.db");
+	db->id = 3;
+	db->index = 9;
+	db->version = 1;
+	db->checksum = 1000;
+	db->page_size = 512;
+	db->page_count = 7;
+	payload = wrep_manifest_encode(&m);
+	assert_int_equal(wrep_history_start(h, 10, payload), 0);
+	rlog_buf_unref(payload);
+	wrep_manifest_clear(&m);
+	assert_int_equal(add(h, 12, mkdir_entry("a")), WREP_HISTORY_IN_SNAPSHOT);
+	assert_int_equal(add(h, 13, create("y.db")), WREP_HISTORY_IN_SNAPSHOT);
+	assert_int_equal(add(h, 14, rename_entry(3, "a/x.db", false)), WREP_HISTORY_IN_SNAPSHOT);
+	/* what is in the databases does */
+	assert_int_equal(add(h, 15, commit(3, 1)), WREP_HISTORY_TAKES_EFFECT);
+	assert_int_equal(add(h, 16, without_images(WREP_ENTRY_UNLINK, 13)),
+			 WREP_HISTORY_IN_SNAPSHOT);
+	assert_int_equal(add(h, 17, commit(13, 0)), WREP_HISTORY_IN_SNAPSHOT);
+	assert_int_equal(add(h, 21, rename_entry(3, "z.db", false)), WREP_HISTORY_TAKES_EFFECT);
+	assert_int_equal(add(h, 22, without_images(WREP_ENTRY_RMDIR, 12)),
+			 WREP_HISTORY_TAKES_EFFECT);
+	assert_databases(h, {"z.db", 3, 2});
+	wrep_history_free(h);
+}
+
 static void snapshot_that_is_no_manifest_is_refused(void **state)
 {
 	struct wrep_history *h = wrep_history_new();
@@ -569,6 +670,8 @@ int main(void)
 		cmocka_unit_test(many_databases_are_found_by_id),
 		cmocka_unit_test(group_takes_effect_on_all_or_none),
 		cmocka_unit_test(group_behind_the_snapshot_counts_if_the_manifest_names_it),
+		cmocka_unit_test(directories_and_renames_follow_the_entries),
+		cmocka_unit_test(names_up_to_those_of_the_manifest_do_not_change_again),
 		cmocka_unit_test(entries_in_front_of_the_snapshot_do_not_count_again),
 		cmocka_unit_test(
 			database_made_and_removed_behind_the_snapshot_keeps_the_table_in_order),

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "entry.h"
+#include "names.h"
 #include "pagesum.h"
 #include "walrepl.h"
 
@@ -91,9 +92,29 @@ static struct rlog_buf *random_images(struct wrep_entry *e, enum wrep_entry_type
 	return buf;
 }
 
+static bool has_name(enum wrep_entry_type type)
+{
+	return type == WREP_ENTRY_CREATE || type == WREP_ENTRY_MKDIR || type == WREP_ENTRY_RENAME;
+}
+
+static void random_path(char name[WREP_NAME_MAX + 1])
+{
+	size_t len = random_below(WREP_NAME_MAX) + 1;
+
+	memset(name, 'n', len);
+	for (size_t i = 0; i + 1 < len; i += random_below(100) + 2)
+		if (i > 0)
+			name[i] = '/';
+}
+
 static struct rlog_buf *random_entry(struct wrep_entry *e)
 {
-	enum wrep_entry_type type = random_below(6) + 1;
+	static const enum wrep_entry_type types[] = {
+		WREP_ENTRY_CREATE, WREP_ENTRY_UNLINK,  WREP_ENTRY_SETATTR,
+		WREP_ENTRY_PAGES,  WREP_ENTRY_COMMIT,  WREP_ENTRY_DISCARD,
+		WREP_ENTRY_MKDIR,  WREP_ENTRY_RMDIR,   WREP_ENTRY_RENAME,
+	};
+	enum wrep_entry_type type = types[random_below(sizeof(types) / sizeof(types[0]))];
 	struct rlog_buf *buf;
 
 	if (type == WREP_ENTRY_PAGES)
@@ -102,13 +123,16 @@ static struct rlog_buf *random_entry(struct wrep_entry *e)
 		return random_images(e, type, 512u << random_below(3), random_below(4));
 	memset(e, 0, sizeof(*e));
 	e->type = type;
-	e->db_id = type == WREP_ENTRY_CREATE ? 0 : random64() | 1;
-	if (type == WREP_ENTRY_CREATE)
-		memset(e->name, 'n', random_below(WREP_NAME_MAX) + 1);
+	e->db_id = type == WREP_ENTRY_CREATE || type == WREP_ENTRY_MKDIR ? 0 : random64() | 1;
+	if (has_name(type))
+		random_path(e->name);
+	if (type == WREP_ENTRY_RENAME)
+		e->keep = random_below(2);
 	if (type == WREP_ENTRY_DISCARD) {
 		e->origin = random64();
 		e->sequence = random64();
-	} else if (type != WREP_ENTRY_UNLINK) {
+	} else if (type == WREP_ENTRY_CREATE || type == WREP_ENTRY_MKDIR ||
+		   type == WREP_ENTRY_SETATTR) {
 		e->mode = random_below(0200000);
 		e->uid = (uint32_t)random64();
 		e->gid = (uint32_t)random64();
@@ -129,7 +153,7 @@ static void check_equal(const struct wrep_entry *a, const struct wrep_entry *b)
 {
 	check(a->type == b->type);
 	check(strcmp(a->name, b->name) == 0);
-	check(a->db_id == b->db_id);
+	check(a->db_id == b->db_id && a->keep == b->keep);
 	check(a->mode == b->mode && a->uid == b->uid && a->gid == b->gid);
 	check(a->attr_valid == b->attr_valid);
 	check(a->atime_ns == b->atime_ns && a->mtime_ns == b->mtime_ns);
@@ -237,7 +261,7 @@ static void check_promises(const struct rlog_buf *buf, const struct wrep_entry *
 			wrep_entry_set_dropped(&copy, i, wrep_entry_dropped(e, i));
 		memcpy((uint8_t *)copy.images, e->images, (size_t)e->image_count * e->page_size);
 	} else {
-		check(strchr(e->name, '/') == NULL);
+		check(!has_name(e->type) || wrep_names_path_valid(e->name, strlen(e->name)));
 		again = wrep_entry_encode(e);
 		check(again != NULL && again->len == buf->len);
 	}
@@ -289,14 +313,24 @@ static int decode_changed(struct wrep_entry *e)
 
 static void names_that_are_no_names_are_refused(void **state)
 {
-	static const char *const names[] = {".", "..", "a/b", "/"};
-	struct wrep_entry e = {.type = WREP_ENTRY_CREATE, .mode = 0100644};
+	static const char *const names[] = {".",    "..",    "a//b",      "/",	 "/a",
+					    "a/",   "a/..",  "../a",      "a/./b", ".dqlitefs",
+					    ".dqlitefs/x.db"};
+	static const enum wrep_entry_type types[] = {WREP_ENTRY_CREATE, WREP_ENTRY_MKDIR,
+						     WREP_ENTRY_RENAME};
 
 	(void)state;
-	strcpy(e.name, "a.db");
-	assert_int_equal(decode_changed(&e), 0);
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		strcpy(e.name, names[i]);
+	for (size_t t = 0; t < 3; t++) {
+		struct wrep_entry e = {.type = types[t], .mode = 0100644, .db_id = 7};
+
+		strcpy(e.name, "a/b.db");
+		assert_int_equal(decode_changed(&e), 0);
+		for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+			strcpy(e.name, names[i]);
+			assert_int_equal(decode_changed(&e), -EBADMSG);
+		}
+		memset(e.name, 'n', 256);
+		e.name[256] = '\0';
 		assert_int_equal(decode_changed(&e), -EBADMSG);
 	}
 }

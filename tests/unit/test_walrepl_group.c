@@ -423,10 +423,11 @@ static void expect_content(const char *name, uint32_t pages, uint8_t content)
 
 static uint64_t number(const char *name, int what)
 {
-	struct wrep_db *db = wrep_db_by_name(w, name);
+	struct wrep_db *db;
 	uint64_t n;
 
-	assert_non_null(db);
+	while (!(db = wrep_db_by_name(w, name))) /* the applier shows it */
+		usleep(500);
 	pthread_mutex_lock(&db->lock);
 	n = what == 0 ? db->version : what == 1 ? db->local_version : db->id;
 	pthread_mutex_unlock(&db->lock);

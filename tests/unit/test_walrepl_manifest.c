@@ -30,6 +30,19 @@ static void fill(struct wrep_manifest *m)
 		d->wal_frames = i % 3 ? i : 0;
 		d->wal_salt[0] = i;
 		d->wal_salt[1] = ~i;
+		d->gone = i % 5 == 0;
+	}
+	m->names_index = 300;
+	for (unsigned i = 0; i < 20; i++) {
+		struct wrep_manifest_dir *dir = wrep_manifest_add_dir(m);
+
+		assert_non_null(dir);
+		memset(dir->path, 'A' + (int)i, i + 1);
+		dir->id = 100 + 2 * i;
+		dir->mode = 0700 + i;
+		dir->uid = i;
+		dir->gid = 2 * i;
+		dir->mtime_ns = -1 - (int64_t)i;
 	}
 }
 
@@ -53,6 +66,11 @@ static void round_trip_same(void **state)
 	assert_ptr_equal(wrep_manifest_find(&back, 40), &back.dbs[back.count - 2]);
 	assert_ptr_equal(wrep_manifest_find(&back, 1), &back.dbs[0]);
 	assert_null(wrep_manifest_find(&back, 4));
+	assert_int_equal(back.names_index, 300);
+	assert_int_equal(back.dir_count, m.dir_count);
+	for (size_t i = 0; i < m.dir_count; i++)
+		assert_memory_equal(&back.dirs[i], &m.dirs[i], sizeof(m.dirs[i]));
+	assert_ptr_equal(wrep_manifest_find(&back, 40), &back.dbs[39]);
 	assert_null(wrep_manifest_find(&back, 41));
 	wrep_manifest_clear(&m);
 	wrep_manifest_clear(&back);
@@ -93,29 +111,39 @@ static void groups_come_back(void **state)
 	wrep_manifest_clear(&m);
 }
 
-/* Version 1 knew of no groups. */
-static void version_1_is_read(void **state)
+/* Version 1 knew of no groups, version 2 of no directories. */
+static void earlier_versions_are_read(void **state)
 {
 	struct wrep_manifest m, back;
 	struct rlog_buf *buf, *old;
 
 	(void)state;
 	fill(&m);
-	buf = wrep_manifest_encode(&m);
-	old = rlog_buf_new(buf->len - 8);
-	memcpy(old->data, buf->data, old->len);
-	old->data[4] = 1;
-	assert_int_equal(wrep_manifest_decode(old, &back), 0);
-	assert_int_equal(back.count, m.count);
-	assert_int_equal(back.judged_until, 0);
-	wrep_manifest_clear(&back);
-	old->data[20] = 1;
-	assert_int_equal(wrep_manifest_decode(old, &back), -EBADMSG);
-	old->data[20] = 0;
-	old->data[4] = 3;
-	assert_int_equal(wrep_manifest_decode(old, &back), -EBADMSG);
-	rlog_buf_unref(old);
-	rlog_buf_unref(buf);
+	m.dir_count = 0;
+	for (size_t i = 0; i < m.count; i++)
+		m.dbs[i].gone = false;
+	for (uint8_t version = 1; version <= 2; version++) {
+		if (version == 2)
+			assert_int_equal(wrep_manifest_set_groups(&m, 100, groups, 3), 0);
+		buf = wrep_manifest_encode(&m);
+		old = rlog_buf_new(buf->len - 16 - (version == 1 ? 8 : 0));
+		memcpy(old->data, buf->data, old->len);
+		old->data[4] = version;
+		assert_int_equal(wrep_manifest_decode(old, &back), 0);
+		assert_int_equal(back.count, m.count);
+		assert_int_equal(back.group_count, version == 1 ? 0 : 3);
+		assert_int_equal(back.judged_until, version == 1 ? 0 : 100);
+		assert_int_equal(back.dir_count, 0);
+		assert_int_equal(back.names_index, 0);
+		wrep_manifest_clear(&back);
+		old->data[20]++;
+		assert_int_equal(wrep_manifest_decode(old, &back), -EBADMSG);
+		old->data[20]--;
+		old->data[4] = version + 1;
+		assert_int_equal(wrep_manifest_decode(old, &back), -EBADMSG);
+		rlog_buf_unref(old);
+		rlog_buf_unref(buf);
+	}
 	wrep_manifest_clear(&m);
 }
 
@@ -144,7 +172,7 @@ static void cut_or_longer_refused(void **state)
 
 static void what_no_database_is_called_refused(void **state)
 {
-	static const char *const names[] = {"a/b", ".", "..", ""};
+	static const char *const names[] = {"a//b", ".", "..", "", "/a", "a/", "a/../b", ".dqlitefs"};
 	struct wrep_manifest back;
 
 	(void)state;
@@ -168,14 +196,54 @@ static void what_no_database_is_called_refused(void **state)
 	}
 }
 
+static void directories_out_of_order_refused(void **state)
+{
+	struct wrep_manifest m, back;
+	struct rlog_buf *buf;
+
+	(void)state;
+	fill(&m);
+	m.dirs[3].id = m.dirs[2].id;
+	buf = wrep_manifest_encode(&m);
+	assert_int_equal(wrep_manifest_decode(buf, &back), -EBADMSG);
+	rlog_buf_unref(buf);
+	m.dirs[3].id = 1000;
+	wrep_manifest_sort_dirs(&m);
+	buf = wrep_manifest_encode(&m);
+	assert_int_equal(wrep_manifest_decode(buf, &back), 0);
+	wrep_manifest_clear(&back);
+	rlog_buf_unref(buf);
+	wrep_manifest_clear(&m);
+}
+
+static void copy_is_the_same(void **state)
+{
+	struct wrep_manifest m, copy = {0};
+	struct rlog_buf *a, *b;
+
+	(void)state;
+	fill(&m);
+	assert_int_equal(wrep_manifest_copy(&m, &copy), 0);
+	a = wrep_manifest_encode(&m);
+	b = wrep_manifest_encode(&copy);
+	assert_int_equal(a->len, b->len);
+	assert_memory_equal(a->data, b->data, a->len);
+	rlog_buf_unref(a);
+	rlog_buf_unref(b);
+	wrep_manifest_clear(&m);
+	wrep_manifest_clear(&copy);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(round_trip_same),
 		cmocka_unit_test(groups_come_back),
-		cmocka_unit_test(version_1_is_read),
+		cmocka_unit_test(earlier_versions_are_read),
 		cmocka_unit_test(cut_or_longer_refused),
 		cmocka_unit_test(what_no_database_is_called_refused),
+		cmocka_unit_test(directories_out_of_order_refused),
+		cmocka_unit_test(copy_is_the_same),
 	};
 
 	return cmocka_run_group_tests_name("walrepl_manifest", tests, NULL, NULL);

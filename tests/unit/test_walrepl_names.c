@@ -42,14 +42,38 @@ static const struct {
 	{"a.db-mj0A1B2C9FF-journal", NULL, 0},
 	{"a-mj0A1B2C9FF", NULL, 0},
 	{"-mj0A1B2C9FF", NULL, 0},
-	{"d/a.db", NULL, 0},
+	{"d/a.db", "d/a.db", WREP_DB},
+	{"d.db/e-wal/a.db-shm", "d.db/e-wal/a.db", WREP_SHM},
+	{"d/a", NULL, 0},
 	{"/a.db", NULL, 0},
+	{"d//a.db", NULL, 0},
+	{"d/a.db/", NULL, 0},
+	{"./a.db", NULL, 0},
+	{"d/../a.db", NULL, 0},
+	{"d/./a.db", NULL, 0},
+	{"../a.db", NULL, 0},
+	{"..d/a.db", "..d/a.db", WREP_DB},
+	{".dqlitefs/a.db", NULL, 0},
+	{".dqlitefs.db", NULL, 0},
+	{"d/.dqlitefs/a.db", "d/.dqlitefs/a.db", WREP_DB},
+	/* rsync's */
+	{".a.db.aZ09xy", ".a.db.aZ09xy", WREP_DB},
+	{"d/.a.sqlite.000000", "d/.a.sqlite.000000", WREP_DB},
+	{".a.db.aZ09xy-wal", ".a.db.aZ09xy", WREP_WAL},
+	{".a.db.aZ09x", NULL, 0},
+	{".a.db.aZ09xyz", NULL, 0},
+	{".a.db.aZ09x-", NULL, 0},
+	{"a.db.aZ09xy", NULL, 0},
+	{".a.aZ09xy", NULL, 0},
+	{".a.db-wal.aZ09xy", NULL, 0},
+	{"..aZ09xy", NULL, 0},
+	{".db.aZ09xy", NULL, 0},
 };
 
 static void check(const char *const *match, const char *name, const char *base, enum wrep_kind kind)
 {
 	enum wrep_kind found = WREP_DB;
-	char found_base[256];
+	char found_base[WREP_PATH_MAX + 1];
 
 	if (base == NULL) {
 		if (wrep_names_kind(match, name, &found, found_base))
@@ -104,7 +128,8 @@ static void glob_for_everything_keeps_side_files_side_files(void **state)
 	check(all, ".", NULL, 0);
 	check(all, "..", NULL, 0);
 	check(all, "..-wal", NULL, 0);
-	check(all, "a/b", NULL, 0);
+	check(all, "a/b", "a/b", WREP_DB);
+	check(all, "a/..-wal", NULL, 0);
 }
 
 static void database_name_leaves_room_for_its_journal(void **state)
@@ -126,6 +151,30 @@ static void database_name_leaves_room_for_its_journal(void **state)
 	check(NULL, name, NULL, 0);
 }
 
+static void path_is_bounded_as_a_whole_and_in_parts(void **state)
+{
+	char path[1100];
+
+	(void)state;
+	memset(path, 'a', sizeof(path));
+	for (size_t i = 200; i < sizeof(path); i += 200)
+		path[i] = '/';
+	assert_true(wrep_names_path_valid(path, WREP_PATH_MAX - 1));
+	assert_false(wrep_names_path_valid(path, WREP_PATH_MAX + 1));
+	assert_false(wrep_names_path_valid(path, 0));
+	assert_false(wrep_names_path_valid(path, 201));
+	path[10] = '\0';
+	assert_false(wrep_names_path_valid(path, 100));
+	memset(path, 'a', sizeof(path));
+	path[3] = '/';
+	assert_true(wrep_names_path_valid(path, 4 + 255));
+	assert_false(wrep_names_path_valid(path, 4 + 256));
+	memcpy(path + WREP_PATH_MAX - 3, ".db", 4);
+	for (size_t i = 200; i < WREP_PATH_MAX - 10; i += 200)
+		path[i] = '/';
+	check(NULL, path, path, WREP_DB);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -133,6 +182,7 @@ int main(void)
 		cmocka_unit_test(globs_add_databases_and_their_side_files),
 		cmocka_unit_test(glob_for_everything_keeps_side_files_side_files),
 		cmocka_unit_test(database_name_leaves_room_for_its_journal),
+		cmocka_unit_test(path_is_bounded_as_a_whole_and_in_parts),
 	};
 
 	return cmocka_run_group_tests_name("walrepl_names", tests, NULL, NULL);

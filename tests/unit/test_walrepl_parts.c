@@ -381,9 +381,19 @@ static struct wrep_db_status status(void)
 	return one;
 }
 
+/* Once the applier has made it. */
+static struct wrep_db *the_database(void)
+{
+	struct wrep_db *db;
+
+	while (!(db = wrep_db_by_name(w, "a.db")))
+		usleep(500);
+	return db;
+}
+
 static uint64_t local_version(void)
 {
-	struct wrep_db *db = wrep_db_by_name(w, "a.db");
+	struct wrep_db *db = the_database();
 	uint64_t version;
 
 	pthread_mutex_lock(&db->lock);
@@ -395,7 +405,7 @@ static uint64_t local_version(void)
 
 static uint64_t first_index(void)
 {
-	struct wrep_db *db = wrep_db_by_name(w, "a.db");
+	struct wrep_db *db = the_database();
 	uint64_t index;
 
 	pthread_mutex_lock(&db->lock);
@@ -1395,7 +1405,7 @@ static void own_transaction_without_space_for_its_parts_is_refused(void **state)
 	assert_int_equal(waiting(), 2);
 	assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
 	while (1) {
-		struct wrep_db *db = wrep_db_by_name(w, "a.db");
+		struct wrep_db *db = the_database();
 		bool given_up;
 
 		pthread_mutex_lock(&db->lock);
