@@ -265,41 +265,37 @@ int wrep_moved_tidy(struct wrep *w)
 	return wrep_numbered_tidy(w->config.state_fd, MOVED_PREFIX, no_file, NULL);
 }
 
-/* What is left of the incarnation that is given up; its database is held. */
+/* What is left of the incarnation that is given up. */
 struct former {
-	bool held;
-	struct wrep_file *files[4]; /* references, or NULL */
+	struct wrep_db *db;
+	struct wrep_file *files[4]; /* references, or NULL; with descriptors while `held` */
+	bool held;		    /* else the database has lost its file */
 	struct wrep_capture *capture;
 	char super[WREP_SUPER_PATH_MAX]; /* the super-journal that its -journal names, or "" */
 };
 
-/* Open its files. 0 also where there is no file, and nobody to fetch it from. db->lock held. */
-static int hold(struct wrep_db *db, struct former *old)
-{
-	int rc = wrep_db_hold(db, true);
-
-	old->held = !rc;
-	return rc == -ENOENT && db->damaged ? 0 : rc;
-}
-
-/* Nobody sees the files of `db` any more. 0; -EBUSY: a transaction is undecided; -ECANCELED: it has been
- * retired; -ENOENT: its file is gone; -EMFILE, -ENFILE. */
+/* Nobody sees the files of `db` any more. 0; -EBUSY: a transaction is undecided; -EMFILE; -ECANCELED: it has
+ * been retired. */
 static int give_up(struct wrep_db *db, struct former *old)
 {
 	int rc = 0;
 
 	memset(old, 0, sizeof *old);
+	old->db = db;
 	pthread_mutex_lock(&db->lock);
 	if (db->retired)
 		rc = -ECANCELED;
 	else if (db->pending)
 		rc = -EBUSY;
 	else
-		rc = hold(db, old);
+		rc = wrep_db_hold(db, true);
+	old->held = !rc;
+	if (rc == -ENOENT) /* who opens it under its new name finds that out */
+		rc = 0;
 	for (int k = 0; k < 4 && !rc; k++)
 		old->files[k] = wrep_db_file(db, k);
 	if (!rc) {
-		if (!old->files[WREP_JOURNAL] || old->files[WREP_JOURNAL]->fd < 0 ||
+		if (old->files[WREP_JOURNAL] && old->held &&
 		    !wrep_super_of_journal(old->files[WREP_JOURNAL]->fd, old->super))
 			old->super[0] = '\0';
 		wrep_ahead_forget(db); /* it reads through the capture */
@@ -325,14 +321,20 @@ static int give_up(struct wrep_db *db, struct former *old)
 	return rc;
 }
 
-static void former_clear(struct wrep_db *db, struct former *old)
+static void former_clear(struct former *old)
 {
 	if (old->capture)
 		wrep_capture_close(old->capture);
-	pthread_mutex_lock(&db->lock);
+	pthread_mutex_lock(&old->db->lock);
 	if (old->held)
-		wrep_db_unhold(db);
-	pthread_mutex_unlock(&db->lock);
+		wrep_db_unhold(old->db);
+	for (int k = 0; k < 4 && !old->db->holds; k++) {
+		if (old->files[k] && old->files[k]->fd >= 0) {
+			close(old->files[k]->fd); /* nobody has it open */
+			old->files[k]->fd = -1;
+		}
+	}
+	pthread_mutex_unlock(&old->db->lock);
 	for (int k = 0; k < 4; k++)
 		wrep_file_unref(old->files[k]);
 }
@@ -358,7 +360,7 @@ static int fold(struct former *old)
 	uint8_t *page;
 	int rc;
 
-	if (!old->capture || !old->held || !old->files[WREP_DB])
+	if (!old->capture || !old->files[WREP_DB] || !old->held)
 		return 0;
 	rc = wrep_capture_position(old->capture, &at);
 	if (rc || !at.frame_count)
@@ -399,7 +401,7 @@ static int move_aside(struct wrep_db *db, struct former *old, const char *to,
 	char moved[MOVED_SIZE];
 	int rc = fold(old);
 
-	if (!rc && old->held && old->files[WREP_DB] && fsync(old->files[WREP_DB]->fd) < 0)
+	if (!rc && old->files[WREP_DB] && old->held && fsync(old->files[WREP_DB]->fd) < 0)
 		rc = -EIO; /* never to be believed again: not -ENOSPC */
 	if (rc)
 		return rc;
@@ -426,7 +428,7 @@ static void remove_side_files(struct wrep *w, const char *name)
 }
 
 /* Let the database be found by its new name, in place of the replaced one. */
-static int swap(struct wrep_db *db, struct wrep_db *replaced, const char *to, int fd,
+static int swap(struct wrep_db *db, struct wrep_db *replaced, const char *to, int fd, ino_t ino,
 		uint64_t index)
 {
 	struct wrep *w = db->w;
@@ -440,12 +442,12 @@ static int swap(struct wrep_db *db, struct wrep_db *replaced, const char *to, in
 	wrep_db_hide_locked(db);
 	rc = wrep_db_set_name(db, to);
 	wrep_db_show_locked(db);
-	if (!rc && fd >= 0)
-		rc = wrep_file_make(db, WREP_DB, fd, 0, &f);
+	if (!rc)
+		rc = wrep_file_make(db, WREP_DB, fd, ino, &f);
 	if (!rc) {
 		db->files[WREP_DB] = f;
 		db->touched = true;
-		db->wal_held = false;
+		db->wal_held = db->unsynced = false;
 		db->moving--;
 		w->names_index = index;
 	}
@@ -510,12 +512,13 @@ static int run(struct wrep *w, struct wrep_item *item, const char *to)
 		rc = wrep_moved_place(w, db->id, to);
 		wrep_dir_touch(w, to);
 	}
-	if (!rc && old.files[WREP_DB] && old.files[WREP_DB]->fd >= 0) {
+	if (!rc && old.held) {
 		fd = fcntl(old.files[WREP_DB]->fd, F_DUPFD_CLOEXEC, 0);
 		rc = fd < 0 ? -errno : 0;
 	}
 	if (!rc)
-		rc = swap(db, replaced, to, fd, item->index);
+		rc = swap(db, replaced, to, fd, old.files[WREP_DB] ? old.files[WREP_DB]->ino : 0,
+			  item->index);
 	if (rc && fd >= 0)
 		close(fd);
 	wrep_keeper_unlock(w);
@@ -525,7 +528,7 @@ static int run(struct wrep *w, struct wrep_item *item, const char *to)
 		wrep_wal_aside_remove(w, db->id);
 	if (!rc && old.super[0])
 		wrep_super_orphaned(w, old.super);
-	former_clear(db, &old);
+	former_clear(&old);
 	return rc;
 }
 
@@ -537,13 +540,7 @@ void wrep_rename_run(struct wrep *w, struct wrep_item *item)
 
 	while (!rc) {
 		rc = run(w, item, e.name);
-		if (rc == -ENOENT) {
-			wrep_db_missing(db); /* it comes with a fetch */
-			rc = -EBUSY;
-		}
-		if (wrep_out_of_descriptors(w, rc, db->name))
-			rc = -EBUSY;
-		if (rc != -EBUSY)
+		if (rc != -EBUSY && !wrep_out_of_descriptors(w, rc, db->name))
 			break;
 		/* An application's transaction: Raft ends it, one way or the other. */
 		rc = wrep_stopping(w) || wrep_fetching(w) ? -ECANCELED : 0;
