@@ -427,9 +427,10 @@ static void remove_side_files(struct wrep *w, const char *name)
 	}
 }
 
-/* Let the database be found by its new name, in place of the replaced one. */
-static int swap(struct wrep_db *db, struct wrep_db *replaced, const char *to, int fd, ino_t ino,
-		uint64_t index)
+/* Let the database be found by its new name, in place of the replaced one. `former`: its file, of which
+ * `fd` is another descriptor (-1: it is gone); NULL: there is none. */
+static int swap(struct wrep_db *db, struct wrep_db *replaced, const char *to,
+		const struct wrep_file *former, int fd, uint64_t index)
 {
 	struct wrep *w = db->w;
 	struct wrep_file *f = NULL;
@@ -442,8 +443,8 @@ static int swap(struct wrep_db *db, struct wrep_db *replaced, const char *to, in
 	wrep_db_hide_locked(db);
 	rc = wrep_db_set_name(db, to);
 	wrep_db_show_locked(db);
-	if (!rc)
-		rc = wrep_file_make(db, WREP_DB, fd, ino, &f);
+	if (!rc && former)
+		rc = wrep_file_make(db, WREP_DB, fd, former->ino, &f);
 	if (!rc) {
 		db->files[WREP_DB] = f;
 		db->touched = true;
@@ -512,13 +513,13 @@ static int run(struct wrep *w, struct wrep_item *item, const char *to)
 		rc = wrep_moved_place(w, db->id, to);
 		wrep_dir_touch(w, to);
 	}
-	if (!rc && old.held) {
+	/* One that an entry yet to come removes was perhaps not even made (lifetime.c). */
+	if (!rc && old.held && old.files[WREP_DB]) {
 		fd = fcntl(old.files[WREP_DB]->fd, F_DUPFD_CLOEXEC, 0);
 		rc = fd < 0 ? -errno : 0;
 	}
 	if (!rc)
-		rc = swap(db, replaced, to, fd, old.files[WREP_DB] ? old.files[WREP_DB]->ino : 0,
-			  item->index);
+		rc = swap(db, replaced, to, old.files[WREP_DB], fd, item->index);
 	if (rc && fd >= 0)
 		close(fd);
 	wrep_keeper_unlock(w);

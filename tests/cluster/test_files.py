@@ -519,6 +519,24 @@ def test_names_outlive_a_crash_of_all_nodes(cluster, point):
     check_values(nodes, {"old.db": "3"})
 
 
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+def test_database_renamed_and_then_removed_is_gone_after_a_crash(cluster, mode):
+    """Applied again, the entries in between find nothing to move."""
+    leader = cluster.wait_follows()
+    make(leader, "a.db", 1, mode)
+    make(leader, "old.db", 2, mode)
+    ok("mkdir", "d", node=leader)
+    ok("mv", "a.db", "d/b.db", node=leader)
+    ok("mv", "-f", "d/b.db", "old.db", node=leader)
+    make(leader, "kept.db", 3, mode)
+    ok("rm", "old.db", node=leader)
+    ok("rmdir", "d", node=leader)
+    cluster.wait_equal()
+    restart_all(cluster.nodes)
+    wait_listed(cluster.nodes, ["kept.db"])
+    check_values(cluster.nodes, {"kept.db": "3"})
+
+
 def lead(node, timeout=30):
     node.start(timeout=timeout)
     until("it leads", lambda: node.status()["role"] == "leader")

@@ -695,3 +695,33 @@ def test_reader_elsewhere_whose_cache_holds_all_notices_a_replaced_database(
     for node in shared_cluster.nodes:
         assert count(node, db) == "20|5001\nok"
     shared_cluster.check_sound(db)
+
+
+MANY_LOCKS = """if True:
+    import fcntl, sys
+    file = open(sys.argv[1], "w+")
+    for at in range(0, 1000, 2):  # each a lock of its own
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, at)
+    print("ready", flush=True)
+    while True:
+        for at in range(0, 1000, 2):
+            fcntl.lockf(file, fcntl.LOCK_UN, 1, at)
+            fcntl.lockf(file, fcntl.LOCK_EX, 1, at)
+    """
+
+
+@pytest.mark.parametrize("journal", ["DELETE", "MEMORY"])
+def test_writers_are_known_among_many_locks_that_come_and_go(node, workspace, db, journal):
+    """The kernel lists locks in pieces, of different moments."""
+    command = [PYTHON, "-c", MANY_LOCKS, str(workspace.base / "locked")]
+    busy = subprocess.Popen(command, stdout=subprocess.PIPE)
+    workspace.children.append(busy)
+    assert busy.stdout.readline() == b"ready\n"
+    sql(node, db, "CREATE TABLE t(i INTEGER PRIMARY KEY, x);")
+    with Connection(node, db, busy_ms=5000) as a, Connection(node, db, busy_ms=5000) as b:
+        for writer in (a, b):
+            writer.execute(f"PRAGMA journal_mode={journal}")
+        for number in range(300):
+            (a, b)[number % 2].execute(f"INSERT INTO t VALUES({number}, 'x')")
+    busy.kill()
+    assert sql(node, db, "SELECT count(*) FROM t; PRAGMA integrity_check") == "300\nok"
