@@ -293,8 +293,9 @@ void wrep_dir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry 
 		return;
 	}
 	d = n->data;
+	/* One that is restored with had no effect then: the directory is there. By now it may be empty. */
 	if (e->type == WREP_ENTRY_RMDIR)
-		rc = wrep_tree_remove(w->tree, e->db_id);
+		rc = index > w->names_skip ? wrep_tree_remove(w->tree, e->db_id) : -EIO;
 	if (rc) {
 		wrep_meta_finish(req, rc);
 		return;
