@@ -319,7 +319,7 @@ def check_pairs(cluster, a, b, acknowledged):
 def test_leader_killed_midway_leaves_both_or_none_on_every_node(cluster, db, soak):
     a, b, _ = make(cluster.leader(), db)
     acknowledged = []
-    for round in range(30 if soak else 4):
+    for round in range(30 if soak else 3):
         leader = cluster.wait_follows(30)
         stop = threading.Event()
         until("databases are there", lambda: leader.database(a) and leader.database(b))
@@ -362,7 +362,7 @@ def test_restart_between_durable_points_finds_both_or_none(workspace, db, count,
             except (SqlError, OSError, AssertionError):
                 time.sleep(0.05)
 
-    for round in range(12 if soak else 3):
+    for round in range(12 if soak else 2):
         leader = cluster.wait_follows(30)
         stop = threading.Event()
         until("databases are there", lambda: leader.database(a) and leader.database(b))
