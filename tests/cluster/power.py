@@ -224,7 +224,7 @@ def keep(disk, known, others=()):
     return place
 
 
-def each_cut(disk, check, save, test, soak, few=(30, 20), others=300, first=1, last_first=False):
+def each_cut(disk, check, save, test, soak, few=(20, 12), others=300, first=1, last_first=False):
     """check(operation, seed) for power cuts in the recorded operations from `first` on: with `soak`
     in all that are telling and that many `others`, else in a `few` of both.
 

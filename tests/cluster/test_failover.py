@@ -136,7 +136,7 @@ def test_random_kills_of_one_node_at_a_time_lose_nothing(cluster, db, soak):
     print(f"seed {seed}")
     chance = random.Random(seed)
     writers = [Writer(cluster.nodes, db, "--busy-ms", 50, "--pause-ms", 20) for _ in range(2)]
-    end = time.monotonic() + (600 if soak else 15)
+    end = time.monotonic() + (600 if soak else 10)
     while time.monotonic() < end:
         victim = chance.choice([cluster.leader() or cluster.nodes[0], chance.choice(cluster.nodes)])
         victim.kill9()

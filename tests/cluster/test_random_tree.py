@@ -99,7 +99,7 @@ def test_random_commands_leave_what_they_leave_in_a_local_directory(workspace, s
     local.mkdir()
     twins = Twins(node, local, chance)
     until("the node leads", lambda: node.status()["role"] == "leader")
-    end = time.monotonic() + (600 if soak else 15)
+    end = time.monotonic() + (600 if soak else 10)
     try:
         while time.monotonic() < end:
             for _ in range(chance.randint(3, 14)):
