@@ -519,6 +519,21 @@ def test_names_outlive_a_crash_of_all_nodes(cluster, point):
     check_values(nodes, {"old.db": "3"})
 
 
+def test_refused_rmdir_stays_refused_after_a_crash(cluster):
+    """A manifest of later names is there, by which the directory is empty."""
+    make(cluster.wait_follows(), "first.db", 1)
+    cluster.wait_equal()
+    durable_point(cluster.nodes)
+    leader = cluster.wait_follows(30)
+    ok("mkdir", "d", node=leader)
+    make(leader, "d/a.db", 1)
+    refused(leader, "not empty", "rmdir", "d")
+    ok("mv", "d/a.db", "b.db", node=leader)  # which writes it
+    cluster.wait_equal()
+    restart_all(cluster.nodes)
+    wait_listed(cluster.nodes, ["b.db", "d", "first.db"])
+
+
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_database_renamed_and_then_removed_is_gone_after_a_crash(cluster, mode):
     """Applied again, the entries in between find nothing to move."""
