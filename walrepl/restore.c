@@ -296,7 +296,8 @@ int wrep_restore(struct wrep *w, const struct wrep_manifest *m, uint64_t last_in
 	w->redo_until = m->redo_until > last_index ? m->redo_until : last_index;
 	w->prove_from = m->redo_until;
 	w->names_skip = m->names_index;
-	rc = wrep_dirs_restore(w, m);
+	if (!rc)
+		rc = wrep_dirs_restore(w, m);
 	for (size_t i = 0; i < m->count && !rc; i++)
 		rc = restore_database(w, &m->dbs[i], m->names_index);
 	pthread_mutex_lock(&w->lock);
