@@ -24,6 +24,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include "log.h"
+#include "opens.h"
 #include "ops.h"
 
 /* ---- the gate ---------------------------------------------------------------------------------- */
@@ -73,6 +74,31 @@ bool fsd_enter(struct fsd *fs, fuse_req_t req)
 		return true;
 	fuse_reply_err(req, EIO);
 	return false;
+}
+
+struct fsd_pend *fsd_pend_enter(fuse_req_t req, void (*done)(struct wrep_op *op, int result))
+{
+	struct fsd *fs = fsd_of(req);
+	struct fsd_pend *pend;
+
+	if (!fsd_enter(fs, req))
+		return NULL;
+	pend = fsd_pend_new(fs, req);
+	if (pend) {
+		pend->op.done = done;
+		return pend;
+	}
+	fuse_reply_err(req, ENOMEM);
+	fsd_leave(fs);
+	return NULL;
+}
+
+void fsd_plain_done(struct wrep_op *op, int result)
+{
+	struct fsd_pend *pend = (struct fsd_pend *)op;
+
+	fuse_reply_err(pend->req, -result);
+	fsd_pend_unref(pend);
 }
 
 void fsd_ops_close_gate(struct fsd *fs, enum fsd_gate gate)

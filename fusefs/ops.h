@@ -20,6 +20,11 @@ void fsd_leave(struct fsd *fs);
 /* The same; when it returns false the request has been answered with EIO. */
 bool fsd_enter(struct fsd *fs, fuse_req_t req);
 
+/* Enter with a request that walrepl may answer later, by `done`. NULL: it has been answered. */
+struct fsd_pend *fsd_pend_enter(fuse_req_t req, void (*done)(struct wrep_op *op, int result));
+/* As `done`, for what is answered with nothing but an error, or none. */
+void fsd_plain_done(struct wrep_op *op, int result);
+
 /* Our own files in the data directory are not there for anybody. */
 bool fsd_is_hidden(fuse_ino_t parent, const char *name);
 

@@ -240,14 +240,6 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 	fsd_leave(fs);
 }
 
-static void sync_done(struct wrep_op *op, int result)
-{
-	struct fsd_pend *pend = (struct fsd_pend *)op;
-
-	fuse_reply_err(pend->req, -result);
-	fsd_pend_unref(pend);
-}
-
 /* Closing a descriptor, and fsync: both may be a commit (walrepl's direct.c). */
 static void sync_or_flush(fuse_req_t req, struct fuse_file_info *fi,
 			  int (*call)(struct wrep_file *f, struct wrep_op *op))
@@ -268,11 +260,11 @@ static void sync_or_flush(fuse_req_t req, struct fuse_file_info *fi,
 		fsd_leave(fs);
 		return;
 	}
-	pend->op.done = sync_done;
+	pend->op.done = fsd_plain_done;
 	pend->op.tid = fuse_req_ctx(req)->pid;
 	rv = call(file, &pend->op);
 	if (rv != WREP_PENDING)
-		sync_done(&pend->op, rv);
+		fsd_plain_done(&pend->op, rv);
 	fsd_leave(fs);
 }
 
@@ -381,34 +373,19 @@ void fsd_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 
 /* ---- removal ------------------------------------------------------------------------------------ */
 
-static void unlink_done(struct wrep_op *op, int result)
-{
-	struct fsd_pend *pend = (struct fsd_pend *)op;
-
-	fuse_reply_err(pend->req, -result);
-	fsd_pend_unref(pend);
-}
-
 void fsd_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fsd *fs = fsd_of(req);
 	char path[FSD_PATH_SIZE];
-	struct fsd_pend *pend;
+	struct fsd_pend *pend = fsd_pend_enter(req, fsd_plain_done);
 	int rv;
 
-	if (!fsd_enter(fs, req))
+	if (!pend)
 		return;
-	pend = fsd_pend_new(fs, req);
-	if (!pend) {
-		fuse_reply_err(req, ENOMEM);
-		fsd_leave(fs);
-		return;
-	}
-	pend->op.done = unlink_done;
 	rv = fsd_path(fs, parent, name, path);
 	if (!rv)
 		rv = wrep_unlink(fs->wrep, path, &pend->op);
 	if (rv != WREP_PENDING)
-		unlink_done(&pend->op, rv);
+		fsd_plain_done(&pend->op, rv);
 	fsd_leave(fs);
 }

@@ -116,36 +116,20 @@ void fsd_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 	fsd_leave(fs);
 }
 
-/* What is answered with nothing but an error, or none. */
-static void plain_done(struct wrep_op *op, int result)
-{
-	struct fsd_pend *pend = (struct fsd_pend *)op;
-
-	fuse_reply_err(pend->req, -result);
-	fsd_pend_unref(pend);
-}
-
 void fsd_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fsd *fs = fsd_of(req);
 	char path[FSD_PATH_SIZE];
-	struct fsd_pend *pend;
+	struct fsd_pend *pend = fsd_pend_enter(req, fsd_plain_done);
 	int rv;
 
-	if (!fsd_enter(fs, req))
+	if (!pend)
 		return;
-	pend = fsd_pend_new(fs, req);
-	if (!pend) {
-		fuse_reply_err(req, ENOMEM);
-		fsd_leave(fs);
-		return;
-	}
-	pend->op.done = plain_done;
 	rv = fsd_path(fs, parent, name, path);
 	if (!rv)
 		rv = wrep_rmdir(fs->wrep, path, &pend->op);
 	if (rv != WREP_PENDING)
-		plain_done(&pend->op, rv);
+		fsd_plain_done(&pend->op, rv);
 	fsd_leave(fs);
 }
 
@@ -156,18 +140,11 @@ void fsd_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
 {
 	struct fsd *fs = fsd_of(req);
 	char from[FSD_PATH_SIZE], to[FSD_PATH_SIZE];
-	struct fsd_pend *pend;
+	struct fsd_pend *pend = fsd_pend_enter(req, fsd_plain_done);
 	int rv;
 
-	if (!fsd_enter(fs, req))
+	if (!pend)
 		return;
-	pend = fsd_pend_new(fs, req);
-	if (!pend) {
-		fuse_reply_err(req, ENOMEM);
-		fsd_leave(fs);
-		return;
-	}
-	pend->op.done = plain_done;
 	rv = fsd_path(fs, parent, name, from);
 	if (!rv)
 		rv = fsd_path(fs, newparent, newname, to);
@@ -179,7 +156,7 @@ void fsd_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
 		fsd_refuse(req, "to rename to or from what is no database", newname);
 		fsd_pend_unref(pend);
 	} else if (rv != WREP_PENDING) {
-		plain_done(&pend->op, rv);
+		fsd_plain_done(&pend->op, rv);
 	}
 	fsd_leave(fs);
 }
