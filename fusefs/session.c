@@ -18,7 +18,6 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 #include "log.h"
 #include "mount.h"
@@ -166,14 +165,12 @@ static const char *complaint_line(const char *otherwise)
 
 static int wait_for_init(struct fsd *fs)
 {
-	struct timespec deadline;
+	const uint64_t until_ns = rlog_clock_ns() + INIT_TIMEOUT_S * RLOG_NS_PER_S;
 	int rv = 0;
 
-	clock_gettime(CLOCK_REALTIME, &deadline);
-	deadline.tv_sec += INIT_TIMEOUT_S;
 	pthread_mutex_lock(&fs->up_lock);
 	while (fs->up == FSD_NOT_YET && !rv)
-		rv = -pthread_cond_timedwait(&fs->up_changed, &fs->up_lock, &deadline);
+		rv = rlog_cond_wait(&fs->up_changed, &fs->up_lock, until_ns);
 	if (!rv && !fs->passthrough)
 		rv = -EOPNOTSUPP;
 	pthread_mutex_unlock(&fs->up_lock);

@@ -20,20 +20,11 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 #include "loop.h"
 
 #define RING_ENTRIES 256
 #define LOOP_NICE (-10)
-
-uint64_t rlog_clock_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
 
 void rlog_loop_log(struct rlog *l, char level, const char *fmt, ...)
 {

@@ -124,7 +124,6 @@ struct rlog {
 	struct rlog_status status;
 };
 
-uint64_t rlog_clock_ms(void);
 void rlog_loop_log(struct rlog *l, char level, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 

@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 #include "io.h"
 
@@ -371,18 +370,11 @@ static void point(struct wrep *w, struct wrep_item *item)
 static struct wrep_item *take(struct wrep *w, bool retry)
 {
 	struct wrep_item *item;
-	struct timespec until;
 
 	pthread_mutex_lock(&w->lock);
-	if (!w->queue_head && !w->closing && retry) {
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += RETRY_MS * 1000000;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_nsec -= 1000000000;
-			until.tv_sec++;
-		}
-		pthread_cond_timedwait(&w->queue_wake, &w->lock, &until);
-	}
+	if (!w->queue_head && !w->closing && retry)
+		rlog_cond_wait(&w->queue_wake, &w->lock,
+			       rlog_clock_ns() + RETRY_MS * RLOG_NS_PER_MS);
 	while (!w->queue_head && !w->closing && !retry)
 		pthread_cond_wait(&w->queue_wake, &w->lock);
 	item = w->queue_head;

@@ -52,6 +52,7 @@ void wrep_db_unref(struct wrep_db *db)
 		wrep_parts_applied(db, db->unapplied);
 	wrep_pagesum_close(&db->sum);
 	pthread_mutex_destroy(&db->lock);
+	pthread_cond_destroy(&db->wal_gone);
 	while (db->names) {
 		struct wrep_name *former = db->names->former;
 
@@ -154,6 +155,7 @@ struct wrep_db *wrep_db_new(struct wrep *w, const char *name, uint64_t id)
 	db->id = db->index = db->local_index = id;
 	db->touched = true;
 	pthread_mutex_init(&db->lock, NULL);
+	pthread_cond_init(&db->wal_gone, NULL);
 	pthread_mutex_lock(&w->lock);
 	db->known = true;
 	db->next_by_id = w->by_id[id % WREP_BUCKETS];

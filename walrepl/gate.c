@@ -266,6 +266,7 @@ void wrep_gate_wal_gone(struct wrep_db *db)
 {
 	pthread_mutex_lock(&db->lock);
 	db->wal_going = false;
+	pthread_cond_broadcast(&db->wal_gone);
 	pthread_mutex_unlock(&db->lock);
 }
 

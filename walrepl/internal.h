@@ -91,6 +91,7 @@ struct wrep_db {
 	bool wal_held;	/* the manifest counts on frames of the -wal: see keeper.c */
 	bool wal_aside; /* restored: there may be a -wal that was moved aside (restore.c) */
 	bool wal_going; /* the applier may be starting it over, or removing it: no manifest counts on it */
+	pthread_cond_t wal_gone; /* it is done with that: wrep_gate_wal_gone() */
 	bool retired; /* its file is being replaced by what a peer has: nobody may see it (fetch.c) */
 	bool lost;    /* restored without its file */
 	bool damaged; /* its file is, and no other node has a copy: nobody can open it */

@@ -2,8 +2,8 @@
 #include "io.h"
 
 #include <errno.h>
-#include <time.h>
 #include <unistd.h>
+#include "raftlog.h"
 
 ssize_t wrep_read_some(int fd, void *buf, size_t len, uint64_t off)
 {
@@ -53,8 +53,5 @@ int wrep_write_all(int fd, const void *buf, size_t len, uint64_t off)
 
 uint64_t wrep_now_ms(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+	return rlog_clock_ms();
 }

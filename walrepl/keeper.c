@@ -34,7 +34,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 #include "group.h"
 #include "io.h"
@@ -43,7 +42,6 @@
 #define LOG_BYTES (64u << 20) /* default of wrep_config.log_bytes */
 #define LOOK_MS 200	      /* between looks at the size of the log */
 #define RETRY_MS 2000	      /* after a point that failed */
-#define WAL_GOING_US 1000     /* between looks whether the applier is done with a -wal */
 #define HOLD_MS 10000 /* after a peer has fetched: until its log follows that of the leader */
 
 struct deferred {
@@ -88,16 +86,9 @@ struct wrep_keeper {
 	uint64_t hold_until_ms;
 };
 
-/* That far ahead, for pthread_cond_timedwait(). */
-static struct timespec in_ms(unsigned ms)
+static uint64_t in_ms(unsigned ms)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	t.tv_nsec += (long)(ms % 1000) * 1000000;
-	t.tv_sec += ms / 1000 + t.tv_nsec / 1000000000;
-	t.tv_nsec %= 1000000000;
-	return t;
+	return rlog_clock_ns() + ms * RLOG_NS_PER_MS;
 }
 
 /* ---- one database ------------------------------------------------------------------------------ */
@@ -111,11 +102,8 @@ static int note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_sync
 	struct wrep_file *shm;
 	int rc;
 
-	while (db->wal_going) { /* the applier waits for nobody then */
-		pthread_mutex_unlock(&db->lock);
-		usleep(WAL_GOING_US);
-		pthread_mutex_lock(&db->lock);
-	}
+	while (db->wal_going) /* the applier waits for nobody then */
+		pthread_cond_wait(&db->wal_gone, &db->lock);
 	if (db->removed)
 		return 0;
 	if (!db->files[WREP_DB])
@@ -559,13 +547,13 @@ static void serve(struct wrep_keeper *k, unsigned until, int rc)
 /* Wait until the `ticket`-th request for a point is served. k->lock held. */
 static int wait_served(struct wrep_keeper *k, unsigned ticket, unsigned timeout_ms)
 {
-	struct timespec until = in_ms(timeout_ms);
+	const uint64_t until = in_ms(timeout_ms);
 	int rc = 0;
 
 	if ((int)(k->done - ticket) >= 0)
 		return 0;
 	while (!rc && (int)(k->done - ticket) < 0 && !k->stop)
-		rc = -pthread_cond_timedwait(&k->told, &k->lock, &until);
+		rc = rlog_cond_wait(&k->told, &k->lock, until);
 	return rc ? rc : k->stop ? -EIO : k->done_rc;
 }
 
@@ -734,7 +722,6 @@ static void settle_next(struct wrep_keeper *k)
 static void *keeper_main(void *arg)
 {
 	struct wrep_keeper *k = arg;
-	struct timespec until;
 
 	prctl(PR_SET_NAME, "keeper");
 	pthread_mutex_lock(&k->lock);
@@ -762,8 +749,7 @@ static void *keeper_main(void *arg)
 		pthread_mutex_lock(&k->lock);
 		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)
 			continue;
-		until = in_ms(LOOK_MS);
-		pthread_cond_timedwait(&k->wake, &k->lock, &until);
+		rlog_cond_wait(&k->wake, &k->lock, in_ms(LOOK_MS));
 	}
 	while (k->deferred)
 		settle_next(k);

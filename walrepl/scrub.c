@@ -17,7 +17,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SCRUB_RATE (8u << 20) /* bytes a second, default of wrep_config.scrub_rate */
@@ -139,18 +138,11 @@ struct wrep_scrub {
 /* False: to be stopped. */
 static bool rest(struct wrep_scrub *s, uint64_t ns)
 {
-	struct timespec until;
+	const uint64_t until_ns = rlog_clock_ns() + ns;
 	bool stop;
 
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += (time_t)(ns / 1000000000);
-	until.tv_nsec += (long)(ns % 1000000000);
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_nsec -= 1000000000;
-		until.tv_sec++;
-	}
 	pthread_mutex_lock(&s->lock);
-	while (!s->stop && pthread_cond_timedwait(&s->wake, &s->lock, &until) == 0)
+	while (!s->stop && rlog_cond_wait(&s->wake, &s->lock, until_ns) == 0)
 		;
 	stop = s->stop;
 	pthread_mutex_unlock(&s->lock);
@@ -205,7 +197,7 @@ static bool check_all(struct wrep_scrub *s, uint8_t *chunk, uint64_t rate)
 		size_t done;
 
 		while (go && wrep_is_ready(s->w) && (done = check_chunk(all[i], &off, chunk)))
-			go = rest(s, (uint64_t)done * 1000000000 / rate);
+			go = rest(s, (uint64_t)done * RLOG_NS_PER_S / rate);
 		wrep_db_unref(all[i]);
 	}
 	free(all);
@@ -224,7 +216,7 @@ static void *scrub_main(void *arg)
 		bool ready = wrep_is_ready(s->w);
 
 		go = (!ready || check_all(s, chunk, rate)) &&
-		     rest(s, (ready ? PAUSE_S : NOT_READY_S) * UINT64_C(1000000000));
+		     rest(s, (ready ? PAUSE_S : NOT_READY_S) * RLOG_NS_PER_S);
 	}
 	free(chunk);
 	return NULL;

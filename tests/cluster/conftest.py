@@ -211,26 +211,24 @@ def db(request):
     return name[:80] + ".db"
 
 
-@pytest.fixture(scope="session")
-def kill_at(tmp_path_factory):
-    """The library made of workers/kill_at.c."""
-    library = tmp_path_factory.mktemp("preload") / "kill_at.so"
+def preloaded(tmp_path_factory, name):
+    """The library made of workers/NAME.c, for LD_PRELOAD."""
+    library = tmp_path_factory.mktemp("preload") / f"{name}.so"
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not compiler:
         pytest.skip("needs a C compiler")
-    result = harness.run(
-        [
-            compiler,
-            "-shared",
-            "-fPIC",
-            "-O1",
-            "-Wall",
-            "-o",
-            library,
-            harness.WORKERS / "kill_at.c",
-            "-ldl",
-        ],
-        timeout=60,
-    )
+    source = harness.WORKERS / f"{name}.c"
+    options = ["-shared", "-fPIC", "-O1", "-Wall"]
+    result = harness.run([compiler, *options, "-o", library, source, "-ldl"], timeout=60)
     assert result.code == 0, result.err
     return library
+
+
+@pytest.fixture(scope="session")
+def kill_at(tmp_path_factory):
+    return preloaded(tmp_path_factory, "kill_at")
+
+
+@pytest.fixture(scope="session")
+def stepped_clock(tmp_path_factory):
+    return preloaded(tmp_path_factory, "stepped_clock")
