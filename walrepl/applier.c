@@ -220,10 +220,14 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 	}
 	if (!rc) {
 		pthread_mutex_lock(&db->lock);
-		rc = wrep_file_opened(f, item->open_flags, false, op->tid);
+		rc = wrep_file_opened(f, item->open_flags, false, op);
 		pthread_mutex_unlock(&db->lock);
 	}
-	if (!rc) {
+	if (rc == -EAGAIN)
+		rc = wrep_departure_open(f, item->open_flags, op);
+	if (rc == WREP_PENDING) {
+		/* Its turn comes when the last other one has gone. */
+	} else if (!rc) {
 		if (op->state == WREP_OP_CREATE && !op->file)
 			op->file = wrep_file_ref(f);
 	} else if (rc == -ENOENT) {
@@ -234,7 +238,8 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 			  strerror(-rc));
 	}
 	wrep_file_unref(f);
-	wrep_op_finish_open(op, rc);
+	if (rc != WREP_PENDING)
+		wrep_op_finish_open(op, rc);
 }
 
 static void ready(struct wrep *w, struct wrep_item *item)

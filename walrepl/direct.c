@@ -96,12 +96,12 @@ static bool may_write(struct wrep_db *db)
 	return atomic_load(&db->w->may_write) && !db->gated;
 }
 
-int wrep_direct_admit(struct wrep_file *f, pid_t tid)
+int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
 	struct wrep_direct *d = &db->direct;
 	bool hot = db->overlay ? !d->active || wrep_journal_is_hot(db) : wrep_journal_is_hot(db);
-	pid_t process, holder;
+	pid_t process, holder, tid = op->tid;
 	int rc;
 
 	if (d->active && d->alone) { /* the one descriptor that there is */
@@ -120,6 +120,8 @@ int wrep_direct_admit(struct wrep_file *f, pid_t tid)
 		    !is_same(d->process, process))
 			return WREP_PENDING;
 		if (!holder || !is_same(holder, process)) {
+			if (db->opens > 1 && !wrep_departure_late(op))
+				return -EAGAIN;
 			if (db->opens > 1 || (db->overlay && !hot))
 				return refuse(db, "an application has the database open; copy into "
 						  "it with: sqlite3 DB '.restore FILE'");
@@ -143,7 +145,7 @@ int wrep_direct_admit(struct wrep_file *f, pid_t tid)
 	return 0;
 }
 
-int wrep_direct_admit_open(struct wrep_file *f, int flags, pid_t tid)
+int wrep_direct_admit_open(struct wrep_file *f, int flags, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
 	int rc;
@@ -154,10 +156,12 @@ int wrep_direct_admit_open(struct wrep_file *f, int flags, pid_t tid)
 		return 0;
 	if (!may_write(db))
 		return -EROFS;
+	if (db->opens && !wrep_departure_late(op))
+		return -EAGAIN;
 	if (db->opens || db->overlay)
 		return refuse(db, "an application has the database open; copy into it with: "
 				  "sqlite3 DB '.restore FILE'");
-	rc = begin_alone(db, process_of(db, tid));
+	rc = begin_alone(db, process_of(db, op->tid));
 	if (!rc)
 		rc = wrep_overlay_begin(f);
 	if (!rc)

@@ -100,7 +100,7 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st)
 
 /* ---- opening ------------------------------------------------------------------------------------ */
 
-int wrep_file_opened(struct wrep_file *f, int flags, bool internal, pid_t tid)
+int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_op *op)
 {
 	int rc = f->revoked ? -ESTALE : wrep_db_hold(f->db, internal);
 
@@ -109,7 +109,7 @@ int wrep_file_opened(struct wrep_file *f, int flags, bool internal, pid_t tid)
 	if (f->fd < 0) /* it has lost its name, and the last who had it open is gone */
 		rc = -ESTALE;
 	else if (f->kind == WREP_DB && !internal)
-		rc = wrep_direct_admit_open(f, flags, tid);
+		rc = wrep_direct_admit_open(f, flags, op);
 	if (rc)
 		wrep_db_unhold(f->db);
 	else if (f->kind == WREP_DB && !internal)
@@ -208,7 +208,7 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 		else if (now && !internal && (flags & O_TRUNC))
 			rc = -EPERM; /* SQLite does not */
 		if (!rc && now)
-			rc = wrep_file_opened(f, flags, internal, op->tid);
+			rc = wrep_file_opened(f, flags, internal, op);
 		pthread_mutex_unlock(&db->lock);
 	}
 	if (rc || now)
@@ -224,7 +224,7 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 		if (db->files[WREP_DB] != f) /* just now */
 			rc = -ESTALE;
 		else if ((atomic_load(&w->may_write) || db->gated) && !db->direct.ending)
-			rc = wrep_file_opened(f, flags, internal, op->tid);
+			rc = wrep_file_opened(f, flags, internal, op);
 		else
 			rc = WREP_PENDING;
 		pthread_mutex_unlock(&db->lock);
@@ -235,6 +235,8 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 		wrep_applier_push(w, item);
 	else
 		wrep_item_free(item);
+	if (rc == -EAGAIN)
+		rc = wrep_departure_open(f, flags, op);
 	return cannot_open(db, rc);
 }
 
@@ -326,6 +328,11 @@ int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op
 	return open_file(f->db, f, flags, internal, op, WREP_OP_OPEN);
 }
 
+int wrep_file_open_again(struct wrep_file *f, int flags, struct wrep_op *op)
+{
+	return open_file(f->db, f, flags, false, op, op->state);
+}
+
 void wrep_op_interrupt(struct wrep *w, struct wrep_op *op)
 {
 	struct wrep_item *waited = NULL;
@@ -381,7 +388,7 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 	if (idle)
 		wrep_applier_push(db->w, wrep_item_new(WREP_ITEM_IDLE, db));
 	if (last)
-		wrep_renames_look(db->w);
+		wrep_departures_look(db->w);
 	wrep_db_unref(db);
 }
 
@@ -638,9 +645,13 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 		rc = rc < 0 ? refuse_write(db, "content that no transaction has committed")
 			    : wrep_write_all(f->fd, buf, len, off);
 	} else {
-		rc = wrep_direct_admit(f, op->tid);
+		rc = wrep_direct_admit(f, op);
 		if (rc == WREP_PENDING)
 			return wrep_direct_commit_former(db, op); /* unlocks */
+		if (rc == -EAGAIN) {
+			pthread_mutex_unlock(&db->lock);
+			return wrep_departure_write(f, buf, len, off, op);
+		}
 		if (!rc)
 			rc = wrep_overlay_begin(f);
 		if (!rc)
@@ -804,12 +815,16 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 		rc = ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
 	} else if (!written && db->local_wal_mode && wrep_wal_has_frames(db)) {
 		rc = refuse_write(db, "a truncation outside of a transaction");
-	} else if (!opened && (written || db->opens)) {
+	} else if (!opened && (written || db->opens) && (!db->opens || wrep_departure_late(op))) {
 		rc = -EBUSY; /* truncate(2), beside a writer */
 	} else {
-		rc = wrep_direct_admit(f, op->tid);
+		rc = !opened && db->opens ? -EAGAIN : wrep_direct_admit(f, op);
 		if (rc == WREP_PENDING)
 			return wrep_direct_commit_former(db, op); /* unlocks */
+		if (rc == -EAGAIN) {
+			pthread_mutex_unlock(&db->lock);
+			return wrep_departure_truncate(f, size, opened, op);
+		}
 		if (!rc)
 			rc = wrep_overlay_begin(f);
 		if (!rc)

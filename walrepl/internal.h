@@ -204,7 +204,7 @@ struct wrep {
 	struct wrep_dir *retired_dirs; /* while a fetch goes on */
 	unsigned top_dirs;	       /* directories at the top */
 	uint64_t names_index;
-	struct rename *renames; /* that wait until a database is closed (rename.c) */
+	struct wrep_departure *departures; /* that wait until a database is closed */
 	/* All names as the log says them; who deals with entries owns it. */
 	struct wrep_tree *tree;
 	uint64_t names_skip; /* restored as of this entry: those up to it change no names */
@@ -522,12 +522,12 @@ void wrep_gate_open(struct wrep_db *db);
 
 /* direct.c: a database file written without a journal. */
 
-/* May thread `tid` write to the database file, and are the writes under a journal or do they begin a
+/* May the thread that asks write to the database file, and are the writes under a journal or do they begin a
  * session of their own? 0, -EBUSY, -EROFS; with a log line. WREP_PENDING: another process's session comes
- * first, wrep_direct_commit_former(). db->lock held. */
-int wrep_direct_admit(struct wrep_file *f, pid_t tid);
+ * first, wrep_direct_commit_former(). -EAGAIN: others have it open, wrep_departure_...(). db->lock held. */
+int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op);
 /* The same, with O_TRUNC, for who is about to open the file. */
-int wrep_direct_admit_open(struct wrep_file *f, int flags, pid_t tid);
+int wrep_direct_admit_open(struct wrep_file *f, int flags, struct wrep_op *op);
 /* A write, or cut, that was admitted has failed, or one was not. db->lock held. */
 void wrep_direct_failed(struct wrep_db *db);
 /* The database file was written, or cut: commit it at once, whoever did it. db->lock held, released.
@@ -643,13 +643,34 @@ void wrep_dirs_retire(struct wrep *w);
 void wrep_dirs_release(
 	struct wrep *w); /* at the end, or after a restore those that did not return */
 
+/* departure.c: requests that want a database to themselves wait until nobody else has it open. */
+struct wrep_departure {
+	struct wrep_departure *next; /* w->lock */
+	struct wrep_db *db;	     /* the list has a reference */
+	unsigned own;		     /* so many opens of it are those of who asks */
+	uint64_t until_ms;
+	/* Try again, which is refused when time is up, or, `closing`, end it with -EIO. Takes `d`. No lock
+	 * held. [any thread] */
+	void (*go_on)(struct wrep_departure *d, bool closing);
+};
+/* How long a request may wait, from its first attempt on; and has it? */
+uint64_t wrep_departure_deadline(struct wrep_op *op);
+bool wrep_departure_late(struct wrep_op *op);
+/* Takes `d`, with WREP_PENDING; else -EIO. No lock held. */
+int wrep_departure_wait(struct wrep_departure *d);
+/* The same for what was asked for with `op`: WREP_PENDING or -errno. No lock held. */
+int wrep_departure_open(struct wrep_file *f, int flags, struct wrep_op *op);
+int wrep_departure_write(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
+			 struct wrep_op *op);
+int wrep_departure_truncate(struct wrep_file *f, uint64_t size, bool opened, struct wrep_op *op);
+/* A database was closed, or some time has passed: those that wait go on, or end. No lock held. */
+void wrep_departures_look(struct wrep *w);
+
 /* rename.c */
 void wrep_rename_delivered(struct wrep *w, struct wrep_db *db, uint64_t index,
 			   const struct wrep_entry *e, struct rlog_buf *buf,
 			   struct rlog_request *req);
 void wrep_rename_run(struct wrep *w, struct wrep_item *item); /* applier */
-/* A database was closed, or some time has passed: those that wait go on, or end. No lock held. */
-void wrep_renames_look(struct wrep *w);
 /* Where a database's file lies while it has no name: to where it belongs. After a crash. 0 or -errno. */
 int wrep_moved_place(struct wrep *w, uint64_t id, const char *name);
 int wrep_moved_tidy(struct wrep *w); /* remove what is left of them */
@@ -683,8 +704,11 @@ void wrep_page_damaged(struct wrep_db *db, uint32_t pgno); /* say so, and repair
 /* A transaction is larger than it may be: a line that says so. Returns -ENOSPC. */
 int wrep_refuse_large(struct wrep_db *db);
 /* The last steps of an open, on whatever thread: holds the database, and counts an application's, unless
- * it is refused. 0, as wrep_db_hold(), or -errno. db->lock held. */
-int wrep_file_opened(struct wrep_file *f, int flags, bool internal, pid_t tid);
+ * it is refused. `op` tells who asks; NULL: `internal`. 0, as wrep_db_hold(), -EAGAIN: then
+ * wrep_departure_open(), or -errno. db->lock held. */
+int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_op *op);
+/* An open that had to wait: as wrep_file_open(), but what it returns is for wrep_op_finish_open(). */
+int wrep_file_open_again(struct wrep_file *f, int flags, struct wrep_op *op);
 /* The overlay of the database, empty where there was none. db->lock held. */
 int wrep_overlay_begin(struct wrep_file *f);
 /* Is there anything in the -wal, old frames included? db->lock held. */

@@ -745,7 +745,7 @@ static void *keeper_main(void *arg)
 		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)
 			continue;
 		pthread_mutex_unlock(&k->lock);
-		wrep_renames_look(k->w);
+		wrep_departures_look(k->w);
 		pthread_mutex_lock(&k->lock);
 		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)
 			continue;

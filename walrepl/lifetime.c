@@ -39,7 +39,7 @@ void wrep_create_run(struct wrep *w, struct wrep_item *item)
 		if (item->op)
 			open_rc = wrep_descriptor_is_spare(w, fd)
 					  ? -EMFILE
-					  : wrep_file_opened(f, 0, false, 0);
+					  : wrep_file_opened(f, 0, false, item->op);
 		if (item->op && !open_rc)
 			item->op->file = wrep_file_ref(f);
 		wrep_db_rest(db);

@@ -2,7 +2,7 @@
  * that has that name, which is removed with it.
  *
  * SQLite says that renaming a database that is open corrupts it: so while an application of this node has
- * it open, the request waits a little (a process that has just ended may not be gone yet), then gets EBUSY.
+ * it open, the request waits a little (departure.c), then gets EBUSY.
  * On other nodes, and here when somebody opens it while the entry is on its way, readers lose it: their
  * descriptors are of an incarnation that is *revoked*. Reads and writes through it fail (ESTALE), what the
  * kernel kept of it is dropped, and its locks meet nobody's. The database goes on in another incarnation,
@@ -56,7 +56,6 @@
 #define RENAME_NOREPLACE 1
 #endif
 
-#define CLOSE_MS 1000 /* so long an application may still have it open */
 #define SETTLE_US 2000
 #define FOLD_PAGES 64u
 
@@ -64,11 +63,9 @@
 
 /* A request that waits until its database is closed. */
 struct rename {
-	struct rename *next; /* w->lock */
-	struct wrep_db *db;  /* a reference */
+	struct wrep_departure departure; /* first */
 	char *to;
 	unsigned flags;
-	uint64_t until_ms;
 	struct wrep_op *op;
 };
 
@@ -94,11 +91,33 @@ static int submit(struct wrep_db *db, const char *to, unsigned flags, struct wre
 	return wrep_submit_meta(db->w, db, &e, 0, op);
 }
 
+static void rename_free(struct rename *r)
+{
+	free(r->to);
+	free(r);
+}
+
+static void go_on(struct wrep_departure *d, bool closing)
+{
+	struct rename *r = (struct rename *)d;
+	struct wrep_db *db = d->db;
+	bool busy = is_open(db) && wrep_departure_late(r->op);
+	int rc = closing ? -EIO : busy ? -EBUSY : submit(db, r->to, r->flags, r->op);
+
+	if (rc == -EBUSY)
+		wrep_logf(db->w, 'W',
+			  "refused rename name=%s to=%s: an application has the database open; "
+			  "close it first",
+			  db->name, r->to);
+	if (rc != WREP_PENDING)
+		r->op->done(r->op, rc);
+	rename_free(r);
+}
+
 static int wait_closed(struct wrep_db *db, const char *to, unsigned flags, struct wrep_op *op)
 {
-	struct wrep *w = db->w;
 	struct rename *r = calloc(1, sizeof *r);
-	bool closing;
+	int rc;
 
 	if (r)
 		r->to = strdup(to);
@@ -106,25 +125,15 @@ static int wait_closed(struct wrep_db *db, const char *to, unsigned flags, struc
 		free(r);
 		return -ENOMEM;
 	}
-	r->db = wrep_db_ref(db);
+	r->departure.db = db;
+	r->departure.until_ms = wrep_departure_deadline(op);
+	r->departure.go_on = go_on;
 	r->flags = flags;
-	r->until_ms = wrep_now_ms() + CLOSE_MS;
 	r->op = op;
-	pthread_mutex_lock(&w->lock);
-	closing = w->closing;
-	if (!closing) {
-		r->next = w->renames;
-		w->renames = r;
-	}
-	pthread_mutex_unlock(&w->lock);
-	if (closing) {
-		wrep_db_unref(r->db);
-		free(r->to);
-		free(r);
-		return -EIO;
-	}
-	wrep_renames_look(w); /* it may have been closed just now */
-	return WREP_PENDING;
+	rc = wrep_departure_wait(&r->departure);
+	if (rc != WREP_PENDING)
+		rename_free(r);
+	return rc;
 }
 
 int wrep_rename(struct wrep *w, const char *from, const char *to, unsigned flags,
@@ -158,47 +167,6 @@ int wrep_rename(struct wrep *w, const char *from, const char *to, unsigned flags
 		rc = is_open(db) ? wait_closed(db, to, flags, op) : submit(db, to, flags, op);
 	wrep_db_unref(db);
 	return rc;
-}
-
-/* Take one that can go on, or has to end. */
-static struct rename *take(struct wrep *w, bool *busy)
-{
-	struct rename **p, *r;
-
-	pthread_mutex_lock(&w->lock);
-	for (p = &w->renames; (r = *p); p = &r->next) {
-		*busy = is_open(r->db);
-		if (!*busy || w->closing || wrep_now_ms() >= r->until_ms)
-			break;
-	}
-	if (r)
-		*p = r->next;
-	pthread_mutex_unlock(&w->lock);
-	return r;
-}
-
-void wrep_renames_look(struct wrep *w)
-{
-	struct rename *r;
-	bool busy, closing;
-
-	pthread_mutex_lock(&w->lock);
-	closing = w->closing;
-	pthread_mutex_unlock(&w->lock);
-	while ((r = take(w, &busy))) {
-		int rc = closing ? -EIO : busy ? -EBUSY : submit(r->db, r->to, r->flags, r->op);
-
-		if (rc == -EBUSY)
-			wrep_logf(w, 'W',
-				  "refused rename name=%s to=%s: an application has the database "
-				  "open; close it first",
-				  r->db->name, r->to);
-		if (rc != WREP_PENDING)
-			r->op->done(r->op, rc);
-		wrep_db_unref(r->db);
-		free(r->to);
-		free(r);
-	}
 }
 
 /* ---- the committed entry ------------------------------------------------------------------------- */

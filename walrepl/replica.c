@@ -1047,7 +1047,7 @@ static void end(struct wrep *w)
 	w->resumable = false;
 	pthread_cond_broadcast(&w->queue_wake);
 	pthread_mutex_unlock(&w->lock);
-	wrep_renames_look(w);
+	wrep_departures_look(w);
 	wrep_scrub_stop(w);
 	wrep_offers_stop(w);
 	wrep_fetch_stop(w);

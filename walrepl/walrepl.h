@@ -115,6 +115,7 @@ struct wrep_op {
 	pid_t tid;		/* in: the thread that asks; 0: not known */
 	struct wrep_op *next;	/* private */
 	int state;		/* private */
+	uint64_t until_ms;	/* private; 0 at first */
 };
 
 /* Give up waiting, for an op of wrep_file_open() or wrep_wait_ready() only (the caller was

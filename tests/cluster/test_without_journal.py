@@ -246,6 +246,34 @@ def test_copy_over_an_open_database_is_refused(shared_cluster, workspace, db, mo
     same_bytes(shared_cluster, db, source)
 
 
+@pytest.mark.parametrize("how", ["cp", "dd", "truncate", "create", "mv"])
+def test_what_wants_a_database_to_itself_waits_for_who_is_about_to_close_it(
+    node, workspace, db, how
+):
+    """The kernel closes a database a moment after close(2) has returned, or the process has ended."""
+    source = make(workspace.base / "source.db")
+    sql(node, db, "CREATE TABLE t(i, x); INSERT INTO t VALUES(7, 7)")
+    commands = {
+        "cp": ["cp", source, node.path(db)],
+        "dd": ["dd", f"if={source}", f"of={node.path(db)}", "bs=1M", "conv=notrunc,fsync"],
+        "truncate": [PYTHON, "-c", f"import os; os.truncate({str(node.path(db))!r}, 0)"],
+        "create": ["sh", "-c", f"cat {source} >{node.path(db)}"],
+        "mv": ["mv", node.path(db), node.path("other_" + db)],
+    }
+    with Connection(node, db) as last:
+        assert last.value("SELECT count(*) FROM t") == 1
+        command = subprocess.Popen([str(word) for word in commands[how]], stderr=subprocess.PIPE, text=True)
+        time.sleep(0.3)
+        assert command.poll() is None, command.communicate()
+    assert command.wait(20) == 0, command.communicate()
+    if how == "truncate":
+        assert node.path(db).stat().st_size == 0
+    elif how == "mv":
+        assert count(node, "other_" + db) == "1|7\nok"
+    else:
+        assert count(node, db) == "2000|1\nok"
+
+
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_readers_elsewhere_lose_a_replaced_database_and_find_the_new_one(
     shared_cluster, workspace, db, mode
