@@ -558,6 +558,8 @@ void wrep_keeper_stop(struct wrep *w);	       /* no manifest is written after it
 void wrep_keeper_free(struct wrep *w);
 void wrep_keeper_wake(
 	struct wrep *w); /* to trim the idle ones; any lock but the keeper's may be held */
+/* An entry of that many bytes has been delivered. */
+void wrep_keeper_delivered(struct wrep *w, size_t bytes);
 /* The files of a database that are to be synced. */
 struct wrep_synced {
 	struct wrep_file *files[2]; /* the database's, and its -wal or NULL; references */

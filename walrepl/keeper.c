@@ -24,6 +24,11 @@
  * database file is synced and a manifest is written that needs no -wal (wrep_keeper_release()). That is
  * once for each durable point at most, and costs what SQLite's own sync of a checkpoint would.
  *
+ * When one is due. The log behind the last point is a quarter of --log-size: delivery wakes the keeper as
+ * the log grows (wrep_keeper_delivered()), and what has come while one point was taken makes the next due at
+ * once. Only an open transaction puts a point off: S may not pass its parts, so as long as the one that the
+ * last point stopped at is open, the next would come to the same.
+ *
  * Locks: point_lock is taken before any other of walrepl's, by whoever writes a manifest. `lock` guards
  * the requests to this thread and is a leaf (but for idle.c's).
  */
@@ -42,6 +47,7 @@
 #define LOG_BYTES (64u << 20) /* default of wrep_config.log_bytes */
 #define LOOK_MS 200	      /* between looks at the size of the log */
 #define RETRY_MS 2000	      /* after a point that failed */
+#define LOG_LOOKS 16u	      /* looks, at least, while log_bytes are delivered */
 #define HOLD_MS 10000 /* after a peer has fetched: until its log follows that of the leader */
 
 struct deferred {
@@ -71,7 +77,10 @@ struct wrep_keeper {
 	unsigned point_generation;
 	unsigned serving; /* requests for a point that it serves */
 	uint64_t not_before_ms;
-	bool failing; /* the last point failed, and a line says so */
+	uint64_t held_by,
+		held_from; /* the database and the first entry of the open transaction that
+					the last point stopped at; 0: none */
+	bool failing;	   /* the last point failed, and a line says so */
 
 	pthread_mutex_t lock; /* guards all below */
 	pthread_cond_t wake, told;
@@ -344,14 +353,18 @@ static int take_point(struct wrep_keeper *k, uint64_t index)
 	int rc = note_names(w, index, &m, &all);
 	size_t count = m.count;
 
+	k->held_by = 0;
 	for (size_t i = 0; i < count && !rc; i++) {
 		uint64_t parts;
 
 		pthread_mutex_lock(&all[i]->lock);
 		parts = all[i]->removed ? 0 : wrep_parts_first_index(all[i]);
 		pthread_mutex_unlock(&all[i]->lock);
-		if (parts && parts <= index)
+		if (parts && parts <= index) {
 			index = parts - 1;
+			k->held_by = all[i]->id;
+			k->held_from = parts;
+		}
 		rc = fill_in(k, all[i], &m.dbs[i]);
 	}
 	/* The names of files that are new. */
@@ -413,7 +426,8 @@ int wrep_keeper_release(struct wrep_db *db)
 	rc = k->closed ? -EBUSY : 0;
 	if (held && !rc && db->files[WREP_DB])
 		rc = wrep_db_hold(db, true);
-	if (held && !rc && db->files[WREP_DB]) /* else it is being renamed, and this is done there */
+	if (held && !rc &&
+	    db->files[WREP_DB]) /* else it is being renamed, and this is done there */
 		wrep_synced_take(db, &s, false);
 	if (s.files[0] && db->capture) {
 		if (db->gated && !db->pending)
@@ -631,6 +645,21 @@ static bool point_due(struct wrep *w)
 	return status.log_bytes_since >= wrep_log_bytes(w) / 4;
 }
 
+/* Would a point come to the same entry as the last one? */
+static bool still_held(struct wrep_keeper *k)
+{
+	struct wrep_db *db = k->held_by ? wrep_db_by_id(k->w, k->held_by) : NULL;
+	bool held;
+
+	if (!db)
+		return false;
+	pthread_mutex_lock(&db->lock);
+	held = !db->removed && wrep_parts_first_index(db) == k->held_from;
+	pthread_mutex_unlock(&db->lock);
+	wrep_db_unref(db);
+	return held;
+}
+
 static bool can_point(struct wrep *w)
 {
 	bool can;
@@ -669,7 +698,8 @@ static void begin_point(struct wrep_keeper *k)
 	k->point_generation = k->generation; /* before the look at `fetching` */
 	pthread_mutex_unlock(&k->point_lock);
 	can = can_point(w);
-	go = can && (wanted || (!held && wrep_now_ms() >= k->not_before_ms && point_due(w)));
+	go = can && (wanted || (!held && wrep_now_ms() >= k->not_before_ms && point_due(w) &&
+				!still_held(k)));
 	k->point_index = atomic_load(&w->delivered);
 	pthread_mutex_lock(&k->lock);
 	if (!can || !k->point_index) /* not now, or nothing to make durable yet */
@@ -700,8 +730,7 @@ static void end_point(struct wrep_keeper *k)
 	}
 	if (!rc || (rc != -EAGAIN && can_point(k->w))) /* else what happens now explains it */
 		report(k, rc);
-	/* Where an open transaction holds the log back, the next point would come to the same. */
-	k->not_before_ms = rc || point_due(k->w) ? wrep_now_ms() + RETRY_MS : 0;
+	k->not_before_ms = rc ? wrep_now_ms() + RETRY_MS : 0;
 	pthread_mutex_lock(&k->lock);
 	serve(k, k->serving, rc);
 }
@@ -735,7 +764,7 @@ static void *keeper_main(void *arg)
 		pthread_mutex_lock(&k->lock);
 		if (k->barrier == BARRIER_PASSED)
 			end_point(k);
-		else if (k->barrier == BARRIER_NONE)
+		if (k->barrier == BARRIER_NONE)
 			begin_point(k);
 		if (wrep_idle_many(k->w)) {
 			pthread_mutex_unlock(&k->lock);
@@ -765,6 +794,15 @@ void wrep_keeper_wake(struct wrep *w)
 	pthread_mutex_lock(&k->lock);
 	pthread_cond_signal(&k->wake);
 	pthread_mutex_unlock(&k->lock);
+}
+
+void wrep_keeper_delivered(struct wrep *w, size_t bytes)
+{
+	uint64_t step = wrep_log_bytes(w) / LOG_LOOKS + 1;
+	uint64_t before = atomic_fetch_add(&w->delivered_bytes, bytes);
+
+	if ((before + bytes) / step != before / step)
+		wrep_keeper_wake(w);
 }
 
 int wrep_keeper_new(struct wrep *w)

@@ -914,7 +914,7 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 	rc = apply_entry(w, index, term, buf, req);
 	if (rc == 0) {
 		atomic_store(&w->delivered, index);
-		atomic_fetch_add(&w->delivered_bytes, buf->len);
+		wrep_keeper_delivered(w, buf->len);
 	}
 	pthread_mutex_unlock(&w->delivery);
 	if (rc == 0 && atomic_load(&w->prove_waits)) {

@@ -89,6 +89,20 @@ def test_rewriting_the_same_rows_keeps_the_data_directory_small(small_log, db, m
     assert small_log.database(db)["checksum"]
 
 
+@pytest.mark.limit(180)
+def test_log_stays_small_beside_a_writer_that_never_rests(workspace, db):
+    """A point is due again when one has been taken, if that much came meanwhile."""
+    cluster = Cluster(workspace, options=OPTIONS).start()
+    leader = cluster.wait_follows()
+    make(leader, db, 8)
+    largest = 0
+    for _ in range(60):
+        rewrite(leader, db, 4)
+        largest = max(largest, *(log_bytes(node) for node in cluster.nodes))
+    assert largest <= LOG_MAX
+    cluster.check_sound(db)
+
+
 def test_long_reader_neither_stops_writers_nor_lets_the_log_grow(small_log, db):
     make(small_log, db, 8)
     with Connection(small_log, db) as reader:

@@ -18,7 +18,7 @@ from harness import (
     sql_file,
     until,
 )
-from test_durable_points import LOG_MAX, LOG_SIZE, MIB, OPTIONS, log_bytes
+from test_durable_points import LOG_MAX, MIB, OPTIONS, log_bytes
 from test_large_transactions import (
     check_memory,
     check_no_unnamed_files,
@@ -363,8 +363,9 @@ def test_idle_half_transaction_does_not_hold_the_log(small_log_cluster):
         for _ in range(10):
             fill_log(leader, 16)
             largest = max(largest, *(log_bytes(node) for node in cluster.running))
-        # what was streamed, what may come before that is given up, and what it takes to notice
-        assert largest <= LOG_MAX + 32 * MIB + 2 * LOG_SIZE
+        # What was streamed is given up when others have written half of --log-size, which is less than
+        # the log may hold without it. No time is in this: the nodes look as the log grows.
+        assert largest <= LOG_MAX + 32 * MIB
         check_log_is_small(cluster)
         check_no_unnamed_files(cluster)
         writer.execute("COMMIT")
