@@ -67,13 +67,29 @@ void fsd_leave(struct fsd *fs)
 	atomic_fetch_sub(&fs->inside, 1);
 }
 
-/* The same for a request that gets EIO when the gate is closed. */
-bool fsd_enter(struct fsd *fs, fuse_req_t req)
+static bool enter_or_err(struct fsd *fs, fuse_req_t req, int error)
 {
 	if (fsd_enter_as(fs, req, false))
 		return true;
-	fuse_reply_err(req, EIO);
+	fuse_reply_err(req, error);
 	return false;
+}
+
+bool fsd_enter(struct fsd *fs, fuse_req_t req)
+{
+	return enter_or_err(fs, req, ENOTCONN);
+}
+
+bool fsd_enter_to_write(struct fsd *fs, fuse_req_t req)
+{
+	return enter_or_err(fs, req, EIO);
+}
+
+void fsd_reply_read_err(fuse_req_t req, int rv)
+{
+	bool means_damage = rv == -EIO || rv == -ENXIO || rv == -ERANGE;
+
+	fuse_reply_err(req, means_damage ? EBADMSG : -rv);
 }
 
 struct fsd_pend *fsd_pend_enter(fuse_req_t req, void (*done)(struct wrep_op *op, int result))
@@ -81,7 +97,7 @@ struct fsd_pend *fsd_pend_enter(fuse_req_t req, void (*done)(struct wrep_op *op,
 	struct fsd *fs = fsd_of(req);
 	struct fsd_pend *pend;
 
-	if (!fsd_enter(fs, req))
+	if (!fsd_enter_to_write(fs, req))
 		return NULL;
 	pend = fsd_pend_new(fs, req);
 	if (pend) {

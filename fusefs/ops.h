@@ -17,10 +17,20 @@ bool fsd_is_internal(struct fsd *fs, fuse_req_t req);
 bool fsd_enter_as(struct fsd *fs, fuse_req_t req, bool internal);
 void fsd_leave(struct fsd *fs);
 
-/* The same; when it returns false the request has been answered with EIO. */
+/* The same; when it returns false the request has been answered. What reads, or finds a name, gets ENOTCONN,
+ * which is what the kernel itself answers once the session is gone; what writes gets EIO. */
 bool fsd_enter(struct fsd *fs, fuse_req_t req);
+bool fsd_enter_to_write(struct fsd *fs, fuse_req_t req);
 
-/* Enter with a request that walrepl may answer later, by `done`. NULL: it has been answered. */
+/* Answers READ and GETATTR (of which the kernel makes one within a read behind the end that it knows).
+ * SQLite takes EIO, ENXIO and ERANGE of a read for a damaged file system and reports SQLITE_CORRUPT (unixRead()
+ * in its os_unix.c), and there are applications that remove the database then, on all nodes. Nothing that
+ * ends a read here is cured by that, a bad sector of this node's disk included: they get EBADMSG instead,
+ * a plain I/O error. */
+void fsd_reply_read_err(fuse_req_t req, int rv);
+
+/* Enter with a request that changes something and that walrepl may answer later, by `done`. NULL: it has been
+ * answered. */
 struct fsd_pend *fsd_pend_enter(fuse_req_t req, void (*done)(struct wrep_op *op, int result));
 /* As `done`, for what is answered with nothing but an error, or none. */
 void fsd_plain_done(struct wrep_op *op, int result);

@@ -190,7 +190,7 @@ void fsd_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		inside = fsd_enter_as(fs, req, false);
 		rv = root_attr(fs, inside, &st);
 		if (rv)
-			fuse_reply_err(req, -rv);
+			fsd_reply_read_err(req, rv);
 		else
 			fuse_reply_attr(req, &st, 0);
 		if (inside)
@@ -202,7 +202,7 @@ void fsd_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	inode = fsd_inode_find(fs, ino);
 	rv = inode ? fsd_inode_attr(inode, &st) : -ESTALE;
 	if (rv)
-		fuse_reply_err(req, -rv);
+		fsd_reply_read_err(req, rv);
 	else
 		fuse_reply_attr(req, &st, fsd_attr_timeout(inode, &st));
 	if (inode)
@@ -303,7 +303,7 @@ void fsd_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
 		setattr_root(req, &attr);
 		return;
 	}
-	if (!fsd_enter(fs, req))
+	if (!fsd_enter_to_write(fs, req))
 		return;
 	pend = fsd_pend_new(fs, req);
 	if (pend)

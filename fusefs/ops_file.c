@@ -323,7 +323,7 @@ void fsd_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 		buf = allocated = malloc(size);
 	len = buf ? wrep_file_read(fh_inode(fi->fh)->file, buf, size, (uint64_t)off) : -ENOMEM;
 	if (len < 0)
-		fuse_reply_err(req, (int)-len);
+		fsd_reply_read_err(req, (int)len);
 	else
 		fuse_reply_buf(req, buf, (size_t)len);
 	free(allocated);
@@ -352,7 +352,7 @@ void fsd_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	struct fsd_pend *pend;
 	int rv;
 
-	if (!fsd_enter(fs, req))
+	if (!fsd_enter_to_write(fs, req))
 		return;
 	pend = fsd_pend_new(fs, req);
 	if (!pend || wrep_file_kind(file) == WREP_SHM) {

@@ -89,7 +89,7 @@ void fsd_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 	gid_t gid = ctx->gid;
 	int rv;
 
-	if (!fsd_enter(fs, req))
+	if (!fsd_enter_to_write(fs, req))
 		return;
 	pend = fsd_pend_new(fs, req);
 	if (pend)

@@ -402,8 +402,8 @@ static void end_item(struct wrep_item *item)
 {
 	if (!item)
 		return;
-	if (item->op && item->type == WREP_ITEM_OPEN)
-		wrep_op_finish_open(item->op, -EIO);
+	if (item->op && (item->type == WREP_ITEM_OPEN || item->type == WREP_ITEM_READY))
+		wrep_op_finish_open(item->op, -ENOTCONN);
 	else if (item->type == WREP_ITEM_REVERT && item->commit)
 		wrep_commit_tell(item->commit, -EIO);
 	else if (item->op)

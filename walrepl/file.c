@@ -69,7 +69,9 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st)
 	if (f->kind == WREP_SUPER)
 		return fstat(f->fd, st) < 0 ? -errno : 0;
 	pthread_mutex_lock(&db->lock);
-	if (f->revoked)
+	/* The file of a retired database is as long as the fetch has come: told of that, the kernel would end
+	 * a read early, and SQLite take what is missing for zeros. */
+	if (f->revoked || db->retired)
 		rc = -ESTALE;
 	else if (f->fd >= 0)
 		rc = fstat(f->fd, st) < 0 ? -errno : 0;
@@ -157,7 +159,7 @@ static int wait_caught_up(struct wrep *w, struct wrep_item **item)
 
 	pthread_mutex_lock(&w->lock);
 	if (w->closing) {
-		rc = -EIO;
+		rc = -ENOTCONN;
 	} else if (!w->caught_up) {
 		(*item)->next = w->waiting;
 		w->waiting = *item;
@@ -413,16 +415,16 @@ ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
 	if (f->kind == WREP_SUPER)
 		return n;
 	/* Others write to the file then, and what was read may be half of it. Neither error is EIO, which
-	 * SQLite takes for a damaged database, where there is nothing that removing it would cure. */
+	 * SQLite takes for a damaged database, where there is nothing that removing it would cure. What the
+	 * disk cannot read (`n`) is a damaged page like any other: another node has it. */
 	pthread_mutex_lock(&db->lock);
 	retired = db->retired || f->revoked;
 	damaged = db->damaged;
 	pthread_mutex_unlock(&db->lock);
 	if (retired)
 		return -ESTALE;
-	if (n < 0)
-		return n;
-	if (damaged || (f->kind == WREP_DB && !wrep_pages_are_sound(f, buf, (size_t)n, len, off)))
+	if (damaged || (f->kind == WREP_DB &&
+			!wrep_pages_are_sound(f, buf, n < 0 ? 0 : (size_t)n, len, off)))
 		return -EBADMSG;
 	return n;
 }

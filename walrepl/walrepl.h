@@ -87,7 +87,8 @@ struct wrep_config {
  * opens wait until that has happened. 0 or -errno with `errmsg`. */
 int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[RLOG_ERRMSG_SIZE]);
 
-/* Stop the applier and the log. Pending ops end with -EIO (or -EINTR for opens). The mount must
+/* Stop the applier and the log. Pending ops end with -EIO (opens, and what waits until the node has caught
+ * up, with -ENOTCONN). The mount must
  * still answer requests while this runs. */
 void wrep_close(struct wrep *w);
 
