@@ -28,6 +28,8 @@ int fsd_cmd_transfer(int argc, char **argv)
 		return FSD_EXIT_FAILED;
 	if (!json_unpack(answer, "{s:{s:s, s:s}}", "leader", "node", &node, "address", &address))
 		printf("leader %s at %s\n", node, address);
+	else
+		printf("handed over; the leader is not known yet: see 'dqlitefs status'\n");
 	json_decref(answer);
 	return 0;
 }

@@ -195,6 +195,10 @@ static json_t *answer_transfer(struct fsd *fs, const char *to)
 		return error_answer(to ? "%s is no voter yet: wait until 'dqlitefs status' says so"
 				       : "there is no other voter%s: add a node with --join",
 				    to ? to : "");
+	case -EHOSTUNREACH:
+		return error_answer(to ? "%s does not answer: see its log, or name another voter"
+				       : "no other voter answers%s: see their logs",
+				    to ? to : "");
 	case -ETIMEDOUT:
 		return error_answer("no other node took over in %d ms: see its log, then try again",
 				    TRANSFER_TIMEOUT_MS);

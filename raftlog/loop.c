@@ -271,38 +271,43 @@ static void finish(struct rlog *l, struct rlog_command **at, int result)
 	pthread_mutex_unlock(&l->mutex);
 }
 
-/* See how those who wait in rlog_transfer() fare. */
-static void look_at_transfers(struct rlog *l)
+/* Begin what threads ask for in rlog_transfer(), one after the other. */
+static void begin_transfers(struct rlog *l)
 {
 	struct rlog_command **at = &l->transfers;
 
 	while (*at != NULL) {
 		struct rlog_command *command = *at;
-		const char *address;
-		uint64_t leader = rlog_server_leader(l->server, &address);
-		int rv;
+		unsigned left = command->until_ms > l->now ? (unsigned)(command->until_ms - l->now)
+							   : 0;
+		int rv = command->begun ? -EBUSY
+					: rlog_server_transfer(l->server, command->id, left);
 
-		if (!command->begun) {
-			unsigned left = command->until_ms > l->now
-						? (unsigned)(command->until_ms - l->now)
-						: 0;
+		command->begun = command->begun || rv == 0;
+		if (rv != 0 && rv != -EBUSY)
+			finish(l, at, rv);
+		else
+			at = &command->next;
+	}
+}
 
-			rv = rlog_server_transfer(l->server, command->id, left);
-			if (rv == 0) {
-				command->begun = true;
-			} else if (rv != -EBUSY) {
-				finish(l, at, rv);
-				continue;
-			}
-		} else if (leader != 0 && leader != l->id) {
+/* See how they fare. The status has been published: who is told of a new leader finds it there. */
+static void end_transfers(struct rlog *l)
+{
+	struct rlog_command **at = &l->transfers;
+
+	while (*at != NULL) {
+		struct rlog_command *command = *at;
+		const uint64_t leader = l->status.view.leader_id;
+
+		if (command->begun && leader != 0 && leader != l->id)
 			finish(l, at, 0);
-			continue;
-		}
-		if (l->now >= command->until_ms) {
+		else if (command->begun && rlog_server_transfer_result(l->server) != 0)
+			finish(l, at, rlog_server_transfer_result(l->server));
+		else if (l->now >= command->until_ms)
 			finish(l, at, -ETIMEDOUT);
-			continue;
-		}
-		at = &command->next;
+		else
+			at = &command->next;
 	}
 }
 
@@ -435,7 +440,7 @@ static void turn(struct rlog *l)
 	}
 	if (rlog_net_deadline(l) <= l->now)
 		rlog_net_tick(l);
-	look_at_transfers(l);
+	begin_transfers(l);
 	run_calls(l);
 	rlog_server_turn(l->server);
 	rlog_net_flush(l);
@@ -449,6 +454,7 @@ static void turn(struct rlog *l)
 	want_spare(l);
 	if (status_moved(l))
 		publish_status(l);
+	end_transfers(l);
 	if (rlog_server_failure(l->server) != NULL)
 		return;
 

@@ -151,8 +151,10 @@ void rlog_submit(struct rlog *log, struct rlog_request *req);
 void rlog_resume(struct rlog *log);
 
 /* Hand leadership to `id`, or to the most up-to-date voter when 0; waits until this node no longer
- * leads and a new leader is known, at most timeout_ms. 0, -EALREADY (this node does not lead), -ENOENT (no other voter,
- * or no such voter), -ETIMEDOUT. [any thread but the loop] */
+ * leads and a new leader is known, at most timeout_ms. 0, -EALREADY (this node does not lead), -ENOENT (no
+ * other voter, or no such voter), -EHOSTUNREACH (it, or each of them, was not heard within the election
+ * timeout; known at once, or as soon as it falls silent), -ETIMEDOUT. Submissions wait meanwhile, for an
+ * election timeout at a time. [any thread but the loop] */
 int rlog_transfer(struct rlog *log, uint64_t id, unsigned timeout_ms);
 
 enum rlog_member_role { RLOG_VOTER, RLOG_STANDBY, RLOG_SPARE };

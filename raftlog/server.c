@@ -278,6 +278,7 @@ int server_step(struct rlog_server *s, struct raft_event *event, const struct ra
 		s->barrier_index = 0;
 	} else if (s->led_term != r->current_term) {
 		s->led_term = r->current_term;
+		s->led_since_ms = s->now;
 		s->barrier_index = own_barrier ? update.entries.index : 0;
 		s->promote_ms = s->now;
 		server_log(s, 'I', "this node leads now term=%llu last_index=%llu",
@@ -724,7 +725,7 @@ uint64_t rlog_server_deadline(const struct rlog_server *s)
 	if (s->disk_full)
 		at = earlier(at, s->disk_retry_ms);
 	if (s->transferring)
-		at = earlier(at, s->transfer_until_ms);
+		at = earlier(at, server_transfer_deadline(s));
 	at = earlier(at, s->promote_ms);
 	/* A long delivery goes on in the next turn. */
 	if (rlog_server_has_deliveries(s))

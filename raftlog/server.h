@@ -84,9 +84,12 @@ void rlog_server_submit(struct rlog_server *s, struct rlog_request *req);
 void rlog_server_resume(struct rlog_server *s);
 
 /* Begin to hand leadership to `id` (0: the most up-to-date voter). 0, -EALREADY (not the leader),
- * -ENOENT (no such other voter), -EBUSY (a transfer is on its way). It ends when the view says that
- * another node leads, or by itself after timeout_ms. */
+ * -ENOENT (no such other voter), -EBUSY (a transfer is on its way), -EHOSTUNREACH (it does not answer). It
+ * ends when the view says that another node leads, when the target falls silent, or after timeout_ms.
+ * Submissions wait for it for an election timeout at a time, and at most half of the time. */
 int rlog_server_transfer(struct rlog_server *s, uint64_t id, unsigned timeout_ms);
+/* 0: it is under way, or this node leads no more; -EHOSTUNREACH, -ETIMEDOUT: what ended the last one. */
+int rlog_server_transfer_result(const struct rlog_server *s);
 
 /* Make node `id` at `address` a standby (it is promoted by itself later), or change the address of
  * a member. 0: the change is entry `*index` of term `*term`; -EALREADY: it is so, committed;

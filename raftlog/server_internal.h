@@ -39,6 +39,7 @@ struct rlog_server {
 	/* leadership, as last looked at */
 	uint64_t led_term;	/* the term this server leads, or 0 */
 	uint64_t barrier_index; /* the first entry of led_term */
+	uint64_t led_since_ms;
 	struct rlog_view view;	/* as last told */
 
 	/* requests */
@@ -64,6 +65,9 @@ struct rlog_server {
 	uint64_t marks[2]; /* last index, now-ish and at least a second before */
 	bool transferring, transfer_fired;
 	uint64_t transfer_to, transfer_until_ms;
+	uint64_t hold_until_ms; /* submissions wait for the transfer until then; 0: they do not */
+	uint64_t rest_until_ms; /* and then go on at least until then */
+	int transfer_result;	/* of the last one that ended */
 
 	/* scratch, reused */
 	struct raft_entry *entries;
@@ -113,6 +117,7 @@ void server_view(struct rlog_server *s);
 void server_members_changed(struct rlog_server *s);
 void server_members_tick(struct rlog_server *s);
 void server_transfer_turn(struct rlog_server *s);
+uint64_t server_transfer_deadline(const struct rlog_server *s); /* of one under way */
 bool server_holds_submissions(const struct rlog_server *s);
 bool server_sole_voter(const struct rlog_server *s);
 bool server_heard(const struct rlog_server *s, uint64_t id);

@@ -32,6 +32,7 @@ def transfer(cluster, to=None, by_address=False):
     result = run(command)
     assert result.code == 0, result
     new = cluster.wait_leader(other_than=leader)
+    assert result.out == f"leader {new.status()['node']} at {new.address}\n", result
     if to:
         assert new is to
     return new
@@ -236,6 +237,33 @@ def test_follower_reader_with_a_long_snapshot_does_not_stop_the_others(shared_cl
 
 
 # --- leadership handed over ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["stopped", "dead"])
+def test_transfer_to_a_node_that_does_not_answer_is_refused_and_holds_no_write_up(workspace, db, end):
+    cluster = Cluster(workspace, options=("--election-timeout", "3000")).start()
+    leader, target = cluster.leader(), cluster.followers()[1]
+    to = target.status()["node"]
+    with Connection(leader, db, busy_ms=0) as writer:
+        writer.execute("CREATE TABLE t(a)")
+        if end == "stopped":
+            target.pause()
+        else:
+            target.kill9()
+        term = leader.status()["term"]
+        command = [PROGRAM, "transfer", str(leader.mnt), "--to", to]
+        for _ in range(5):  # the first may be begun when nobody can know yet
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as refused:
+                writer.execute("INSERT INTO t VALUES(1)")
+                error = refused.communicate(timeout=20)[1]
+            assert refused.returncode == 1 and "does not answer" in error, error
+        assert leader.status()["role"] == "leader" and leader.status()["term"] == term
+    if end == "stopped":
+        target.resume()
+    else:
+        target.start()
+    cluster.check_sound(db)
+    transfer(cluster, target)
 
 
 @pytest.mark.parametrize("by_address", [False, True], ids=["by_node_id", "by_address"])

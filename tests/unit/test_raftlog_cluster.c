@@ -479,6 +479,7 @@ static void three_nodes_replicate_and_survive_their_leader(void **state)
 	char errmsg[RLOG_ERRMSG_SIZE];
 	struct node nodes[3], *leader;
 	struct submission s;
+	struct rlog_status status;
 	uint64_t took, other = CLUSTER + 1;
 	unsigned three = 3, expected;
 	char *large;
@@ -531,6 +532,9 @@ static void three_nodes_replicate_and_survive_their_leader(void **state)
 	assert_int_equal(rlog_transfer(nodes[0].log, 0, 1000), -EALREADY);
 	assert_int_equal(rlog_transfer(leader->log, 99, 1000), -ENOENT);
 	assert_int_equal(rlog_transfer(leader->log, 1, 5000), 0);
+	rlog_status(leader->log, &status);
+	assert_int_equal(status.view.leader_id, 1);
+	assert_string_equal(status.leader_address, nodes[0].address);
 	assert_true(wait_until(is_ready, &nodes[0], NULL));
 	print_message("handed over after %llu ms\n", (unsigned long long)(now_us() - took) / 1000);
 	submit_serially(&nodes[0], 10, 4200, "after the transfer");
