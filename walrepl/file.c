@@ -192,6 +192,38 @@ static int cannot_open(struct wrep_db *db, int rc)
 	return -ESTALE;
 }
 
+/* A side file is opened with O_TRUNC. SQLite does not, but some programs' own VFS, and whatever copies files.
+ * Nothing that is committed by the existence of its content goes so. db->lock held, the database too. */
+static int empty_side_file(struct wrep_file *f)
+{
+	struct wrep_db *db = f->db;
+	struct wrep_wal_position at;
+	struct stat st;
+	bool in_use = false;
+	int rc = 0;
+
+	if (fstat(f->fd, &st) < 0)
+		return -errno;
+	if (!st.st_size)
+		return 0;
+	if (f->kind == WREP_JOURNAL)
+		in_use = db->overlay || db->pending;
+	else if (f->kind == WREP_SHM)
+		in_use = db->opens || db->gated; /* mapped */
+	else if (f->kind == WREP_WAL)
+		in_use = db->gated || wrep_capture_position(db->capture, &at) < 0 || at.frame_count;
+	if (in_use) {
+		wrep_logf(db->w, 'W',
+			  "refused to empty a file that holds transactions, or is in use name=%s: "
+			  "close the database, and copy the database itself first",
+			  f->name);
+		return -EBUSY;
+	}
+	if (f->kind == WREP_WAL)
+		rc = wrep_capture_truncate(db->capture, 0);
+	return rc ? rc : ftruncate(f->fd, 0) < 0 ? -errno : 0;
+}
+
 /* `f` may be NULL: a database whose CREATE is still on its way through the applier. */
 static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool internal,
 		     struct wrep_op *op, int state)
@@ -207,10 +239,13 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 			rc = -ESTALE;
 		else if (!internal && db->damaged)
 			rc = -EBADMSG;
-		else if (now && !internal && (flags & O_TRUNC))
-			rc = -EPERM; /* SQLite does not */
 		if (!rc && now)
 			rc = wrep_file_opened(f, flags, internal, op);
+		if (!rc && now && !internal && (flags & O_TRUNC)) {
+			rc = empty_side_file(f);
+			if (rc)
+				wrep_db_unhold(db);
+		}
 		pthread_mutex_unlock(&db->lock);
 	}
 	if (rc || now)

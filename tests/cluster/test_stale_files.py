@@ -92,3 +92,35 @@ def test_checkpoint_beside_the_commits_of_another_process_gets_through(node, db)
     writer.stop()
     assert not writer.fails()
     assert sql(node, db, "PRAGMA integrity_check;") == "ok"
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+def test_side_file_is_made_by_those_who_would_truncate_it(node, db, suffix):
+    """Every redirection, Python's open('w') and shutil, Go, some programs' own VFS of SQLite."""
+    sql(node, db, "PRAGMA journal_mode=WAL; CREATE TABLE t(a);")
+    side = node.path(db + suffix)
+    for _ in range(2):  # and when it is there, but empty
+        assert run(["sh", "-c", f": >{side}"]).code == 0
+        assert side.stat().st_size == 0
+    side.unlink()
+
+
+def test_side_file_with_transactions_is_not_emptied(node, db):
+    with Connection(node, db) as connection:
+        connection.execute("PRAGMA journal_mode=wal")
+        connection.execute("CREATE TABLE t(a)")
+        for suffix in ("-wal", "-shm"):
+            with pytest.raises(OSError, match="busy"):
+                open(node.path(db + suffix), "wb")
+        connection.execute("INSERT INTO t VALUES(1)")
+    assert "refused to empty" in node.log_text()
+    assert sql(node, db, "SELECT count(*) FROM t") == "1"
+    with Connection(node, db) as connection:
+        connection.execute("PRAGMA journal_mode=delete")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("PRAGMA cache_size=2")
+        connection.execute("INSERT INTO t VALUES(zeroblob(100000))")
+        with pytest.raises(OSError, match="busy"):
+            open(node.path(db + "-journal"), "wb")
+        connection.execute("ROLLBACK")
+    assert sql(node, db, "SELECT count(*) FROM t") == "1"
