@@ -42,9 +42,9 @@ enum fsd_up { FSD_NOT_YET, FSD_INIT_DONE, FSD_UP, FSD_GONE };
 
 /* Which requests may call walrepl. */
 enum fsd_gate {
-	FSD_GATE_OPEN,	   /* all */
-	FSD_GATE_INTERNAL, /* the applier's own, while walrepl closes */
-	FSD_GATE_SHUT,	   /* none: walrepl is closed */
+	FSD_GATE_OPEN,	  /* all */
+	FSD_GATE_READING, /* the applier's own, and what changes nothing, while walrepl stops */
+	FSD_GATE_SHUT,	  /* none: walrepl is closed */
 };
 
 struct fsd {
@@ -72,9 +72,10 @@ struct fsd {
 	bool passthrough; /* up_lock: what INIT said */
 
 	/* ops.c */
-	_Atomic int gate;	 /* enum fsd_gate */
-	_Atomic unsigned inside; /* requests that are past the gate */
-	_Atomic pid_t applier;	 /* FSD_GATE_INTERNAL: the thread that may; walrepl may be gone */
+	_Atomic int gate;		  /* enum fsd_gate */
+	_Atomic unsigned inside;	  /* requests that are past the gate */
+	_Atomic unsigned inside_to_write; /* those of them that may change something */
+	_Atomic pid_t applier;	 /* FSD_GATE_READING: the thread that may; walrepl may be gone */
 	_Atomic long app_opens;	 /* files that applications have open, or are opening */
 	_Atomic bool over_uring; /* the last request for the root's attributes came that way */
 
@@ -128,7 +129,7 @@ void fsd_mount_init_done(struct fsd *fs, bool passthrough);
 extern const struct fuse_lowlevel_ops fsd_ops;
 extern const size_t fsd_ops_size;
 
-/* Refuse further requests as `gate` says, and wait until those that are inside have left. */
+/* Refuse further requests as `gate` says, and wait until those inside that it would refuse have left. */
 void fsd_ops_close_gate(struct fsd *fs, enum fsd_gate gate);
 
 /* ---- host.c ----------------------------------------------------------------------------------- */

@@ -40,9 +40,10 @@ bool fsd_is_internal(struct fsd *fs, fuse_req_t req)
 	return fuse_req_ctx(req)->pid == wrep_applier_tid(fs->wrep);
 }
 
-/* Every request that calls walrepl comes in here, and leaves. A handle knows who opened it;
- * otherwise the caller is asked, which needs walrepl, so only once inside. */
-bool fsd_enter_as(struct fsd *fs, fuse_req_t req, bool internal)
+static _Thread_local bool is_writing; /* this thread is inside, and entered to write */
+
+/* A handle knows who opened it; otherwise the caller is asked, which needs walrepl, so only once inside. */
+static bool enter(struct fsd *fs, fuse_req_t req, bool internal, bool to_write)
 {
 	static _Thread_local bool prepared;
 	int gate;
@@ -52,37 +53,51 @@ bool fsd_enter_as(struct fsd *fs, fuse_req_t req, bool internal)
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		prepared = true;
 	}
+	is_writing = to_write;
 	atomic_fetch_add(&fs->inside, 1);
+	if (to_write)
+		atomic_fetch_add(&fs->inside_to_write, 1);
 	gate = atomic_load(&fs->gate);
 	if (gate == FSD_GATE_OPEN ||
-	    (gate == FSD_GATE_INTERNAL &&
-	     (internal || fuse_req_ctx(req)->pid == atomic_load(&fs->applier))))
+	    (gate == FSD_GATE_READING &&
+	     (!to_write || internal || fuse_req_ctx(req)->pid == atomic_load(&fs->applier))))
 		return true;
-	atomic_fetch_sub(&fs->inside, 1);
+	fsd_leave(fs);
 	return false;
+}
+
+bool fsd_enter_as(struct fsd *fs, fuse_req_t req, bool internal)
+{
+	return enter(fs, req, internal, false);
+}
+
+bool fsd_enter_to_write_as(struct fsd *fs, fuse_req_t req, bool internal)
+{
+	return enter(fs, req, internal, true);
 }
 
 void fsd_leave(struct fsd *fs)
 {
+	if (is_writing)
+		atomic_fetch_sub(&fs->inside_to_write, 1);
+	is_writing = false;
 	atomic_fetch_sub(&fs->inside, 1);
-}
-
-static bool enter_or_err(struct fsd *fs, fuse_req_t req, int error)
-{
-	if (fsd_enter_as(fs, req, false))
-		return true;
-	fuse_reply_err(req, error);
-	return false;
 }
 
 bool fsd_enter(struct fsd *fs, fuse_req_t req)
 {
-	return enter_or_err(fs, req, ENOTCONN);
+	if (fsd_enter_as(fs, req, false))
+		return true;
+	fuse_reply_err(req, ENOTCONN);
+	return false;
 }
 
 bool fsd_enter_to_write(struct fsd *fs, fuse_req_t req)
 {
-	return enter_or_err(fs, req, EIO);
+	if (fsd_enter_to_write_as(fs, req, false))
+		return true;
+	fuse_reply_err(req, EIO);
+	return false;
 }
 
 void fsd_reply_read_err(fuse_req_t req, int rv)
@@ -120,7 +135,7 @@ void fsd_plain_done(struct wrep_op *op, int result)
 void fsd_ops_close_gate(struct fsd *fs, enum fsd_gate gate)
 {
 	atomic_store(&fs->gate, (int)gate);
-	while (atomic_load(&fs->inside))
+	while (atomic_load(gate == FSD_GATE_SHUT ? &fs->inside : &fs->inside_to_write))
 		usleep(500);
 }
 

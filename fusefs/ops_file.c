@@ -7,6 +7,7 @@
 #include <fuse_lowlevel.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,7 +126,7 @@ void fsd_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct fsd_pend *pend;
 	int rv;
 
-	if (!fsd_enter(fs, req))
+	if (!(fi->flags & O_TRUNC ? fsd_enter_to_write(fs, req) : fsd_enter(fs, req)))
 		return;
 	pend = fsd_pend_new(fs, req);
 	if (pend)
@@ -207,7 +208,7 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 	enum wrep_kind kind;
 	int rv;
 
-	if (!fsd_enter(fs, req))
+	if (!fsd_enter_to_write(fs, req))
 		return;
 	rv = fsd_path(fs, parent, name, path);
 	if (rv) {
@@ -249,7 +250,7 @@ static void sync_or_flush(fuse_req_t req, struct fuse_file_info *fi,
 	struct fsd_pend *pend;
 	int rv;
 
-	if (!fsd_enter_as(fs, req, fh_internal(fi->fh))) {
+	if (!fsd_enter_to_write_as(fs, req, fh_internal(fi->fh))) {
 		/* What was written and is committed by this, is not. */
 		fuse_reply_err(req, fh_internal(fi->fh) ? 0 : EIO);
 		return;
@@ -290,7 +291,8 @@ void fsd_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct fsd_inode *inode = fh_inode(fi->fh);
 	bool internal = fh_internal(fi->fh);
 
-	if (fsd_enter_as(fs, req, internal)) {
+	/* Else this process is soon gone. */
+	if (fsd_enter_to_write_as(fs, req, internal)) {
 		if (wrep_file_kind(inode->file) == WREP_SHM)
 			backing_put(fs, req, inode);
 		wrep_file_release(inode->file, internal);

@@ -6,8 +6,10 @@
  * go on until they close their files.
  *
  * The end, in order: the visible mount goes; leadership goes to another node, so that the others do
- * not wait for an election; applications' requests are refused; walrepl closes, while the session
- * still answers its own; then the clone, the session, the control socket.
+ * not wait for an election; what applications change is refused; walrepl stops, while the session still
+ * answers its own requests, and those that read; then these are refused as well, walrepl closes, and the
+ * clone, the session, the control socket go. Until walrepl has stopped a reader must be able to see a
+ * -journal: where it cannot, SQLite takes what a writer left half done for committed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -48,9 +50,10 @@ static void shut_down(struct fsd *fs, int control_fd)
 	if (!atomic_load(&fs->exit_code))
 		hand_over(fs);
 	atomic_store(&fs->applier, wrep_applier_tid(fs->wrep));
-	fsd_ops_close_gate(fs, FSD_GATE_INTERNAL);
-	wrep_close(fs->wrep);
+	fsd_ops_close_gate(fs, FSD_GATE_READING);
+	wrep_stop(fs->wrep);
 	fsd_ops_close_gate(fs, FSD_GATE_SHUT);
+	wrep_close(fs->wrep);
 	fsd_mount_stop(fs);
 	unlinkat(fs->state_fd, FSD_CONTROL_SOCKET, 0);
 	close(control_fd);

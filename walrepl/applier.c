@@ -397,11 +397,29 @@ static struct wrep_item *take(struct wrep *w, bool retry)
 	return item;
 }
 
+/* The daemon is going away. What no transaction has committed goes first, out of the kernel's cache as well: that
+ * lives on for as long as an application has the file open, and nobody tells any more what in there counts. Who
+ * has it open loses it, its writer included, who would find a mixture of his pages and others. */
+static void take_back(struct wrep_db *db)
+{
+	bool any;
+
+	pthread_mutex_lock(&db->lock);
+	any = db->overlay && !db->pending;
+	pthread_mutex_unlock(&db->lock);
+	if (!any)
+		return;
+	wrep_gate_open(db);
+	wrep_db_revoke(db, true);
+}
+
 /* The daemon is going away: nothing more is applied (the log has it), nobody is left waiting. */
 static void end_item(struct wrep_item *item)
 {
 	if (!item)
 		return;
+	if (item->type == WREP_ITEM_REVERT)
+		take_back(item->db);
 	if (item->op && (item->type == WREP_ITEM_OPEN || item->type == WREP_ITEM_READY))
 		wrep_op_finish_open(item->op, -ENOTCONN);
 	else if (item->type == WREP_ITEM_REVERT && item->commit)
@@ -555,7 +573,16 @@ void wrep_applier_stop(struct wrep *w)
 		return;
 	for (size_t i = 0; i < count; i++) {
 		wrep_gate_open(all[i]);
+		take_back(all[i]);
 		wrep_db_unref(all[i]);
 	}
 	free(all);
+}
+
+void wrep_applier_end_rest(struct wrep *w)
+{
+	struct wrep_item *item;
+
+	while ((item = take(w, false)))
+		end_item(item);
 }

@@ -81,6 +81,10 @@ void wrep_commit_tell(struct wrep_commit *c, int result)
 void wrep_commit_end(struct wrep_commit *c, int result)
 {
 	if (result < 0 && c->direct_sequence) {
+		/* Their pages may be locked in the kernel's cache, which is to be emptied before the others
+		 * are told. */
+		tell(c->writers, -EIO);
+		c->writers = NULL;
 		wrep_direct_refused(c, result);
 		return;
 	}

@@ -393,6 +393,32 @@ struct wrep_item *wrep_direct_released(struct wrep_db *db)
 	return new_revert(db, db->direct.sequence, WREP_TRIGGER_NONE, NULL, NULL, 0);
 }
 
+void wrep_direct_end_all(struct wrep *w)
+{
+	struct wrep_db **all;
+	size_t count;
+
+	if (wrep_db_all(w, &all, &count) < 0)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		struct wrep_db *db = all[i];
+		struct wrep_direct *d = &db->direct;
+		uint64_t sequence;
+		bool is;
+
+		pthread_mutex_lock(&db->lock);
+		/* (Where one is alone, nobody reads.) */
+		is = d->active && !d->alone && !d->ending && !db->pending;
+		d->ending |= is;
+		sequence = d->sequence;
+		pthread_mutex_unlock(&db->lock);
+		if (is)
+			push_revert(db, sequence, WREP_TRIGGER_CLOSE, NULL, NULL, 0);
+		wrep_db_unref(db);
+	}
+	free(all);
+}
+
 /* ---- taking back: the applier --------------------------------------------------------------------- */
 
 void wrep_direct_revert(struct wrep *w, struct wrep_item *item)

@@ -458,8 +458,8 @@ ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
 	pthread_mutex_unlock(&db->lock);
 	if (retired)
 		return -ESTALE;
-	if (damaged || (f->kind == WREP_DB &&
-			!wrep_pages_are_sound(f, buf, n < 0 ? 0 : (size_t)n, len, off)))
+	if (damaged ||
+	    (f->kind == WREP_DB && !wrep_pages_are_sound(f, buf, n < 0 ? 0 : (size_t)n, len, off)))
 		return -EBADMSG;
 	return n;
 }

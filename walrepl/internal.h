@@ -213,6 +213,7 @@ struct wrep {
 	_Atomic bool
 		caught_up; /* everything up to the leader's commit index at first contact is local */
 	bool closing, failed;
+	bool stopped;		   /* who closes it: the applier and the log are gone */
 	struct wrep_item *waiting; /* opens that wait for caught_up */
 	struct wrep_item *queue_head, **queue_tail;
 	size_t queue_bytes;
@@ -502,6 +503,8 @@ void wrep_ahead_look(struct wrep *w, bool all);
 /* applier.c */
 int wrep_applier_start(struct wrep *w);
 void wrep_applier_stop(struct wrep *w); /* w->closing is set */
+void wrep_applier_end_rest(
+	struct wrep *w); /* and once nobody pushes any more: what has come since */
 /* Append to the queue; takes the item and what it references. Never fails. */
 void wrep_applier_push(struct wrep *w, struct wrep_item *item);
 struct wrep_item *wrep_item_new(enum wrep_item_type type, struct wrep_db *db);
@@ -544,6 +547,9 @@ int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op);
 struct wrep_item *wrep_direct_released(struct wrep_db *db);
 /* The commit of a session took no effect: take it back, and then tell `result`. Takes `c`. No lock held. */
 void wrep_direct_refused(struct wrep_commit *c, int result);
+/* The daemon ends: take back what is written without a journal, of which nothing else tells a reader that it is
+ * not committed. */
+void wrep_direct_end_all(struct wrep *w);
 /* Applier only. */
 void wrep_direct_revert(struct wrep *w, struct wrep_item *item);
 /* Before the gate closes: nobody writes without locks any more, nor is about to leave WAL mode, in which

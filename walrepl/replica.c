@@ -1035,12 +1035,9 @@ static void release(struct wrep *w)
 	free(w);
 }
 
-/* Stop everything, in the order of who calls whom, and free it. */
-static void end(struct wrep *w)
+/* Stop everything, in the order of who calls whom. */
+static void stop(struct wrep *w)
 {
-	struct wrep_db **all;
-	size_t count;
-
 	atomic_store(&w->may_write, false);
 	pthread_mutex_lock(&w->lock);
 	w->closing = true;
@@ -1055,6 +1052,17 @@ static void end(struct wrep *w)
 	if (w->log)
 		rlog_close(w->log); /* pending commits end as unknown */
 	wrep_applier_stop(w);
+	w->stopped = true;
+}
+
+static void end(struct wrep *w)
+{
+	struct wrep_db **all;
+	size_t count;
+
+	if (!w->stopped)
+		stop(w);
+	wrep_applier_end_rest(w);
 	if (wrep_db_all(w, &all, &count) == 0) {
 		for (size_t i = 0; i < count; i++) {
 			pthread_mutex_lock(&all[i]->lock);
@@ -1156,10 +1164,18 @@ fail:
 	return rc;
 }
 
-void wrep_close(struct wrep *w)
+void wrep_stop(struct wrep *w)
 {
+	wrep_direct_end_all(w);
 	if (wrep_is_ready(w))
 		wrep_keeper_point(w, CLOSE_POINT_MS); /* the next start has less to do */
+	stop(w);
+}
+
+void wrep_close(struct wrep *w)
+{
+	if (!w->stopped)
+		wrep_stop(w);
 	end(w);
 }
 

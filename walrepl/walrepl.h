@@ -87,9 +87,12 @@ struct wrep_config {
  * opens wait until that has happened. 0 or -errno with `errmsg`. */
 int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[RLOG_ERRMSG_SIZE]);
 
-/* Stop the applier and the log. Pending ops end with -EIO (opens, and what waits until the node has caught
- * up, with -ENOTCONN). The mount must
- * still answer requests while this runs. */
+/* Stop the applier and the log. Pending ops end with -EIO (opens, and what waits until the node has caught up, with
+ * -ENOTCONN). Applications change nothing any more, but may look names up, open and read, as long as this runs: the
+ * mount must answer that, and the applier's own requests. Afterwards nothing that is not committed is in the
+ * kernel's cache. */
+void wrep_stop(struct wrep *w);
+/* Stops, unless that is done, and frees. Nobody else is inside. */
 void wrep_close(struct wrep *w);
 
 struct rlog *wrep_log(struct wrep *w); /* for status and transfer */

@@ -152,6 +152,41 @@ def test_readers_beside_transfers_hear_of_no_damage(workspace, transport):
     check([reader.stop() for reader in readers], ended=False)
 
 
+@pytest.mark.parametrize("how", ["sigterm", "umount"])
+@pytest.mark.parametrize("mode", ["delete", "persist", "memory"])
+def test_what_was_not_committed_is_not_read_once_the_node_has_ended(
+    workspace, transport, mode, how
+):
+    """A writer whose cache spilled: its pages are in the kernel's cache. It goes when the node has gone, and
+    what it left looks as if no journal undid it, since nobody can tell any more whether there is one."""
+    node = Node(workspace, "n1", options=transport).start()
+    until("the node leads", lambda: node.status()["role"] == "leader")
+    make(node, "d.db", "delete", rows=100)
+    sql(node, "d.db", "CREATE TABLE other(y)")
+    reader = Connection(node, "d.db", busy_ms=0)
+    reader.execute("PRAGMA cache_size=5")
+    assert reader.execute("SELECT min(v), max(v) FROM t") == [(0, 0)]
+    writer = Connection(node, "d.db", busy_ms=0)
+    writer.execute(f"PRAGMA journal_mode={mode}")
+    writer.execute("PRAGMA cache_size=2")
+    writer.execute("BEGIN")
+    writer.execute("UPDATE t SET v=1")
+    # All of it comes into the kernel's cache; a read there takes no lock.
+    assert writer.execute("SELECT min(v), max(v) FROM t") == [(1, 1)]
+    assert run(["cat", str(node.path("d.db"))]).code == 0
+    if how == "umount":
+        assert run(["umount", "-l", str(node.mnt)]).code == 0
+    node.process.send_signal(signal.SIGTERM)
+    node.wait_ended()
+    writer.kill9()
+    try:
+        seen = reader.execute("SELECT min(v), max(v) FROM t")
+    except SqlError as error:
+        assert error.code.startswith("SQLITE_IOERR"), error
+    else:
+        assert seen == [(0, 0)]
+
+
 def test_page_that_the_disk_cannot_read_is_no_corruption(workspace):
     """EIO of the node's own disk, too, becomes another error."""
     disk = LossyDisk(workspace, "disk")
