@@ -6,6 +6,12 @@
  * What is busy (a reader in rollback mode, a writer that has not noticed that it lost) is tried
  * again, and everything behind it waits: the order of the log is kept. Only opens are served
  * meanwhile: who keeps it busy may be the one who opens.
+ *
+ * The files show what a prefix of the log says, never anything on top of a gap. Something that the log says
+ * is passed over for one of these reasons only, each of which goes for all that is behind it as well: the
+ * node stops; it is about to fetch, which retires whatever is there (from the moment that is wanted nothing
+ * of the log is begun any more, nor is a durable point taken, which would count on what was passed over); the
+ * database is removed, or its file is gone for good (wrep_apply_transaction() has the rule, and asserts it).
  */
 #include "applier.h"
 
@@ -95,7 +101,7 @@ void wrep_applier_invalidate(struct wrep_db *db, enum wrep_kind kind, uint64_t o
 	wrep_file_unref(f);
 }
 
-static void open_database(struct wrep *w, struct wrep_item *item);
+static void serve_open(struct wrep *w, struct wrep_item *item);
 
 /* Has what this item asks for nothing to wait for? w->lock held. */
 static bool can_be_served(const struct wrep_item *item)
@@ -108,8 +114,8 @@ static bool can_be_served(const struct wrep_item *item)
 		return item->type ==
 		       WREP_ITEM_REVERT; /* a writer waits for it, whose lock may be in the way */
 	pthread_mutex_lock(&item->db->lock);
-	/* Else its CREATE comes first, or it is being renamed. */
-	can = item->db->removed || item->db->files[WREP_DB];
+	/* Else its CREATE comes first, it is being renamed, or what is being applied is half in its file. */
+	can = item->db->removed || (item->db->files[WREP_DB] && !item->db->half_applied);
 	pthread_mutex_unlock(&item->db->lock);
 	return can;
 }
@@ -138,10 +144,11 @@ void wrep_serve_opens(struct wrep *w)
 			wrep_gates_keep(w, item);
 			continue;
 		}
-		if (item->type == WREP_ITEM_OPEN)
-			open_database(w, item);
-		else
-			wrep_direct_revert(w, item);
+		if (item->type == WREP_ITEM_OPEN) {
+			serve_open(w, item);
+			continue;
+		}
+		wrep_direct_revert(w, item);
 		wrep_item_free(item);
 	}
 }
@@ -240,6 +247,25 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 	wrep_file_unref(f);
 	if (rc != WREP_PENDING)
 		wrep_op_finish_open(op, rc);
+}
+
+/* While a fetch is due an open waits for its end: what the file shows will not go on, and the applier may have
+ * been stopped in the middle of a transaction. Takes the item. */
+static void serve_open(struct wrep *w, struct wrep_item *item)
+{
+	bool later;
+
+	pthread_mutex_lock(&w->lock);
+	later = w->fetching && !w->closing && !w->failed;
+	if (later) {
+		item->next = w->waiting;
+		w->waiting = item;
+	}
+	pthread_mutex_unlock(&w->lock);
+	if (later)
+		return;
+	open_database(w, item);
+	wrep_item_free(item);
 }
 
 static void ready(struct wrep *w, struct wrep_item *item)
@@ -413,7 +439,38 @@ static void take_back(struct wrep_db *db)
 	wrep_db_revoke(db, true);
 }
 
-/* The daemon is going away: nothing more is applied (the log has it), nobody is left waiting. */
+/* Does it do what the log says, or count on all of that being done? */
+static bool follows_log(const struct wrep_item *item)
+{
+	switch (item->type) {
+	case WREP_ITEM_CREATE:
+	case WREP_ITEM_UNLINK:
+	case WREP_ITEM_SETATTR:
+	case WREP_ITEM_PAGES:
+	case WREP_ITEM_APPLY:
+	case WREP_ITEM_APPLY_GROUP:
+	case WREP_ITEM_POINT:
+	case WREP_ITEM_MKDIR:
+	case WREP_ITEM_RMDIR:
+	case WREP_ITEM_DIRATTR:
+	case WREP_ITEM_RENAME:
+		return true;
+	case WREP_ITEM_DROP:
+	case WREP_ITEM_INSTALL: /* an application waits, and the undecided transaction let nothing pass */
+	case WREP_ITEM_INSTALL_GROUP:
+	case WREP_ITEM_REVERT:
+	case WREP_ITEM_OPEN:
+	case WREP_ITEM_READY:
+	case WREP_ITEM_VIEW:
+	case WREP_ITEM_CAUGHT_UP:
+	case WREP_ITEM_IDLE:
+	case WREP_ITEM_FETCH:
+		break;
+	}
+	return false;
+}
+
+/* It is not done: the daemon is going away, or about to fetch. The log has it; nobody is left waiting. */
 static void end_item(struct wrep_item *item)
 {
 	if (!item)
@@ -425,7 +482,7 @@ static void end_item(struct wrep_item *item)
 	else if (item->type == WREP_ITEM_REVERT && item->commit)
 		wrep_commit_tell(item->commit, -EIO);
 	else if (item->op)
-		item->op->done(item->op, -EIO);
+		item->op->done(item->op, item->type == WREP_ITEM_POINT ? -EAGAIN : -EIO);
 	wrep_item_free(item);
 }
 
@@ -449,6 +506,10 @@ static void *applier_main(void *arg)
 		}
 		if (!item) {
 			retry = wrep_gates_settle(w);
+			continue;
+		}
+		if (follows_log(item) && wrep_fetching(w)) {
+			end_item(item);
 			continue;
 		}
 		switch (item->type) {
@@ -482,7 +543,8 @@ static void *applier_main(void *arg)
 			wrep_install_group(w, item);
 			break;
 		case WREP_ITEM_OPEN:
-			open_database(w, item);
+			serve_open(w, item);
+			item = NULL;
 			break;
 		case WREP_ITEM_READY:
 			ready(w, item);

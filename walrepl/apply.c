@@ -9,7 +9,8 @@
  * One of an application here that Raft has committed is installed: what was held back goes where it belongs.
  *
  * What is busy (a reader in rollback mode, a writer that has not noticed that it lost) is tried again, and
- * everything behind it waits: the order of the log is kept.
+ * everything behind it waits: the order of the log is kept. takes() says why nothing gets into the files on top
+ * of a gap.
  */
 #include "applier.h"
 
@@ -26,6 +27,35 @@
 #define HOLD_MS 200	       /* readers are kept out of what is ready meanwhile */
 #define LET_IN_MS 50	       /* and then not */
 #define CHECKPOINT_FRAMES 1000 /* of a -wal that only the daemon writes; SQLite's own default */
+
+/* ---- order ------------------------------------------------------------------------------------------ */
+
+/* Is the database where a transaction that was built on `base_version` can be applied to it? A transaction takes
+ * effect in the replicated state only on the version before it (replica.c), and is queued then; so as long as
+ * none is passed over, the files are at that version when it comes to the head of the queue. After a restart or
+ * a fetch, too: the pages in the files may be newer, but both versions begin at what the manifest says.
+ *
+ * False: it is passed over, and for a reason that holds until the database is gone, so that whatever is behind
+ * it is passed over as well. The database is removed, or retired. Or its file is gone, no other node has a copy,
+ * and a former one was passed over for want of it (cannot_apply()): no matter whether somebody has put the file
+ * back since. */
+static bool takes(struct wrep_db *db, uint64_t base_version)
+{
+	bool takes;
+
+	pthread_mutex_lock(&db->lock);
+	takes = !db->removed && !db->left_behind;
+	assert(!takes || db->local_version == base_version);
+	pthread_mutex_unlock(&db->lock);
+	return takes;
+}
+
+/* Is anything applied any more? If not, nothing is until the databases are others: the node stops, or is about
+ * to fetch, which retires every database. */
+static bool goes_on(struct wrep *w)
+{
+	return !wrep_stopping(w) && !wrep_fetching(w);
+}
 
 /* ---- another node's ------------------------------------------------------------------------------- */
 
@@ -81,7 +111,8 @@ static int gather(const struct wrep_entry *e, struct wrep_parts *parts, struct g
 	return 0;
 }
 
-/* No application has it open, and opens come through this thread: nobody looks. */
+/* No application has it open, and opens come through this thread: nobody looks. Should it fail half-way, for
+ * want of space, nobody gets it open until it is done. */
 static int apply_cold(struct wrep_db *db, const struct gathered *g)
 {
 	struct wrep_file *f;
@@ -93,6 +124,7 @@ static int apply_cold(struct wrep_db *db, const struct gathered *g)
 	if (!rc && !f)
 		wrep_db_unhold(db);
 	db->unsynced |= f != NULL;
+	db->half_applied |= f != NULL;
 	pthread_mutex_unlock(&db->lock);
 	if (!f)
 		return rc ? rc : -ENOENT;
@@ -130,6 +162,19 @@ static int append(struct wrep_db *db, const struct gathered *g)
 	return rc;
 }
 
+static int apply_direct(struct wrep_db *db, const struct gathered *g)
+{
+	int rc = wrep_conn_apply_direct(db->conn, &g->txn);
+
+	if (!rc || rc == -EBUSY)
+		return rc;
+	/* The connection still has its EXCLUSIVE lock; should that go, nobody reads the file even so. */
+	pthread_mutex_lock(&db->lock);
+	db->half_applied = true;
+	pthread_mutex_unlock(&db->lock);
+	return rc;
+}
+
 static int apply_hot(struct wrep_db *db, const struct gathered *g)
 {
 	uint32_t frames, copied;
@@ -143,7 +188,7 @@ static int apply_hot(struct wrep_db *db, const struct gathered *g)
 			rc = wrep_conn_gate_close(db->conn, false);
 			wrep_gate_wal_gone(db);
 		}
-		return rc ? rc : wrep_conn_apply_direct(db->conn, &g->txn);
+		return rc ? rc : apply_direct(db, g);
 	}
 	rc = wrep_conn_gate_close(db->conn, true);
 	if (!rc)
@@ -231,12 +276,23 @@ static int store_part(struct wrep *w, struct wrep_db *db, struct wrep_parts *par
 	return rc;
 }
 
+/* Keep the images that came with the COMMIT itself, behind those of its PAGES entries. False: it is not to be
+ * applied any more; nor may some of the latter be there then, for the same reason. */
+static bool has_parts(struct wrep *w, struct wrep_db *db, struct wrep_parts *parts,
+		      const struct wrep_entry *e)
+{
+	/* What is given up is not committed. */
+	assert(!parts || !atomic_load(&parts->dead));
+	return !parts || store_part(w, db, parts, e) == 0;
+}
+
 void wrep_apply_part(struct wrep *w, struct wrep_item *item)
 {
 	struct wrep_entry e;
+	int rc = wrep_entry_decode(item->buf, &e);
 
-	if (wrep_entry_decode(item->buf, &e) == 0)
-		store_part(w, item->db, item->parts, &e);
+	assert(!rc);
+	store_part(w, item->db, item->parts, &e);
 }
 
 /* A transaction that keeps the applier waiting. */
@@ -262,13 +318,15 @@ static void wait_to_retry(struct wrep *w, struct wrep_db *db, int rc, struct wai
 	usleep(RETRY_MS * 1000);
 }
 
-/* The files of `db` show the transaction of entry `index`. */
-static void applied(struct wrep_db *db, const struct gathered *g, struct wrep_parts *parts,
-		    uint64_t index)
+/* The files of `db` show the transaction `e` of entry `index`. */
+static void applied(struct wrep_db *db, const struct wrep_entry *e, const struct gathered *g,
+		    struct wrep_parts *parts, uint64_t index)
 {
 	pthread_mutex_lock(&db->lock);
+	assert(db->local_version == e->base_version);
 	db->local_version++;
 	db->local_index = index;
+	db->half_applied = false;
 	db->touched = db->unsynced = true;
 	wrep_parts_applied(db, parts);
 	if (g->sets_wal_mode)
@@ -280,16 +338,23 @@ static void applied(struct wrep_db *db, const struct gathered *g, struct wrep_pa
 		wrep_gate_open(db); /* a transaction of ours whose outcome had been unknown */
 }
 
+/* It is passed over, and what is behind it will be: either the node stops, or gets its files from the leader; or
+ * the database is removed; or it stays behind for good, since nobody has its file. */
 static void cannot_apply(struct wrep_db *db, int rc)
 {
-	/* else its end is queued, or everybody's has come */
-	if (rc == -ENOENT && !wrep_db_is_removed(db))
+	if (wrep_db_is_removed(db))
+		return; /* its end is queued, or everybody's has come */
+	if (rc == -ENOENT) {
 		wrep_db_missing(db);
-	else if (!wrep_db_is_removed(db) && !wrep_closing(db->w))
+		pthread_mutex_lock(&db->lock);
+		db->left_behind = true;
+		pthread_mutex_unlock(&db->lock);
+	} else if (!wrep_closing(db->w)) {
 		wrep_fatalf(db->w,
 			    "cannot apply a committed transaction database=%s version=%llu "
 			    "error=%s; repair the disk and mount again",
 			    db->name, (unsigned long long)db->local_version + 1, strerror(-rc));
+	}
 }
 
 void wrep_apply_transaction(struct wrep *w, struct wrep_item *item)
@@ -300,14 +365,15 @@ void wrep_apply_transaction(struct wrep *w, struct wrep_item *item)
 	struct gathered g;
 	int rc = wrep_entry_decode(item->buf, &e);
 
-	if (rc || wrep_db_is_removed(db) || (item->parts && store_part(w, db, item->parts, &e) < 0))
+	assert(!rc); /* as when it was delivered */
+	if (!goes_on(w) || !takes(db, e.base_version) || !has_parts(w, db, item->parts, &e))
 		return;
 	rc = gather(&e, item->parts, &g);
 	while (!rc) {
 		rc = apply_once(db, &g);
 		if (rc != -EBUSY && !wrep_is_shortage(rc))
 			break;
-		if (wrep_stopping(w) || wrep_db_is_removed(db) || wrep_fetching(w)) {
+		if (!goes_on(w) || !takes(db, e.base_version)) {
 			gathered_free(&g);
 			return;
 		}
@@ -315,7 +381,7 @@ void wrep_apply_transaction(struct wrep *w, struct wrep_item *item)
 		rc = 0;
 	}
 	if (rc == 0)
-		applied(db, &g, item->parts, item->index);
+		applied(db, &e, &g, item->parts, item->index);
 	else
 		cannot_apply(db, rc);
 	gathered_free(&g);
@@ -331,9 +397,12 @@ static void let_in(const struct wrep_part *members, uint32_t count)
 			wrep_conn_let_in(members[i].db->conn);
 }
 
+/* How a member is applied. */
+enum way { PASSED_OVER, COLD, HOT };
+
 /* Bring all members to where nobody reads them. What is held already stays so on -EBUSY. */
 static int make_all_ready(const struct wrep_part *members, const struct gathered *g, uint32_t count,
-			  bool *cold, uint32_t *at)
+			  enum way *way, uint32_t *at)
 {
 	int rc = 0;
 
@@ -341,10 +410,11 @@ static int make_all_ready(const struct wrep_part *members, const struct gathered
 		struct wrep_db *db = members[i].db;
 
 		*at = i;
-		if (wrep_db_is_removed(db))
+		way[i] = PASSED_OVER;
+		if (!takes(db, members[i].entry.base_version))
 			continue;
 		rc = make_ready(db, g[i].mode);
-		cold[i] = rc == 1;
+		way[i] = rc == 1 ? COLD : HOT;
 		if (rc == 1)
 			rc = 0;
 		else if (!rc && g[i].mode != WREP_COMMIT_WAL)
@@ -354,7 +424,7 @@ static int make_all_ready(const struct wrep_part *members, const struct gathered
 }
 
 static int apply_all(const struct wrep_part *members, const struct gathered *g, uint32_t count,
-		     const bool *cold, uint32_t *at)
+		     const enum way *way, uint32_t *at)
 {
 	int rc = 0;
 
@@ -362,8 +432,8 @@ static int apply_all(const struct wrep_part *members, const struct gathered *g, 
 		struct wrep_db *db = members[i].db;
 
 		*at = i;
-		if (!wrep_db_is_removed(db)) /* else the file goes, whatever is in it */
-			rc = cold[i] ? apply_cold(db, &g[i]) : apply_hot(db, &g[i]);
+		if (way[i] != PASSED_OVER)
+			rc = way[i] == COLD ? apply_cold(db, &g[i]) : apply_hot(db, &g[i]);
 	}
 	return rc;
 }
@@ -373,55 +443,60 @@ static int apply_all(const struct wrep_part *members, const struct gathered *g, 
  * in none of them. (In WAL mode they are not, and SQLite promises nothing.) While one is waited for, no new
  * reader gets in, nor into those that are ready; but not for long, since whoever is waited for may be about
  * to read another. When it has to be tried again after some of it was written, all of it is written again:
- * whole pages, so no matter. */
+ * whole pages, so no matter. If it is given up then, because of a fetch, those that it is not in yet let nobody
+ * in before they are retired. */
 void wrep_apply_group(struct wrep *w, struct wrep_item *item)
 {
 	const uint32_t count = item->member_count;
 	struct wrep_part *members = item->members;
 	struct waiting waiting = {.since = wrep_now_ms()};
 	struct gathered *g = calloc(count + 1, sizeof *g);
-	bool *cold = calloc(count + 1, sizeof *cold);
+	enum way *way = calloc(count + 1, sizeof *way);
 	uint64_t held_since = wrep_now_ms();
 	bool begun = false; /* half of it may be in the files: nobody is let in any more */
 	uint32_t at = 0;
-	int rc = g && cold ? 0 : -ENOMEM;
+	int rc = g && way ? 0 : -ENOMEM;
 
 	for (uint32_t i = 0; i < count && !rc; i++) {
 		struct wrep_part *m = &members[i];
 
 		at = i;
-		if (m->parts && !wrep_db_is_removed(m->db) &&
-		    store_part(w, m->db, m->parts, &m->entry) < 0 && !wrep_db_is_removed(m->db))
+		if (takes(m->db, m->entry.base_version) &&
+		    !has_parts(w, m->db, m->parts, &m->entry) && !wrep_db_is_removed(m->db))
 			goto out; /* everything ends, or comes again */
 		rc = gather(&m->entry, m->parts, &g[i]);
 	}
 	while (!rc) {
-		rc = make_all_ready(members, g, count, cold, &at);
+		if (!goes_on(w))
+			goto out;
+		rc = make_all_ready(members, g, count, way, &at);
 		if (!rc) {
 			begun = true;
-			rc = apply_all(members, g, count, cold, &at);
+			rc = apply_all(members, g, count, way, &at);
 		} else if (!begun && wrep_now_ms() - held_since > HOLD_MS) {
 			let_in(members, count);
 			usleep(LET_IN_MS * 1000);
 			held_since = wrep_now_ms();
 		}
-		if (rc != -EBUSY && !wrep_is_shortage(rc))
+		if (!rc)
 			break;
-		if (wrep_stopping(w) || wrep_fetching(w))
-			goto out;
-		wait_to_retry(w, members[at].db, rc, &waiting);
+		if (rc == -EBUSY || wrep_is_shortage(rc))
+			wait_to_retry(w, members[at].db, rc, &waiting);
+		else /* the others go on without it, or nothing does */
+			cannot_apply(members[at].db, rc);
 		rc = 0;
 	}
 	if (rc && count)
 		cannot_apply(members[at].db, rc);
 	for (uint32_t i = 0; i < count && !rc; i++)
-		if (!wrep_db_is_removed(members[i].db))
-			applied(members[i].db, &g[i], members[i].parts, item->index);
+		if (way[i] != PASSED_OVER)
+			applied(members[i].db, &members[i].entry, &g[i], members[i].parts,
+				item->index);
 out:
 	for (uint32_t i = 0; i < count && g; i++)
 		gathered_free(&g[i]);
 	free(g);
-	free(cold);
+	free(way);
 }
 
 /* ---- an application's own -------------------------------------------------------------------------- */
@@ -446,13 +521,15 @@ static int install_once(struct wrep_db *db, const struct wrep_commit *c)
 					  : install_overlay(db, c);
 }
 
-/* And forget how it was kept until then. db->lock held. */
-static void install_end(struct wrep_db *db, const struct wrep_commit *c, bool installed)
+/* And forget how it was kept until then. With an error it stays in the overlay, which readers go on to see, as
+ * long as the file may hold half of it. db->lock held. */
+static void install_end(struct wrep_db *db, const struct wrep_commit *c, int rc)
 {
-	if (c->mode != WREP_COMMIT_WAL) {
+	if (c->mode == WREP_COMMIT_WAL) {
+		if (rc == -ENOSPC)
+			wrep_capture_refused(db->capture);
+	} else if (!rc || db->retired) {
 		wrep_db_drop_overlay(db);
-	} else if (!installed) {
-		wrep_capture_refused(db->capture);
 	}
 	db->pending = NULL;
 }
@@ -485,13 +562,14 @@ static bool install_commit(struct wrep *w, struct wrep_db *db, struct wrep_commi
 	pthread_mutex_lock(&db->lock);
 	if (db->retired) { /* it is committed, and its file is being fetched from a peer */
 		assert(db->pending == c);
-		install_end(db, c, false);
+		install_end(db, c, -ENOSPC);
 		wrep_db_settled(db);
 		pthread_mutex_unlock(&db->lock);
 		return false;
 	}
 	for (;;) {
-		assert(db->pending == c);
+		/* Nothing else is applied while it is undecided. */
+		assert(db->pending == c && db->local_version == c->base_version);
 		rc = install_once(db, c);
 		if (rc != -ENOSPC || last)
 			break;
@@ -500,13 +578,15 @@ static bool install_commit(struct wrep *w, struct wrep_db *db, struct wrep_commi
 		last = wrep_closing(w);
 		pthread_mutex_lock(&db->lock);
 	}
-	wrep_parts_applied(db, parts);
-	install_end(db, c, rc != -ENOSPC || c->mode != WREP_COMMIT_WAL);
-	db->local_version++;
-	db->local_index = c->index;
+	install_end(db, c, rc);
+	if (!rc) {
+		wrep_parts_applied(db, parts);
+		db->local_version++;
+		db->local_index = c->index;
+		if (c->sets_wal_mode)
+			db->local_wal_mode = c->wal_mode;
+	}
 	db->touched = db->unsynced = true;
-	if (c->sets_wal_mode)
-		db->local_wal_mode = c->wal_mode;
 	wrep_db_settled(db);
 	pthread_mutex_unlock(&db->lock);
 	if (rc < 0 && !(last && rc == -ENOSPC)) /* the next start does it again, from the log */

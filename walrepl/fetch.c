@@ -2,9 +2,9 @@
  * this node lacks (it is new, or was away for long), or a file is damaged.
  *
  * In the good case the applier is told by a FETCH item. From wrep_fetch_wanted() on nothing more is
- * delivered. Peers that fetch from here are sent away, and all databases are *retired*: their names lead
- * nowhere, what applications had open answers with errors, new opens wait, and what is still queued for
- * them is dropped (the log has it). Then the leader is asked (offer.c): for its snapshot, and for each
+ * delivered, nor applied of what is queued (applier.c). Peers that fetch from here are sent away, and all
+ * databases are *retired*: their names lead nowhere, what applications had open answers with errors, new
+ * opens wait, and what is still queued for them is dropped (the log has it). Then the leader is asked (offer.c): for its snapshot, and for each
  * database in it for the hashes of its pages. Before the first file is touched a mark in DATA/.dqlitefs
  * says, also after a crash, that the files are not what the manifest says; until then a restart finds
  * them, and what the -wal files hold, as they were. The pages of the file that lies here are hashed;
@@ -550,7 +550,6 @@ static void retire(struct wrep_db *db)
 	char name[WREP_NAME_MAX + 16];
 	struct wrep_file *file[2];
 
-	wrep_gate_open(db);
 	pthread_mutex_lock(&db->lock);
 	db->removed = db->retired = true;
 	file[0] = db->files[WREP_DB] ? wrep_file_ref(db->files[WREP_DB]) : NULL;
@@ -575,6 +574,7 @@ static void retire(struct wrep_db *db)
 			w->config.host.invalidate(w->config.host_ctx, file[i], 0, 0);
 		wrep_file_unref(file[i]);
 	}
+	wrep_gate_open(db); /* last: what it kept readers out of may be half applied */
 	wrep_db_hide(db, 0);
 	wrep_db_remove(db);
 }

@@ -453,7 +453,7 @@ ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
 	 * SQLite takes for a damaged database, where there is nothing that removing it would cure. What the
 	 * disk cannot read (`n`) is a damaged page like any other: another node has it. */
 	pthread_mutex_lock(&db->lock);
-	retired = db->retired || f->revoked;
+	retired = db->retired || f->revoked || (f->kind == WREP_DB && db->half_applied);
 	damaged = db->damaged;
 	pthread_mutex_unlock(&db->lock);
 	if (retired)

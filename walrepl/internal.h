@@ -94,8 +94,10 @@ struct wrep_db {
 	pthread_cond_t wal_gone; /* it is done with that: wrep_gate_wal_gone() */
 	bool retired; /* its file is being replaced by what a peer has: nobody may see it (fetch.c) */
 	bool lost;    /* restored without its file */
-	bool damaged; /* its file is, and no other node has a copy: nobody can open it */
-	bool gated;   /* the applier holds the writers' lock: applications here cannot write */
+	bool damaged;	   /* its file is, and no other node has a copy: nobody can open it */
+	bool gated;	   /* the applier holds the writers' lock: applications here cannot write */
+	bool half_applied; /* part of a transaction is in its file: nobody reads it */
+	bool left_behind; /* a transaction was passed over, as its file is gone: the next are, too */
 	struct wrep_file *files[4];   /* by enum wrep_kind; the table's references */
 	struct wrep_capture *capture; /* over files[WREP_WAL]->fd */
 	struct wrep_overlay *overlay; /* while a rollback-journal transaction is being written */

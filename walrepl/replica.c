@@ -422,9 +422,12 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 		return;
 	}
 	db->pending = NULL;
-	db->local_version = db->version;
-	db->local_index = db->index;
-	db->local_wal_mode = db->wal_mode;
+	if (!rc) { /* else a durable point would count on what is not there */
+		assert(db->local_version == c->base_version && db->version == c->base_version + 1);
+		db->local_version = db->version;
+		db->local_index = db->index;
+		db->local_wal_mode = db->wal_mode;
+	}
 	pthread_mutex_unlock(&db->lock);
 	if (rc < 0)
 		wrep_fatalf(w,

@@ -72,11 +72,19 @@ void __wrap_rlog_resume(struct rlog *log)
 	(void)log;
 }
 
+static bool only_voter; /* no other node */
+
 void __wrap_rlog_status(struct rlog *log, struct rlog_status *out)
 {
 	(void)log;
 	memset(out, 0,
 	       sizeof(*out)); /* no log to speak of: a durable point is taken when asked for */
+	if (!only_voter)
+		return;
+	out->view.leader_id = 1;
+	out->member_count = 1;
+	out->members[0].id = 1;
+	out->members[0].role = RLOG_VOTER;
 }
 
 static struct rlog_buf *snapshot; /* the last one */
@@ -840,6 +848,269 @@ static void copy_that_differs_stops_the_group_before_it_begins(void **state)
 	assert_true(w->fetching);
 }
 
+/* ---- order ------------------------------------------------------------------------------------------- */
+
+/* A reader of the file, whose SHARED lock keeps the applier out. */
+static int lock_out(const char *name)
+{
+	struct flock shared = {.l_type = F_RDLCK, .l_start = 0x40000002, .l_len = 510};
+	int fd = openat(dir_fd, name, O_RDWR | O_CLOEXEC);
+
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &shared), 0);
+	return fd;
+}
+
+static struct wrep_file *open_database(const char *name)
+{
+	struct op o = {.op.done = op_done, .result = 1};
+	struct wrep_file *f;
+
+	wait_local_version(name, 0);
+	while (wrep_lookup(w, name, &f)) /* until the applier has made it */
+		usleep(500);
+	if (wrep_file_open(f, O_RDWR, false, &o.op) == WREP_PENDING)
+		assert_int_equal(wait_op(&o), 0);
+	return f;
+}
+
+/* Something in the queue that is done also when a fetch is due: from here on nothing is locked. */
+struct unlocking {
+	struct wrep_op op;
+	int fd;
+};
+
+static void unlock(struct wrep_op *op, int result)
+{
+	close(((struct unlocking *)op)->fd);
+}
+
+static void queue_unlock(struct unlocking *u, int fd)
+{
+	struct wrep_item *item = wrep_item_new(WREP_ITEM_READY, NULL);
+
+	*u = (struct unlocking){.op.done = unlock, .fd = fd};
+	item->op = &u->op;
+	wrep_applier_push(w, item);
+}
+
+/* The applier finds that it has to fetch, and goes on to do it: nobody sees the databases any more. */
+static void fetch(const char *name)
+{
+	struct wrep_db *db = wrep_db_by_name(w, name);
+
+	assert_non_null(db);
+	wrep_fetch_wanted(w, "this is a test", NULL);
+	for (;;) {
+		bool retired;
+
+		pthread_mutex_lock(&db->lock);
+		retired = db->retired;
+		pthread_mutex_unlock(&db->lock);
+		if (retired)
+			break;
+		usleep(500);
+	}
+	wrep_db_unref(db);
+}
+
+static void nothing_is_applied_behind_what_a_fetch_passes_over(void **state)
+{
+	struct foreign t = {.pages = 3, .content = 3};
+	struct unlocking u;
+	int fd;
+
+	(void)state;
+	t.db_id = foreign_database("a.db");
+	a = open_database("a.db");
+	deliver_foreign(&t, 1);
+	wait_local_version("a.db", 1);
+	fd = lock_out("a.db");
+	t.base_version = 1;
+	t.content = 4;
+	deliver_foreign(&t, 1); /* busy, so passed over by the fetch */
+	queue_unlock(&u, fd);
+	t.base_version = 2;
+	t.content = 5;
+	deliver_foreign(&t, 1); /* not busy */
+	fetch("a.db");
+	expect_content("a.db", 3, 3);
+	close_database(a);
+}
+
+static void nothing_is_applied_behind_a_group_that_a_fetch_passes_over(void **state)
+{
+	struct foreign t[2] = {{.pages = 3, .content = 3}, {.pages = 4, .content = 4}};
+	struct unlocking u;
+	int fd;
+
+	(void)state;
+	t[0].db_id = foreign_database("a.db");
+	t[1].db_id = foreign_database("b.db");
+	a = open_database("a.db");
+	deliver_foreign(t, 2);
+	wait_local_version("a.db", 1);
+	wait_local_version("b.db", 1);
+	fd = lock_out("a.db");
+	t[0].base_version = t[1].base_version = 1;
+	t[0].content = t[1].content = 5;
+	deliver_foreign(t, 2);
+	queue_unlock(&u, fd);
+	t[0].base_version = t[1].base_version = 2;
+	t[0].content = t[1].content = 6;
+	deliver_foreign(t + 1, 1);
+	t[1].base_version = 3;
+	deliver_foreign(t, 2);
+	fetch("a.db");
+	expect_content("a.db", 3, 3);
+	expect_content("b.db", 4, 4);
+	close_database(a);
+}
+
+static void names_do_not_move_behind_what_a_fetch_passes_over(void **state)
+{
+	struct foreign t = {.pages = 3, .content = 3};
+	struct wrep_entry e = {.type = WREP_ENTRY_RENAME, .name = "c.db"};
+	struct unlocking u;
+	struct rlog_buf *buf;
+	int fd;
+
+	(void)state;
+	t.db_id = e.db_id = foreign_database("a.db");
+	a = open_database("a.db");
+	deliver_foreign(&t, 1);
+	wait_local_version("a.db", 1);
+	fd = lock_out("a.db");
+	t.base_version = 1;
+	t.content = 4;
+	deliver_foreign(&t, 1);
+	queue_unlock(&u, fd);
+	buf = wrep_entry_encode(&e);
+	deliver_buf(buf, NULL);
+	rlog_buf_unref(buf);
+	foreign_database("a.db"); /* another one, which would make its file */
+	fetch("a.db");
+	expect_content("a.db", 3, 3);
+	assert_int_equal(faccessat(dir_fd, "c.db", F_OK, 0), -1);
+	close_database(a);
+}
+
+static _Atomic int point_result;
+
+static void *ask_for_point(void *arg)
+{
+	point_result = wrep_keeper_point(w, 30000);
+	return NULL;
+}
+
+/* Nothing more is done before the durable point has been taken, or not. */
+static void unlock_after_point(struct wrep_op *op, int result)
+{
+	while (point_result == 1)
+		usleep(500);
+	unlock(op, result);
+}
+
+static void no_durable_point_counts_on_what_a_fetch_passes_over(void **state)
+{
+	struct foreign t = {.pages = 3, .content = 3};
+	struct unlocking u;
+	pthread_t thread;
+	bool queued = false;
+	int fd;
+
+	(void)state;
+	t.db_id = foreign_database("a.db");
+	a = open_database("a.db");
+	fd = lock_out("a.db");
+	deliver_foreign(&t, 1);
+	rlog_buf_unref(snapshot);
+	snapshot = NULL;
+	point_result = 1;
+	assert_int_equal(pthread_create(&thread, NULL, ask_for_point, NULL), 0);
+	while (!queued) {
+		pthread_mutex_lock(&w->lock);
+		for (struct wrep_item *i = w->queue_head; i; i = i->next)
+			queued = queued || i->type == WREP_ITEM_POINT;
+		pthread_mutex_unlock(&w->lock);
+		usleep(500);
+	}
+	queue_unlock(&u, fd);
+	u.op.done =
+		unlock_after_point; /* it is not its turn before the transaction is passed over */
+	fetch("a.db");
+	pthread_join(thread, NULL);
+	assert_int_equal(point_result, -EAGAIN);
+	assert_null(snapshot);
+	close_database(a);
+}
+
+static void opens_behind_what_a_fetch_passes_over_wait_for_it(void **state)
+{
+	struct foreign t = {.pages = 3, .content = 3};
+	struct op o = {.op.done = op_done, .result = 1};
+	struct wrep_file *f;
+	struct wrep_item *item;
+	struct unlocking u;
+	bool put_off = false;
+	int fd;
+
+	(void)state;
+	t.db_id = foreign_database("a.db");
+	a = open_database("a.db");
+	assert_int_equal(wrep_lookup(w, "a.db", &f), 0);
+	fd = lock_out("a.db");
+	deliver_foreign(&t, 1);
+	queue_unlock(&u, fd);
+	item = wrep_item_new(WREP_ITEM_OPEN, f->db);
+	o.op.state = WREP_OP_OPEN;
+	item->op = &o.op;
+	pthread_mutex_lock(&w->lock);
+	w->fetching = true; /* else it is served while the transaction is tried again */
+	pthread_mutex_unlock(&w->lock);
+	wrep_applier_push(w, item);
+	while (!put_off) {
+		pthread_mutex_lock(&w->lock);
+		put_off = w->waiting && w->waiting->op == &o.op;
+		pthread_mutex_unlock(&w->lock);
+		usleep(500);
+	}
+	assert_int_equal(o.result, 1);
+	wrep_op_interrupt(w, &o.op);
+	assert_int_equal(wait_op(&o), -EINTR);
+	wrep_file_unref(f);
+	close_database(a);
+}
+
+static void group_goes_on_without_a_file_that_is_gone_for_good(void **state)
+{
+	struct foreign t[2] = {{.pages = 3, .content = 3}, {.pages = 4, .content = 4}};
+
+	(void)state;
+	only_voter = true;
+	t[0].db_id = foreign_database("a.db");
+	t[1].db_id = foreign_database("b.db");
+	deliver_foreign(t, 2);
+	wait_local_version("a.db", 1);
+	wait_local_version("b.db", 1);
+	assert_int_equal(wrep_keeper_point(w, 30000), 0); /* closes what nobody uses */
+	assert_int_equal(renameat(dir_fd, "a.db", dir_fd, "away"), 0);
+	t[0].base_version = t[1].base_version = 1;
+	t[0].content = t[1].content = 5;
+	deliver_foreign(t, 2);
+	wait_local_version("b.db", 2);
+	expect_content("b.db", 4, 5);
+	assert_non_null(strstr(last_error, "cannot be opened any more"));
+	/* it comes back, but what came meanwhile is not in it */
+	assert_int_equal(renameat(dir_fd, "away", dir_fd, "a.db"), 0);
+	t[0].base_version = t[1].base_version = 2;
+	t[0].content = t[1].content = 6;
+	deliver_foreign(t, 2);
+	wait_local_version("b.db", 3);
+	expect_content("a.db", 3, 3);
+	expect_content("b.db", 4, 6);
+	only_voter = false;
+}
+
 /* ---- after a restart --------------------------------------------------------------------------------- */
 
 /* Start again, with a log from behind both CREATEs on, and a manifest that says this of a.db and b.db (index 0: it is not there). */
@@ -1005,6 +1276,12 @@ int main(void)
 		TEST(only_a_whole_record_at_the_end_names_a_super_journal),
 		TEST(group_of_another_node_takes_effect_on_all_or_none),
 		TEST(copy_that_differs_stops_the_group_before_it_begins),
+		TEST(nothing_is_applied_behind_what_a_fetch_passes_over),
+		TEST(nothing_is_applied_behind_a_group_that_a_fetch_passes_over),
+		TEST(names_do_not_move_behind_what_a_fetch_passes_over),
+		TEST(no_durable_point_counts_on_what_a_fetch_passes_over),
+		TEST(opens_behind_what_a_fetch_passes_over_wait_for_it),
+		TEST(group_goes_on_without_a_file_that_is_gone_for_good),
 		TEST(group_is_applied_again_where_it_is_missing),
 		TEST(refused_group_stays_refused),
 		TEST(manifest_names_the_groups_behind_its_snapshot),

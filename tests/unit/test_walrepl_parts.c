@@ -70,7 +70,8 @@ void __wrap_rlog_resume(struct rlog *log)
 void __wrap_rlog_status(struct rlog *log, struct rlog_status *out)
 {
 	(void)log;
-	memset(out, 0, sizeof(*out)); /* no log to speak of: a durable point is taken when asked for */
+	memset(out, 0,
+	       sizeof(*out)); /* no log to speak of: a durable point is taken when asked for */
 }
 
 static uint64_t snapshot_index; /* of the last one */
@@ -1369,6 +1370,45 @@ static void parts_wait_for_space(void **state)
 	assert_string_equal(failure, "");
 }
 
+static void nobody_opens_what_a_full_disk_leaves_half_applied(void **state)
+{
+	struct foreign t = {.sequence = 1, .pages = 5, .content = 3};
+	struct op o = {.op.done = op_done, .result = 1};
+	uint8_t page[PAGE], wanted[PAGE];
+	struct wrep_file *f;
+
+	(void)state;
+	if (old_dir_fd < 0)
+		skip();
+	t.db_id = foreign_database();
+	foreign_entry(&t, true, 0);
+	wait_local_version(1);
+	take_space(7800u << 10);
+	t = (struct foreign){.db_id = t.db_id,
+			     .sequence = 2,
+			     .base_version = 1,
+			     .pages = 240,
+			     .content = 4};
+	foreign_entry(&t, true, 0);
+	while (!strstr(last_error, "disk full"))
+		usleep(500);
+	assert_int_equal(wrep_lookup(w, "a.db", &f), 0);
+	fill_page(wanted, 2, 4);
+	assert_int_equal(pread(wrep_file_fd(f), page, PAGE, PAGE), PAGE);
+	assert_memory_equal(page, wanted, PAGE); /* half is there */
+	assert_int_equal(wrep_file_open(f, O_RDWR, false, &o.op), WREP_PENDING);
+	/* It tries again, and serves the opens that can be served before that. */
+	for (int i = 0; i < 500; i++, usleep(2000))
+		assert_int_equal(o.result, 1);
+	assert_int_equal(wrep_file_read(f, page, PAGE, PAGE), -ESTALE);
+	assert_int_equal(unlinkat(dir_fd, "filler", 0), 0);
+	assert_int_equal(wait_op(&o), 0);
+	assert_int_equal(local_version(), 2);
+	assert_int_equal(wrep_file_read(f, page, PAGE, PAGE), PAGE);
+	assert_memory_equal(page, wanted, PAGE);
+	close_database(f);
+}
+
 /* What a full disk holds up is dead meanwhile: it is waited for no more. */
 static void dead_parts_do_not_wait_for_space(void **state)
 {
@@ -1479,6 +1519,7 @@ int main(void)
 		TEST(transaction_that_nobody_goes_on_with_is_discarded),
 		TEST(trouble_with_what_was_sent_ahead_is_not_the_applications),
 		TEST_SMALL(parts_wait_for_space),
+		TEST_SMALL(nobody_opens_what_a_full_disk_leaves_half_applied),
 		TEST_SMALL(dead_parts_do_not_wait_for_space),
 		TEST_SMALL(own_transaction_without_space_for_its_parts_is_refused),
 		TEST_SMALL(own_transaction_without_space_in_the_database_is_refused),
