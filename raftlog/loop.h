@@ -65,7 +65,9 @@ struct rlog_link {
 struct rlog_net {
 	int listen_fd;
 	struct rlog_op accept_op;
-	bool accepting;
+	bool accepting, stopping;
+	uint64_t accept_ms; /* no connection is being accepted before; 0: one is */
+	uint64_t shortage_logged_ms;
 	struct rlog_link *links;
 	struct rlog_conn *conns;
 	unsigned accepted_count;

@@ -31,6 +31,7 @@
 #define ACCEPTED_MAX 256 /* incoming connections */
 #define LOG_INTERVAL_MS 10000
 #define BUFFER_BYTES (64u << 10)
+#define SHORTAGE_MS 100 /* between attempts to accept, when there are no descriptors */
 #define IOV_MAX_SEND 64
 
 enum conn_state {
@@ -524,8 +525,22 @@ static void accept_done(struct rlog *l, struct rlog_op *op, int result)
 
 	(void)op;
 	l->net.accepting = false;
-	if (result == -ECANCELED || result == -EBADF || result == -EINVAL)
+	if (result == -ECANCELED || result == -EBADF || result == -EINVAL || l->net.stopping) {
+		if (result >= 0)
+			close(result);
 		return;
+	}
+	if (result < 0 && result != -ECONNABORTED && result != -EINTR && result != -EAGAIN) {
+		/* The kernel keeps who waits, and would say the same again at once. */
+		l->net.accept_ms = l->now + SHORTAGE_MS;
+		if (may_log(l, &l->net.shortage_logged_ms))
+			rlog_loop_log(
+				l, 'W',
+				"cannot take connections of other nodes error=\"%s\": raise the "
+				"limit on descriptors (ulimit -n)",
+				strerror(-result));
+		return;
+	}
 	if (result >= 0) {
 		if (l->net.accepted_count < ACCEPTED_MAX)
 			c = conn_new(l, result, CONN_ACCEPTED);
@@ -747,7 +762,7 @@ void rlog_net_members(void *ctx)
 
 uint64_t rlog_net_deadline(const struct rlog *l)
 {
-	uint64_t at = UINT64_MAX;
+	uint64_t at = l->net.accept_ms != 0 ? l->net.accept_ms : UINT64_MAX;
 
 	for (const struct rlog_link *link = l->net.links; link != NULL; link = link->next)
 		if (!link->resolving && (link->dropped || link->conn == NULL) && link->dial_ms < at)
@@ -763,6 +778,10 @@ void rlog_net_tick(struct rlog *l)
 {
 	struct rlog_link **at = &l->net.links;
 
+	if (l->net.accept_ms != 0 && l->net.accept_ms <= l->now) {
+		l->net.accept_ms = 0;
+		accept_next(l);
+	}
 	for (struct rlog_conn *c = l->net.conns; c != NULL; c = c->next) {
 		if (c->closing || c->state == CONN_SENDING || c->state == CONN_MEMBER ||
 		    c->greet_until_ms > l->now)
@@ -811,6 +830,7 @@ void rlog_net_stop(struct rlog *l)
 	static struct rlog_op stop_op = {.done = stop_done};
 	struct io_uring_sqe *sqe;
 
+	l->net.stopping = true;
 	for (struct rlog_conn *c = l->net.conns; c != NULL; c = c->next)
 		conn_close(l, c);
 	for (struct rlog_link *link = l->net.links; link != NULL; link = link->next)
