@@ -234,7 +234,7 @@ static struct fsd *fsd_new(void)
 	if (!fs)
 		return NULL;
 	fs->data_fd = fs->state_fd = fs->shm_fd = fs->lock_fd = -1;
-	fs->clone_fd = fs->clone_dir_fd = -1;
+	fs->clone_fd = fs->clone_dir_fd = fs->mounts_fd = -1;
 	fs->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&fs->up_lock, NULL);
 	pthread_cond_init(&fs->up_changed, NULL);

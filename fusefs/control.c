@@ -1,4 +1,4 @@
-/* The daemon's side of the control socket, DATA/.dqlitefs/control.
+/* What the daemon answers at the control socket, DATA/.dqlitefs/control. clients.c talks to the clients.
  *
  * A client connects, sends one line of JSON and gets one line back:
  *
@@ -17,19 +17,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include "log.h"
 #include "mount.h"
 
-#define REQUEST_MAX 4096
 #define TRANSFER_TIMEOUT_MS 5000
 
 int fsd_control_listen(int state_fd, char errmsg[FSD_ERRMSG_SIZE])
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
-	int rv, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int rv, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	snprintf(sa.sun_path, sizeof(sa.sun_path), "/proc/self/fd/%d/%s", state_fd,
 		 FSD_CONTROL_SOCKET);
@@ -207,10 +205,11 @@ static json_t *answer_transfer(struct fsd *fs, const char *to)
 	}
 }
 
-static json_t *answer(struct fsd *fs, const char *line)
+char *fsd_control_answer(struct fsd *fs, const char *line)
 {
 	json_t *request = json_loads(line, 0, NULL), *reply;
 	const char *command = NULL, *to = NULL;
+	char *text;
 
 	if (json_unpack(request, "{s:s, s?s}", "command", &command, "to", &to))
 		reply = error_answer("not a request");
@@ -225,50 +224,7 @@ static json_t *answer(struct fsd *fs, const char *line)
 			"unknown command: the daemon is older than this program; mount "
 			"again");
 	json_decref(request);
-	return reply;
-}
-
-static int read_line(int fd, char *line, size_t size)
-{
-	size_t used = 0;
-
-	while (used < size - 1) {
-		ssize_t len = recv(fd, line + used, size - 1 - used, 0);
-
-		if (len <= 0)
-			return -EIO;
-		used += (size_t)len;
-		line[used] = '\0';
-		if (strchr(line, '\n'))
-			return 0;
-	}
-	return -EMSGSIZE;
-}
-
-void fsd_control_accept(struct fsd *fs, int control_fd)
-{
-	/* The loop that calls this must not hang on a client that stopped. */
-	const struct timeval patience = {.tv_sec = 1};
-	char line[REQUEST_MAX], *text = NULL;
-	json_t *reply;
-	int fd = accept4(control_fd, NULL, NULL, SOCK_CLOEXEC);
-
-	if (fd < 0)
-		return;
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
-	if (!read_line(fd, line, sizeof(line))) {
-		reply = answer(fs, line);
-		text = json_dumps(reply, JSON_COMPACT);
-		json_decref(reply);
-	}
-	for (size_t sent = 0, len = text ? strlen(text) : 0; sent < len;) {
-		ssize_t n = send(fd, text + sent, len - sent, MSG_NOSIGNAL);
-
-		if (n <= 0)
-			break;
-		sent += (size_t)n;
-	}
-	free(text);
-	close(fd);
+	text = json_dumps(reply, JSON_COMPACT);
+	json_decref(reply);
+	return text;
 }

@@ -309,6 +309,8 @@ static void view(void *ctx, const struct rlog_view *view)
 	    view->leader_id != last->leader_id)
 		fsd_log('I', "role changed role=%s term=%" PRIu64 " leader=%08" PRIx64,
 			roles[view->role], view->term, view->leader_id);
+	if (view->role != last->role)
+		fsd_wake(fs); /* leadership may have to go: handover.c */
 	*last = *view;
 }
 

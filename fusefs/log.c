@@ -4,22 +4,59 @@
 #include "log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #define LINE_SIZE 1024
 
+/* Once it is a file's, it stays that number: fsd_log_reopen() puts another file behind it, so that no line
+ * of another thread meets a closed descriptor. */
 static _Atomic int log_fd = STDERR_FILENO;
+static char *log_path; /* NULL: stderr */
 
-void fsd_log_to(int fd)
+static int open_file(const char *path)
 {
-	int old = atomic_exchange(&log_fd, fd);
+	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0640);
 
-	if (old > STDERR_FILENO)
-		close(old);
+	return fd < 0 ? -errno : fd;
+}
+
+int fsd_log_to(const char *path)
+{
+	int fd = open_file(path);
+
+	if (fd < 0)
+		return fd;
+	log_path = strdup(path);
+	if (!log_path) {
+		close(fd);
+		return -ENOMEM;
+	}
+	atomic_store(&log_fd, fd);
+	return 0;
+}
+
+void fsd_log_reopen(void)
+{
+	int fd = log_path ? open_file(log_path) : 0;
+
+	if (!log_path) {
+		fsd_log('I', "asked by SIGHUP to reopen the log: it goes to stderr, nothing to do");
+	} else if (fd < 0 || dup3(fd, atomic_load(&log_fd), O_CLOEXEC) < 0) {
+		fsd_log('E',
+			"cannot reopen the log, it goes on in the file of before path=%s "
+			"error=\"%s\": send SIGHUP again when that is mended",
+			log_path, strerror(fd < 0 ? -fd : errno));
+	} else {
+		fsd_log('I', "log reopened by SIGHUP path=%s", log_path);
+	}
+	if (log_path && fd >= 0)
+		close(fd);
 }
 
 static void log_va(char level, unsigned held_back, const char *format, va_list args)

@@ -9,8 +9,12 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-/* Log to `fd` from now on (the descriptor passes to the log); stderr before the first call. */
-void fsd_log_to(int fd);
+/* Log to the file at `path` (absolute) from now on; to stderr before the first call. 0 or -errno. */
+int fsd_log_to(const char *path);
+
+/* Open that file by its name again, and make it where it is missing: somebody has moved it away. When that
+ * fails the log goes on where it was. A line in the new file says so; with stderr the line is all. */
+void fsd_log_reopen(void);
 
 /* `level` is 'I', 'W' or 'E'. Control characters in the line become '?'. */
 void fsd_log(char level, const char *format, ...) __attribute__((format(printf, 2, 3)));

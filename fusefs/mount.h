@@ -51,7 +51,8 @@ struct fsd {
 	/* set before the threads start, constant then */
 	char *mountpoint, *data_path;
 	int data_fd, state_fd, shm_fd, lock_fd;
-	int wake_fd; /* an eventfd that wakes serve.c's loop */
+	int wake_fd;   /* an eventfd that wakes serve.c's loop */
+	int mounts_fd; /* serve.c: /proc/self/mountinfo, or -1 */
 	bool uring;
 	unsigned connection; /* minor number of the file system's device (its major is 0) */
 	bool dead_mount;     /* at the mount point, of a daemon that was killed */
@@ -151,7 +152,7 @@ int fsd_serve(struct fsd *fs, int control_fd);
 /* The socket in the state directory. A listening descriptor, or -errno with one line. */
 int fsd_control_listen(int state_fd, char errmsg[FSD_ERRMSG_SIZE]);
 
-/* Take one connection, answer its request. */
-void fsd_control_accept(struct fsd *fs, int control_fd);
+/* The line that answers a request, to be freed; NULL: out of memory. [any thread] */
+char *fsd_control_answer(struct fsd *fs, const char *request);
 
 #endif

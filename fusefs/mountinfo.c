@@ -10,9 +10,10 @@
 #include "mountinfo.h"
 
 #include <errno.h>
-#include <stdio.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 void fsd_mountinfo_unescape(char *field)
 {
@@ -63,28 +64,64 @@ bool fsd_mountinfo_parse(char *line, struct fsd_mountinfo *out)
 	       copy_field(out->source, sizeof(out->source), strtok_r(NULL, " ", &save));
 }
 
-/* Calls `match` for each mount and keeps the last one it likes. */
-static int find(bool (*match)(const struct fsd_mountinfo *m, const void *arg), const void *arg,
-		struct fsd_mountinfo *out)
+/* All of it, to be freed; NULL with errno. */
+static char *read_all(int fd)
 {
-	FILE *file = fopen("/proc/self/mountinfo", "re");
+	size_t len = 0, room = 16384;
+	char *text = malloc(room), *more;
+	ssize_t n = 0;
+
+	if (lseek(fd, 0, SEEK_SET) < 0) {
+		free(text);
+		return NULL;
+	}
+	while (text && (n = read(fd, text + len, room - 1 - len)) > 0) {
+		len += (size_t)n;
+		if (room - len > 4096)
+			continue;
+		more = realloc(text, room *= 2);
+		if (!more)
+			free(text);
+		text = more;
+	}
+	if (text && n < 0) {
+		free(text);
+		return NULL;
+	}
+	if (text)
+		text[len] = '\0';
+	return text;
+}
+
+/* Calls `match` for each mount and keeps the last one it likes. */
+static int find_in(int fd, bool (*match)(const struct fsd_mountinfo *m, const void *arg),
+		   const void *arg, struct fsd_mountinfo *out)
+{
+	char *text = read_all(fd), *rest = text, *line;
 	struct fsd_mountinfo m;
-	char *line = NULL;
-	size_t size = 0;
 	int rv = -ENOENT;
 
-	if (!file)
+	if (!text)
 		return -errno;
-	while (getline(&line, &size, file) > 0) {
+	while ((line = strsep(&rest, "\n"))) {
 		if (fsd_mountinfo_parse(line, &m) && match(&m, arg)) {
 			*out = m;
 			rv = 0;
 		}
 	}
-	if (ferror(file))
-		rv = -EIO;
-	free(line);
-	fclose(file);
+	free(text);
+	return rv;
+}
+
+static int find(bool (*match)(const struct fsd_mountinfo *m, const void *arg), const void *arg,
+		struct fsd_mountinfo *out)
+{
+	int rv, fd = fsd_mountinfo_open();
+
+	if (fd < 0)
+		return fd;
+	rv = find_in(fd, match, arg, out);
+	close(fd);
 	return rv;
 }
 
@@ -132,9 +169,17 @@ int fsd_mountinfo_aside(const char *data, struct fsd_mountinfo *out)
 	return find(match_aside, data, out);
 }
 
-bool fsd_mountinfo_has(int id)
+int fsd_mountinfo_open(void)
+{
+	int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+bool fsd_mountinfo_has(int fd, int id)
 {
 	struct fsd_mountinfo m;
+	int rv = fd < 0 ? find(match_id, &id, &m) : find_in(fd, match_id, &id, &m);
 
-	return find(match_id, &id, &m) != -ENOENT;
+	return rv != -ENOENT;
 }

@@ -26,8 +26,12 @@ int fsd_mountinfo_of_data(const char *data, struct fsd_mountinfo *out);
 /* The same, but only one that is aside. */
 int fsd_mountinfo_aside(const char *data, struct fsd_mountinfo *out);
 
-/* Is mount `id` still there? When that cannot be told, yes. */
-bool fsd_mountinfo_has(int id);
+/* A descriptor of it, which poll(2) knows for POLLPRI when the mounts have changed; or -errno. */
+int fsd_mountinfo_open(void);
+
+/* Is mount `id` still there? When that cannot be told, yes. `fd` is of fsd_mountinfo_open(), so that no
+ * lack of descriptors stands in the way; -1: open one. */
+bool fsd_mountinfo_has(int fd, int id);
 
 /* Undo the \ooo escapes of a field, in place. */
 void fsd_mountinfo_unescape(char *field);

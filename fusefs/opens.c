@@ -14,6 +14,7 @@
 
 #include "opens.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,7 +100,7 @@ static bool signal_pending(pid_t tid)
 	snprintf(path, sizeof(path), "/proc/%d/status", tid);
 	file = fopen(path, "re");
 	if (!file)
-		return true;
+		return errno == ENOENT; /* and not for want of a descriptor */
 	while (fgets(line, sizeof(line), file)) {
 		if (sscanf(line, "SigPnd: %llx", &mask) == 1 ||
 		    sscanf(line, "ShdPnd: %llx", &mask) == 1)

@@ -1,54 +1,41 @@
 /* The daemon's main loop, and its end.
  *
- * The loop sleeps until a signal asks it to stop, a command comes to the control socket, the table
- * of mounts changes, or somebody wakes it. It ends when the visible mount is gone and no application
- * has a file open: `umount` refuses while one has, `umount -l` does not, and then the applications
- * go on until they close their files.
+ * The loop sleeps until a signal asks it to stop, a client of the control socket (clients.c) says
+ * something, the table of mounts changes, or somebody wakes it. It ends when the visible mount is gone and
+ * no application has a file open: `umount` refuses while one has, `umount -l` does not, and then the
+ * applications go on until they close their files, but not as the leader's (handover.c).
  *
  * The end, in order: the visible mount goes; leadership goes to another node, so that the others do
- * not wait for an election; what applications change is refused; walrepl stops, while the session still
- * answers its own requests, and those that read; then these are refused as well, walrepl closes, and the
- * clone, the session, the control socket go. Until walrepl has stopped a reader must be able to see a
+ * not wait for an election; the control socket closes; what applications change is refused; walrepl stops,
+ * while the session still answers its own requests, and those that read; then these are refused as well,
+ * walrepl closes, and the clone and the session go. Until walrepl has stopped a reader must be able to see a
  * -journal: where it cannot, SQLite takes what a writer left half done for committed.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
+#include "clients.h"
+#include "handover.h"
 #include "log.h"
 #include "mount.h"
+#include "mountinfo.h"
 #include "opens.h"
 
-#define TRANSFER_TIMEOUT_MS 2000
-
-static void hand_over(struct fsd *fs)
-{
-	struct rlog *log = wrep_log(fs->wrep);
-	struct rlog_status status;
-	unsigned voters = 0;
-	int rv;
-
-	rlog_status(log, &status);
-	for (unsigned i = 0; i < status.member_count; i++)
-		voters += status.members[i].role == RLOG_VOTER;
-	if (status.view.role != RLOG_LEADER || voters < 2)
-		return;
-	rv = rlog_transfer(log, 0, TRANSFER_TIMEOUT_MS);
-	if (rv && rv != -EALREADY)
-		fsd_log('W', "leadership was not handed over error=%s: the others elect a leader",
-			strerror(-rv));
-}
-
-static void shut_down(struct fsd *fs, int control_fd)
+static void shut_down(struct fsd *fs, struct fsd_clients *clients, struct fsd_handover *handover)
 {
 	fsd_log('I', "shutting down");
 	fsd_mount_detach(fs);
 	if (!atomic_load(&fs->exit_code))
-		hand_over(fs);
+		fsd_hand_over(fs);
+	/* Their threads use walrepl. */
+	if (clients)
+		fsd_clients_free(clients);
+	if (handover)
+		fsd_handover_free(handover);
 	atomic_store(&fs->applier, wrep_applier_tid(fs->wrep));
 	fsd_ops_close_gate(fs, FSD_GATE_READING);
 	wrep_stop(fs->wrep);
@@ -56,43 +43,72 @@ static void shut_down(struct fsd *fs, int control_fd)
 	wrep_close(fs->wrep);
 	fsd_mount_stop(fs);
 	unlinkat(fs->state_fd, FSD_CONTROL_SOCKET, 0);
-	close(control_fd);
 	fsd_log('I', "ended exit=%d", atomic_load(&fs->exit_code));
 }
 
-/* Empties a signalfd or an eventfd. */
-static bool drain(int fd)
+/* Empties an eventfd. */
+static void drain(int fd)
 {
-	struct signalfd_siginfo buf;
-	bool any = false;
+	uint64_t count;
 
-	while (read(fd, &buf, sizeof(buf)) > 0)
-		any = true;
-	return any;
+	while (read(fd, &count, sizeof(count)) > 0)
+		;
 }
 
-int fsd_serve(struct fsd *fs, int control_fd)
+static int signals_open(void)
 {
-	enum { SIGNALS, WAKE, CONTROL, MOUNTS, COUNT };
-	struct pollfd fds[COUNT] = {
-		[WAKE] = {.fd = fs->wake_fd, .events = POLLIN},
-		[CONTROL] = {.fd = control_fd, .events = POLLIN},
-		[MOUNTS] = {.events = POLLPRI},
-	};
-	bool visible = true;
 	sigset_t signals;
-	int tick_ms = -1;
 
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
 	sigaddset(&signals, SIGHUP);
-	fds[SIGNALS].fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
-	fds[SIGNALS].events = POLLIN;
-	fds[MOUNTS].fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
-	if (fds[SIGNALS].fd < 0 || fds[MOUNTS].fd < 0) {
-		fsd_log('E', "cannot watch for signals or mounts error=%s: is /proc mounted?",
-			strerror(errno));
+	return signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* SIGHUP: what is read from files once is read again, and what is written to files goes to those that have
+ * the names now. Certificates will be reread here, too. */
+static void reopen(void)
+{
+	fsd_log_reopen();
+}
+
+static void take_signals(struct fsd *fs, int fd)
+{
+	struct signalfd_siginfo info;
+
+	while (read(fd, &info, sizeof(info)) == sizeof(info)) {
+		if (info.ssi_signo == SIGHUP) {
+			reopen();
+			continue;
+		}
+		fsd_log('I', "asked to stop by a signal");
+		fsd_stop(fs, 0);
+	}
+}
+
+static int sooner(int a_ms, int b_ms)
+{
+	return a_ms < 0 || (b_ms >= 0 && b_ms < a_ms) ? b_ms : a_ms;
+}
+
+int fsd_serve(struct fsd *fs, int control_fd)
+{
+	enum { SIGNALS, WAKE, MOUNTS, CLIENTS, ROOM = CLIENTS + FSD_CLIENTS_POLLED };
+	struct fsd_clients *clients = fsd_clients_new(fs, control_fd);
+	struct fsd_handover *handover = fsd_handover_new(fs);
+	struct pollfd fds[ROOM] = {
+		[SIGNALS] = {.fd = signals_open(), .events = POLLIN},
+		[WAKE] = {.fd = fs->wake_fd, .events = POLLIN},
+		[MOUNTS] = {.events = POLLPRI},
+	};
+	bool visible;
+	int tick_ms, clients_ms;
+	unsigned count;
+
+	fs->mounts_fd = fds[MOUNTS].fd = fsd_mountinfo_open();
+	if (fds[SIGNALS].fd < 0 || fds[MOUNTS].fd < 0 || !clients || !handover) {
+		fsd_log('E', "cannot watch for signals, mounts or commands: is /proc mounted?");
 		fsd_stop(fs, 1);
 	}
 	/* It may have gone before we watched. */
@@ -104,29 +120,31 @@ int fsd_serve(struct fsd *fs, int control_fd)
 			fsd_stop(fs, 0);
 			break;
 		}
-		if (poll(fds, COUNT, tick_ms) < 0 && errno != EINTR) {
+		count = CLIENTS + fsd_clients_watch(clients, fds + CLIENTS, &clients_ms);
+		tick_ms = sooner(fsd_opens_tick(fs), clients_ms);
+		if (!visible)
+			tick_ms = sooner(tick_ms, fsd_handover_look(handover));
+		if (poll(fds, count, tick_ms) < 0) {
+			if (errno == EINTR)
+				continue;
 			fsd_log('E', "poll failed error=%s", strerror(errno));
 			fsd_stop(fs, 1);
 			break;
 		}
 		drain(fs->wake_fd);
-		if ((fds[SIGNALS].revents & POLLIN) && drain(fds[SIGNALS].fd)) {
-			fsd_log('I', "asked to stop by a signal");
-			fsd_stop(fs, 0);
-		}
+		if (fds[SIGNALS].revents & POLLIN)
+			take_signals(fs, fds[SIGNALS].fd);
 		if ((fds[MOUNTS].revents & (POLLPRI | POLLERR)) && visible) {
 			visible = fsd_mount_visible(fs);
 			if (!visible && atomic_load(&fs->app_opens))
 				fsd_log('I',
-					"unmounted, serving until the last file is closed "
-					"open=%ld",
+					"unmounted, serving until the last file is closed; "
+					"leadership goes to another node open=%ld",
 					atomic_load(&fs->app_opens));
 		}
-		if (fds[CONTROL].revents & POLLIN)
-			fsd_control_accept(fs, control_fd);
-		tick_ms = fsd_opens_tick(fs);
+		fsd_clients_turn(clients, fds + CLIENTS);
 	}
-	shut_down(fs, control_fd);
+	shut_down(fs, clients, handover);
 	if (fds[SIGNALS].fd >= 0)
 		close(fds[SIGNALS].fd);
 	if (fds[MOUNTS].fd >= 0)

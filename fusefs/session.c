@@ -365,7 +365,7 @@ fail:
 
 bool fsd_mount_visible(const struct fsd *fs)
 {
-	return fsd_mountinfo_has(fs->mount_id);
+	return fsd_mountinfo_has(fs->mounts_fd, fs->mount_id);
 }
 
 void fsd_mount_detach(struct fsd *fs)

@@ -469,20 +469,24 @@ static int make_node(struct start *st)
 	return fsd_identity_write(fs->state_fd, identity, st->errmsg);
 }
 
+/* SIGHUP opens it again by its name, from another working directory. */
 static int open_log(struct start *st)
 {
 	const char *name = st->options->log;
-	int fd;
+	char cwd[PATH_MAX] = "", path[2 * PATH_MAX];
+	int rv;
 
 	if (st->options->foreground && !name)
 		return 0;
-	fd = name ? open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640)
-		  : openat(st->fs->state_fd, FSD_LOG_FILE,
-			   O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-	if (fd < 0)
-		return fail(st, -errno, "cannot open the log %s: %s", name ? name : FSD_LOG_FILE,
-			    strerror(errno));
-	fsd_log_to(fd);
+	if (!name)
+		snprintf(path, sizeof(path), "%s/%s/%s", st->data, FSD_STATE_DIR, FSD_LOG_FILE);
+	else if (name[0] == '/' || !getcwd(cwd, sizeof(cwd)))
+		snprintf(path, sizeof(path), "%s", name);
+	else
+		snprintf(path, sizeof(path), "%s/%s", cwd, name);
+	rv = fsd_log_to(path);
+	if (rv)
+		return fail(st, rv, "cannot open the log %s: %s", path, strerror(-rv));
 	return 0;
 }
 

@@ -57,11 +57,19 @@ static void parse_of_a_short_line_is_refused(void **state)
 static void lookup_of_what_is_mounted_finds_it(void **state)
 {
 	struct fsd_mountinfo m;
+	int fd;
 
 	if (fsd_mountinfo_at("/proc", &m))
 		skip(); /* a container without its own /proc */
-	assert_true(fsd_mountinfo_has(m.id));
-	assert_false(fsd_mountinfo_has(-1));
+	fd = fsd_mountinfo_open();
+	assert_true(fd >= 0);
+	for (int again = 0; again < 2; again++) {
+		assert_true(fsd_mountinfo_has(fd, m.id));
+		assert_false(fsd_mountinfo_has(fd, -1));
+	}
+	close(fd);
+	assert_true(fsd_mountinfo_has(-1, m.id));
+	assert_false(fsd_mountinfo_has(-1, -1));
 	assert_int_equal(fsd_mountinfo_at("/proc/no such", &m), -ENOENT);
 }
 
