@@ -1,8 +1,9 @@
 """Fixtures and time limits; what a failing test's nodes had to say.
 
-    pytest tests/cluster [--soak]
+    pytest tests/cluster [--soak] [--share I/N]
 
---soak (or DQLITEFS_SOAK=1) adds the tests marked `soak` and makes others longer.
+--soak (or DQLITEFS_SOAK=1) adds the tests marked `soak` and makes others longer. --share leaves the
+I-th of N shares of the tests, in their order: scripts/test runs those of a long file side by side.
 """
 
 import faulthandler
@@ -23,6 +24,7 @@ LIMIT = 120  # seconds, for the test itself; another has `@pytest.mark.limit(sec
 
 def pytest_addoption(parser):
     parser.addoption("--soak", action="store_true", help="longer runs, and the tests marked soak")
+    parser.addoption("--share", default="1/1", help="I/N: the I-th of N shares of the tests")
 
 
 def soaking(config):
@@ -49,6 +51,13 @@ def cannot_run():
     return None
 
 
+def share_of(items, share):
+    number, count = map(int, share.split("/"))
+    assert 1 <= number <= count, f"--share {share}"
+    return items[len(items) * (number - 1) // count : len(items) * number // count]
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     # asked for by an option, so not missing without it
     if not soaking(config):
@@ -56,6 +65,9 @@ def pytest_collection_modifyitems(config, items):
         if longer:
             config.hook.pytest_deselected(items=longer)
             items[:] = [item for item in items if item not in longer]
+    mine = share_of(items, config.getoption("--share"))
+    config.hook.pytest_deselected(items=[item for item in items if item not in mine])
+    items[:] = mine
     reason = cannot_run()
     for item in items:
         if reason:

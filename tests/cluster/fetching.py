@@ -27,8 +27,8 @@ def fill(node, db, pages, first=1, timeout=60):
         )
 
 
-def push_log(node, db, until_gone):
-    """Write the same few pages until the segments of `until_gone` are let go of."""
+def push(node, db, what, enough):
+    """Write the same few pages until it is enough."""
     sql(
         node,
         db,
@@ -36,7 +36,7 @@ def push_log(node, db, until_gone):
         busy_ms=20000,
     )
     for _ in range(40):
-        if not any(path.exists() for path in until_gone):
+        if enough():
             return
         sql(
             node,
@@ -47,7 +47,24 @@ def push_log(node, db, until_gone):
             timeout=60,
             busy_ms=20000,
         )
-    until("the log lets go", lambda: not any(path.exists() for path in until_gone))
+    until(what, enough)
+
+
+def push_log(node, db, until_gone):
+    """Write until the segments of `until_gone` are let go of."""
+    push(node, db, "the log lets go", lambda: not any(path.exists() for path in until_gone))
+
+
+def outgrow(node, db):
+    """Write until whoever has no more than this node has now must fetch. That its segments are gone does not
+    say so: if the last entry in them is what the snapshot ends with, the log goes on from there."""
+    next_index = node.status()["log"]["last_index"] + 1
+    push(
+        node,
+        db,
+        f"the log lets go of entry {next_index}",
+        lambda: node.status()["log"]["first_index"] > next_index,
+    )
 
 
 def segments(node):

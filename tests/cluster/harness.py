@@ -120,6 +120,13 @@ def over_io_uring():
     return ["--fuse-uring=on"] if there else []
 
 
+def transport():
+    """The options of a node whose test does not care. What the machine is set to does not decide: one
+    test that switches FUSE over io_uring on would do so for those that run beside it."""
+    wish = os.environ.get("DQLITEFS_FUSE_URING")
+    return [f"--fuse-uring={wish}"] if wish else over_io_uring() or ["--fuse-uring=off"]
+
+
 def mounts_under(base):
     """[(mount point, device)], in the order they were mounted."""
     found = []
@@ -170,7 +177,20 @@ def drop_cache(node, db):
     assert result.code == 0, result
 
 
-used_ports = set()
+reserved_ports = []  # sockets, open for as long as this process lives
+
+
+def reserve_port(port):
+    """Keeps other test processes from choosing that port: between the probe and the daemon's own bind
+    it is nobody's. The reservation is an abstract socket's name, which ends with this process."""
+    reservation = socket.socket(socket.AF_UNIX)
+    try:
+        reservation.bind(f"\0dqlitefs-test-port-{port}")
+    except OSError:
+        reservation.close()
+        return False
+    reserved_ports.append(reservation)
+    return True
 
 
 def free_port(host="127.0.0.1"):
@@ -182,14 +202,13 @@ def free_port(host="127.0.0.1"):
         limit = 32768
     while True:
         port = random.randrange(10000, max(limit, 11000))
-        if port in used_ports:
+        if not reserve_port(port):
             continue
         with socket.socket() as probe:
             try:
                 probe.bind((host, port))
             except OSError:
                 continue
-        used_ports.add(port)
         return port
 
 
@@ -489,7 +508,7 @@ class Node:
 
     def command(self, join=None):
         command = [PROGRAM, "mount", str(self.mnt), "--data", str(self.data)]
-        command += ["--listen", self.address, "--foreground", *self.options]
+        command += ["--listen", self.address, "--foreground", *transport(), *self.options]
         return command + (["--join", join] if join else [])
 
     def launch(self, join=None):
@@ -719,9 +738,17 @@ class Cluster:
         """Until a query gives the same on all running nodes, by their stock SQLite; returns it.
         A follower publishes a moment after its status counts the entry."""
 
+        def ask(node):
+            try:
+                # a reader may meet a checkpointer or a recovery on a just started node
+                return sql(node, db, script, busy_ms=5000)
+            except SqlError:
+                # a new one comes to a follower later than the leader says that it is made
+                assert run(["test", "-e", node.path(db)]).code == 0, f"{node} has no {db} yet"
+                raise
+
         def check():
-            # a reader may meet a checkpointer or a recovery on a just started node
-            seen = {node: sql(node, db, script, busy_ms=5000) for node in self.running}
+            seen = {node: ask(node) for node in self.running}
             first = next(iter(seen.values()))
             short = {node: text[-200:] for node, text in seen.items()}
             assert all(text == first for text in seen.values()), f"{db} differs: {short}"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Reused
-from fetching import PAGE, Fetches, fill, mark, push_log, segments
+from fetching import PAGE, Fetches, fill, mark, outgrow, push_log, segments
 from harness import (
     SQLITE3,
     Cluster,
@@ -181,7 +181,7 @@ def test_follower_away_for_longer_than_the_log_fetches_only_what_differs(loaded,
     cluster.wait_equal()
     away.stop()
     before = {name: (away.data / name).read_bytes() for name in BIG}
-    push_log(leader, db, segments(leader))
+    outgrow(leader, db)
     sql(leader, BIG[1], "UPDATE t SET x = randomblob(3900) WHERE i % 500 = 7;", busy_ms=20000)
     seen = Fetches(away)
     away.start(timeout=60)

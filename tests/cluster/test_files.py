@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from fetching import Fetches, fill, push_log, segments
+from fetching import Fetches, fill, outgrow, push_log, segments
 from harness import (
     PROGRAM,
     PYTHON,
@@ -721,14 +721,13 @@ def test_node_that_was_away_for_long_finds_the_new_names(workspace):
     fill(leader, "large.db", 500)
     wait_listed(cluster.nodes)
     cluster.wait_equal()
-    kept = segments(leader)
     away.kill9()
     ok("mv", "a/b/x.db", "y.db", node=leader)
     ok("rm", "-r", "gone", "a", node=leader)
     ok("mkdir", "-p", "a", "new", node=leader)
     ok("mv", "large.db", "new/large.db", node=leader)
     make(leader, "a/x.db", 2)
-    push_log(leader, "push.db", kept[:1])
+    outgrow(leader, "push.db")
     fetches = Fetches(away)
     away.start()
     fetches.wait()

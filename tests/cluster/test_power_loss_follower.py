@@ -26,7 +26,7 @@ import time
 
 import power
 import pytest
-from fetching import BEGUN, PAGE, Fetches, fill, push_log, segments
+from fetching import BEGUN, PAGE, Fetches, fill, outgrow, push_log, segments
 from harness import (
     PROGRAM,
     Cluster,
@@ -440,7 +440,7 @@ def fetch_away(cluster):
     cluster.note()
     node.stop()
     cluster.known["first"] = node.disk.ops() + 1
-    push_log(leader, "pushed.db", segments(leader))
+    outgrow(leader, "pushed.db")
     change(leader, "a.db", 20)
     result = run(["rm", leader.path("gone.db")])
     assert result.code == 0, result
