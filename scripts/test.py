@@ -4,13 +4,14 @@ A suite is a process of its own, in a session of its own, which ends with this o
 are in a directory of its own, so that whatever it leaves (it may crash, or be killed) can be found:
 processes, mounts and files below that, and network namespaces called after it.
 
-The longest begin first, by what they took the last time (build/test.seconds) or else by the size of
-their source, so that the end is not a wait for one of them. What everything of a kind needs is a suite
-too, of the name None: it counts only when it fails.
+The longest begin first, by what they took the last time (build/test.seconds) or else by a guess, so that
+the end is not a wait for one of them. What others need (Suite.needs) is a suite, too, that counts only when
+it fails.
 """
 
 import argparse
 import json
+import math
 import os
 import re
 import select
@@ -30,9 +31,23 @@ PYTEST = ["/usr/bin/python3", "-B", "-m", "pytest", "-v", "-rs", "-p", "no:cache
 GRACE = 60  # seconds for a suite that was interrupted to unmount what it mounted
 SHOWN = 200  # lines of the output of a suite that failed
 
-# How many suites a file of cluster tests is, where it is much longer than others. Its tests keep their
-# order, and each share makes what the file's tests have in common for itself.
-SHARES = {}
+# Seconds that a file of cluster tests takes, more or less, where that is far from what its size says. What
+# takes longer than SHARE is as many suites. The tests keep their order, and each share makes what they have
+# in common for itself.
+SECONDS = {
+    "test_attach": 160,
+    "test_bad_input": 25,
+    "test_catch_up": 130,
+    "test_durable_points": 150,
+    "test_large_transactions": 90,
+    "test_many_databases": 100,
+    "test_power_loss": 120,
+    "test_power_loss_follower": 120,
+    "test_recover": 100,
+    "test_streamed_transactions": 160,
+    "test_without_journal": 130,
+}
+SHARE = 90
 
 
 # ---- what a suite says ---------------------------------------------------------------------------
@@ -330,8 +345,8 @@ def read_times():
 
 
 def size(source):
-    """Seconds that it takes, more or less."""
-    return source.stat().st_size / 500
+    """Seconds that it takes, if it is like most."""
+    return min(SHARE, source.stat().st_size / 300)
 
 
 def unit_suites(options, missing):
@@ -358,7 +373,8 @@ def cluster_suites(options, programs):
     seconds = 7200 if options.soak else 900
     env = {"DQLITEFS_SOAK": "1"} if options.soak else {}
     for source in sorted(TOP.glob("tests/cluster/test_*.py")):
-        shares = 1 if options.k else SHARES.get(source.stem, 1)
+        expected = SECONDS.get(source.stem, size(source))
+        shares = 1 if options.k else math.ceil(expected / SHARE)
         for share in range(1, shares + 1):
             name = f"cluster/{source.stem}" + (f"-{share}" if shares > 1 else "")
             words = [*PYTEST, f"--junitxml={OUT / name}.xml", source.relative_to(TOP)]
@@ -366,7 +382,7 @@ def cluster_suites(options, programs):
                 words += ["--share", f"{share}/{shares}"]
             if options.k:
                 words += ["-k", options.k]
-            yield Suite(name, words, seconds, count_pytest, size(source) / shares, programs, env)
+            yield Suite(name, words, seconds, count_pytest, expected / shares, programs, env)
 
 
 def compat_suites(options, programs):
