@@ -384,6 +384,7 @@ void fsd_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	if (!pend)
 		return;
+	pend->op.tid = fuse_req_ctx(req)->pid;
 	rv = fsd_path(fs, parent, name, path);
 	if (!rv)
 		rv = wrep_unlink(fs->wrep, path, &pend->op);

@@ -369,7 +369,7 @@ void wrep_apply_transaction(struct wrep *w, struct wrep_item *item)
 	if (!goes_on(w) || !takes(db, e.base_version) || !has_parts(w, db, item->parts, &e))
 		return;
 	rc = gather(&e, item->parts, &g);
-	while (!rc) {
+	while (!rc && !item->changes_nothing) {
 		rc = apply_once(db, &g);
 		if (rc != -EBUSY && !wrep_is_shortage(rc))
 			break;
@@ -398,7 +398,7 @@ static void let_in(const struct wrep_part *members, uint32_t count)
 }
 
 /* How a member is applied. */
-enum way { PASSED_OVER, COLD, HOT };
+enum way { PASSED_OVER, NOTHING, COLD, HOT };
 
 /* Bring all members to where nobody reads them. What is held already stays so on -EBUSY. */
 static int make_all_ready(const struct wrep_part *members, const struct gathered *g, uint32_t count,
@@ -413,6 +413,10 @@ static int make_all_ready(const struct wrep_part *members, const struct gathered
 		way[i] = PASSED_OVER;
 		if (!takes(db, members[i].entry.base_version))
 			continue;
+		if (members[i].changes_nothing) {
+			way[i] = NOTHING;
+			continue;
+		}
 		rc = make_ready(db, g[i].mode);
 		way[i] = rc == 1 ? COLD : HOT;
 		if (rc == 1)
@@ -432,8 +436,10 @@ static int apply_all(const struct wrep_part *members, const struct gathered *g, 
 		struct wrep_db *db = members[i].db;
 
 		*at = i;
-		if (way[i] != PASSED_OVER)
-			rc = way[i] == COLD ? apply_cold(db, &g[i]) : apply_hot(db, &g[i]);
+		if (way[i] == COLD)
+			rc = apply_cold(db, &g[i]);
+		else if (way[i] == HOT)
+			rc = apply_hot(db, &g[i]);
 	}
 	return rc;
 }

@@ -380,6 +380,24 @@ static int compare_images(const void *a, const void *b)
 	return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
+/* Are frames [committed, commits) the last committed one again? */
+static bool repeats_last(const struct wrep_capture *c, uint32_t commits)
+{
+	const struct frame *last;
+
+	if (c->committed == 0)
+		return false;
+	last = &c->frames[c->committed - 1];
+	for (uint32_t i = c->committed; i < commits; i++) {
+		const struct frame *frame = &c->frames[i];
+
+		if (frame->pgno != last->pgno || frame->page_count != last->page_count ||
+		    frame->hash != last->hash)
+			return false;
+	}
+	return true;
+}
+
 /* The transaction that frames [committed, commits) make: the last image of each page that lies
  * within the database afterwards. When they hold several commit frames, it is one transaction that
  * leads to the last of them: they came into being with one write. */
@@ -420,18 +438,8 @@ static int build_txn(struct wrep_capture *c, uint32_t commits)
 		count = kept;
 	}
 	txn->image_count = count;
+	txn->repeats = repeats_last(c, commits);
 	return 0;
-}
-
-/* Padding: frames that say again what the database already holds. */
-static bool changes_nothing(const struct wrep_wal_txn *txn, const struct wrep_pagesum *sum)
-{
-	if (txn->page_size != sum->page_size || txn->page_count != sum->page_count)
-		return false;
-	for (uint32_t i = 0; i < txn->image_count; i++)
-		if (sum->hash[txn->images[i].pgno - 1] != txn->images[i].hash)
-			return false;
-	return true;
 }
 
 static int hold_back(struct wrep_capture *c, const struct write *w, uint32_t commits)
@@ -627,8 +635,7 @@ static int write_frames(struct wrep_capture *c, const struct write *w, uint64_t 
 
 /* All of wrep_capture_write() but its cleanup: on an error the state is no longer to be trusted,
  * except where it is -EPERM. */
-static int judge(struct wrep_capture *c, const struct write *w, const struct wrep_pagesum *sum,
-		 const struct wrep_wal_txn **txn)
+static int judge(struct wrep_capture *c, const struct write *w, const struct wrep_wal_txn **txn)
 {
 	uint64_t old_size = c->size;
 	bool restart = false;
@@ -649,27 +656,22 @@ static int judge(struct wrep_capture *c, const struct write *w, const struct wre
 	rc = write_frames(c, w, old_size, &commits);
 	if (rc != 0)
 		return rc;
-	if (commits > c->committed) {
-		rc = build_txn(c, commits);
-		if (rc != 0)
-			return rc;
-		if (!changes_nothing(&c->txn, sum)) {
-			c->held_restart = restart;
-			c->size_before = old_size;
-			rc = hold_back(c, w, commits);
-			if (rc != 0)
-				return rc;
-			*txn = &c->txn;
-			return 1;
-		}
-		c->committed = commits;
-		begin_appends(c);
-	}
-	return 0;
+	if (commits == c->committed)
+		return 0;
+	rc = build_txn(c, commits);
+	if (rc != 0)
+		return rc;
+	c->held_restart = restart;
+	c->size_before = old_size;
+	rc = hold_back(c, w, commits);
+	if (rc != 0)
+		return rc;
+	*txn = &c->txn;
+	return 1;
 }
 
 int wrep_capture_write(struct wrep_capture *c, const void *buf, size_t len, uint64_t off,
-		       const struct wrep_pagesum *sum, const struct wrep_wal_txn **txn)
+		       const struct wrep_wal_txn **txn)
 {
 	struct write w = {.data = buf, .len = len, .off = off};
 	int rc;
@@ -683,7 +685,7 @@ int wrep_capture_write(struct wrep_capture *c, const void *buf, size_t len, uint
 	rc = load(c);
 	if (rc != 0)
 		return rc;
-	rc = judge(c, &w, sum, txn);
+	rc = judge(c, &w, txn);
 	if (rc < 0 && rc != -EPERM)
 		reset(c);
 	return rc;

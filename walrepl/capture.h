@@ -22,6 +22,10 @@ struct wrep_wal_txn {
 	uint32_t page_count;  /* "database size" of the commit frame */
 	uint64_t end;	      /* offset in the -wal behind the commit frame */
 	uint32_t image_count; /* distinct pages, ascending, none above page_count */
+	/* It is the last committed frame again, once or more. SQLite repeats the commit frame up to the end of
+	 * a sector (psow=0) before it publishes a transaction: then this is padding of that transaction, and may
+	 * be committed at once. Else it is a transaction of its own, whose page changed back, or not at all. */
+	bool repeats;
 	struct wrep_wal_image {
 		uint32_t pgno;
 		uint64_t hash;
@@ -52,11 +56,9 @@ void wrep_capture_forget(struct wrep_capture *c);
  *   -EBADMSG  it ends a transaction whose frames have no checksums and never will: the work of an
  *             older SQLite (3.40 is one) after a cache spill and a ROLLBACK TO. The application sees
  *             an I/O error and rolls back; a larger `PRAGMA cache_size` avoids it. Log it;
- *   -EFBIG, -EIO, -ENOMEM.
- * A frame repeated behind its transaction as padding (same pages, same content, `sum` unchanged) is
- * no transaction: 0, and the committed end moves. `sum`: the database as committed. */
+ *   -EFBIG, -EIO, -ENOMEM. */
 int wrep_capture_write(struct wrep_capture *c, const void *buf, size_t len, uint64_t off,
-		       const struct wrep_pagesum *sum, const struct wrep_wal_txn **txn);
+		       const struct wrep_wal_txn **txn);
 
 /* How much of the -wal would lie behind what is committed after a write of `len` bytes at `off`; 0
  * when the -wal cannot be read. */

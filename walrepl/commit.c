@@ -732,9 +732,43 @@ static int overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page
 	return 0;
 }
 
+static bool same_process(struct wrep_db *db, pid_t a, pid_t b)
+{
+	struct wrep_host *host = &db->w->config.host;
+	void *ctx = db->w->config.host_ctx;
+
+	/* Of one that is not known (0: another pid namespace) it may be. */
+	return !a || !b || a == b || host->process_of(ctx, a) == host->process_of(ctx, b);
+}
+
+/* What the overlay holds is what is committed already. Has a transaction committed all the same, on which its
+ * application relies (a lease renewed by UPDATE t SET x=x), so that it needs a majority like any other; or was
+ * one rolled back, which needs none, and must not, or nobody could read what a dead writer left?
+ *
+ * Mostly a commit changes the counter in page 1. With locking_mode=EXCLUSIVE SQLite does so only once. Then what
+ * was written tells. The removal of a super-journal is no rollback; nor has one who takes no locks any. A
+ * rollback brings back what was other before: so without a journal, where nothing ever was, it is a commit. With
+ * one SQLite writes the journal's header (how many records, syncJournal()) before it writes pages: by a commit
+ * nothing but what is committed has been written since, and by the same process; a rollback writes no header,
+ * and takes back what came behind the last one; a recovery is done by another process, and so is whatever
+ * comes after a commit that failed (`journaled` holds once).
+ *
+ * It errs towards a majority, where a cache spilled last what had not changed and is rolled back; and the other
+ * way only where it spilled what then changed back, without a journal, or with synchronous=OFF. */
+static bool is_commit(struct wrep_db *db, const struct wrep_commit *c)
+{
+	if (!wrep_overlay_dirty(db->overlay))
+		return false;
+	if (c->group || c->mode == WREP_COMMIT_REPLACE)
+		return true;
+	if (c->direct_sequence)
+		return !db->differed;
+	return db->journaled && same_process(db, db->journal_tid, c->op ? c->op->tid : 0);
+}
+
 int wrep_commit_prepare(struct wrep_db *db, struct wrep_commit *c)
 {
-	bool whole;
+	bool whole, commit;
 	int rc;
 
 	c->db = wrep_db_ref(db);
@@ -758,10 +792,13 @@ int wrep_commit_prepare(struct wrep_db *db, struct wrep_commit *c)
 		if (rc < 0)
 			goto fail;
 	}
-	if (db->local_version == db->version && !c->change_count &&
+	/* Of an empty file that was emptied nobody expects anything. */
+	commit = c->page_count && is_commit(db, c);
+	db->journaled = false;
+	if (!commit && db->local_version == db->version && !c->change_count &&
 	    c->page_count == db->sum.page_count &&
 	    (c->page_size == db->sum.page_size || !c->page_count)) {
-		/* A rollback, or no change at all: the database file holds it already. */
+		/* The database file holds it already. */
 		wrep_db_drop_overlay(db);
 		wrep_commit_free(c);
 		return 0;

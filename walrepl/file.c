@@ -513,6 +513,31 @@ static bool restores(struct wrep_file *f, const uint8_t *buf, size_t len, uint64
 	return true;
 }
 
+/* Has the writer of the last committed transaction of the -wal yet to publish it? He holds the WAL write lock until
+ * he has: what is written to the -wal meanwhile is his, and of that transaction. (Without a wal-index,
+ * locking_mode=EXCLUSIVE, nobody can tell.) db->lock held. */
+static bool is_unpublished(struct wrep_db *db)
+{
+	struct wrep_file *shm = wrep_db_file(db, WREP_SHM);
+	struct wrep_wal_position at;
+	bool is = shm && wrep_capture_position(db->capture, &at) == 0 &&
+		  wrep_shm_lags(shm->fd, at.frame_count, at.salt);
+
+	wrep_file_unref(shm);
+	return is;
+}
+
+/* Something is about to be written into the overlay. */
+static void note_difference(struct wrep_file *f, const uint8_t *buf, size_t len, uint64_t off)
+{
+	struct wrep_db *db = f->db;
+
+	if ((db->differed && !db->journaled) || restores(f, buf, len, off))
+		return;
+	db->differed = true;
+	db->journaled = false;
+}
+
 /* A write into the overlay, unless the transaction becomes too large by it. Its rollback must always
  * come through: it brings pages back that may not even have been written yet. */
 static int write_overlay(struct wrep_file *f, const void *buf, size_t len, uint64_t off)
@@ -526,6 +551,7 @@ static int write_overlay(struct wrep_file *f, const void *buf, size_t len, uint6
 		wrep_ahead_stop(db);
 		return wrep_refuse_large(db);
 	}
+	note_difference(f, buf, len, off);
 	rc = wrep_overlay_write(db->overlay, f->fd, buf, len, off);
 	if (!rc && !again)
 		wrep_ahead_wrote_overlay(db, len, off);
@@ -645,6 +671,7 @@ int wrep_overlay_begin(struct wrep_file *f)
 	rc = fstat(f->fd, &st) < 0
 		     ? -errno
 		     : wrep_overlay_open(&db->overlay, db->w->config.data_fd, (uint64_t)st.st_size);
+	db->differed = false;
 	if (rc)
 		db->direct.active = false; /* without an overlay there is nothing to commit */
 	return rc;
@@ -710,6 +737,10 @@ static int write_journal(struct wrep_file *f, const uint8_t *buf, size_t len, ui
 	struct wrep_commit *shape;
 	int rc;
 
+	if (len >= sizeof journal_magic && !memcmp(buf, journal_magic, sizeof journal_magic)) {
+		db->journaled = true;
+		db->journal_tid = op->tid;
+	}
 	if (!db->overlay || off != 0 || len < sizeof zero || memcmp(buf, zero, sizeof zero) ||
 	    !wrep_journal_is_hot(db)) {
 		rc = wrep_write_all(f->fd, buf, len, off);
@@ -740,7 +771,6 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		    struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
-	static const struct wrep_pagesum nothing;
 	const struct wrep_wal_txn *txn;
 	int rc;
 
@@ -780,12 +810,13 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 			wrep_ahead_stop(db);
 			break;
 		}
-		/* What the files lag behind, no transaction here repeats: none passes as padding. */
-		rc = db->gated ? -EIO
-			       : wrep_capture_write(db->capture, buf, len, off,
-						    db->local_version == db->version ? &db->sum
-										     : &nothing,
-						    &txn);
+		rc = db->gated ? -EIO : wrep_capture_write(db->capture, buf, len, off, &txn);
+		if (rc == 1 && txn->repeats && is_unpublished(db)) {
+			rc = wrep_capture_committed(db->capture);
+			if (rc == -ENOSPC)
+				wrep_capture_refused(db->capture);
+			break;
+		}
 		if (rc == 1)
 			return wrep_commit_wal(db, txn, op); /* unlocks */
 		if (rc == 0) {
@@ -864,6 +895,10 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 		}
 		if (!rc)
 			rc = wrep_overlay_begin(f);
+		if (!rc && wrep_overlay_size(db->overlay) != size) {
+			db->differed = true;
+			db->journaled = false;
+		}
 		if (!rc)
 			rc = wrep_overlay_truncate(db->overlay, size);
 		if (!rc && !opened)

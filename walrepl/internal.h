@@ -101,6 +101,11 @@ struct wrep_db {
 	struct wrep_file *files[4];   /* by enum wrep_kind; the table's references */
 	struct wrep_capture *capture; /* over files[WREP_WAL]->fd */
 	struct wrep_overlay *overlay; /* while a rollback-journal transaction is being written */
+	/* How a commit that changes nothing is told from a rollback (commit.c). Was anything in the overlay ever
+	 * other than what the file holds; and was it not since the header of the -journal was written, by that
+	 * thread? */
+	bool differed, journaled;
+	pid_t journal_tid;
 	struct wrep_direct direct;
 	pid_t locker_tid; /* a thread of a process that takes SQLite's locks before it writes, or 0 */
 	struct wrep_commit *pending; /* the undecided transaction of an application here */
@@ -171,6 +176,7 @@ struct wrep_item {
 	struct wrep_op *op;	  /* to be finished, or NULL */
 	int open_flags;		  /* CREATE with op, OPEN */
 	uint64_t view_sequence;	  /* VIEW */
+	bool changes_nothing;	  /* APPLY: but the version */
 	uint64_t direct_sequence; /* REVERT: of which session, what ended it, and what is told */
 	enum wrep_trigger direct_trigger;
 	int result;
@@ -184,6 +190,7 @@ struct wrep_part {
 	struct wrep_parts *parts;   /* a reference, or NULL */
 	struct wrep_commit *commit; /* INSTALL_GROUP: the group's */
 	struct wrep_entry entry;    /* APPLY_GROUP: the COMMIT, in the item's `buf` */
+	bool changes_nothing;	    /* APPLY_GROUP: but the version */
 };
 
 #define WREP_BUCKETS 1024

@@ -474,6 +474,7 @@ struct change {
 	struct wrep_db *db;	  /* a reference; NULL: there is none (any more) */
 	struct wrep_commit *own;  /* of an application here, or NULL */
 	bool past;		  /* the database has it already: it was restored with it */
+	bool nothing;		  /* it changes nothing but the version */
 	bool holds;		  /* it may take effect, as far as this database goes */
 	struct wrep_parts *parts; /* a reference, or NULL */
 	struct pages pages;
@@ -543,8 +544,12 @@ static int take_effect(struct change *c, uint64_t index)
 {
 	struct wrep_db *db = c->db;
 	const struct wrep_entry *e = &c->e;
-	int rc = wrep_pagesum_apply(&db->sum, e->page_size, e->page_count, c->pages.changes,
-				    c->pages.count);
+	int rc;
+
+	c->nothing = !c->pages.count && e->page_size == db->sum.page_size &&
+		     e->page_count == db->sum.page_count;
+	rc = wrep_pagesum_apply(&db->sum, e->page_size, e->page_count, c->pages.changes,
+				c->pages.count);
 
 	if (rc < 0)
 		return rc;
@@ -682,6 +687,7 @@ static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint
 	item->buf = rlog_buf_ref(buf);
 	item->bytes = buf->len;
 	item->parts = c.parts;
+	item->changes_nothing = c.nothing;
 	wrep_applier_push(w, item);
 	return 1;
 }
@@ -709,6 +715,7 @@ static void queue_group(struct wrep *w, uint64_t index, struct change *changes, 
 		part->parts = c->parts;
 		part->commit = c->own;
 		part->entry = c->e;
+		part->changes_nothing = c->nothing;
 		if (c->own)
 			c->own->index = index;
 		if (c->own && c->parts)

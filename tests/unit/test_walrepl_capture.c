@@ -241,7 +241,7 @@ static int write_piece(sqlite3_file *file, const uint8_t *buf, size_t len, uint6
 	const struct wrep_wal_txn *txn = NULL;
 	int rc;
 
-	rc = wrep_capture_write(h.capture, buf, len, off, &h.sum, &txn);
+	rc = wrep_capture_write(h.capture, buf, len, off, &txn);
 	if (rc == 0) {
 		rc = REAL(file)->pMethods->xWrite(REAL(file), buf, (int)len, (sqlite3_int64)off);
 		check(rc == SQLITE_OK);
@@ -260,9 +260,14 @@ static int write_piece(sqlite3_file *file, const uint8_t *buf, size_t len, uint6
 		return SQLITE_IOERR_WRITE;
 	}
 	/* Not a byte of it is in the file: nothing else may be written, and nothing is committed. */
-	check(wrep_capture_write(h.capture, buf, len, off, &h.sum, &txn) == -EBUSY);
+	check(wrep_capture_write(h.capture, buf, len, off, &txn) == -EBUSY);
 	check(wrep_capture_truncate(h.capture, 0) == -EBUSY);
 	check_recovery_sometimes();
+	if (txn->repeats && !h.powersafe) { /* what its caller finds in the wal-index */
+		check(wrep_capture_committed(h.capture) == 0);
+		check_recovery_sometimes();
+		return SQLITE_OK;
+	}
 	if (h.refuse_next || random_below(100) < h.refuse_percent) {
 		wrep_capture_refused(h.capture);
 		h.refuse_next = false;
@@ -892,7 +897,7 @@ static int synth_teardown(void **state)
 /* Write [off, end) of the laid-out bytes through the capture. */
 static int synth_write(uint64_t off, uint64_t end, const struct wrep_wal_txn **txn)
 {
-	int rc = wrep_capture_write(s.c, s.bytes + off, (size_t)(end - off), off, &s.sum, txn);
+	int rc = wrep_capture_write(s.c, s.bytes + off, (size_t)(end - off), off, txn);
 
 	if (rc == 0)
 		assert_int_equal(pwrite(s.fd, s.bytes + off, (size_t)(end - off), (off_t)off),
@@ -1141,17 +1146,15 @@ static void writes_below_the_committed_end_are_refused(void **state)
 	commit_txn(txn);
 	memset(other, 'q', sizeof(other));
 	for (uint64_t off = 0; off < frame_at(2); off += 61)
-		assert_int_equal(wrep_capture_write(s.c, other, sizeof(other), off, &s.sum, &txn),
-				 -EPERM);
-	assert_int_equal(wrep_capture_write(s.c, other, sizeof(other), frame_at(2), &s.sum, &txn),
-			 0);
+		assert_int_equal(wrep_capture_write(s.c, other, sizeof(other), off, &txn), -EPERM);
+	assert_int_equal(wrep_capture_write(s.c, other, sizeof(other), frame_at(2), &txn), 0);
 	/* The same bytes change nothing; half a header of another generation would. */
 	assert_int_equal(synth_write(frame_at(0), frame_at(1), &txn), 0);
 	assert_int_equal(synth_write(0, 32, &txn), 0);
 	synth_header(false, 2);
 	assert_int_equal(synth_write(0, 31, &txn), -EPERM);
 	assert_int_equal(committed_frames(), 2);
-	assert_int_equal(wrep_capture_write(s.c, other, 1, UINT64_MAX, &s.sum, &txn), -EFBIG);
+	assert_int_equal(wrep_capture_write(s.c, other, 1, UINT64_MAX, &txn), -EFBIG);
 	assert_int_equal(wrep_capture_truncate(s.c, frame_at(2) - 1), -EPERM);
 	assert_int_equal(wrep_capture_truncate(s.c, 32), -EPERM);
 	assert_int_equal(wrep_capture_truncate(s.c, frame_at(2)), 0);
@@ -1231,7 +1234,7 @@ static void forgetting_reads_what_other_hands_wrote(void **state)
 	assert_int_equal(committed_frames(), 0);
 }
 
-static void transaction_that_changes_nothing_is_padding(void **state)
+static void frame_that_comes_again_may_be_padding(void **state)
 {
 	const struct wrep_wal_txn *txn;
 
@@ -1240,17 +1243,36 @@ static void transaction_that_changes_nothing_is_padding(void **state)
 	synth_frame(1, 0, 'a');
 	synth_frame(2, 2, 'b');
 	assert_int_equal(synth_write(0, frame_at(2), &txn), 1);
+	assert_false(txn->repeats);
 	commit_txn(txn);
 	synth_frame(2, 2, 'b');
-	assert_int_equal(synth_write(frame_at(2), frame_at(3), &txn), 0);
-	assert_int_equal(committed_frames(), 3);
+	synth_frame(2, 2, 'b');
+	for (uint32_t i = 2; i < 4; i++) {
+		assert_int_equal(synth_write(frame_at(i), frame_at(i + 1), &txn), 1);
+		assert_true(txn->repeats);
+		assert_int_equal(txn->image_count, 1);
+		commit_txn(txn);
+	}
+	assert_int_equal(committed_frames(), 4);
+	synth_frame(1, 0, 'a'); /* nothing new, but no padding */
+	synth_frame(2, 2, 'b');
+	assert_int_equal(synth_write(frame_at(4), frame_at(6), &txn), 1);
+	assert_false(txn->repeats);
+	assert_int_equal(txn->image_count, 2);
+	commit_txn(txn);
 	synth_frame(2, 3, 'b'); /* the same page, but the database is larger */
-	assert_int_equal(synth_write(frame_at(3), frame_at(4), &txn), 1);
+	assert_int_equal(synth_write(frame_at(6), frame_at(7), &txn), 1);
+	assert_false(txn->repeats);
 	assert_int_equal(txn->image_count, 1);
 	commit_txn(txn);
 	synth_frame(1, 1, 'a'); /* smaller */
-	assert_int_equal(synth_write(frame_at(4), frame_at(5), &txn), 1);
-	assert_int_equal(txn->image_count, 1);
+	assert_int_equal(synth_write(frame_at(7), frame_at(8), &txn), 1);
+	assert_false(txn->repeats);
+	commit_txn(txn);
+	synth_header(false, 2); /* another generation has no last frame */
+	synth_frame(1, 1, 'a');
+	assert_int_equal(synth_write(0, frame_at(1), &txn), 1);
+	assert_false(txn->repeats);
 	commit_txn(txn);
 }
 
@@ -1496,7 +1518,7 @@ int main(void)
 		synth_test(header_written_in_pieces_starts_a_generation),
 		synth_test(invalid_headers_are_ordinary_writes),
 		synth_test(forgetting_reads_what_other_hands_wrote),
-		synth_test(transaction_that_changes_nothing_is_padding),
+		synth_test(frame_that_comes_again_may_be_padding),
 		synth_test(lock_page_and_pages_beyond_the_end_are_no_images),
 		synth_test(commit_without_checksums_is_refused),
 		synth_test(checksums_that_come_after_the_commit_frame_are_awaited),
