@@ -38,6 +38,8 @@ static void print_node(json_t *status)
 	       number_of(status, "commit_index"), number_of(status, "applied_index"),
 	       number_of(log, "first_index"), number_of(log, "bytes") >> 20);
 	printf("state    %s\n", string_of(status, "state"));
+	if (json_is_string(json_object_get(status, "waits")))
+		printf("waits    opens wait: %s\n", string_of(status, "waits"));
 	if (!strcmp(string_of(status, "state"), "fetching"))
 		printf("fetch    %" JSON_INTEGER_FORMAT " MiB compared, %" JSON_INTEGER_FORMAT
 		       " MiB fetched\n",

@@ -21,6 +21,7 @@
 #include <unistd.h>
 #include "log.h"
 #include "mount.h"
+#include "opens.h"
 
 #define TRANSFER_TIMEOUT_MS 5000
 
@@ -140,13 +141,15 @@ static json_t *answer_status(struct fsd *fs)
 	static const char *const states[] = {"catching up", "fetching", "serving"};
 	struct rlog_status status;
 	struct wrep_health health;
+	const char *reason = fsd_opens_reason(fs);
 
 	rlog_status(wrep_log(fs->wrep), &status);
 	wrep_health(fs->wrep, &health);
-	return json_pack("{s:o, s:s, s:s, s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}",
+	return json_pack("{s:o, s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}",
 			 "node", node_json(fs->identity.node), "address", fs->identity.address,
-			 "role", roles[status.view.role], "state", states[health.state], "leader",
-			 leader_json(&status), "term", (json_int_t)status.view.term, "commit_index",
+			 "role", roles[status.view.role], "state", states[health.state], "waits",
+			 reason ? json_string(reason) : json_null(), "leader", leader_json(&status),
+			 "term", (json_int_t)status.view.term, "commit_index",
 			 (json_int_t)status.commit_index, "applied_index",
 			 (json_int_t)status.applied_index, "log", log_json(&status), "fetch",
 			 fetch_json(&health), "damage", damage_json(&health), "members",

@@ -37,6 +37,13 @@ struct fsd_pend;
 #define FSD_RING_DEPTH 32
 #define FSD_OPENS_MAX (FSD_RING_DEPTH / 2)
 
+/* Whose open was given up, and when. */
+#define FSD_GIVEN_UP 16
+struct fsd_given_up {
+	pid_t tid;
+	uint64_t at_ms;
+};
+
 /* Where the mount is in its life. Guard: up_lock. */
 enum fsd_up { FSD_NOT_YET, FSD_INIT_DONE, FSD_UP, FSD_GONE };
 
@@ -54,8 +61,10 @@ struct fsd {
 	int wake_fd;   /* an eventfd that wakes serve.c's loop */
 	int mounts_fd; /* serve.c: /proc/self/mountinfo, or -1 */
 	bool uring;
-	unsigned connection; /* minor number of the file system's device (its major is 0) */
-	bool dead_mount;     /* at the mount point, of a daemon that was killed */
+	unsigned commit_timeout_ms;
+	unsigned names_timeout_ms; /* without progress, names are told as of before */
+	unsigned connection;	   /* minor number of the file system's device (its major is 0) */
+	bool dead_mount;	   /* at the mount point, of a daemon that was killed */
 	struct fsd_identity identity;
 	struct fsd_guard guard;
 	struct wrep *wrep;
@@ -90,6 +99,10 @@ struct fsd {
 	pthread_mutex_t opens_lock;
 	struct fsd_pend *opens_first, *opens_last; /* opens_lock: waiting opens, oldest first */
 	unsigned opens_count;			   /* opens_lock */
+	uint64_t progress,
+		progress_ms; /* opens_lock: wrep_progress(), and when it was last seen to change */
+	struct fsd_given_up given_up[FSD_GIVEN_UP]; /* opens_lock: a ring, the last ones */
+	unsigned given_up_count;		    /* opens_lock */
 
 	/* host.c */
 	struct rlog_view last_view; /* raftlog's thread only */

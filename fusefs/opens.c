@@ -1,5 +1,17 @@
-/* Opens that wait until the node has caught up: unlike a commit they have no time limit, so they
+/* Opens that wait until the node has caught up, lookups of names that it does not know yet among them. They
  * must neither hang a process that somebody wants to end, nor starve other requests.
+ *
+ * Catching up takes as long as it takes, but only where it goes on: a node that has no majority to hear from
+ * never comes to an end. So what waits is given up, with ETIMEDOUT, once the node has made no progress for
+ * --commit-timeout. An open's time counts from when it began to wait, so that a program started on a node that
+ * boots before the others waits for them; but the next open of a thread whose last was just given up is answered
+ * at once: SQLite tries it again, for reading only. A name's time counts from the last progress: the kernel
+ * keeps the directory locked while it asks for one that an open with O_CREAT may make, and `ls` would wait with
+ * it. It must not be ENOENT, on which SQLite makes a new database.
+ *
+ * A name that the node knows from before it started, and what a directory held then, it tells as soon as it does
+ * not look as if it would know better in a moment: after some election timeouts without progress. An open of
+ * such a name waits, and finds what the others have made of it.
  *
  * libfuse cannot tell of interrupted requests when they come over io_uring, so a tick looks, while
  * opens wait and ten times a second, whether their callers have a signal to handle: SigPnd and
@@ -18,8 +30,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include "log.h"
 
 #define TICK_MS 100
+#define AGAIN_MS 1000 /* so soon, a thread's next open is the same one */
 
 struct fsd_pend *fsd_pend_new(struct fsd *fs, struct fuse_req *req)
 {
@@ -60,12 +75,78 @@ static struct fsd_pend *unlist(struct fsd_pend *pend)
 	return pend;
 }
 
-void fsd_opens_add(struct fsd_pend *pend)
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* `progress` is what wrep_progress() says now. opens_lock held. */
+static void note_progress(struct fsd *fs, uint64_t progress, uint64_t now)
+{
+	if (fs->progress_ms && progress == fs->progress)
+		return;
+	fs->progress = progress;
+	fs->progress_ms = now;
+}
+
+static bool has_waited(const struct fsd *fs, const struct fsd_pend *pend, uint64_t now)
+{
+	uint64_t from = fs->progress_ms;
+
+	if (!pend->for_name && pend->since_ms > from)
+		from = pend->since_ms;
+	return now - from >= (pend->is_known ? fs->names_timeout_ms : fs->commit_timeout_ms);
+}
+
+static bool was_given_up(const struct fsd *fs, const struct fsd_pend *pend, uint64_t now)
+{
+	for (unsigned i = 0; i < FSD_GIVEN_UP; i++) {
+		const struct fsd_given_up *g = &fs->given_up[i];
+
+		if (g->tid == pend->tid && g->at_ms >= fs->progress_ms && now - g->at_ms < AGAIN_MS)
+			return true;
+	}
+	return false;
+}
+
+/* opens_lock held. */
+static void note_given_up(struct fsd *fs, const struct fsd_pend *pend, uint64_t now)
+{
+	fs->given_up[fs->given_up_count++ % FSD_GIVEN_UP] = (struct fsd_given_up){pend->tid, now};
+}
+
+const char *fsd_opens_reason(struct fsd *fs)
+{
+	struct wrep_health health;
+
+	wrep_health(fs->wrep, &health);
+	if (health.state == WREP_SERVING)
+		return NULL;
+	if (health.leader_id)
+		return "it gets what it lacks from the leader; where that does not go on, see the logs of both";
+	return "it knows of no leader, which takes a majority of the voters: start the others, or, if they are "
+	       "lost for good, see 'dqlitefs recover'";
+}
+
+int fsd_opens_add(struct fsd_pend *pend)
 {
 	struct fsd *fs = pend->fs;
 	struct fsd_pend *oldest = NULL;
+	bool ready = wrep_is_ready(fs->wrep), vain;
+	uint64_t progress = ready ? 0 : wrep_progress(fs->wrep), now = now_ms();
 
 	pthread_mutex_lock(&fs->opens_lock);
+	if (!ready)
+		note_progress(fs, progress, now);
+	pend->since_ms = now;
+	vain = !ready && (has_waited(fs, pend, now) || was_given_up(fs, pend, now));
+	if (vain) {
+		pthread_mutex_unlock(&fs->opens_lock);
+		return -ETIMEDOUT;
+	}
 	if (fs->opens_count >= FSD_OPENS_MAX && fs->uring) {
 		oldest = unlist(fs->opens_first);
 		atomic_fetch_add(&oldest->refs, 1);
@@ -78,16 +159,26 @@ void fsd_opens_add(struct fsd_pend *pend)
 	pthread_mutex_unlock(&fs->opens_lock);
 	if (oldest)
 		interrupt(oldest);
+	return 0;
 }
 
-void fsd_opens_remove(struct fsd_pend *pend)
+void fsd_opens_remove(struct fsd_pend *pend, int result)
 {
+	static struct fsd_log_limit limit;
 	struct fsd *fs = pend->fs;
+	const char *reason, *name = pend->name ? pend->name : "";
 
 	pthread_mutex_lock(&fs->opens_lock);
 	if (pend->listed)
 		unlist(pend);
 	pthread_mutex_unlock(&fs->opens_lock);
+	reason = result == -ETIMEDOUT ? fsd_opens_reason(fs) : NULL;
+	if (!reason)
+		return;
+	if (pend->inode)
+		name = wrep_file_name(pend->inode->file);
+	fsd_log_limited(&limit, 'W', "%s failed, since this node has not caught up: %s name=%s",
+			pend->for_name ? "looking up a name" : "opening a file", reason, name);
 }
 
 /* Has the thread a signal that it does not block? A thread that is gone counts as one. */
@@ -114,25 +205,38 @@ static bool signal_pending(pid_t tid)
 
 int fsd_opens_tick(struct fsd *fs)
 {
-	struct fsd_pend **waiting, *pend;
+	struct look {
+		struct fsd_pend *pend;
+		bool late;
+	} * looks;
+	bool ready = wrep_is_ready(fs->wrep);
+	uint64_t progress = ready ? 0 : wrep_progress(fs->wrep), now = now_ms();
 	size_t count = 0;
 
 	pthread_mutex_lock(&fs->opens_lock);
-	waiting = fs->opens_count ? calloc(fs->opens_count, sizeof(*waiting)) : NULL;
-	for (pend = fs->opens_first; waiting && pend; pend = pend->next) {
+	if (!ready)
+		note_progress(fs, progress, now);
+	looks = fs->opens_count ? calloc(fs->opens_count, sizeof(*looks)) : NULL;
+	for (struct fsd_pend *pend = fs->opens_first; looks && pend; pend = pend->next) {
 		atomic_fetch_add(&pend->refs, 1);
-		waiting[count++] = pend;
+		looks[count].pend = pend;
+		looks[count].late = !ready && has_waited(fs, pend, now);
+		if (looks[count++].late)
+			note_given_up(fs, pend, now);
 	}
 	pthread_mutex_unlock(&fs->opens_lock);
 
 	/* One that ends meanwhile is interrupted in vain. */
 	for (size_t i = 0; i < count; i++) {
-		if (signal_pending(waiting[i]->tid))
-			interrupt(waiting[i]);
-		else
-			fsd_pend_unref(waiting[i]);
+		struct fsd_pend *pend = looks[i].pend;
+
+		if (signal_pending(pend->tid))
+			wrep_op_interrupt(fs->wrep, &pend->op);
+		else if (looks[i].late)
+			wrep_op_time_out(fs->wrep, &pend->op);
+		fsd_pend_unref(pend);
 	}
-	free(waiting);
+	free(looks);
 	return count ? TICK_MS : -1;
 }
 
@@ -143,7 +247,10 @@ int fsd_wait_ready(struct fsd_pend *pend, void (*ready)(struct wrep_op *op, int 
 
 	pend->op.done = ready;
 	pend->tid = fuse_req_ctx(pend->req)->pid;
-	fsd_opens_add(pend);
+	pend->for_name = true;
+	rv = fsd_opens_add(pend);
+	if (rv)
+		return rv;
 	rv = wrep_wait_ready(fs->wrep, &pend->op);
 	if (rv == WREP_PENDING)
 		fsd_wake(fs); /* to look after it from now on */

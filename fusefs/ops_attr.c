@@ -84,11 +84,10 @@ static int look_up(struct fsd *fs, fuse_ino_t parent, const char *name, struct f
 	return *out ? 0 : -ENOMEM;
 }
 
-void fsd_lookup_reply(struct fsd *fs, fuse_req_t req, fuse_ino_t parent, const char *name)
+/* Answer a lookup: `rv` is what look_up() returned. Takes the inode. */
+static void lookup_answer(struct fsd *fs, fuse_req_t req, struct fsd_inode *inode, int rv)
 {
 	struct fuse_entry_param entry = {0};
-	struct fsd_inode *inode = NULL;
-	int rv = look_up(fs, parent, name, &inode);
 
 	if (!rv)
 		rv = fsd_inode_attr(inode, &entry.attr);
@@ -106,15 +105,27 @@ void fsd_lookup_reply(struct fsd *fs, fuse_req_t req, fuse_ino_t parent, const c
 		fsd_inode_unref(fs, inode);
 }
 
+void fsd_lookup_reply(struct fsd *fs, fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fsd_inode *inode = NULL;
+	int rv = look_up(fs, parent, name, &inode);
+
+	/* A fetch has begun since: whoever asks again waits. */
+	lookup_answer(fs, req, inode, rv == -EAGAIN ? -ETIMEDOUT : rv);
+}
+
 static void lookup_ready(struct wrep_op *op, int result)
 {
 	struct fsd_pend *pend = (struct fsd_pend *)op;
+	struct fsd_inode *inode = NULL;
 
-	fsd_opens_remove(pend);
-	if (result)
-		fuse_reply_err(pend->req, -result);
-	else
-		fsd_lookup_reply(pend->fs, pend->req, pend->parent, pend->name);
+	if (!result || result == -ETIMEDOUT) {
+		result = look_up(pend->fs, pend->parent, pend->name, &inode);
+		if (result == -EAGAIN)
+			result = -ETIMEDOUT;
+	}
+	fsd_opens_remove(pend, result);
+	lookup_answer(pend->fs, pend->req, inode, result);
 	fsd_pend_unref(pend);
 }
 
@@ -123,6 +134,7 @@ static void lookup_ready(struct wrep_op *op, int result)
 void fsd_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fsd *fs = fsd_of(req);
+	struct fsd_inode *inode = NULL;
 	struct fsd_pend *pend;
 	int rv;
 
@@ -137,6 +149,9 @@ void fsd_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		fsd_leave(fs);
 		return;
 	}
+	rv = look_up(fs, parent, name, &inode);
+	if (inode)
+		fsd_inode_unref(fs, inode);
 	pend = fsd_pend_new(fs, req);
 	if (pend)
 		pend->name = strdup(name);
@@ -148,6 +163,7 @@ void fsd_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		return;
 	}
 	pend->parent = parent;
+	pend->is_known = rv != -EAGAIN;
 	rv = fsd_wait_ready(pend, lookup_ready);
 	if (rv != WREP_PENDING)
 		lookup_ready(&pend->op, rv);

@@ -64,7 +64,9 @@ static void opendir_ready(struct wrep_op *op, int result)
 	struct fuse_file_info fi = {0};
 	struct listing *listing = NULL;
 
-	fsd_opens_remove(pend);
+	if (result == -ETIMEDOUT && wrep_knows_names(pend->fs->wrep))
+		result = 0;
+	fsd_opens_remove(pend, result);
 	if (!result) {
 		listing = calloc(1, sizeof(*listing));
 		result = listing ? 0 : -ENOMEM;
@@ -82,7 +84,8 @@ static void opendir_ready(struct wrep_op *op, int result)
 	fsd_pend_unref(pend);
 }
 
-/* Like a lookup: which names there are is known once the node has caught up. */
+/* Like a lookup: which names there are is known once the node has caught up, and until then as of an earlier
+ * time, if at all. */
 void fsd_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fsd *fs = fsd_of(req);
@@ -100,8 +103,10 @@ void fsd_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	pend->parent = ino;
 	/* The daemon opens the root of its own mount for its clone. */
 	if (!wrep_is_ready(fs->wrep) && fuse_req_ctx(req)->pid != getpid() &&
-	    !fsd_is_internal(fs, req))
+	    !fsd_is_internal(fs, req)) {
+		pend->is_known = wrep_knows_names(fs->wrep);
 		rv = fsd_wait_ready(pend, opendir_ready);
+	}
 	if (rv != WREP_PENDING)
 		opendir_ready(&pend->op, rv);
 	fsd_leave(fs);

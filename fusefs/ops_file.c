@@ -100,7 +100,7 @@ static void open_finish(struct fsd_pend *pend, int result)
 	struct fsd *fs = pend->fs;
 	struct fuse_file_info fi;
 
-	fsd_opens_remove(pend);
+	fsd_opens_remove(pend, result);
 	if (result) {
 		fuse_reply_err(pend->req, -result);
 		fsd_inode_unref(fs, pend->inode);
@@ -142,11 +142,13 @@ void fsd_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	pend->flags = fi->flags;
 	pend->internal = fsd_is_internal(fs, req);
 	pend->tid = fuse_req_ctx(req)->pid;
+	rv = 0;
 	if (!pend->internal) {
 		atomic_fetch_add(&fs->app_opens, 1);
-		fsd_opens_add(pend);
+		rv = fsd_opens_add(pend);
 	}
-	rv = wrep_file_open(pend->inode->file, fi->flags, pend->internal, &pend->op);
+	if (!rv)
+		rv = wrep_file_open(pend->inode->file, fi->flags, pend->internal, &pend->op);
 	if (rv == WREP_PENDING)
 		fsd_wake(fs); /* to look after it from now on */
 	else
@@ -160,6 +162,7 @@ static void create_finish(struct fsd_pend *pend, int result)
 	struct fuse_entry_param entry = {0};
 	struct fuse_file_info fi;
 
+	fsd_opens_remove(pend, result);
 	if (!result) {
 		pend->inode = fsd_inode_of(fs, pend->op.file);
 		if (!pend->inode)
@@ -232,11 +235,18 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 	pend->op.tid = ctx->pid;
 	pend->flags = fi->flags;
 	pend->internal = fsd_is_internal(fs, req);
-	if (!pend->internal)
+	pend->tid = ctx->pid;
+	rv = 0;
+	if (!pend->internal) {
 		atomic_fetch_add(&fs->app_opens, 1);
-	rv = wrep_create(fs->wrep, path, mode & 07777, ctx->uid, gid, fi->flags, pend->internal,
-			 &pend->op);
-	if (rv != WREP_PENDING)
+		rv = fsd_opens_add(pend); /* it may be there, and its open wait */
+	}
+	if (!rv)
+		rv = wrep_create(fs->wrep, path, mode & 07777, ctx->uid, gid, fi->flags,
+				 pend->internal, &pend->op);
+	if (rv == WREP_PENDING)
+		fsd_wake(fs);
+	else
 		create_finish(pend, rv);
 	fsd_leave(fs);
 }

@@ -28,6 +28,7 @@
 #include "log.h"
 #include "mountinfo.h"
 
+#define NAMES_ELECTIONS 4 /* timeouts, after which one would have had a result */
 #define LOCK_PATIENCE_MS 10000
 #define PORT_PATIENCE_MS 5000
 #define PROBE_TIMEOUT_MS 3000
@@ -536,6 +537,13 @@ static int start_replication(struct start *st)
 		.host_ctx = fs,
 	};
 
+	fs->commit_timeout_ms = st->options->commit_timeout_ms ? st->options->commit_timeout_ms
+							       : RLOG_COMMIT_TIMEOUT_MS;
+	fs->names_timeout_ms = NAMES_ELECTIONS * (st->options->election_timeout_ms
+							  ? st->options->election_timeout_ms
+							  : RLOG_ELECTION_TIMEOUT_MS);
+	if (fs->names_timeout_ms > fs->commit_timeout_ms)
+		fs->names_timeout_ms = fs->commit_timeout_ms;
 	fsd_log('I', "starting node=%08" PRIx32 " cluster=%016" PRIx64 " address=%s",
 		fs->identity.node, fs->identity.cluster, fs->identity.address);
 	return wrep_open(&fs->wrep, &config, st->errmsg);

@@ -96,15 +96,19 @@ struct rlog_callbacks {
 	void (*stream)(void *ctx, int fd, uint64_t from_id);
 };
 
+#define RLOG_ELECTION_TIMEOUT_MS 500
+#define RLOG_COMMIT_TIMEOUT_MS 10000
+
 struct rlog_config {
 	const char *dir; /* the log's directory, made by rlog_bootstrap() or rlog_init_member() */
 	uint64_t id;	 /* this node, not 0 */
 	uint64_t cluster_id;
 	const char *address; /* HOST:PORT that peers dial */
 	int listen_fd;	     /* bound and listening; owned by the rlog after a successful open */
-	unsigned election_timeout_ms; /* 0: the default, 500; the timer is randomised in [1x, 2x] */
-	unsigned heartbeat_ms;	      /* 0: the default, 50 */
-	unsigned commit_timeout_ms;   /* 0: the default, 10000 */
+	unsigned
+		election_timeout_ms; /* 0: RLOG_ELECTION_TIMEOUT_MS; the timer is randomised in [1x, 2x] */
+	unsigned heartbeat_ms;	    /* 0: the default, 50 */
+	unsigned commit_timeout_ms; /* 0: RLOG_COMMIT_TIMEOUT_MS */
 	struct rlog_callbacks cb;
 	void *ctx;
 };

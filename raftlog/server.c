@@ -46,9 +46,7 @@
 #include "server_internal.h"
 #include "snapshot.h"
 
-#define DEFAULT_ELECTION_TIMEOUT_MS 500
 #define DEFAULT_HEARTBEAT_MS 50
-#define DEFAULT_COMMIT_TIMEOUT_MS 10000
 #define DISK_RETRY_MS 1000
 #define INFLIGHT_ENTRIES 4096
 /* After it libraft looks anew at what a follower that fetches the state has, which costs nothing. Until then
@@ -804,8 +802,8 @@ int rlog_server_new(struct rlog_server **out, const struct rlog_server_config *c
 	s->ctx = config->ctx;
 	s->now = now_ms;
 	s->promote_ms = NEVER;
-	s->commit_timeout_ms = config->commit_timeout_ms != 0 ? config->commit_timeout_ms
-							      : DEFAULT_COMMIT_TIMEOUT_MS;
+	s->commit_timeout_ms =
+		config->commit_timeout_ms != 0 ? config->commit_timeout_ms : RLOG_COMMIT_TIMEOUT_MS;
 	if (strlen(config->address) >= sizeof s->address) {
 		snprintf(errmsg, RLOG_ERRMSG_SIZE, "address too long address=%.64s...",
 			 config->address);
@@ -817,7 +815,7 @@ int rlog_server_new(struct rlog_server **out, const struct rlog_server_config *c
 	s->seed = config->seed;
 	s->heartbeat_ms = config->heartbeat_ms != 0 ? config->heartbeat_ms : DEFAULT_HEARTBEAT_MS;
 	s->election_timeout_ms = config->election_timeout_ms != 0 ? config->election_timeout_ms
-								  : DEFAULT_ELECTION_TIMEOUT_MS;
+								  : RLOG_ELECTION_TIMEOUT_MS;
 	rv = server_core(s, errmsg);
 	if (rv != 0) {
 		free(s);

@@ -414,6 +414,8 @@ static struct wrep_item *take(struct wrep *w, bool retry)
 		if (!w->queue_head)
 			w->queue_tail = &w->queue_head;
 		w->queue_bytes -= item->bytes;
+		if (item->type != WREP_ITEM_VIEW)
+			atomic_fetch_add(&w->taken, 1);
 		if (w->queue_full && w->resumable) {
 			w->queue_full = false;
 			rlog_resume(w->log); /* under the lock: wrep_close() frees the log */

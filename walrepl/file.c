@@ -52,7 +52,7 @@ int wrep_lookup(struct wrep *w, const char *name, struct wrep_file **out)
 		return *out ? 0 : -ENOENT;
 	}
 	if (!db)
-		return -ENOENT;
+		return wrep_is_ready(w) ? -ENOENT : -EAGAIN;
 	pthread_mutex_lock(&db->lock);
 	*out = wrep_db_file(db, kind);
 	pthread_mutex_unlock(&db->lock);
@@ -150,6 +150,27 @@ static int create_side_file(struct wrep_db *db, enum wrep_kind kind, mode_t mode
 bool wrep_is_ready(struct wrep *w)
 {
 	return atomic_load(&w->caught_up);
+}
+
+bool wrep_knows_names(struct wrep *w)
+{
+	bool knows;
+
+	pthread_mutex_lock(&w->lock);
+	knows = w->caught_up || (w->names_index && !w->fetching);
+	pthread_mutex_unlock(&w->lock);
+	return knows;
+}
+
+uint64_t wrep_progress(struct wrep *w)
+{
+	uint64_t steps;
+
+	pthread_mutex_lock(&w->lock);
+	steps = w->led_term;
+	pthread_mutex_unlock(&w->lock);
+	return steps + atomic_load(&w->delivered_bytes) + atomic_load(&w->taken) +
+	       atomic_load(&w->compared_bytes) + atomic_load(&w->fetched_bytes);
 }
 
 /* 0 when this node has caught up; until then WREP_PENDING, and `*item`, taken, is queued when it has. */
@@ -370,20 +391,28 @@ int wrep_file_open_again(struct wrep_file *f, int flags, struct wrep_op *op)
 	return open_file(f->db, f, flags, false, op, op->state);
 }
 
+/* Of those that wait until this node has caught up; NULL. w->lock held. */
+static struct wrep_item *take_waiting(struct wrep *w, const struct wrep_op *op)
+{
+	struct wrep_item *item;
+
+	for (struct wrep_item **p = &w->waiting; (item = *p); p = &item->next) {
+		if (item->op == op) {
+			*p = item->next;
+			break;
+		}
+	}
+	return item;
+}
+
 void wrep_op_interrupt(struct wrep *w, struct wrep_op *op)
 {
-	struct wrep_item *waited = NULL;
-	bool found = false;
+	struct wrep_item *waited;
+	bool found;
 
 	pthread_mutex_lock(&w->lock);
-	for (struct wrep_item **p = &w->waiting; !found && *p; p = &(*p)->next) {
-		if ((*p)->op != op)
-			continue;
-		waited = *p;
-		*p = waited->next;
-		found = true;
-		break;
-	}
+	waited = take_waiting(w, op);
+	found = waited != NULL;
 	for (struct wrep_item *i = w->queue_head; !found && i; i = i->next) {
 		if ((i->type == WREP_ITEM_OPEN || i->type == WREP_ITEM_READY) && i->op == op) {
 			i->op = NULL;
@@ -394,6 +423,19 @@ void wrep_op_interrupt(struct wrep *w, struct wrep_op *op)
 	wrep_item_free(waited);
 	if (found)
 		wrep_op_finish_open(op, -EINTR);
+}
+
+void wrep_op_time_out(struct wrep *w, struct wrep_op *op)
+{
+	struct wrep_item *waited;
+
+	pthread_mutex_lock(&w->lock);
+	waited = take_waiting(w, op);
+	pthread_mutex_unlock(&w->lock);
+	if (!waited)
+		return;
+	wrep_item_free(waited);
+	wrep_op_finish_open(op, -ETIMEDOUT);
 }
 
 void wrep_file_release(struct wrep_file *f, bool internal)

@@ -219,6 +219,7 @@ struct wrep {
 	uint64_t names_skip; /* restored as of this entry: those up to it change no names */
 	struct rlog_view view;
 	uint64_t view_sequence;
+	uint64_t led_term; /* the last in which a leader was known */
 	_Atomic bool
 		caught_up; /* everything up to the leader's commit index at first contact is local */
 	bool closing, failed;
@@ -234,6 +235,7 @@ struct wrep {
 	/* Entries handed over by raftlog, barriers aside: the last one that is dealt with, and that which
 	 * is being dealt with. */
 	_Atomic uint64_t delivered, delivering;
+	_Atomic uint64_t taken;		  /* items, but for views, that the applier has come to */
 	_Atomic uint64_t delivered_bytes; /* of all entries, since the start */
 	_Atomic unsigned aheads; /* databases with parts of an incomplete transaction out */
 	uint64_t redo_until;	 /* restored files may hold what entries up to here wrote */

@@ -71,6 +71,7 @@ void wrep_health(struct wrep *w, struct wrep_health *out)
 	out->state = w->fetching		  ? WREP_FETCHING
 		     : atomic_load(&w->caught_up) ? WREP_SERVING
 						  : WREP_CATCHING_UP;
+	out->leader_id = w->view.leader_id;
 	out->compared_bytes = atomic_load(&w->compared_bytes);
 	out->fetched_bytes = atomic_load(&w->fetched_bytes);
 	out->damages = w->damages;
@@ -995,6 +996,8 @@ static void on_view(void *ctx, const struct rlog_view *view)
 	pthread_mutex_lock(&w->lock);
 	other = view->role != RLOG_LEADER || view->term != w->view.term;
 	w->view = *view;
+	if (view->leader_id)
+		w->led_term = view->term;
 	item->view_sequence = ++w->view_sequence;
 	if (view->leader_id && view->leader_id != w->node_id)
 		atomic_store(&w->may_write, false);

@@ -125,6 +125,8 @@ struct wrep_op {
 /* Give up waiting, for an op of wrep_file_open() or wrep_wait_ready() only (the caller was
  * interrupted): its `done` gets -EINTR. Any other op ignores this: the outcome of a commit is waited for. */
 void wrep_op_interrupt(struct wrep *w, struct wrep_op *op);
+/* The same with -ETIMEDOUT, as long as the op waits for this node to catch up, and for nothing else. */
+void wrep_op_time_out(struct wrep *w, struct wrep_op *op);
 
 /* ---- files ------------------------------------------------------------------------------------ */
 
@@ -141,7 +143,15 @@ bool wrep_is_ready(struct wrep *w);
 /* 0 when it has, else WREP_PENDING: `done` once it has (interruptible, see wrep_op_interrupt()). */
 int wrep_wait_ready(struct wrep *w, struct wrep_op *op);
 
-/* The file now called `name`, with a reference; -ENOENT. */
+/* Does it know names from an earlier time at least? They may have changed since; that is noticed when they are
+ * used: opens wait. */
+bool wrep_knows_names(struct wrep *w);
+/* A number that changes while this node gets nearer to having caught up: it hears of a leader, entries come and
+ * are applied, databases are compared and fetched. */
+uint64_t wrep_progress(struct wrep *w);
+
+/* The file now called `name`, with a reference; -ENOENT; -EAGAIN: this node has not caught up, and knows of no
+ * database to which it would belong. */
 int wrep_lookup(struct wrep *w, const char *name, struct wrep_file **out);
 
 /* Calls `each` for every name in the directory `path` ("": the top), without what is in front of it.
@@ -264,6 +274,7 @@ enum wrep_state {
 
 struct wrep_health {
 	enum wrep_state state;
+	uint64_t leader_id; /* 0: none known */
 	/* Of the fetch that goes on, or of the last one; of all databases. */
 	uint64_t compared_bytes, fetched_bytes;
 	unsigned damages;	/* found since the start */
