@@ -5,7 +5,6 @@
 #include <fuse_lowlevel.h>
 
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -17,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "inode.h"
+#include "locks.h"
 #include "log.h"
 
 void fsd_wake(struct fsd *fs)
@@ -169,94 +169,23 @@ static pid_t process_of(void *ctx, pid_t tid)
 	return pid;
 }
 
-/* All of /proc/locks, to be freed; NULL: no memory. `*at_once`: as of one moment. The kernel hands it out in
- * pieces, and from one to the next counts lines: when a lock goes that was told of already, another one
- * is passed over. */
-static char *read_locks(bool *at_once)
+static struct fsd_locked_file locked_file(struct fsd *fs, struct wrep_file *file)
 {
-	size_t len = 0, room = 8192;
-	char *text = malloc(room);
-	unsigned pieces = 0;
-	ssize_t n = 0;
-	int fd = open("/proc/locks", O_RDONLY | O_CLOEXEC);
-
-	while (text && fd >= 0 && (n = read(fd, text + len, room - 1 - len)) > 0) {
-		len += (size_t)n;
-		pieces++;
-		if (room - len < 4096 + 1) {
-			char *more = realloc(text, room *= 2);
-
-			if (!more)
-				free(text);
-			text = more;
-		}
-	}
-	if (fd >= 0)
-		close(fd);
-	if (text)
-		text[len] = '\0';
-	*at_once = pieces <= 1 && n == 0;
-	return text;
+	return (struct fsd_locked_file){fs->connection, fsd_inode_number(fs, file)};
 }
-
-/* Who holds the lock according to this text; -1: one that is not known here; 0: nobody.
- * "1: POSIX  ADVISORY  WRITE 4711 00:2a:5 120 120": process, device and inode, first and last byte. */
-static pid_t find_lock(char *text, unsigned device, uint64_t number, uint64_t byte)
-{
-	unsigned long long ino, first, last;
-	unsigned major, minor;
-	char *line;
-	int pid;
-
-	while ((line = strsep(&text, "\n")))
-		/* (SQLite's have a last byte, where others may say "EOF".) */
-		if (sscanf(line, "%*s POSIX ADVISORY WRITE %d %x:%x:%llu %llu %llu", &pid, &major,
-			   &minor, &ino, &first, &last) == 6 &&
-		    major == 0 && minor == device && ino == number && first <= byte && byte <= last)
-			return pid ? pid : -1;
-	return 0;
-}
-
-/* Where there are too many locks for one piece, so often until one is believed not to be held. */
-#define LOCKS_READS 20
 
 static pid_t lock_holder(void *ctx, struct wrep_file *file, uint64_t byte)
 {
-	struct fsd *fs = ctx;
-	const uint64_t number = fsd_inode_number(fs, file);
-	bool at_once = false;
-	pid_t holder = 0;
+	struct fsd_locked_file locked = locked_file(ctx, file);
 
-	for (int i = 0; i < LOCKS_READS && !holder && !at_once; i++) {
-		char *text = read_locks(&at_once);
-
-		holder = find_lock(text, fs->connection, number, byte);
-		free(text);
-	}
-	return holder;
+	return fsd_lock_holder(&locked, byte);
 }
 
 static bool has_open(void *ctx, pid_t tid, struct wrep_file *file)
 {
-	struct fsd *fs = ctx;
-	const uint64_t number = fsd_inode_number(fs, file);
-	struct dirent *entry;
-	struct statx about;
-	char path[64];
-	bool found = false;
-	DIR *dir;
+	struct fsd_locked_file locked = locked_file(ctx, file);
 
-	snprintf(path, sizeof(path), "/proc/%d/fd", tid);
-	dir = opendir(path);
-	while (dir && !found && (entry = readdir(dir)))
-		/* What the kernel knows: asking for more would come back here as a request. */
-		found = entry->d_name[0] != '.' &&
-			!statx(dirfd(dir), entry->d_name, AT_STATX_DONT_SYNC, STATX_INO, &about) &&
-			about.stx_dev_major == 0 && about.stx_dev_minor == fs->connection &&
-			about.stx_ino == number;
-	if (dir)
-		closedir(dir);
-	return found;
+	return fsd_has_open(&locked, tid);
 }
 
 /* /proc/TID/stat: what follows the name, which may hold anything, is the 3rd field on. The 9th are its
