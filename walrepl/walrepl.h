@@ -40,6 +40,15 @@ enum wrep_kind { WREP_DB, WREP_WAL, WREP_SHM, WREP_JOURNAL, WREP_SUPER };
 
 /* ---- what walrepl needs from the mount ------------------------------------------------------ */
 
+/* A POSIX lock call on a file of the mount, as fcntl(F_SETLK) made it, or the end of a process. */
+struct wrep_lock_call {
+	uint64_t number;      /* of the file, the inode's */
+	uint64_t first, last; /* the bytes */
+	int type;	      /* F_RDLCK, F_WRLCK, F_UNLCK */
+	pid_t pid;	      /* of the process; 0: of another pid namespace, or it has ended */
+	int result;	      /* 0: done; -EAGAIN: another one's is in the way; -errno */
+};
+
 struct wrep_host {
 	/* Open `name` through the mount (the private clone): locks taken on this descriptor meet those
 	 * of applications. A file descriptor or -errno. [applier] */
