@@ -80,10 +80,11 @@ static void print_databases(json_t *status)
 	       "PAGES", "MODE");
 	json_array_foreach(list, i, db)
 		printf("%-24s %10" JSON_INTEGER_FORMAT "  %-16s %9" JSON_INTEGER_FORMAT
-		       " %10" JSON_INTEGER_FORMAT "  %s%s\n",
+		       " %10" JSON_INTEGER_FORMAT "  %s%s%s\n",
 		       string_of(db, "name"), number_of(db, "version"), string_of(db, "checksum"),
 		       number_of(db, "page_size"), number_of(db, "pages"), string_of(db, "mode"),
-		       json_is_true(json_object_get(db, "damaged")) ? " DAMAGED" : "");
+		       json_is_true(json_object_get(db, "damaged")) ? " DAMAGED" : "",
+		       json_is_true(json_object_get(db, "uncommitted")) ? " UNCOMMITTED" : "");
 }
 
 int fsd_cmd_status(int argc, char **argv)

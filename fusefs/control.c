@@ -105,12 +105,13 @@ static json_t *databases_json(struct fsd *fs)
 		count = 0;
 	for (size_t i = 0; i < count; i++)
 		json_array_append_new(list,
-				      json_pack("{s:s, s:I, s:o, s:I, s:I, s:s, s:b}", "name",
+				      json_pack("{s:s, s:I, s:o, s:I, s:I, s:s, s:b, s:b}", "name",
 						all[i].name, "version", (json_int_t)all[i].version,
 						"checksum", checksum_json(all[i].checksum),
 						"page_size", (json_int_t)all[i].page_size, "pages",
 						(json_int_t)all[i].page_count, "mode", all[i].mode,
-						"damaged", (int)all[i].damaged));
+						"damaged", (int)all[i].damaged, "uncommitted",
+						(int)all[i].uncommitted));
 	free(all);
 	return list;
 }

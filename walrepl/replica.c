@@ -1225,6 +1225,7 @@ int wrep_databases(struct wrep *w, struct wrep_db_status **out, size_t *count)
 			s->page_size = db->sum.page_size;
 			s->page_count = db->sum.page_count;
 			s->damaged = db->damaged;
+			s->uncommitted = db->direct.active && !db->direct.alone;
 			s->mode = !db->sum.page_count ? "empty" : db->wal_mode ? "wal" : "delete";
 		}
 		pthread_mutex_unlock(&db->lock);

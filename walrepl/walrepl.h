@@ -270,6 +270,7 @@ struct wrep_db_status {
 	uint32_t page_size, page_count;
 	const char *mode; /* "wal", "delete" (any rollback journal), "empty" */
 	bool damaged;	  /* its file is, no other node has a copy, and nobody can open it */
+	bool uncommitted; /* holds what an application wrote without journal and fsync: here alone */
 };
 
 /* All databases, as of the last committed entry handed over. `*out` is free()d by the caller. */
