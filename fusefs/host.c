@@ -181,11 +181,55 @@ static pid_t lock_holder(void *ctx, struct wrep_file *file, uint64_t byte)
 	return fsd_lock_holder(&locked, byte);
 }
 
+static bool may_hold_lock(void *ctx, pid_t pid, struct wrep_file *file, uint64_t byte)
+{
+	struct fsd_locked_file locked = locked_file(ctx, file);
+
+	return fsd_lock_may_be_held(&locked, byte, pid);
+}
+
 static bool has_open(void *ctx, pid_t tid, struct wrep_file *file)
 {
 	struct fsd_locked_file locked = locked_file(ctx, file);
 
 	return fsd_has_open(&locked, tid);
+}
+
+static uint64_t number_of(void *ctx, struct wrep_file *file)
+{
+	return fsd_inode_number(ctx, file);
+}
+
+static void lock_called(void *ctx, const struct wrep_lock_call *call)
+{
+	struct fsd *fs = ctx;
+
+	wrep_lock_called(fs->wrep, call);
+}
+
+static int watch_locks(void *ctx, uint64_t byte, bool on)
+{
+	struct fsd *fs = ctx;
+
+	if (!on) {
+		fsd_locktrace_off(&fs->locktrace);
+		return 0;
+	}
+	return fsd_locktrace_on(&fs->locktrace, fs->connection, byte, lock_called, fs);
+}
+
+static void read_lock_calls(void *ctx)
+{
+	struct fsd *fs = ctx;
+
+	fsd_locktrace_read(&fs->locktrace);
+}
+
+static void wait_lock_calls(void *ctx, int timeout_ms)
+{
+	struct fsd *fs = ctx;
+
+	fsd_locktrace_wait(&fs->locktrace, timeout_ms);
 }
 
 /* /proc/TID/stat: what follows the name, which may hold anything, is the 3rd field on. The 9th are its
@@ -249,6 +293,11 @@ const struct wrep_host fsd_host = {
 	.invalidate_name = invalidate_name,
 	.process_of = process_of,
 	.lock_holder = lock_holder,
+	.may_hold_lock = may_hold_lock,
+	.number_of = number_of,
+	.watch_locks = watch_locks,
+	.read_lock_calls = read_lock_calls,
+	.wait_lock_calls = wait_lock_calls,
 	.has_open = has_open,
 	.is_killed = is_killed,
 	.fatal = fatal,

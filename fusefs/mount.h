@@ -19,6 +19,7 @@
 #include "guard.h"
 #include "identity.h"
 #include "kernel.h"
+#include "locktrace.h"
 #include "walrepl.h"
 
 struct fuse_session;
@@ -105,6 +106,7 @@ struct fsd {
 	unsigned given_up_count;		    /* opens_lock */
 
 	/* host.c */
+	struct fsd_locktrace locktrace;
 	struct rlog_view last_view; /* raftlog's thread only */
 	_Atomic bool stopping;	    /* somebody asked serve.c's loop to end */
 	_Atomic int exit_code;

@@ -4,12 +4,30 @@
  * programs that know nothing of SQLite (cp, rsync, truncate), which take no lock at all. No removal of
  * a journal tells where such a transaction ends. So what they write gathers in the overlay, as under a
  * journal, and it is one transaction up to the writer's fsync of the database, or its close of it, which
- * waits for Raft: there an error still reaches who caused it. (SQLite with synchronous=OFF never calls
- * fsync: its transactions are committed together when it closes the database.)
+ * waits for Raft: there an error still reaches who caused it.
  *
- * With synchronous=OFF a session may outlast its writer's lock. Before another process, or the same one in
- * WAL mode, builds on it, it is committed: the next one's first write waits for that, and is tried again. So
- * what a process has closed does not hang on what becomes of another.
+ * SQLite with synchronous=OFF never calls fsync, and a connection may stay open for good. There the end of a
+ * transaction is the release of the EXCLUSIVE lock, and nobody waits for its commit: a thread (exclusive.c)
+ * commits the session when it learns of it. An error then reaches nobody but the log.
+ *
+ * A commit must hold whole transactions, nothing of the next one. Everything in the overlay was written under
+ * EXCLUSIVE, by writes that have been answered. So if nobody who wrote it holds the lock at some moment, all
+ * that was written before that moment is whole transactions. Two things prove such a moment.
+ *  - The writer is asked for (wrep_direct_look()), and does not hold the lock. db->lock is held, so nothing
+ *    has been written since.
+ *  - Somebody got EXCLUSIVE since the last write (wrep_exclusive_retaken()): it was free just before. The host
+ *    tells of that before the first write that is made under it, because its record is there before the
+ *    lock call returns. So it is asked for at each write, and a write that comes behind such a call belongs
+ *    to the next transaction: it waits until the former ones are committed, and is tried again (SQLite does,
+ *    on EINTR). A process that writes all the time is caught there, and one that dies in the middle of its
+ *    next transaction takes nothing along but that.
+ * A transaction whose writes came before the host told of lock calls, or whose call was lost, shows no such
+ * moment; then several are committed together, at the next one. What is written in several pieces, because
+ * the cache spills, is written under one lock, taken once.
+ *
+ * Before another process, or the same one in WAL mode, builds on a session, it is committed in the same way.
+ * So what a process has released does not hang on what becomes of another. With locking_mode=EXCLUSIVE, or
+ * where the writer cannot be asked for, the close commits.
  *
  * Who takes no locks must be alone: nobody else may have the file open when it begins, and nobody gets
  * it open until it has ended. So no application ever sees half a copy, nor keeps pages in its cache
@@ -31,10 +49,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include "exclusive.h"
 #include "super.h"
-
-/* The first byte of those that an EXCLUSIVE lock covers (SQLite's os.h, SHARED_FIRST). */
-#define SHARED_FIRST 0x40000002u
 
 static pid_t process_of(struct wrep_db *db, pid_t tid)
 {
@@ -52,7 +68,8 @@ static pid_t lock_holder(struct wrep_db *db)
 {
 	struct wrep *w = db->w;
 
-	return w->config.host.lock_holder(w->config.host_ctx, db->files[WREP_DB], SHARED_FIRST);
+	return w->config.host.lock_holder(w->config.host_ctx, db->files[WREP_DB],
+					  WREP_SHARED_FIRST);
 }
 
 static int refuse(struct wrep_db *db, const char *reason)
@@ -73,6 +90,8 @@ static void begin(struct wrep_db *db, bool alone, pid_t process)
 		.process = process,
 		.sequence = db->direct.sequence + 1,
 	};
+	if (!alone)
+		wrep_exclusive_begin(db);
 }
 
 /* Somebody who takes no locks begins to write, or has opened the file to replace what is in it; nobody
@@ -89,6 +108,24 @@ static int begin_alone(struct wrep_db *db, pid_t process)
 				  "file first: sqlite3 DB 'PRAGMA wal_checkpoint(TRUNCATE)'");
 	begin(db, true, process);
 	return 0;
+}
+
+/* Is what the overlay holds a database by its own header, and all of it was written? SQLite leaves nothing
+ * else when it releases its lock. db->lock held. */
+static bool is_whole(struct wrep_db *db)
+{
+	uint32_t page_size, page_count;
+	bool whole;
+
+	return db->overlay && db->files[WREP_DB] && !db->direct.broken &&
+	       wrep_overlay_shape(db, &page_size, &page_count, &whole) && whole;
+}
+
+/* Has a transaction of the session ended, and the next one not written yet? As far as is told. db->lock
+ * held. */
+static bool is_at_an_end(struct wrep_db *db)
+{
+	return wrep_exclusive_retaken(db) && is_whole(db);
 }
 
 static bool may_write(struct wrep_db *db)
@@ -111,6 +148,8 @@ int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 		d->tid = tid;
 		return 0;
 	}
+	if (d->active && is_at_an_end(db))
+		return WREP_PENDING;
 	if (tid && tid == db->locker_tid && (hot || d->active)) {
 		process = d->process;
 	} else {
@@ -140,6 +179,8 @@ int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 		d->active = false;
 	else if (!may_write(db))
 		return -EROFS;
+	else if (!d->active && wrep_exclusive_must_wait(db))
+		return WREP_PENDING;
 	else if (!d->active || d->process != process)
 		begin(db, false, process);
 	return 0;
@@ -267,27 +308,82 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 	c->mode = d->alone ? WREP_COMMIT_REPLACE : WREP_COMMIT_ROLLBACK;
 	c->trigger = trigger;
 	c->direct_sequence = sequence;
+	db->syncs = trigger == WREP_TRIGGER_SYNC;
 	c->times = d->times;
 	c->op = op;
 	return submit(db, c, op);
 }
 
-int wrep_direct_commit_former(struct wrep_db *db, struct wrep_op *op)
+bool wrep_direct_is_ending(const struct wrep_db *db)
 {
-	struct wrep_commit *c = calloc(1, sizeof *c);
-	int rc;
+	return db->pending && db->pending->trigger == WREP_TRIGGER_CLOSE && !db->direct.alone;
+}
 
+/* Commit the session, whose writer waits for nothing; `writer`, or NULL, is the next. db->lock held,
+ * released. 0: there was nothing to commit; WREP_PENDING; -errno. */
+static int commit_unasked(struct wrep_db *db, struct wrep_op *writer)
+{
+	struct wrep_direct *d = &db->direct;
+	uint64_t sequence = d->sequence;
+	struct wrep_commit *c;
+
+	if (d->broken) {
+		d->ending = true;
+		pthread_mutex_unlock(&db->lock);
+		push_revert(db, sequence, WREP_TRIGGER_CLOSE, NULL, writer, -EIO);
+		return WREP_PENDING;
+	}
+	c = calloc(1, sizeof *c);
 	if (!c) {
 		pthread_mutex_unlock(&db->lock);
 		return -ENOMEM;
 	}
 	c->mode = WREP_COMMIT_ROLLBACK;
 	c->trigger = WREP_TRIGGER_CLOSE;
-	c->direct_sequence = db->direct.sequence;
-	op->next = NULL;
-	c->writers = op;
-	rc = submit(db, c, op);
+	c->direct_sequence = sequence;
+	if (writer)
+		writer->next = NULL;
+	c->writers = writer;
+	db->syncs = false;
+	return submit(db, c, writer);
+}
+
+int wrep_direct_put_off(struct wrep_db *db, struct wrep_op *op)
+{
+	int rc;
+
+	if (db->direct.active) {
+		rc = commit_unasked(db, op); /* unlocks */
+	} else {
+		wrep_db_ref(db); /* the file may go when `op` is done */
+		rc = wrep_exclusive_wait(db, op);
+		pthread_mutex_unlock(&db->lock);
+		wrep_db_unref(db);
+	}
 	return rc ? rc : -EINTR;
+}
+
+bool wrep_direct_look(struct wrep_db *db)
+{
+	struct wrep_host *host = &db->w->config.host;
+	struct wrep_direct *d = &db->direct;
+	struct wrep_file *f;
+	bool released;
+
+	pthread_mutex_lock(&db->lock);
+	f = db->files[WREP_DB];
+	if (!d->active || d->alone || d->ending || db->pending || !f) {
+		pthread_mutex_unlock(&db->lock);
+		return false;
+	}
+	released = wrep_exclusive_retaken(db) ||
+		   !host->may_hold_lock(db->w->config.host_ctx, d->process, f, WREP_SHARED_FIRST);
+	if (!released || !(d->broken || is_whole(db))) {
+		pthread_mutex_unlock(&db->lock);
+		return true;
+	}
+	commit_unasked(db, NULL); /* unlocks */
+	return false;
 }
 
 /* Is it a thread of who holds EXCLUSIVE? What a dead one left in the overlay nobody commits by syncing the
@@ -373,7 +469,7 @@ int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op)
 	if (d->alone)
 		return flush_alone(db, op); /* unlocks */
 	holder = db->pending ? 0 : lock_holder(db);
-	if (!holder || !is_same(holder, d->process))
+	if (!holder || !is_same(holder, d->process) || is_at_an_end(db))
 		return wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
 	d->ending = true;
 	pthread_mutex_unlock(&db->lock);
@@ -450,6 +546,12 @@ void wrep_direct_revert(struct wrep *w, struct wrep_item *item)
 	pthread_mutex_lock(&db->lock);
 	d->ending = false; /* not before the kernel has forgotten what it kept */
 	pthread_mutex_unlock(&db->lock);
+	if (revoke && !alone)
+		wrep_logf(
+			w, 'W',
+			"lost: what was written without a journal and without fsync is not committed; who "
+			"has the database open gets I/O errors, and opens it again database=%s",
+			db->name);
 	if (alone && !item->commit && !item->op)
 		wrep_logf(
 			w, 'W',

@@ -726,7 +726,7 @@ static int write_later(struct wrep_db *db, struct wrep_op *op)
 {
 	int rc = -EIO;
 
-	if (db->pending->trigger == WREP_TRIGGER_CLOSE && !db->direct.alone) {
+	if (wrep_direct_is_ending(db)) {
 		op->next = db->pending->writers;
 		db->pending->writers = op;
 		rc = WREP_PENDING;
@@ -753,7 +753,7 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 	} else {
 		rc = wrep_direct_admit(f, op);
 		if (rc == WREP_PENDING)
-			return wrep_direct_commit_former(db, op); /* unlocks */
+			return wrep_direct_put_off(db, op); /* unlocks */
 		if (rc == -EAGAIN) {
 			pthread_mutex_unlock(&db->lock);
 			return wrep_departure_write(f, buf, len, off, op);
@@ -767,6 +767,14 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 	}
 	wrep_commit_feed(db); /* unlocks */
 	return rc;
+}
+
+/* Does the end of a journal commit what is in the overlay? Not if that is another's session, which waits for
+ * Raft already: the journal is of a transaction that has written nothing into the database yet, since its
+ * writes wait, and is rolled back. db->lock held. */
+static bool journal_commits(struct wrep_db *db)
+{
+	return db->overlay && !wrep_direct_is_ending(db);
 }
 
 /* A journal that is zeroed at its start while the overlay holds pages: journal_mode=PERSIST
@@ -783,8 +791,8 @@ static int write_journal(struct wrep_file *f, const uint8_t *buf, size_t len, ui
 		db->journaled = true;
 		db->journal_tid = op->tid;
 	}
-	if (!db->overlay || off != 0 || len < sizeof zero || memcmp(buf, zero, sizeof zero) ||
-	    !wrep_journal_is_hot(db)) {
+	if (!journal_commits(db) || off != 0 || len < sizeof zero ||
+	    memcmp(buf, zero, sizeof zero) || !wrep_journal_is_hot(db)) {
 		rc = wrep_write_all(f->fd, buf, len, off);
 		pthread_mutex_unlock(&db->lock);
 		return rc;
@@ -834,7 +842,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		/* It has just left a journal mode in which nothing was committed yet. */
 		if (db->direct.active && !db->direct.alone)
 			return rollback_pending(db) ? write_later(db, op) /* both unlock */
-						    : wrep_direct_commit_former(db, op);
+						    : wrep_direct_put_off(db, op);
 		/* The gate keeps applications out; one that lost its lock is refused here. */
 		if (starts_wal_over(f, buf, len, off)) {
 			if (!wal_may_go(db)) {
@@ -930,7 +938,7 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 	} else {
 		rc = !opened && db->opens ? -EAGAIN : wrep_direct_admit(f, op);
 		if (rc == WREP_PENDING)
-			return wrep_direct_commit_former(db, op); /* unlocks */
+			return wrep_direct_put_off(db, op); /* unlocks */
 		if (rc == -EAGAIN) {
 			pthread_mutex_unlock(&db->lock);
 			return wrep_departure_truncate(f, size, opened, op);
@@ -978,7 +986,7 @@ static int truncate_file(struct wrep_file *f, uint64_t size, bool opened, struct
 			rc = wrep_capture_truncate(db->capture, size);
 			break;
 		case WREP_JOURNAL:
-			if (size >= sizeof journal_magic || !db->overlay)
+			if (size >= sizeof journal_magic || !journal_commits(db))
 				break;
 			shape = calloc(1, sizeof *shape);
 			if (!shape) {
@@ -1121,7 +1129,8 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		pthread_mutex_unlock(&db->lock);
 		rc = atomic_load(&w->may_write) ? wrep_submit_meta(w, db, &e, 0, op) : -EROFS;
 		goto out;
-	} else if (db->pending || (db->gated && db->local_wal_mode && kind != WREP_JOURNAL)) {
+	} else if ((db->pending && !(kind == WREP_JOURNAL && wrep_direct_is_ending(db))) ||
+		   (db->gated && db->local_wal_mode && kind != WREP_JOURNAL)) {
 		rc = -EBUSY; /* under the gate the daemon's SQLite has -wal and -shm open */
 	} else if (kind == WREP_WAL && !wal_may_go(db)) {
 		rc = -EBUSY;
@@ -1129,7 +1138,7 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		pthread_mutex_unlock(&db->lock);
 		rc = wrep_keeper_defer(f, WREP_DEFER_UNLINK, NULL, 0, 0, op);
 		goto out;
-	} else if (kind == WREP_JOURNAL && db->overlay) {
+	} else if (kind == WREP_JOURNAL && journal_commits(db)) {
 		shape = calloc(1, sizeof *shape);
 		if (!shape) {
 			rc = -ENOMEM;

@@ -107,6 +107,8 @@ struct wrep_db {
 	bool differed, journaled;
 	pid_t journal_tid;
 	struct wrep_direct direct;
+	struct wrep_watched *watched; /* exclusive.c: for the end of the session, or NULL */
+	bool syncs;		      /* the last session ended by fsync */
 	pid_t locker_tid; /* a thread of a process that takes SQLite's locks before it writes, or 0 */
 	struct wrep_commit *pending; /* the undecided transaction of an application here */
 	bool feeding;		     /* a thread is submitting entries of transactions here */
@@ -257,6 +259,7 @@ struct wrep {
 	int64_t last_damage_at;
 	struct wrep_keeper *keeper;
 	struct wrep_scrub *scrub;
+	struct wrep_exclusive *exclusive;
 	pthread_mutex_t idle_lock; /* a leaf: the databases that are idle and not synced (idle.c) */
 	struct wrep_db *idle, **idle_tail;
 	unsigned idle_count;
@@ -537,8 +540,8 @@ void wrep_gate_open(struct wrep_db *db);
 /* direct.c: a database file written without a journal. */
 
 /* May the thread that asks write to the database file, and are the writes under a journal or do they begin a
- * session of their own? 0, -EBUSY, -EROFS; with a log line. WREP_PENDING: another process's session comes
- * first, wrep_direct_commit_former(). -EAGAIN: others have it open, wrep_departure_...(). db->lock held. */
+ * session of their own? 0, -EBUSY, -EROFS; with a log line. WREP_PENDING: something comes first,
+ * wrep_direct_put_off(). -EAGAIN: others have it open, wrep_departure_...(). db->lock held. */
 int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op);
 /* The same, with O_TRUNC, for who is about to open the file. */
 int wrep_direct_admit_open(struct wrep_file *f, int flags, struct wrep_op *op);
@@ -547,9 +550,13 @@ void wrep_direct_failed(struct wrep_db *db);
 /* The database file was written, or cut: commit it at once, whoever did it. db->lock held, released.
  * As wrep_file_sync(). */
 int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wrep_op *op);
-/* Commit the session that is there, on which `op` would build; then `op` is to be tried again: -EINTR, or
- * -EIO. db->lock held, released. */
-int wrep_direct_commit_former(struct wrep_db *db, struct wrep_op *op);
+/* Commit the session that is there, on which `op` would build, or have watched for the end of the one that
+ * `op` would begin; then `op` is to be tried again: -EINTR, or -EIO. db->lock held, released. */
+int wrep_direct_put_off(struct wrep_db *db, struct wrep_op *op);
+/* As exclusive.h wants it. No lock held. */
+bool wrep_direct_look(struct wrep_db *db);
+/* Is what waits for Raft a session that nobody's call waits for? db->lock held. */
+bool wrep_direct_is_ending(const struct wrep_db *db);
 /* A process closes the database file, which it, or another that left it the descriptor, may have
  * written. db->lock held, released. As wrep_file_flush(). */
 int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op);

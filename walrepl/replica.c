@@ -28,6 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
+#include "exclusive.h"
 #include "group.h"
 #include "names.h"
 #include "super.h"
@@ -1059,6 +1060,7 @@ static void stop(struct wrep *w)
 	pthread_mutex_unlock(&w->lock);
 	wrep_departures_look(w);
 	wrep_scrub_stop(w);
+	wrep_exclusive_stop(w);
 	wrep_offers_stop(w);
 	wrep_fetch_stop(w);
 	wrep_keeper_stop(w);
@@ -1155,6 +1157,8 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 			rc = wrep_keeper_start(w);
 		if (!rc)
 			rc = wrep_scrub_start(w);
+		if (!rc)
+			rc = wrep_exclusive_start(w, wrep_direct_look);
 		if (rc)
 			snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot prepare the data directory: %s",
 				 strerror(-rc));

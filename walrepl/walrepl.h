@@ -42,7 +42,7 @@ enum wrep_kind { WREP_DB, WREP_WAL, WREP_SHM, WREP_JOURNAL, WREP_SUPER };
 
 /* A POSIX lock call on a file of the mount, as fcntl(F_SETLK) made it, or the end of a process. */
 struct wrep_lock_call {
-	uint64_t number;      /* of the file, the inode's */
+	uint64_t number;      /* of the file, as wrep_host's number_of */
 	uint64_t first, last; /* the bytes */
 	int type;	      /* F_RDLCK, F_WRLCK, F_UNLCK */
 	pid_t pid;	      /* of the process; 0: of another pid namespace, or it has ended */
@@ -63,6 +63,18 @@ struct wrep_host {
 	/* The process that holds a POSIX write lock on byte `byte` of the mounted file; 0: nobody; -1: one
 	 * of another pid namespace. [as process_of] */
 	pid_t (*lock_holder)(void *ctx, struct wrep_file *file, uint64_t byte);
+	/* May process `pid` hold it? False only if it is certain that it does not. [as process_of] */
+	bool (*may_hold_lock)(void *ctx, pid_t pid, struct wrep_file *file, uint64_t byte);
+	/* The number by which the kernel knows the file, never another's. [any, even under a database's lock] */
+	uint64_t (*number_of)(void *ctx, struct wrep_file *file);
+	/* Tell wrep_lock_called() of all lock calls that touch byte `byte` of any file of the mount, from now on,
+	 * or no more. 0, or -errno: that is not to be had. This and wait_lock_calls are one thread's. */
+	int (*watch_locks)(void *ctx, uint64_t byte, bool on);
+	/* While they are watched: those that had returned when this was called have been told when it
+	 * returns. [any, even under a database's lock] */
+	void (*read_lock_calls)(void *ctx);
+	/* The same, but waits for one so long. */
+	void (*wait_lock_calls)(void *ctx, int timeout_ms);
 	/* Has that process a descriptor of the mounted file? [as process_of] */
 	bool (*has_open)(void *ctx, pid_t tid, struct wrep_file *file);
 	/* Does a signal end that thread, or has it? [as process_of] */
@@ -187,6 +199,9 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op *op);
 /* The counterpart, per open and create; not after wrep_close(). */
 void wrep_file_release(struct wrep_file *f, bool internal);
+
+/* The host tells of a lock call; NULL: of some it cannot tell. [any thread, even under a database's lock] */
+void wrep_lock_called(struct wrep *w, const struct wrep_lock_call *call);
 
 pid_t wrep_applier_tid(const struct wrep *w);
 

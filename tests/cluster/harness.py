@@ -600,6 +600,11 @@ class Node:
             return None
         return json.loads(result.out)
 
+    def text_status(self):
+        result = run([PROGRAM, "status", str(self.mnt)])
+        assert result.code == 0, f"status of {self}: {result}"
+        return result.out
+
     def database(self, db):
         """What status says about one database, or None."""
         for entry in self.status()["databases"]:

@@ -1,5 +1,6 @@
 """Databases that are written without a journal: journal_mode MEMORY and OFF, and programs that know
-nothing of SQLite (cp and the like). A commit is an fsync of the database, or its close."""
+nothing of SQLite (cp and the like). A commit is an fsync of the database, or its close; without fsync see
+test_without_fsync.py."""
 
 import os
 import random
@@ -68,7 +69,7 @@ def test_commit_without_journal_is_on_a_majority_when_it_returns(shared_cluster,
 
 
 @pytest.mark.parametrize("journal", NO_JOURNAL)
-def test_without_journal_and_fsync_the_close_commits(shared_cluster, db, journal):
+def test_without_journal_and_fsync_each_transaction_is_committed(shared_cluster, db, journal):
     leader = shared_cluster.leader()
     sql(leader, db, "CREATE TABLE t(i INTEGER PRIMARY KEY, x);")
     version = leader.database(db)["version"]
@@ -78,7 +79,7 @@ def test_without_journal_and_fsync_the_close_commits(shared_cluster, db, journal
         c.execute("INSERT INTO t(x) VALUES(1)")
         c.execute("INSERT INTO t(x) VALUES(2)")
         assert sql(leader, db, "SELECT count(*) FROM t") == "2"
-    assert leader.database(db)["version"] == version + 1
+    assert leader.database(db)["version"] == version + 2
     shared_cluster.check_sound(db)
     assert shared_cluster.wait_same(db, "SELECT count(*) FROM t") == "2"
 
