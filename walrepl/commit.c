@@ -42,6 +42,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "group.h"
+#include "io.h"
 
 void wrep_commit_free(struct wrep_commit *c)
 {
@@ -474,11 +475,29 @@ void wrep_commit_feed(struct wrep_db *db)
 	c = db->pending;
 	if (c && c->group)
 		arrive(c); /* unlocks */
-	else if (c && !c->sent && c->out->failed && c->out->in_flight == 0)
+	else if (c && !c->sent && c->out->failed && c->out->in_flight == 0) {
+		/* (No space, and the like, say so themselves.) */
+		if (c->out->failed == -EIO)
+			wrep_commit_log_refused(db, WREP_REFUSED_NO_LEADER);
 		end_refused(c, c->out->failed); /* unlocks */
-	else
+	} else
 		pthread_mutex_unlock(&db->lock);
 	wrep_db_unref(db);
+}
+
+#define REFUSED_LOG_MS 1000 /* between two such lines of a database */
+
+void wrep_commit_log_refused(struct wrep_db *db, const char *why)
+{
+	uint64_t now = wrep_now_ms(), last = atomic_load(&db->refusal_logged_ms);
+
+	if ((!last || now - last >= REFUSED_LOG_MS) &&
+	    atomic_compare_exchange_strong(&db->refusal_logged_ms, &last, now))
+		wrep_logf(
+			db->w, 'W',
+			"commit refused, and certain not to happen: %s; the application got an error, and "
+			"may try again, where the leader is database=%s",
+			why, db->name);
 }
 
 /* What the application is told of a request that raftlog has ended. */
@@ -554,6 +573,8 @@ static void commit_done(struct rlog_request *req, enum rlog_outcome outcome)
 			  "commit outcome unknown: no majority answered in time; the "
 			  "application got EIO database=%s base_version=%llu",
 			  db->name, (unsigned long long)c->base_version);
+	else if (!req->error)
+		wrep_commit_log_refused(db, WREP_REFUSED_NO_LEADER);
 	pthread_mutex_lock(&db->lock);
 	if (outcome == RLOG_REFUSED)
 		forget_parts(db, c->out);
@@ -579,8 +600,10 @@ static int start(struct wrep_db *db, struct wrep_commit *c)
 {
 	uint32_t per_entry = images_per_entry(c), group_max = 0;
 
-	if (db->removed || db->moving || db->local_version != db->version)
+	if (db->removed || db->moving || db->local_version != db->version) {
+		wrep_commit_log_refused(db, WREP_REFUSED_TOO_LATE);
 		return -EIO; /* built on a state that is no longer the database's */
+	}
 	/* Its writes were counted (file.c); a file that grew by truncation was not. */
 	if ((uint64_t)c->change_count * c->page_size > db->w->config.max_transaction_bytes)
 		return wrep_refuse_large(db);

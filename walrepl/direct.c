@@ -133,6 +133,12 @@ static bool may_write(struct wrep_db *db)
 	return atomic_load(&db->w->may_write) && !db->gated;
 }
 
+static int refuse_follower(struct wrep_db *db)
+{
+	wrep_commit_log_refused(db, WREP_REFUSED_NO_LEADER);
+	return -EROFS;
+}
+
 int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
@@ -167,7 +173,7 @@ int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 			if (hot)
 				return 0; /* SQLite without locks (nolock=1) */
 			if (!may_write(db))
-				return -EROFS;
+				return refuse_follower(db);
 			rc = begin_alone(db, process);
 			d->written = !rc;
 			d->tid = tid;
@@ -178,7 +184,7 @@ int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 	if (hot) /* its removal commits what went before as well */
 		d->active = false;
 	else if (!may_write(db))
-		return -EROFS;
+		return refuse_follower(db);
 	else if (!d->active && wrep_exclusive_must_wait(db))
 		return WREP_PENDING;
 	else if (!d->active || d->process != process)

@@ -860,6 +860,8 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 			wrep_ahead_stop(db);
 			break;
 		}
+		if (db->gated)
+			wrep_commit_log_refused(db, WREP_REFUSED_NO_LEADER);
 		rc = db->gated ? -EIO : wrep_capture_write(db->capture, buf, len, off, &txn);
 		if (rc == 1 && txn->repeats && is_unpublished(db)) {
 			rc = wrep_capture_committed(db->capture);

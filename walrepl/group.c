@@ -77,6 +77,8 @@ static void group_refused(struct rlog_request *req, enum rlog_outcome outcome)
 			  "commit outcome unknown: no majority answered in time; the application "
 			  "got EIO databases=%u first=%s",
 			  g->count, g->members[0]->db->name);
+	else if (!req->error)
+		wrep_commit_log_refused(g->members[0]->db, WREP_REFUSED_NO_LEADER);
 	dismiss(g, outcome == RLOG_REFUSED,
 		outcome == RLOG_REFUSED && req->error ? req->error : -EIO);
 }
@@ -134,6 +136,8 @@ void wrep_group_go_on(struct wrep_group *g)
 	}
 	if (!rc)
 		rc = encode(g);
+	if (rc == -EIO)
+		wrep_commit_log_refused(g->members[0]->db, WREP_REFUSED_NO_LEADER);
 	if (rc) {
 		dismiss(g, true, rc);
 		return;

@@ -72,6 +72,8 @@ struct wrep_db {
 	struct wrep_db *next_by_name, *next_by_id; /* guarded by w->lock */
 	bool shown, known;			   /* guarded by w->lock: in by_name, in by_id */
 
+	_Atomic uint64_t refusal_logged_ms;
+
 	pthread_mutex_t lock; /* guards everything down to the next comment */
 	/* replicated */
 	bool removed;
@@ -474,6 +476,11 @@ bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_
 void wrep_commit_feed(struct wrep_db *db);
 /* Do to the journal what the application asked for. db->lock held. */
 int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c);
+
+/* A commit was refused for certain: a line says why, now and then. [any thread, any lock] */
+#define WREP_REFUSED_NO_LEADER "this node does not lead, or does not any more"
+#define WREP_REFUSED_TOO_LATE "the database has changed since it began"
+void wrep_commit_log_refused(struct wrep_db *db, const char *why);
 
 /* Tell all nodes that these parts wait for nothing. Behind a COMMIT whose outcome is unknown it does no
  * harm: the log keeps the order in which the two were submitted. No lock held. */

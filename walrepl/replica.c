@@ -669,8 +669,10 @@ static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint
 	struct wrep_item *item;
 	int rc = apply_changes(w, index, term, TO_BE_JUDGED, &c, 1);
 
-	if (rc == 0 && own)
+	if (rc == 0 && own) {
+		wrep_commit_log_refused(db, WREP_REFUSED_TOO_LATE);
 		end_own(own, -EIO);
+	}
 	if (rc <= 0)
 		return rc;
 	free(c.pages.owned);

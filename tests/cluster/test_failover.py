@@ -4,7 +4,7 @@ import random
 import time
 
 import pytest
-from harness import Connection, SqlError, Writer, run, sql, until
+from harness import PROGRAM, Connection, SqlError, Writer, run, sql, until
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
@@ -171,3 +171,41 @@ def test_random_kills_of_any_number_of_nodes_lose_nothing(cluster, db):
     for writer in writers:
         writer.stop(60)
     assert cluster.check_rows(db, writers) > 0
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete", "truncate", "persist", "memory", "off"])
+def test_commit_refused_because_leadership_moved_is_told_in_the_log(cluster, db, mode):
+    leader = cluster.leader()
+    with Connection(leader, db) as writer:
+        writer.execute(f"PRAGMA journal_mode={mode}")
+        writer.execute("CREATE TABLE t(a)")
+        cluster.check_sound(db)
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("INSERT INTO t VALUES('refused')")
+        assert run([PROGRAM, "transfer", str(leader.mnt)]).code == 0
+        cluster.wait_leader(other_than=leader)
+        with pytest.raises(SqlError, match="SQLITE_IOERR"):
+            writer.execute("COMMIT")
+    lines = [line for line in leader.log_text().splitlines() if "commit refused" in line]
+    assert lines and all(f"database={db}" in line for line in lines), leader.log_tail(10)
+    cluster.check_sound(db)
+    assert cluster.wait_same(db, "SELECT count(*) FROM t") == "0"
+
+
+def test_group_refused_because_leadership_moved_is_told_in_the_log(cluster):
+    leader = cluster.leader()
+    with Connection(leader, "one.db") as writer:
+        writer.execute("CREATE TABLE t(a)")
+        writer.execute(f"ATTACH '{leader.path('two.db')}' AS two")
+        writer.execute("CREATE TABLE two.u(a)")
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("INSERT INTO t VALUES('refused')")
+        writer.execute("INSERT INTO u VALUES('refused')")
+        assert run([PROGRAM, "transfer", str(leader.mnt)]).code == 0
+        cluster.wait_leader(other_than=leader)
+        with pytest.raises(SqlError, match="SQLITE_IOERR"):
+            writer.execute("COMMIT")
+    assert "commit refused" in leader.log_text(), leader.log_tail(10)
+    for name, table in (("one.db", "t"), ("two.db", "u")):
+        cluster.check_sound(name)
+        assert cluster.wait_same(name, f"SELECT count(*) FROM {table}") == "0"
