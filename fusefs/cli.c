@@ -7,16 +7,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "addr.h"
+#include "escape.h"
 
 void fsd_complain(const char *format, ...)
 {
-	char line[1024];
+	char line[FSD_ERRMSG_SIZE], shown[FSD_ESCAPED_SIZE(FSD_ERRMSG_SIZE)];
 	va_list args;
 
 	va_start(args, format);
 	vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
-	fprintf(stderr, "dqlitefs: %s\n", line);
+	fsd_escape(FSD_FOR_PEOPLE, line, shown, sizeof(shown));
+	fprintf(stderr, "dqlitefs: %s\n", shown);
 }
 
 int fsd_next_option(int argc, char **argv, const char *short_options, const struct option *options)
@@ -56,19 +59,9 @@ const char *fsd_only_argument(int argc, char **argv, const char *what)
 	return argv[optind];
 }
 
-const char *fsd_readable(const char *name, bool ascii, char out[FSD_READABLE_SIZE])
+const char *fsd_shown(const char *bytes, char out[FSD_SHOWN_SIZE])
 {
-	char *to = out;
-
-	for (const char *c = name; *c && to - out < FSD_READABLE_SIZE - 5; c++) {
-		unsigned char byte = (unsigned char)*c;
-
-		if (byte < ' ' || byte == 0x7f || byte == '\\' || (ascii && byte > 0x7f))
-			to += sprintf(to, "\\x%02x", byte);
-		else
-			*to++ = *c;
-	}
-	*to = '\0';
+	fsd_escape(FSD_FOR_PEOPLE, bytes, out, FSD_SHOWN_SIZE);
 	return out;
 }
 

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include "escape.h"
 #include "walrepl.h"
 
 #define FSD_EXIT_FAILED 1
@@ -19,7 +20,7 @@ int fsd_cmd_status(int argc, char **argv);
 int fsd_cmd_transfer(int argc, char **argv);
 int fsd_cmd_umount(int argc, char **argv);
 
-/* One line on stderr: "dqlitefs: ...". */
+/* One line on stderr: "dqlitefs: ...". It is escaped as a whole: names are put into it as they are. */
 void fsd_complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* The next option as getopt_long(3) tells it, -1 after the last, '?' after a complaint. The short
@@ -29,9 +30,9 @@ int fsd_next_option(int argc, char **argv, const char *short_options, const stru
 /* The only argument that is not an option; NULL after a complaint. `what` is its name. */
 const char *fsd_only_argument(int argc, char **argv, const char *what);
 
-/* A file name for a terminal: control characters, and with `ascii` all that is not ASCII, as \xNN. */
-#define FSD_READABLE_SIZE (4 * (WREP_PATH_MAX + 1) + 1)
-const char *fsd_readable(const char *name, bool ascii, char out[FSD_READABLE_SIZE]);
+/* A name or a text of others, for people (escape.h): returns `out`. */
+#define FSD_SHOWN_SIZE FSD_ESCAPED_SIZE(WREP_DAMAGE_SIZE)
+const char *fsd_shown(const char *bytes, char out[FSD_SHOWN_SIZE]);
 
 /* A size in bytes, or with a suffix in powers of 1024: K, M, G, T. 0 or -EINVAL. */
 int fsd_parse_size(const char *text, uint64_t *out);

@@ -72,11 +72,20 @@ static json_t *receive(int fd)
 	return answer;
 }
 
+const char *fsd_client_text(json_t *object, const char *key, char out[FSD_SHOWN_SIZE])
+{
+	char *bytes = fsd_bytes_of(json_object_get(object, key));
+
+	fsd_shown(bytes ? bytes : "-", out);
+	free(bytes);
+	return out;
+}
+
 json_t *fsd_client_call(const char *data, json_t *request)
 {
 	char *text = json_dumps(request, JSON_COMPACT);
 	json_t *answer = NULL;
-	const char *error;
+	char *error;
 	int fd = dial(data);
 
 	json_decref(request);
@@ -98,8 +107,10 @@ json_t *fsd_client_call(const char *data, json_t *request)
 	if (!answer) {
 		fsd_complain("the daemon of %s hung up without an answer: see %s/%s/%s", data, data,
 			     FSD_STATE_DIR, FSD_LOG_FILE);
-	} else if (!json_unpack(answer, "{s:s}", "error", &error)) {
-		fsd_complain("%s", error);
+	} else if (json_object_get(answer, "error")) {
+		error = fsd_bytes_of(json_object_get(answer, "error"));
+		fsd_complain("%s", error ? error : "the daemon's answer cannot be understood");
+		free(error);
 		json_decref(answer);
 		answer = NULL;
 	}

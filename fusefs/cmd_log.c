@@ -35,8 +35,6 @@
  * A database that an entry names by an id that does not live (any more) is null. The effect is true,
  * false, or null when what the snapshot says was after the entry. */
 #include <errno.h>
-#include <inttypes.h>
-#include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +42,7 @@
 #include "cli.h"
 #include "identity.h"
 #include "stopped.h"
+#include "values.h"
 #include "walrepl.h"
 
 struct shown {
@@ -62,13 +61,7 @@ struct shown {
 
 static json_t *name_json(const char *name)
 {
-	char escaped[FSD_READABLE_SIZE];
-	json_t *text;
-
-	if (!name[0])
-		return json_null();
-	text = json_string(name);
-	return text ? text : json_string(fsd_readable(name, true, escaped)); /* it was not UTF-8 */
+	return name[0] ? fsd_bytes_json(name) : json_null();
 }
 
 static json_t *hex_json(int digits, uint64_t number)
@@ -109,7 +102,7 @@ static int print_json(json_t *object)
 {
 	if (!object)
 		return -ENOMEM;
-	json_dumpf(object, stdout, JSON_COMPACT);
+	json_dumpf(object, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
 	json_decref(object);
 	putchar('\n');
 	return ferror(stdout) ? -EIO : 0;
@@ -131,51 +124,53 @@ static json_t *members_json(const struct rlog_member *members, unsigned count)
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < count; i++)
-		json_array_append_new(list, json_pack("{s:o, s:s, s:s}", "node",
+		json_array_append_new(list, json_pack("{s:o, s:o, s:s}", "node",
 						      hex_json(8, members[i].id), "address",
-						      members[i].address, "role",
+						      fsd_bytes_json(members[i].address), "role",
 						      role_word(members[i].role)));
 	return list;
 }
 
 static void print_members(const struct rlog_member *members, unsigned count)
 {
+	char address[FSD_SHOWN_SIZE];
+
 	for (unsigned i = 0; i < count; i++)
 		print_text("%s %08" PRIx64 " %s %s", i ? "," : "", members[i].id,
-			   members[i].address, role_word(members[i].role));
+			   fsd_shown(members[i].address, address), role_word(members[i].role));
 }
 
 static int add_snapshot_json(void *arg, const struct wrep_history_db *db)
 {
-	return json_array_append_new(arg, json_pack("{s:o, s:I, s:I, s:I, s:I}", "name",
-						    name_json(db->name), "id", (json_int_t)db->id,
-						    "version", (json_int_t)db->version, "index",
-						    (json_int_t)db->index, "wal_frames",
-						    (json_int_t)db->wal_frames));
+	return json_array_append_new(arg, json_pack("{s:o, s:o, s:o, s:o, s:o}", "name",
+						    name_json(db->name), "id", fsd_number_json(db->id),
+						    "version", fsd_number_json(db->version), "index",
+						    fsd_number_json(db->index), "wal_frames",
+						    fsd_number_json(db->wal_frames)));
 }
 
 static int add_directory_json(void *arg, uint64_t id, const char *path)
 {
-	return json_array_append_new(arg, json_pack("{s:o, s:I}", "name", name_json(path), "id",
-						    (json_int_t)id));
+	return json_array_append_new(arg, json_pack("{s:o, s:o}", "name", name_json(path), "id",
+						    fsd_number_json(id)));
 }
 
 static int show_snapshot_directory(void *arg, uint64_t id, const char *path)
 {
-	char name[FSD_READABLE_SIZE];
+	char name[FSD_SHOWN_SIZE];
 
 	(void)arg;
-	return print_text("  %-22s %10" PRIu64 "  directory\n", fsd_readable(path, false, name),
+	return print_text("  %-22s %10" PRIu64 "  directory\n", fsd_shown(path, name),
 			  id);
 }
 
 static int show_snapshot_database(void *arg, const struct wrep_history_db *db)
 {
-	char name[FSD_READABLE_SIZE];
+	char name[FSD_SHOWN_SIZE];
 
 	(void)arg;
 	return print_text("  %-22s %10" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10" PRIu32 "\n",
-			  fsd_readable(db->name, false, name), db->id, db->version, db->index,
+			  fsd_shown(db->name, name), db->id, db->version, db->index,
 			  db->wal_frames);
 }
 
@@ -193,9 +188,9 @@ static int show_snapshot(struct shown *s, const struct rlog_walk_node *node)
 		dirs = json_array();
 		wrep_history_directories(s->history, add_directory_json, dirs);
 		return print_json(
-			json_pack("{s:s, s:I, s:I, s:o, s:o, s:o}", "kind", "snapshot", "index",
-				  (json_int_t)node->snapshot_index, "term",
-				  (json_int_t)node->snapshot_term, "members",
+			json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "kind", "snapshot", "index",
+				  fsd_number_json(node->snapshot_index), "term",
+				  fsd_number_json(node->snapshot_term), "members",
 				  members_json(node->snapshot_members, node->snapshot_member_count),
 				  "databases", list, "directories", dirs));
 	}
@@ -211,18 +206,19 @@ static int show_snapshot(struct shown *s, const struct rlog_walk_node *node)
 static int show_node_line(struct shown *s, const struct rlog_walk_node *node)
 {
 	const char *address = s->has_identity ? s->identity.address : "-";
+	char shown[FSD_SHOWN_SIZE];
 
 	s->other_node = s->has_identity &&
 			(node->id != s->identity.node || node->cluster_id != s->identity.cluster);
 	if (s->as_json)
 		return print_json(
-			json_pack("{s:s, s:o, s:s, s:o, s:I, s:o, s:b}", "kind", "node", "node",
-				  hex_json(8, node->id), "address", address, "cluster",
-				  hex_json(16, node->cluster_id), "term", (json_int_t)node->term,
+			json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:b}", "kind", "node", "node",
+				  hex_json(8, node->id), "address", fsd_bytes_json(address), "cluster",
+				  hex_json(16, node->cluster_id), "term", fsd_number_json(node->term),
 				  "voted_for",
 				  node->voted_for ? hex_json(8, node->voted_for) : json_null(),
 				  "torn", (int)node->torn));
-	print_text("node     %08" PRIx64 " at %s\n", node->id, address);
+	print_text("node     %08" PRIx64 " at %s\n", node->id, fsd_shown(address, shown));
 	print_text("cluster  %016" PRIx64 "\n", node->cluster_id);
 	print_text("term     %" PRIu64, node->term);
 	if (node->voted_for)
@@ -247,11 +243,11 @@ static int show_segment(void *arg, const struct rlog_walk_segment *segment)
 	s->segments++;
 	if (s->as_json)
 		return print_json(
-			json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:s}", "kind", "segment", "file",
-				  segment->file, "first_index", (json_int_t)segment->first_index,
-				  "entries", (json_int_t)segment->entries, "used_bytes",
-				  (json_int_t)segment->used_bytes, "bytes",
-				  (json_int_t)segment->all_bytes, "state", states[segment->state]));
+			json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:s}", "kind", "segment", "file",
+				  segment->file, "first_index", fsd_number_json(segment->first_index),
+				  "entries", fsd_number_json(segment->entries), "used_bytes",
+				  fsd_number_json(segment->used_bytes), "bytes",
+				  fsd_number_json(segment->all_bytes), "state", states[segment->state]));
 	return print_text("\n%s: first index %" PRIu64 ", entries %" PRIu64 ", used %" PRIu64
 			  " of %" PRIu64 " bytes, %s\n%10s %6s %10s  %s\n",
 			  segment->file, segment->first_index, segment->entries,
@@ -261,7 +257,7 @@ static int show_segment(void *arg, const struct rlog_walk_segment *segment)
 
 static void add_number(json_t *object, const char *key, uint64_t number)
 {
-	json_object_set_new(object, key, json_integer((json_int_t)number));
+	json_object_set_new(object, key, fsd_number_json(number));
 }
 
 static void add_description_json(json_t *object, const struct wrep_description *d)
@@ -272,7 +268,7 @@ static void add_description_json(json_t *object, const struct wrep_description *
 		json_object_set_new(object, "to", name_json(d->to));
 		json_object_set_new(object, "keep", json_boolean(d->keep));
 		json_object_set_new(object, "replaced",
-				    d->replaced ? json_integer((json_int_t)d->replaced)
+				    d->replaced ? fsd_number_json(d->replaced)
 						: json_null());
 	}
 	if (d->attr_valid & WREP_ATTR_MODE)
@@ -313,10 +309,10 @@ static void add_members_json(json_t *object, const struct wrep_description *d)
 static int show_entry_json(const struct rlog_walk_entry *entry, const struct wrep_description *d,
 			   int effect)
 {
-	json_t *object = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s}", "kind", "entry",
-				   "file", entry->file, "offset", (json_int_t)entry->offset,
-				   "index", (json_int_t)entry->index, "term",
-				   (json_int_t)entry->term, "bytes", (json_int_t)entry->bytes,
+	json_t *object = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:s}", "kind", "entry",
+				   "file", entry->file, "offset", fsd_number_json(entry->offset),
+				   "index", fsd_number_json(entry->index), "term",
+				   fsd_number_json(entry->term), "bytes", fsd_number_json(entry->bytes),
 				   "dropped", (int)entry->dropped, "type", type_word(entry, d));
 
 	if (entry->type == RLOG_WALK_MEMBERS)
@@ -336,14 +332,14 @@ static int show_entry_json(const struct rlog_walk_entry *entry, const struct wre
 
 static void print_description(const struct wrep_description *d)
 {
-	char name[FSD_READABLE_SIZE];
+	char name[FSD_SHOWN_SIZE];
 
 	if (d->name[0])
-		print_text(" %s", fsd_readable(d->name, false, name));
+		print_text(" %s", fsd_shown(d->name, name));
 	else
 		print_text(" %s %" PRIu64, d->is_dir ? "directory" : "database", d->db_id);
 	if (d->kind == WREP_DESCRIBES_RENAME)
-		print_text(" to %s%s", fsd_readable(d->to, false, name),
+		print_text(" to %s%s", fsd_shown(d->to, name),
 			   d->keep ? ", if that is free" : "");
 	if (d->replaced)
 		print_text(", in place of database %" PRIu64, d->replaced);
@@ -439,43 +435,43 @@ static int show_entry(void *arg, const struct rlog_walk_entry *entry)
 static int show_database(void *arg, const struct wrep_history_db *db)
 {
 	struct shown *s = arg;
-	char name[FSD_READABLE_SIZE];
+	char name[FSD_SHOWN_SIZE];
 
 	if (s->as_json)
-		return print_json(json_pack("{s:s, s:o, s:I, s:I, s:o, s:I, s:I}", "kind",
+		return print_json(json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "kind",
 					    "database", "name", name_json(db->name), "id",
-					    (json_int_t)db->id, "version", (json_int_t)db->version,
+					    fsd_number_json(db->id), "version", fsd_number_json(db->version),
 					    "checksum", hex_json(16, db->checksum), "page_size",
-					    (json_int_t)db->page_size, "pages",
-					    (json_int_t)db->page_count));
+					    fsd_number_json(db->page_size), "pages",
+					    fsd_number_json(db->page_count)));
 	return print_text("%-24s %10" PRIu64 " %10" PRIu64 "  %016" PRIx64 " %9" PRIu32
 			  " %10" PRIu32 "\n",
-			  fsd_readable(db->name, false, name), db->id, db->version, db->checksum,
+			  fsd_shown(db->name, name), db->id, db->version, db->checksum,
 			  db->page_size, db->page_count);
 }
 
 static int show_directory(void *arg, uint64_t id, const char *path)
 {
 	struct shown *s = arg;
-	char name[FSD_READABLE_SIZE];
+	char name[FSD_SHOWN_SIZE];
 
 	if (s->as_json)
-		return print_json(json_pack("{s:s, s:o, s:I}", "kind", "directory", "name",
-					    name_json(path), "id", (json_int_t)id));
-	return print_text("%-24s %10" PRIu64 "  directory\n", fsd_readable(path, false, name), id);
+		return print_json(json_pack("{s:s, s:o, s:o}", "kind", "directory", "name",
+					    name_json(path), "id", fsd_number_json(id)));
+	return print_text("%-24s %10" PRIu64 "  directory\n", fsd_shown(path, name), id);
 }
 
 static int show_summary(struct shown *s, const struct rlog_walk_end *end)
 {
 	if (s->as_json)
 		return print_json(
-			json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "kind",
-				  "summary", "segments", (json_int_t)s->segments, "entries",
-				  (json_int_t)s->entries, "first_index", (json_int_t)s->first_index,
-				  "last_index", (json_int_t)s->last_index, "terms",
-				  (json_int_t)s->terms, "first_term", (json_int_t)s->first_term,
-				  "last_term", (json_int_t)s->last_term, "torn_bytes",
-				  (json_int_t)end->torn_bytes));
+			json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "kind",
+				  "summary", "segments", fsd_number_json(s->segments), "entries",
+				  fsd_number_json(s->entries), "first_index", fsd_number_json(s->first_index),
+				  "last_index", fsd_number_json(s->last_index), "terms",
+				  fsd_number_json(s->terms), "first_term", fsd_number_json(s->first_term),
+				  "last_term", fsd_number_json(s->last_term), "torn_bytes",
+				  fsd_number_json(end->torn_bytes)));
 	print_text("\nsegments %" PRIu64 "\nentries  %" PRIu64, s->segments, s->entries);
 	if (s->entries)
 		print_text(", index %" PRIu64 " to %" PRIu64 "\nterms    %" PRIu64 ", %" PRIu64
@@ -492,9 +488,9 @@ static int show_damage(struct shown *s, const char *file, uint64_t offset, const
 		       uint64_t unread)
 {
 	if (s->as_json)
-		return print_json(json_pack("{s:s, s:s, s:I, s:s, s:I}", "kind", "damage", "file",
-					    file, "offset", (json_int_t)offset, "message", message,
-					    "segments_unread", (json_int_t)unread));
+		return print_json(json_pack("{s:s, s:s, s:o, s:s, s:o}", "kind", "damage", "file",
+					    file, "offset", fsd_number_json(offset), "message", message,
+					    "segments_unread", fsd_number_json(unread)));
 	print_text("\ndamage   %s at offset %" PRIu64 ": %s", file, offset, message);
 	if (unread)
 		print_text("; %" PRIu64 " later segments were not read", unread);

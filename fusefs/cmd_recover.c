@@ -153,20 +153,21 @@ static bool is_alone(const struct recovery *r)
 
 static int show_database(void *arg, const struct wrep_history_db *db)
 {
-	char name[FSD_READABLE_SIZE];
+	char name[FSD_SHOWN_SIZE];
 
 	(void)arg;
 	printf("  %-24s %10" PRIu64 "  %016" PRIx64 " %10" PRIu32 "\n",
-	       fsd_readable(db->name, false, name), db->version, db->checksum, db->page_count);
+	       fsd_shown(db->name, name), db->version, db->checksum, db->page_count);
 	return 0;
 }
 
 static void show_plan(const struct recovery *r)
 {
 	const struct rlog_member *own = own_member(r);
+	char address[FSD_SHOWN_SIZE];
 
-	printf("node     %08" PRIx32 " at %s, %s\n", r->identity.node, r->identity.address,
-	       role_word(own));
+	printf("node     %08" PRIx32 " at %s, %s\n", r->identity.node,
+	       fsd_shown(r->identity.address, address), role_word(own));
 	printf("cluster  %016" PRIx64 "\n", r->identity.cluster);
 	printf("log      ends at term %" PRIu64 ", index %" PRIu64 "\n\n", r->last_term,
 	       r->last_index);
@@ -177,7 +178,8 @@ static void show_plan(const struct recovery *r)
 	for (unsigned i = 0; i < r->member_count; i++)
 		if (r->members[i].id != r->identity.node)
 			printf("  %08" PRIx64 " at %s, %s\n", r->members[i].id,
-			       r->members[i].address, role_word(&r->members[i]));
+			       fsd_shown(r->members[i].address, address),
+			       role_word(&r->members[i]));
 	printf("\n"
 	       "What stands at the end of the log may or may not have been committed; from then on it\n"
 	       "counts as committed. What only the lost nodes had is lost. So this is to be done only if\n"
@@ -193,7 +195,7 @@ static void show_plan(const struct recovery *r)
 /* Steps 3 and 4. */
 static int finish(struct recovery *r)
 {
-	char errmsg[FSD_ERRMSG_SIZE];
+	char errmsg[FSD_ERRMSG_SIZE], address[FSD_SHOWN_SIZE];
 	int err = rlog_refound_finish(r->node.raft, r->identity.cluster, errmsg);
 
 	if (err) {
@@ -209,7 +211,7 @@ static int finish(struct recovery *r)
 	printf("recovered: node %08" PRIx32 " is the only member of the new cluster %016" PRIx64
 	       "\nMount it again. Empty the data directories of the other nodes, and join them with\n"
 	       "--join %s.\n",
-	       r->identity.node, r->identity.cluster, r->identity.address);
+	       r->identity.node, r->identity.cluster, fsd_shown(r->identity.address, address));
 	return 0;
 }
 

@@ -1,5 +1,4 @@
 /* dqlitefs status MOUNTPOINT [--json]: what the daemon says of itself, for people or for programs. */
-#include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,16 +6,9 @@
 #include "cli.h"
 #include "client.h"
 
-static const char *string_of(json_t *object, const char *key)
+static uint64_t number_of(json_t *object, const char *key)
 {
-	const char *value = json_string_value(json_object_get(object, key));
-
-	return value ? value : "-";
-}
-
-static json_int_t number_of(json_t *object, const char *key)
-{
-	return json_integer_value(json_object_get(object, key));
+	return fsd_number_of(json_object_get(object, key));
 }
 
 static void print_node(json_t *status)
@@ -24,25 +16,26 @@ static void print_node(json_t *status)
 	json_t *leader = json_object_get(status, "leader"), *log = json_object_get(status, "log");
 	json_t *fetch = json_object_get(status, "fetch");
 	json_t *damage = json_object_get(status, "damage");
+	char a[FSD_SHOWN_SIZE], b[FSD_SHOWN_SIZE];
 
-	printf("node     %s at %s\n", string_of(status, "node"), string_of(status, "address"));
-	printf("role     %s in term %" JSON_INTEGER_FORMAT "\n", string_of(status, "role"),
+	printf("node     %s at %s\n", fsd_client_text(status, "node", a),
+	       fsd_client_text(status, "address", b));
+	printf("role     %s in term %" PRIu64 "\n", fsd_client_text(status, "role", a),
 	       number_of(status, "term"));
 	if (json_is_object(leader))
-		printf("leader   %s at %s\n", string_of(leader, "node"),
-		       string_of(leader, "address"));
+		printf("leader   %s at %s\n", fsd_client_text(leader, "node", a),
+		       fsd_client_text(leader, "address", b));
 	else
 		printf("leader   none known\n");
-	printf("log      committed %" JSON_INTEGER_FORMAT ", applied %" JSON_INTEGER_FORMAT
-	       ", kept from %" JSON_INTEGER_FORMAT " on in %" JSON_INTEGER_FORMAT " MiB\n",
+	printf("log      committed %" PRIu64 ", applied %" PRIu64 ", kept from %" PRIu64
+	       " on in %" PRIu64 " MiB\n",
 	       number_of(status, "commit_index"), number_of(status, "applied_index"),
 	       number_of(log, "first_index"), number_of(log, "bytes") >> 20);
-	printf("state    %s\n", string_of(status, "state"));
+	printf("state    %s\n", fsd_client_text(status, "state", a));
 	if (json_is_string(json_object_get(status, "waits")))
-		printf("waits    opens wait: %s\n", string_of(status, "waits"));
-	if (!strcmp(string_of(status, "state"), "fetching"))
-		printf("fetch    %" JSON_INTEGER_FORMAT " MiB compared, %" JSON_INTEGER_FORMAT
-		       " MiB fetched\n",
+		printf("waits    opens wait: %s\n", fsd_client_text(status, "waits", b));
+	if (!strcmp(a, "fetching"))
+		printf("fetch    %" PRIu64 " MiB compared, %" PRIu64 " MiB fetched\n",
 		       number_of(fetch, "compared_bytes") >> 20,
 		       number_of(fetch, "fetched_bytes") >> 20);
 	if (number_of(damage, "found")) {
@@ -50,26 +43,28 @@ static void print_node(json_t *status)
 		char when[32];
 
 		strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&at));
-		printf("damage   found %" JSON_INTEGER_FORMAT " times, last at %s: %s\n",
-		       number_of(damage, "found"), when, string_of(damage, "last"));
+		printf("damage   found %" PRIu64 " times, last at %s: %s\n",
+		       number_of(damage, "found"), when, fsd_client_text(damage, "last", a));
 	}
 }
 
 static void print_members(json_t *status)
 {
+	char node[FSD_SHOWN_SIZE], address[FSD_SHOWN_SIZE], role[FSD_SHOWN_SIZE];
 	json_t *member;
 	size_t i;
 
 	printf("\n%-10s %-24s %-8s %12s\n", "MEMBER", "ADDRESS", "ROLE", "MATCH INDEX");
 	json_array_foreach(json_object_get(status, "members"), i, member)
-		printf("%-10s %-24s %-8s %12" JSON_INTEGER_FORMAT "\n", string_of(member, "node"),
-		       string_of(member, "address"), string_of(member, "role"),
-		       number_of(member, "match_index"));
+		printf("%-10s %-24s %-8s %12" PRIu64 "\n", fsd_client_text(member, "node", node),
+		       fsd_client_text(member, "address", address),
+		       fsd_client_text(member, "role", role), number_of(member, "match_index"));
 }
 
 static void print_databases(json_t *status)
 {
 	json_t *list = json_object_get(status, "databases"), *db;
+	char name[FSD_SHOWN_SIZE], checksum[FSD_SHOWN_SIZE], mode[FSD_SHOWN_SIZE];
 	size_t i;
 
 	if (!json_array_size(list)) {
@@ -79,10 +74,10 @@ static void print_databases(json_t *status)
 	printf("\n%-24s %10s  %-16s %9s %10s  %s\n", "DATABASE", "VERSION", "CHECKSUM", "PAGE SIZE",
 	       "PAGES", "MODE");
 	json_array_foreach(list, i, db)
-		printf("%-24s %10" JSON_INTEGER_FORMAT "  %-16s %9" JSON_INTEGER_FORMAT
-		       " %10" JSON_INTEGER_FORMAT "  %s%s%s\n",
-		       string_of(db, "name"), number_of(db, "version"), string_of(db, "checksum"),
-		       number_of(db, "page_size"), number_of(db, "pages"), string_of(db, "mode"),
+		printf("%-24s %10" PRIu64 "  %-16s %9" PRIu64 " %10" PRIu64 "  %s%s%s\n",
+		       fsd_client_text(db, "name", name), number_of(db, "version"),
+		       fsd_client_text(db, "checksum", checksum), number_of(db, "page_size"),
+		       number_of(db, "pages"), fsd_client_text(db, "mode", mode),
 		       json_is_true(json_object_get(db, "damaged")) ? " DAMAGED" : "",
 		       json_is_true(json_object_get(db, "uncommitted")) ? " UNCOMMITTED" : "");
 }
@@ -111,7 +106,7 @@ int fsd_cmd_status(int argc, char **argv)
 	if (!status)
 		return FSD_EXIT_FAILED;
 	if (as_json) {
-		json_dumpf(status, stdout, JSON_INDENT(2));
+		json_dumpf(status, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 		putchar('\n');
 	} else {
 		print_node(status);

@@ -6,10 +6,10 @@
 int fsd_cmd_transfer(int argc, char **argv)
 {
 	static const struct option options[] = {{"to", required_argument, NULL, 't'}, {0}};
-	const char *mountpoint, *to = NULL, *node, *address;
-	char path[PATH_MAX];
+	const char *mountpoint, *to = NULL;
+	char path[PATH_MAX], node[FSD_SHOWN_SIZE], address[FSD_SHOWN_SIZE];
 	struct fsd_mountinfo mount;
-	json_t *answer;
+	json_t *answer, *leader;
 	int c;
 
 	while ((c = fsd_next_option(argc, argv, ":", options)) != -1) {
@@ -23,11 +23,14 @@ int fsd_cmd_transfer(int argc, char **argv)
 	if (fsd_client_find(mountpoint, path, &mount))
 		return FSD_EXIT_FAILED;
 	answer = fsd_client_call(mount.source,
-				 json_pack("{s:s, s:s*}", "command", "transfer", "to", to));
+				 json_pack("{s:s, s:o*}", "command", "transfer", "to",
+					   to ? fsd_bytes_json(to) : NULL));
 	if (!answer)
 		return FSD_EXIT_FAILED;
-	if (!json_unpack(answer, "{s:{s:s, s:s}}", "leader", "node", &node, "address", &address))
-		printf("leader %s at %s\n", node, address);
+	leader = json_object_get(answer, "leader");
+	if (json_is_object(leader))
+		printf("leader %s at %s\n", fsd_client_text(leader, "node", node),
+		       fsd_client_text(leader, "address", address));
 	else
 		printf("handed over; the leader is not known yet: see 'dqlitefs status'\n");
 	json_decref(answer);

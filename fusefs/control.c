@@ -7,12 +7,12 @@
  *   {"command": "transfer", "to": "..."}   {"leader": {...}}; "to" may be absent
  *   anything that fails                    {"error": "one line"}
  *
+ * Names and texts in it are as values.h says.
+ *
  * The directory is 0700, so only root gets here. A path in sockaddr_un ends at 108 bytes, and a data
  * directory's may be longer: the socket is named through /proc/self/fd.
  */
 #include <errno.h>
-#include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +22,7 @@
 #include "log.h"
 #include "mount.h"
 #include "opens.h"
+#include "values.h"
 
 #define TRANSFER_TIMEOUT_MS 5000
 
@@ -46,13 +47,13 @@ int fsd_control_listen(int state_fd, char errmsg[FSD_ERRMSG_SIZE])
 static json_t *error_answer(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static json_t *error_answer(const char *format, ...)
 {
-	char line[256];
+	char line[FSD_ERRMSG_SIZE];
 	va_list args;
 
 	va_start(args, format);
 	vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
-	return json_pack("{s:s}", "error", line);
+	return json_pack("{s:o}", "error", fsd_bytes_json(line));
 }
 
 static json_t *node_json(uint64_t id)
@@ -75,8 +76,8 @@ static json_t *leader_json(const struct rlog_status *status)
 {
 	if (!status->view.leader_id)
 		return json_null();
-	return json_pack("{s:o, s:s}", "node", node_json(status->view.leader_id), "address",
-			 status->leader_address);
+	return json_pack("{s:o, s:o}", "node", node_json(status->view.leader_id), "address",
+			 fsd_bytes_json(status->leader_address));
 }
 
 static json_t *members_json(const struct rlog_status *status)
@@ -88,9 +89,9 @@ static json_t *members_json(const struct rlog_status *status)
 		const struct rlog_member *m = &status->members[i];
 
 		json_array_append_new(list,
-				      json_pack("{s:o, s:s, s:s, s:I}", "node", node_json(m->id),
-						"address", m->address, "role", roles[m->role],
-						"match_index", (json_int_t)m->match_index));
+				      json_pack("{s:o, s:o, s:s, s:o}", "node", node_json(m->id),
+						"address", fsd_bytes_json(m->address), "role", roles[m->role],
+						"match_index", fsd_number_json(m->match_index)));
 	}
 	return list;
 }
@@ -105,35 +106,36 @@ static json_t *databases_json(struct fsd *fs)
 		count = 0;
 	for (size_t i = 0; i < count; i++)
 		json_array_append_new(list,
-				      json_pack("{s:s, s:I, s:o, s:I, s:I, s:s, s:b, s:b}", "name",
-						all[i].name, "version", (json_int_t)all[i].version,
-						"checksum", checksum_json(all[i].checksum),
-						"page_size", (json_int_t)all[i].page_size, "pages",
-						(json_int_t)all[i].page_count, "mode", all[i].mode,
-						"damaged", (int)all[i].damaged, "uncommitted",
-						(int)all[i].uncommitted));
+				      json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:b, s:b}", "name",
+						fsd_bytes_json(all[i].name), "version",
+						fsd_number_json(all[i].version), "checksum",
+						checksum_json(all[i].checksum), "page_size",
+						fsd_number_json(all[i].page_size), "pages",
+						fsd_number_json(all[i].page_count), "mode",
+						all[i].mode, "damaged", (int)all[i].damaged,
+						"uncommitted", (int)all[i].uncommitted));
 	free(all);
 	return list;
 }
 
 static json_t *log_json(const struct rlog_status *status)
 {
-	return json_pack("{s:I, s:I, s:I, s:I}", "first_index", (json_int_t)status->first_index,
-			 "last_index", (json_int_t)status->last_index, "snapshot_index",
-			 (json_int_t)status->snapshot_index, "bytes",
-			 (json_int_t)status->log_bytes);
+	return json_pack("{s:o, s:o, s:o, s:o}", "first_index", fsd_number_json(status->first_index),
+			 "last_index", fsd_number_json(status->last_index), "snapshot_index",
+			 fsd_number_json(status->snapshot_index), "bytes",
+			 fsd_number_json(status->log_bytes));
 }
 
 static json_t *fetch_json(const struct wrep_health *health)
 {
-	return json_pack("{s:I, s:I}", "compared_bytes", (json_int_t)health->compared_bytes,
-			 "fetched_bytes", (json_int_t)health->fetched_bytes);
+	return json_pack("{s:o, s:o}", "compared_bytes", fsd_number_json(health->compared_bytes),
+			 "fetched_bytes", fsd_number_json(health->fetched_bytes));
 }
 
 static json_t *damage_json(const struct wrep_health *health)
 {
-	return json_pack("{s:I, s:s, s:I}", "found", (json_int_t)health->damages, "last",
-			 health->last_damage, "last_at", (json_int_t)health->last_damage_at);
+	return json_pack("{s:o, s:o, s:o}", "found", fsd_number_json(health->damages), "last",
+			 fsd_bytes_json(health->last_damage), "last_at", fsd_number_json(health->last_damage_at));
 }
 
 static json_t *answer_status(struct fsd *fs)
@@ -146,13 +148,14 @@ static json_t *answer_status(struct fsd *fs)
 
 	rlog_status(wrep_log(fs->wrep), &status);
 	wrep_health(fs->wrep, &health);
-	return json_pack("{s:o, s:s, s:s, s:s, s:o, s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}",
-			 "node", node_json(fs->identity.node), "address", fs->identity.address,
-			 "role", roles[status.view.role], "state", states[health.state], "waits",
-			 reason ? json_string(reason) : json_null(), "leader", leader_json(&status),
-			 "term", (json_int_t)status.view.term, "commit_index",
-			 (json_int_t)status.commit_index, "applied_index",
-			 (json_int_t)status.applied_index, "log", log_json(&status), "fetch",
+	return json_pack("{s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+			 "node", node_json(fs->identity.node), "address",
+			 fsd_bytes_json(fs->identity.address), "role", roles[status.view.role],
+			 "state", states[health.state], "waits",
+			 reason ? fsd_bytes_json(reason) : json_null(), "leader",
+			 leader_json(&status), "term", fsd_number_json(status.view.term),
+			 "commit_index", fsd_number_json(status.commit_index), "applied_index",
+			 fsd_number_json(status.applied_index), "log", log_json(&status), "fetch",
 			 fetch_json(&health), "damage", damage_json(&health), "members",
 			 members_json(&status), "databases", databases_json(fs));
 }
@@ -212,10 +215,12 @@ static json_t *answer_transfer(struct fsd *fs, const char *to)
 char *fsd_control_answer(struct fsd *fs, const char *line)
 {
 	json_t *request = json_loads(line, 0, NULL), *reply;
-	const char *command = NULL, *to = NULL;
-	char *text;
+	const char *command = NULL;
+	json_t *to_json = NULL;
+	char *text, *to = NULL;
 
-	if (json_unpack(request, "{s:s, s?s}", "command", &command, "to", &to))
+	if (json_unpack(request, "{s:s, s?o}", "command", &command, "to", &to_json) ||
+	    (to_json && !(to = fsd_bytes_of(to_json))))
 		reply = error_answer("not a request");
 	else if (!strcmp(command, "status"))
 		reply = answer_status(fs);
@@ -228,6 +233,7 @@ char *fsd_control_answer(struct fsd *fs, const char *line)
 			"unknown command: the daemon is older than this program; mount "
 			"again");
 	json_decref(request);
+	free(to);
 	text = json_dumps(reply, JSON_COMPACT);
 	json_decref(reply);
 	return text;

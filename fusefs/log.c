@@ -5,14 +5,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include "escape.h"
 
-#define LINE_SIZE 1024
+/* Two paths, and what is said of them. */
+#define TEXT_SIZE (2 * PATH_MAX + 1024)
 
 /* Once it is a file's, it stays that number: fsd_log_reopen() puts another file behind it, so that no line
  * of another thread meets a closed descriptor. */
@@ -61,37 +64,21 @@ void fsd_log_reopen(void)
 
 static void log_va(char level, unsigned held_back, const char *format, va_list args)
 {
-	char line[LINE_SIZE];
+	char text[TEXT_SIZE], line[64 + FSD_ESCAPED_SIZE(TEXT_SIZE)];
 	struct timespec now;
 	struct tm tm;
 	size_t len;
-	int n;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &tm);
 	len = strftime(line, sizeof(line), "%Y-%m-%dT%H:%M:%S", &tm);
 	len += (size_t)snprintf(line + len, sizeof(line) - len, ".%03ldZ %c ",
 				now.tv_nsec / 1000000, level);
-
-	n = vsnprintf(line + len, sizeof(line) - len, format, args);
-	if (n > 0)
-		len += (size_t)n;
-	if (len > sizeof(line) - 1)
-		len = sizeof(line) - 1;
-	if (held_back) {
-		n = snprintf(line + len, sizeof(line) - len, " held_back=%u", held_back);
-		if (n > 0)
-			len += (size_t)n;
-	}
-	if (len > sizeof(line) - 1)
-		len = sizeof(line) - 1;
-
-	/* File names come from applications: a line break in one must not forge a log line. */
-	for (size_t i = 0; i < len; i++) {
-		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
-			line[i] = '?';
-	}
-	line[len++] = '\n';
+	vsnprintf(text, sizeof(text), format, args);
+	len += fsd_escape(FSD_FOR_PEOPLE, text, line + len, sizeof(line) - len);
+	if (held_back)
+		len += (size_t)snprintf(line + len, sizeof(line) - len, " held_back=%u", held_back);
+	line[len++] = '\n'; /* in the place of the 0 */
 
 	/* A log that cannot be written (its disk is full) stops nothing. */
 	while (write(atomic_load(&log_fd), line, len) < 0 && errno == EINTR)

@@ -16,7 +16,8 @@ int fsd_log_to(const char *path);
  * fails the log goes on where it was. A line in the new file says so; with stderr the line is all. */
 void fsd_log_reopen(void);
 
-/* `level` is 'I', 'W' or 'E'. Control characters in the line become '?'. */
+/* `level` is 'I', 'W' or 'E'. The line is escaped as a whole (escape.h): callers put names and texts of others
+ * into it as they are. */
 void fsd_log(char level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* At most FSD_LOG_BURST lines a second for each `limit`; the next line that gets through says how

@@ -257,7 +257,7 @@ struct wrep {
 	int fetch_fd;	    /* lock: its connection, or -1 */
 	_Atomic uint64_t compared_bytes, fetched_bytes;
 	unsigned damages; /* lock: this and the next two are for wrep_health() */
-	char last_damage[384];
+	char last_damage[WREP_DAMAGE_SIZE];
 	int64_t last_damage_at;
 	struct wrep_keeper *keeper;
 	struct wrep_scrub *scrub;

@@ -40,7 +40,7 @@
 
 void wrep_logf(struct wrep *w, char level, const char *format, ...)
 {
-	char line[1024];
+	char line[3 * WREP_PATH_MAX]; /* two names, and what is said of them */
 	va_list ap;
 
 	va_start(ap, format);

@@ -279,6 +279,8 @@ int wrep_file_flush(struct wrep_file *f, struct wrep_op *op);
 
 /* ---- status ------------------------------------------------------------------------------------ */
 
+#define WREP_DAMAGE_SIZE (2 * WREP_PATH_MAX)
+
 struct wrep_db_status {
 	char name[WREP_PATH_MAX + 1];
 	uint64_t version, checksum;
@@ -303,7 +305,7 @@ struct wrep_health {
 	/* Of the fetch that goes on, or of the last one; of all databases. */
 	uint64_t compared_bytes, fetched_bytes;
 	unsigned damages;	/* found since the start */
-	char last_damage[384];	/* one line, or "" */
+	char last_damage[WREP_DAMAGE_SIZE]; /* one line, or ""; names in it are as they are */
 	int64_t last_damage_at; /* seconds since 1970 */
 };
 void wrep_health(struct wrep *w, struct wrep_health *out); /* [any thread] */
