@@ -29,14 +29,16 @@ int fsd_next_option(int argc, char **argv, const char *short_options, const stru
 	opterr = 0;
 	c = getopt_long(argc, argv, short_options, options, NULL);
 	if (c == ':') {
-		fsd_complain("option '%s' wants a value: see 'dqlitefs help'", argv[optind - 1]);
+		fsd_complain("option '%s' wants a value: see 'dqlitefs help %s'", argv[optind - 1],
+			     argv[0]);
 		return '?';
 	}
 	if (c == '?') {
 		/* A bad short option leaves optind behind when it is one of several. */
 		const char *word = optopt && optind == index ? argv[index] : argv[optind - 1];
 
-		fsd_complain("unknown option '%s' for %s: see 'dqlitefs help'", word, argv[0]);
+		fsd_complain("unknown option '%s' for %s: see 'dqlitefs help %s'", word, argv[0],
+			     argv[0]);
 	}
 	return c;
 }
@@ -44,16 +46,16 @@ int fsd_next_option(int argc, char **argv, const char *short_options, const stru
 const char *fsd_only_argument(int argc, char **argv, const char *what)
 {
 	if (optind == argc) {
-		fsd_complain("%s wants a %s: see 'dqlitefs help'", argv[0], what);
+		fsd_complain("%s wants a %s: see 'dqlitefs help %s'", argv[0], what, argv[0]);
 		return NULL;
 	}
 	if (optind + 1 < argc) {
-		fsd_complain("%s takes one %s, '%s' is one too many: see 'dqlitefs help'", argv[0],
-			     what, argv[optind + 1]);
+		fsd_complain("%s takes one %s, '%s' is one too many: see 'dqlitefs help %s'",
+			     argv[0], what, argv[optind + 1], argv[0]);
 		return NULL;
 	}
 	if (!argv[optind][0]) {
-		fsd_complain("the %s is empty: see 'dqlitefs help'", what);
+		fsd_complain("the %s is empty: see 'dqlitefs help %s'", what, argv[0]);
 		return NULL;
 	}
 	return argv[optind];

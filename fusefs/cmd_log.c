@@ -78,8 +78,8 @@ static const char *role_word(enum rlog_member_role role)
 
 static const char *type_word(const struct rlog_walk_entry *entry, const struct wrep_description *d)
 {
-	static const char *const kinds[] = {"create", "unlink",	 "setattr", "pages", "commit",
-					    "discard", "group", "mkdir",   "rmdir", "rename"};
+	static const char *const kinds[] = {"create",  "unlink", "setattr", "pages", "commit",
+					    "discard", "group",	 "mkdir",   "rmdir", "rename"};
 
 	switch (entry->type) {
 	case RLOG_WALK_COMMAND:
@@ -142,11 +142,12 @@ static void print_members(const struct rlog_member *members, unsigned count)
 
 static int add_snapshot_json(void *arg, const struct wrep_history_db *db)
 {
-	return json_array_append_new(arg, json_pack("{s:o, s:o, s:o, s:o, s:o}", "name",
-						    name_json(db->name), "id", fsd_number_json(db->id),
-						    "version", fsd_number_json(db->version), "index",
-						    fsd_number_json(db->index), "wal_frames",
-						    fsd_number_json(db->wal_frames)));
+	return json_array_append_new(arg,
+				     json_pack("{s:o, s:o, s:o, s:o, s:o}", "name",
+					       name_json(db->name), "id", fsd_number_json(db->id),
+					       "version", fsd_number_json(db->version), "index",
+					       fsd_number_json(db->index), "wal_frames",
+					       fsd_number_json(db->wal_frames)));
 }
 
 static int add_directory_json(void *arg, uint64_t id, const char *path)
@@ -160,8 +161,7 @@ static int show_snapshot_directory(void *arg, uint64_t id, const char *path)
 	char name[FSD_SHOWN_SIZE];
 
 	(void)arg;
-	return print_text("  %-22s %10" PRIu64 "  directory\n", fsd_shown(path, name),
-			  id);
+	return print_text("  %-22s %10" PRIu64 "  directory\n", fsd_shown(path, name), id);
 }
 
 static int show_snapshot_database(void *arg, const struct wrep_history_db *db)
@@ -213,9 +213,9 @@ static int show_node_line(struct shown *s, const struct rlog_walk_node *node)
 	if (s->as_json)
 		return print_json(
 			json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:b}", "kind", "node", "node",
-				  hex_json(8, node->id), "address", fsd_bytes_json(address), "cluster",
-				  hex_json(16, node->cluster_id), "term", fsd_number_json(node->term),
-				  "voted_for",
+				  hex_json(8, node->id), "address", fsd_bytes_json(address),
+				  "cluster", hex_json(16, node->cluster_id), "term",
+				  fsd_number_json(node->term), "voted_for",
 				  node->voted_for ? hex_json(8, node->voted_for) : json_null(),
 				  "torn", (int)node->torn));
 	print_text("node     %08" PRIx64 " at %s\n", node->id, fsd_shown(address, shown));
@@ -242,12 +242,13 @@ static int show_segment(void *arg, const struct rlog_walk_segment *segment)
 
 	s->segments++;
 	if (s->as_json)
-		return print_json(
-			json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:s}", "kind", "segment", "file",
-				  segment->file, "first_index", fsd_number_json(segment->first_index),
-				  "entries", fsd_number_json(segment->entries), "used_bytes",
-				  fsd_number_json(segment->used_bytes), "bytes",
-				  fsd_number_json(segment->all_bytes), "state", states[segment->state]));
+		return print_json(json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:s}", "kind",
+					    "segment", "file", segment->file, "first_index",
+					    fsd_number_json(segment->first_index), "entries",
+					    fsd_number_json(segment->entries), "used_bytes",
+					    fsd_number_json(segment->used_bytes), "bytes",
+					    fsd_number_json(segment->all_bytes), "state",
+					    states[segment->state]));
 	return print_text("\n%s: first index %" PRIu64 ", entries %" PRIu64 ", used %" PRIu64
 			  " of %" PRIu64 " bytes, %s\n%10s %6s %10s  %s\n",
 			  segment->file, segment->first_index, segment->entries,
@@ -268,8 +269,7 @@ static void add_description_json(json_t *object, const struct wrep_description *
 		json_object_set_new(object, "to", name_json(d->to));
 		json_object_set_new(object, "keep", json_boolean(d->keep));
 		json_object_set_new(object, "replaced",
-				    d->replaced ? fsd_number_json(d->replaced)
-						: json_null());
+				    d->replaced ? fsd_number_json(d->replaced) : json_null());
 	}
 	if (d->attr_valid & WREP_ATTR_MODE)
 		json_object_set_new(object, "mode", json_sprintf("%o", (unsigned)d->mode));
@@ -309,11 +309,12 @@ static void add_members_json(json_t *object, const struct wrep_description *d)
 static int show_entry_json(const struct rlog_walk_entry *entry, const struct wrep_description *d,
 			   int effect)
 {
-	json_t *object = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:s}", "kind", "entry",
-				   "file", entry->file, "offset", fsd_number_json(entry->offset),
-				   "index", fsd_number_json(entry->index), "term",
-				   fsd_number_json(entry->term), "bytes", fsd_number_json(entry->bytes),
-				   "dropped", (int)entry->dropped, "type", type_word(entry, d));
+	json_t *object =
+		json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:b, s:s}", "kind", "entry", "file",
+			  entry->file, "offset", fsd_number_json(entry->offset), "index",
+			  fsd_number_json(entry->index), "term", fsd_number_json(entry->term),
+			  "bytes", fsd_number_json(entry->bytes), "dropped", (int)entry->dropped,
+			  "type", type_word(entry, d));
 
 	if (entry->type == RLOG_WALK_MEMBERS)
 		json_object_set_new(object, "members",
@@ -339,8 +340,7 @@ static void print_description(const struct wrep_description *d)
 	else
 		print_text(" %s %" PRIu64, d->is_dir ? "directory" : "database", d->db_id);
 	if (d->kind == WREP_DESCRIBES_RENAME)
-		print_text(" to %s%s", fsd_shown(d->to, name),
-			   d->keep ? ", if that is free" : "");
+		print_text(" to %s%s", fsd_shown(d->to, name), d->keep ? ", if that is free" : "");
 	if (d->replaced)
 		print_text(", in place of database %" PRIu64, d->replaced);
 	if (d->kind == WREP_DESCRIBES_COMMIT)
@@ -440,8 +440,9 @@ static int show_database(void *arg, const struct wrep_history_db *db)
 	if (s->as_json)
 		return print_json(json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "kind",
 					    "database", "name", name_json(db->name), "id",
-					    fsd_number_json(db->id), "version", fsd_number_json(db->version),
-					    "checksum", hex_json(16, db->checksum), "page_size",
+					    fsd_number_json(db->id), "version",
+					    fsd_number_json(db->version), "checksum",
+					    hex_json(16, db->checksum), "page_size",
 					    fsd_number_json(db->page_size), "pages",
 					    fsd_number_json(db->page_count)));
 	return print_text("%-24s %10" PRIu64 " %10" PRIu64 "  %016" PRIx64 " %9" PRIu32
@@ -464,14 +465,15 @@ static int show_directory(void *arg, uint64_t id, const char *path)
 static int show_summary(struct shown *s, const struct rlog_walk_end *end)
 {
 	if (s->as_json)
-		return print_json(
-			json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "kind",
-				  "summary", "segments", fsd_number_json(s->segments), "entries",
-				  fsd_number_json(s->entries), "first_index", fsd_number_json(s->first_index),
-				  "last_index", fsd_number_json(s->last_index), "terms",
-				  fsd_number_json(s->terms), "first_term", fsd_number_json(s->first_term),
-				  "last_term", fsd_number_json(s->last_term), "torn_bytes",
-				  fsd_number_json(end->torn_bytes)));
+		return print_json(json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "kind",
+					    "summary", "segments", fsd_number_json(s->segments),
+					    "entries", fsd_number_json(s->entries), "first_index",
+					    fsd_number_json(s->first_index), "last_index",
+					    fsd_number_json(s->last_index), "terms",
+					    fsd_number_json(s->terms), "first_term",
+					    fsd_number_json(s->first_term), "last_term",
+					    fsd_number_json(s->last_term), "torn_bytes",
+					    fsd_number_json(end->torn_bytes)));
 	print_text("\nsegments %" PRIu64 "\nentries  %" PRIu64, s->segments, s->entries);
 	if (s->entries)
 		print_text(", index %" PRIu64 " to %" PRIu64 "\nterms    %" PRIu64 ", %" PRIu64
@@ -489,8 +491,8 @@ static int show_damage(struct shown *s, const char *file, uint64_t offset, const
 {
 	if (s->as_json)
 		return print_json(json_pack("{s:s, s:s, s:o, s:s, s:o}", "kind", "damage", "file",
-					    file, "offset", fsd_number_json(offset), "message", message,
-					    "segments_unread", fsd_number_json(unread)));
+					    file, "offset", fsd_number_json(offset), "message",
+					    message, "segments_unread", fsd_number_json(unread)));
 	print_text("\ndamage   %s at offset %" PRIu64 ": %s", file, offset, message);
 	if (unread)
 		print_text("; %" PRIu64 " later segments were not read", unread);
@@ -582,7 +584,7 @@ int fsd_cmd_log(int argc, char **argv)
 			s.as_json = true;
 	}
 	if (optind < argc || !given || !given[0]) {
-		fsd_complain("log wants --data DIR and nothing else: see 'dqlitefs help'");
+		fsd_complain("log wants --data DIR and nothing else: see 'dqlitefs help log'");
 		return FSD_EXIT_USAGE;
 	}
 	if (fsd_stopped_open(given, &node))

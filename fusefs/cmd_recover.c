@@ -1,7 +1,8 @@
 /* dqlitefs recover --data DIR [--yes]: when most nodes of a cluster are lost for good, make a survivor
  * that does not run a cluster of its own.
  *
- * First the log is walked, and what it holds is told; without --yes that is all, and nothing is written.
+ * First the log is walked, and what it holds is told; without --yes that is all, nothing is written, and the
+ * exit code is 0: this node can be recovered.
  * With --yes the node gets the log of a new cluster (raftlog/refound.c). The identity file is the journal:
  *
  *   1. the new log is made aside          node: the old cluster       a mount, or recover, begins anew
@@ -156,8 +157,8 @@ static int show_database(void *arg, const struct wrep_history_db *db)
 	char name[FSD_SHOWN_SIZE];
 
 	(void)arg;
-	printf("  %-24s %10" PRIu64 "  %016" PRIx64 " %10" PRIu32 "\n",
-	       fsd_shown(db->name, name), db->version, db->checksum, db->page_count);
+	printf("  %-24s %10" PRIu64 "  %016" PRIx64 " %10" PRIu32 "\n", fsd_shown(db->name, name),
+	       db->version, db->checksum, db->page_count);
 	return 0;
 }
 
@@ -282,12 +283,12 @@ static int plan_and_do(struct recovery *r, bool yes)
 		return 0;
 	}
 	show_plan(r);
-	fflush(stdout); /* ahead of what may go to stderr */
 	if (!yes) {
-		fsd_complain("nothing was changed: say it again with --yes to do it");
-		return -ECANCELED;
+		printf("\nNothing was changed: say it again with --yes to do it.\n");
+		return 0;
 	}
 	printf("\n");
+	fflush(stdout); /* ahead of what may go to stderr */
 	err = lock(r);
 	if (!err)
 		err = begin(r);
@@ -328,7 +329,8 @@ int fsd_cmd_recover(int argc, char **argv)
 			yes = true;
 	}
 	if (optind < argc || !given || !given[0]) {
-		fsd_complain("recover wants --data DIR, and --yes to do it: see 'dqlitefs help'");
+		fsd_complain(
+			"recover wants --data DIR, and --yes to do it: see 'dqlitefs help recover'");
 		return FSD_EXIT_USAGE;
 	}
 	if (fsd_stopped_open(given, &r.node))

@@ -22,9 +22,8 @@ int fsd_cmd_transfer(int argc, char **argv)
 		return FSD_EXIT_USAGE;
 	if (fsd_client_find(mountpoint, path, &mount))
 		return FSD_EXIT_FAILED;
-	answer = fsd_client_call(mount.source,
-				 json_pack("{s:s, s:o*}", "command", "transfer", "to",
-					   to ? fsd_bytes_json(to) : NULL));
+	answer = fsd_client_call(mount.source, json_pack("{s:s, s:o*}", "command", "transfer", "to",
+							 to ? fsd_bytes_json(to) : NULL));
 	if (!answer)
 		return FSD_EXIT_FAILED;
 	leader = json_object_get(answer, "leader");

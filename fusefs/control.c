@@ -90,8 +90,9 @@ static json_t *members_json(const struct rlog_status *status)
 
 		json_array_append_new(list,
 				      json_pack("{s:o, s:o, s:s, s:o}", "node", node_json(m->id),
-						"address", fsd_bytes_json(m->address), "role", roles[m->role],
-						"match_index", fsd_number_json(m->match_index)));
+						"address", fsd_bytes_json(m->address), "role",
+						roles[m->role], "match_index",
+						fsd_number_json(m->match_index)));
 	}
 	return list;
 }
@@ -120,8 +121,9 @@ static json_t *databases_json(struct fsd *fs)
 
 static json_t *log_json(const struct rlog_status *status)
 {
-	return json_pack("{s:o, s:o, s:o, s:o}", "first_index", fsd_number_json(status->first_index),
-			 "last_index", fsd_number_json(status->last_index), "snapshot_index",
+	return json_pack("{s:o, s:o, s:o, s:o}", "first_index",
+			 fsd_number_json(status->first_index), "last_index",
+			 fsd_number_json(status->last_index), "snapshot_index",
 			 fsd_number_json(status->snapshot_index), "bytes",
 			 fsd_number_json(status->log_bytes));
 }
@@ -135,7 +137,8 @@ static json_t *fetch_json(const struct wrep_health *health)
 static json_t *damage_json(const struct wrep_health *health)
 {
 	return json_pack("{s:o, s:o, s:o}", "found", fsd_number_json(health->damages), "last",
-			 fsd_bytes_json(health->last_damage), "last_at", fsd_number_json(health->last_damage_at));
+			 fsd_bytes_json(health->last_damage), "last_at",
+			 fsd_number_json(health->last_damage_at));
 }
 
 static json_t *answer_status(struct fsd *fs)

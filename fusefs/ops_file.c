@@ -220,7 +220,11 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 		return;
 	}
 	if (!wrep_name_kind(fs->wrep, path, &kind)) {
-		fsd_refuse(req, "to create", name);
+		rv = wrep_name_refusal(fs->wrep, path);
+		if (rv == -EPERM)
+			fsd_refuse(req, "to create", name);
+		else
+			fuse_reply_err(req, -rv);
 		fsd_leave(fs);
 		return;
 	}

@@ -217,7 +217,7 @@ int wrep_mkdir(struct wrep *w, const char *path, mode_t mode, uid_t uid, gid_t g
 	enum wrep_kind kind;
 
 	if (!wrep_names_path_valid(path, strlen(path)))
-		return -EPERM;
+		return wrep_name_refusal(w, path);
 	/* Else a database's side file might find its place taken. */
 	if (wrep_name_kind(w, path, &kind))
 		return -EPERM;

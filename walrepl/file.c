@@ -329,7 +329,7 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 	int rc = 0;
 
 	if (!wrep_name_kind(w, name, &kind))
-		return -EPERM;
+		return wrep_name_refusal(w, name);
 	if (kind == WREP_SUPER)
 		return wrep_super_create(w, name, mode, uid, gid, flags, op);
 	db = db_of(w, name, &kind);

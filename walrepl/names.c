@@ -1,6 +1,7 @@
 /* The naming rule: side files first, by their ending, then the globs for what is in front. */
 #include "names.h"
 
+#include <errno.h>
 #include <fnmatch.h>
 #include <string.h>
 
@@ -132,4 +133,25 @@ bool wrep_names_kind(const char *const *match, const char *path, enum wrep_kind 
 		memcpy(base + (name - path), db, db_len + 1);
 	}
 	return true;
+}
+
+int wrep_names_refusal(const char *const *match, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	const char *name = slash != NULL ? slash + 1 : path;
+	const size_t len = strlen(name);
+	enum wrep_kind kind;
+	char db[NAME_BYTES + 1];
+	size_t db_len;
+
+	if (len > NAME_BYTES)
+		return -ENAMETOOLONG;
+	db_len = strip_suffix(name, len, &kind);
+	if ((size_t)(name - path) + db_len > WREP_PATH_MAX)
+		return -ENAMETOOLONG;
+	memcpy(db, name, db_len);
+	db[db_len] = '\0';
+	if (db_len > NAME_BYTES - strlen(LONGEST_SUFFIX) && is_database(match, db, db_len))
+		return -ENAMETOOLONG; /* no room for the names of side files */
+	return -EPERM;
 }

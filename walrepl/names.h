@@ -26,4 +26,7 @@ bool wrep_names_path_valid(const char *path, size_t len);
 bool wrep_names_kind(const char *const *match, const char *name, enum wrep_kind *kind,
 		     char base[WREP_PATH_MAX + 1]);
 
+/* Why such a name is refused: -ENAMETOOLONG where a shorter one would be taken, else -EPERM. Any thread. */
+int wrep_names_refusal(const char *const *match, const char *path);
+
 #endif

@@ -151,8 +151,11 @@ int wrep_rename(struct wrep *w, const char *from, const char *to, unsigned flags
 		wrep_dir_unref(dir);
 		return -EXDEV;
 	}
-	if (!wrep_names_kind(w->config.match, from, &kind, base) || kind != WREP_DB ||
-	    !wrep_names_kind(w->config.match, to, &kind, base) || kind != WREP_DB)
+	if (!wrep_names_kind(w->config.match, from, &kind, base) || kind != WREP_DB)
+		return -EPERM;
+	if (!wrep_names_kind(w->config.match, to, &kind, base))
+		return wrep_name_refusal(w, to);
+	if (kind != WREP_DB)
 		return -EPERM;
 	if (wrep_dir_lookup(w, to, &dir) == 0) {
 		wrep_dir_unref(dir);

@@ -1029,6 +1029,11 @@ static void on_log(void *ctx, char level, const char *line)
 
 /* ---- opening and closing ------------------------------------------------------------------------- */
 
+int wrep_name_refusal(const struct wrep *w, const char *name)
+{
+	return wrep_names_refusal(w->config.match, name);
+}
+
 bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind)
 {
 	char base[WREP_PATH_MAX + 1];

@@ -123,6 +123,8 @@ struct rlog *wrep_log(struct wrep *w); /* for status and transfer */
 /* Is `name` a file of a database by the naming rule (*.db, *.sqlite, *.sqlite3, *.db3, the
  * configured globs, each with -wal, -shm, -journal, -mjXXXXXX9XX)? Fills `kind`; false when it is none. */
 bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind);
+/* Why it is none: -ENAMETOOLONG where a shorter one would be, else -EPERM. [any thread] */
+int wrep_name_refusal(const struct wrep *w, const char *name);
 
 /* One line for a refused name, naming the rule. */
 #define WREP_NAME_RULE                                                                              \

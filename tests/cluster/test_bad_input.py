@@ -1,6 +1,7 @@
 """Bad input: one line that names the remedy, an exit code that is not 0, nothing changed."""
 
 import os
+import re
 import shutil
 import socket
 import time
@@ -87,6 +88,23 @@ def test_help_and_version_are_no_errors():
     assert result.code == 0 and "mount" in result.out and "umount" in result.out
     result = run([PROGRAM, "--version"])
     assert result.code == 0 and result.out.strip()
+
+
+COMMANDS = ["mount", "status", "transfer", "umount", "log", "recover"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_is_that_of_no_other(command):
+    for words in ([command, "--help"], [command, "-h"], ["help", command]):
+        result = run([PROGRAM, *words])
+        assert result.code == 0 and not result.err, result
+        named = re.findall(r"^  dqlitefs (\w+) ", result.out, re.MULTILINE)
+        assert named == [command], result
+    assert result.out in run([PROGRAM, "help"]).out
+
+
+def test_help_of_an_unknown_command_is_refused(place):
+    refused(place, "help", "frobnicate", mentions=["frobnicate"])
 
 
 def test_mount_without_a_mount_point_is_refused(place):

@@ -179,6 +179,19 @@ def test_error_reaches_the_command_that_caused_it(cluster):
     wait_listed(cluster.nodes, ["a", "a/b", "a/x.db"])
 
 
+def test_names_that_are_too_long_are_refused_as_such(node):
+    """EPERM would say that no shorter name helps."""
+    deep = "/".join(["d" * 200] * 4)
+    ok("mkdir", "-p", deep, node=node)
+    ok("touch", f"{deep}/{'n' * 193}.db", "x.db", node=node)
+    for name in (f"{deep}/{'n' * 194}.db", f"{deep}/{'n' * 208}.db", f"{'n' * 245}.db"):
+        refused(node, "File name too long", "touch", name)
+        refused(node, "File name too long", "mv", "x.db", name)
+    refused(node, "File name too long", "mkdir", f"{deep}/{'n' * 197}")
+    ok("mkdir", f"{deep}/{'n' * 196}", node=node)
+    refused(node, "not permitted", "touch", f"{'n' * 250}")
+
+
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_databases_in_subdirectories_are_replicated(cluster, mode):
     leader = cluster.wait_leader()

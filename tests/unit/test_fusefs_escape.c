@@ -114,7 +114,8 @@ static void no_escape_is_cut_in_two(void **state)
 
 static void what_is_no_escape_is_refused(void **state)
 {
-	static const char *const bad[] = {"\\", "a\\", "\\a", "\\x", "\\x1", "\\xg0", "\\x00", "\\X41"};
+	static const char *const bad[] = {"\\",	  "a\\",   "\\a",   "\\x",
+					  "\\x1", "\\xg0", "\\x00", "\\X41"};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <string.h>
 #include "names.h"
 
@@ -175,6 +176,51 @@ static void path_is_bounded_as_a_whole_and_in_parts(void **state)
 	check(NULL, path, path, WREP_DB);
 }
 
+/* A name that is refused is too long, or it is no database's whatever its length. */
+static void refusal_says_whether_a_shorter_name_would_do(void **state)
+{
+	static const struct {
+		size_t dir_bytes; /* of "ddd/", 0 for none */
+		size_t name_bytes;
+		const char *end;
+		int refusal; /* 0: it is a name */
+	} cases[] = {
+		{0, 247, ".db", 0},
+		{0, 248, ".db", -ENAMETOOLONG},
+		{0, 255, ".db", -ENAMETOOLONG},
+		{0, 256, ".db", -ENAMETOOLONG},
+		{0, 255, ".db-journal", 0},
+		{0, 255, ".db-wal", -ENAMETOOLONG},
+		{0, 10, ".txt", -EPERM},
+		{0, 255, ".txt", -EPERM},
+		{0, 256, ".txt", -ENAMETOOLONG},
+		{800, 200, ".db", 0},
+		{800, 201, ".db", -ENAMETOOLONG},
+		{800, 215, ".db", -ENAMETOOLONG},
+		{800, 204, ".db-wal", 0},
+		{800, 205, ".db-wal", -ENAMETOOLONG},
+		{800, 200, ".txt", -EPERM},
+		{900, 101, ".txt", -ENAMETOOLONG},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const size_t end_bytes = strlen(cases[i].end);
+		char path[1200] = "", base[WREP_PATH_MAX + 1];
+		enum wrep_kind kind;
+		bool is_name;
+
+		for (size_t at = 0; at < cases[i].dir_bytes; at++)
+			path[at] = at % 100 == 99 ? '/' : 'd';
+		memset(path + cases[i].dir_bytes, 'n', cases[i].name_bytes - end_bytes);
+		strcat(path, cases[i].end);
+		is_name = wrep_names_kind(NULL, path, &kind, base);
+		assert_int_equal(is_name, !cases[i].refusal);
+		if (!is_name)
+			assert_int_equal(wrep_names_refusal(NULL, path), cases[i].refusal);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -183,6 +229,7 @@ int main(void)
 		cmocka_unit_test(glob_for_everything_keeps_side_files_side_files),
 		cmocka_unit_test(database_name_leaves_room_for_its_journal),
 		cmocka_unit_test(path_is_bounded_as_a_whole_and_in_parts),
+		cmocka_unit_test(refusal_says_whether_a_shorter_name_would_do),
 	};
 
 	return cmocka_run_group_tests_name("walrepl_names", tests, NULL, NULL);
