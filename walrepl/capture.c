@@ -10,8 +10,22 @@
  *
  * The judgement is: were this write put into the backing file, would a recovery find one more
  * commit frame there? It holds at every write, so the backing file alone never holds a transaction
- * that was not agreed. A frame is looked at only when its bytes change, so each page is read and
- * summed once:
+ * that was not agreed, whatever the writer does. The invariant, between any two calls:
+ *
+ *   In the backing file the frames before the scan position are valid, no commit frame is among those
+ *   behind the committed end, and the frame at the scan position is not valid: a recovery stops there.
+ *
+ * So a commit frame can join the chain only by a change that makes the frame at the scan position valid,
+ * and every change of its bytes is looked at: a write into it; a write behind the end of the file, which
+ * fills the hole in front of it with zeros, as a longer truncation does; another header, which makes the
+ * frames that are there already valid or not, so that they are read (`recheck`). A write into a frame
+ * before it moves the scan position back first. A header is not changed, nor a committed frame, but by one
+ * that starts a new generation at offset 0. What is refused changes nothing: the scan goes back to the
+ * first byte that the write would have changed, the hole included. And where a write was let through, but
+ * only a part of it got into the file (a full disk), that part was never judged: what follows the committed
+ * end is judged then, and made invalid if it completes something (wrep_capture_write_failed()).
+ *
+ * A frame is looked at only when its bytes change, so each page is read and summed once:
  *
  * - the bytes of the frame at the scan position are kept as they arrive (`cache`), since the kernel
  *   splits writes at page boundaries; the backing file is read only for what was not seen;
@@ -73,6 +87,11 @@ struct wrep_capture {
 	uint64_t append_end;
 	uint64_t attempt; /* how many transactions have begun to append */
 
+	/* What the last write was judged on: the header, and how much was committed. */
+	bool before_valid;
+	uint8_t before[WREP_WAL_HEADER_BYTES];
+	uint32_t before_committed;
+
 	/* The write that completed the transaction, and what to go back to when it is refused. */
 	bool undecided, held_restart;
 	uint8_t *held;
@@ -95,6 +114,8 @@ struct write {
 	size_t len;
 	uint64_t off;
 };
+
+static const struct write nothing = {.data = (const uint8_t *)"", .len = 0, .off = 0};
 
 /* ---- small helpers ----------------------------------------------------------------------------- */
 
@@ -278,6 +299,7 @@ static void start_generation(struct wrep_capture *c, const uint8_t bytes[WREP_WA
 	c->header_valid = true;
 	c->header = *header;
 	memcpy(c->header_bytes, bytes, WREP_WAL_HEADER_BYTES);
+	c->recheck = true; /* there may be frames in the file that it makes valid */
 	begin_appends(c);
 }
 
@@ -300,7 +322,6 @@ static bool committed_frames_remain(struct wrep_capture *c, const uint8_t *heade
 /* Make the state agree with the backing file. */
 static int load(struct wrep_capture *c)
 {
-	static const struct write nothing = {.data = (const uint8_t *)"", .len = 0, .off = 0};
 	uint8_t bytes[WREP_WAL_HEADER_BYTES];
 	struct wrep_wal_header header;
 	uint32_t commits;
@@ -367,6 +388,33 @@ void wrep_capture_forget(struct wrep_capture *c)
 {
 	assert(!c->undecided);
 	c->loaded = false;
+}
+
+int wrep_capture_write_failed(struct wrep_capture *c, uint64_t off)
+{
+	uint64_t at = off;
+	uint32_t expected = 0;
+	uint8_t byte;
+	int rc;
+
+	assert(!c->undecided);
+	reset(c);
+	rc = load(c);
+	if (rc != 0 || !c->header_valid)
+		return rc;
+	if (c->before_valid && memcmp(c->before, c->header_bytes, sizeof(c->before)) == 0)
+		expected = c->before_committed;
+	if (c->committed <= expected)
+		return 0;
+	/* A byte of the write itself: that of the header, or of the first frame that nobody has agreed on. */
+	if (expected > 0 || at >= WREP_WAL_HEADER_BYTES)
+		at = at > frame_offset(c, expected) ? at : frame_offset(c, expected);
+	rc = wrep_read_exact(c->fd, &byte, 1, at);
+	byte ^= 0xff;
+	if (rc == 0)
+		rc = wrep_write_all(c->fd, &byte, 1, at);
+	reset(c);
+	return rc;
 }
 
 /* ---- transactions ------------------------------------------------------------------------------ */
@@ -685,6 +733,9 @@ int wrep_capture_write(struct wrep_capture *c, const void *buf, size_t len, uint
 	rc = load(c);
 	if (rc != 0)
 		return rc;
+	c->before_valid = c->header_valid;
+	memcpy(c->before, c->header_bytes, sizeof(c->before));
+	c->before_committed = c->committed;
 	rc = judge(c, &w, txn);
 	if (rc < 0 && rc != -EPERM)
 		reset(c);
@@ -727,6 +778,17 @@ uint32_t wrep_capture_frame_pgno(const struct wrep_capture *c, const uint8_t *he
 	return without_checksum(header) || memcmp(header + 8, c->header.salt, 8) == 0 ? pgno : 0;
 }
 
+/* Behind the end of the file lies the hole that the write leaves. */
+static int read_or_zeros(int fd, uint8_t *bytes, size_t len, uint64_t off)
+{
+	ssize_t n = wrep_read_some(fd, bytes, len, off);
+
+	if (n < 0)
+		return (int)n;
+	memset(bytes + n, 0, len - (size_t)n);
+	return 0;
+}
+
 int wrep_capture_image(struct wrep_capture *c, const struct wrep_wal_image *image, void *page)
 {
 	struct write held = {.data = c->held, .len = c->held_len, .off = c->held_off};
@@ -739,11 +801,11 @@ int wrep_capture_image(struct wrep_capture *c, const struct wrep_wal_image *imag
 
 	assert(c->undecided);
 	if (from >= to)
-		return wrep_read_exact(c->fd, page, c->header.page_size, start);
+		return read_or_zeros(c->fd, page, c->header.page_size, start);
 	if (start < from)
-		rc = wrep_read_exact(c->fd, bytes, (size_t)(from - start), start);
+		rc = read_or_zeros(c->fd, bytes, (size_t)(from - start), start);
 	if (rc == 0 && to < end)
-		rc = wrep_read_exact(c->fd, bytes + (to - start), (size_t)(end - to), to);
+		rc = read_or_zeros(c->fd, bytes + (to - start), (size_t)(end - to), to);
 	overlay(bytes, start, c->header.page_size, &held);
 	return rc;
 }
@@ -787,6 +849,8 @@ int wrep_capture_committed(struct wrep_capture *c)
 
 void wrep_capture_refused(struct wrep_capture *c)
 {
+	/* The write, or the hole in front of it. */
+	uint64_t from = c->held_off < c->size_before ? c->held_off : c->size_before;
 	uint64_t first = 0;
 
 	assert(c->undecided);
@@ -797,9 +861,8 @@ void wrep_capture_refused(struct wrep_capture *c)
 	}
 	c->size = c->size_before;
 	c->cached = 0;
-	if (c->held_off > WREP_WAL_HEADER_BYTES)
-		first = (c->held_off - WREP_WAL_HEADER_BYTES) /
-			wrep_wal_frame_bytes(c->header.page_size);
+	if (from > WREP_WAL_HEADER_BYTES)
+		first = (from - WREP_WAL_HEADER_BYTES) / wrep_wal_frame_bytes(c->header.page_size);
 	if (first < c->committed)
 		first = c->committed;
 	if (first < c->scanned)
@@ -811,7 +874,6 @@ void wrep_capture_refused(struct wrep_capture *c)
 
 int wrep_capture_truncate(struct wrep_capture *c, uint64_t size)
 {
-	static const struct write nothing = {.data = (const uint8_t *)"", .len = 0, .off = 0};
 	uint64_t old_size;
 	uint32_t commits;
 	int rc;

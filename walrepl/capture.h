@@ -37,8 +37,7 @@ struct wrep_wal_txn {
 int wrep_capture_open(struct wrep_capture **out, int fd);
 void wrep_capture_close(struct wrep_capture *c);
 
-/* The backing file changed by other hands (applied, restarted, recovered), or the caller failed to
- * put an ordinary write into it: read it again before the next judgement, from the committed end
+/* The backing file changed by other hands (applied, restarted, recovered): read it again before the next judgement, from the committed end
  * when the last committed frame is still in its place, else from the start. Everything whose chain is
  * valid through a commit frame counts as committed. Not while a transaction is undecided. */
 void wrep_capture_forget(struct wrep_capture *c);
@@ -59,6 +58,10 @@ void wrep_capture_forget(struct wrep_capture *c);
  *   -EFBIG, -EIO, -ENOMEM. */
 int wrep_capture_write(struct wrep_capture *c, const void *buf, size_t len, uint64_t off,
 		       const struct wrep_wal_txn **txn);
+
+/* The caller failed to put an ordinary write at `off` into the backing file, or put only a part of it there: what
+ * that part might complete is made invalid. 0; -errno: it could not be (the caller stops the node). */
+int wrep_capture_write_failed(struct wrep_capture *c, uint64_t off);
 
 /* How much of the -wal would lie behind what is committed after a write of `len` bytes at `off`; 0
  * when the -wal cannot be read. */
@@ -93,7 +96,7 @@ void wrep_capture_refused(struct wrep_capture *c);
 
 /* The application truncates the -wal. 0, or -EPERM when that cuts into what is committed but does not
  * remove all of it (size 0), or when the zeros of a longer file would complete a transaction; -EBUSY.
- * The caller then truncates the backing file. */
+ * The caller then truncates the backing file; should it fail to, it calls wrep_capture_forget(). */
 int wrep_capture_truncate(struct wrep_capture *c, uint64_t size);
 
 /* Frames committed in this generation of the -wal, and the salts of its header (0 frames: no valid

@@ -822,6 +822,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 {
 	struct wrep_db *db = f->db;
 	const struct wrep_wal_txn *txn;
+	bool unfit = false;
 	int rc;
 
 	if (f->kind == WREP_SHM)
@@ -873,10 +874,10 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 			return wrep_commit_wal(db, txn, op); /* unlocks */
 		if (rc == 0) {
 			rc = wrep_write_all(f->fd, buf, len, off);
-			if (rc < 0)
-				wrep_capture_forget(db->capture);
-			else
+			if (!rc)
 				wrep_ahead_wrote_wal(db);
+			else if (wrep_capture_write_failed(db->capture, off) < 0)
+				unfit = true;
 		} else if (rc == -EBADMSG)
 			/* SQLite before 3.53 after a spill and a ROLLBACK TO: see capture.c */
 			wrep_logf(db->w, 'W',
@@ -898,6 +899,12 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		rc = -EIO;
 	}
 	wrep_commit_feed(db); /* unlocks */
+	if (unfit)
+		wrep_fatalf(
+			db->w,
+			"cannot take back a write into the -wal that failed database=%s; repair "
+			"the disk and mount again",
+			db->name);
 	return rc == -EBADMSG ? -EIO : rc;
 }
 
@@ -1009,8 +1016,11 @@ static int truncate_file(struct wrep_file *f, uint64_t size, bool opened, struct
 	} else if (f->kind != WREP_SHM) {
 		rc = -EIO; /* as wrep_file_write(): it may be a commit */
 	}
-	if (!rc && ftruncate(f->fd, (off_t)size) < 0)
+	if (!rc && ftruncate(f->fd, (off_t)size) < 0) {
 		rc = -errno;
+		if (f->kind == WREP_WAL && db->files[WREP_WAL] == f)
+			wrep_capture_forget(db->capture);
+	}
 	wrep_commit_feed(db); /* unlocks */
 	return rc;
 }

@@ -1503,6 +1503,93 @@ static void random_order_of_pieces_completes_exactly_once(void **state)
 
 #define synth_test(f) cmocka_unit_test_setup_teardown(f, synth_setup, synth_teardown)
 
+/* ---- a writer that is no SQLite; tests/fuzz has more of him ---- */
+
+static void header_that_comes_last_completes_a_transaction(void **state)
+{
+	const struct wrep_wal_txn *txn;
+
+	(void)state;
+	synth_header(false, 1);
+	synth_frame(1, 0, 'a');
+	synth_frame(2, 2, 'b');
+	assert_int_equal(synth_write(frame_at(0), frame_at(2), &txn), 0);
+	assert_int_equal(synth_write(0, frame_at(0), &txn), 1);
+	assert_int_equal(txn->image_count, 2);
+	wrep_capture_refused(s.c);
+	assert_int_equal(committed_frames(), 0);
+	/* in two pieces, and over itself */
+	assert_int_equal(synth_write(0, 9, &txn), 0);
+	assert_int_equal(synth_write(9, frame_at(0), &txn), 1);
+	commit_txn(txn);
+	assert_int_equal(committed_frames(), 2);
+}
+
+static void same_header_again_leaves_no_frame_out(void **state)
+{
+	const struct wrep_wal_txn *txn;
+
+	(void)state;
+	synth_header(false, 1);
+	synth_frame(1, 0, 'a');
+	synth_frame(2, 2, 'b');
+	assert_int_equal(synth_write(0, frame_at(1), &txn), 0);
+	assert_int_equal(synth_write(0, frame_at(0), &txn), 0);
+	assert_int_equal(synth_write(frame_at(1), frame_at(2), &txn), 1);
+	assert_int_equal(txn->image_count, 2);
+	commit_txn(txn);
+}
+
+static void hole_of_a_refused_write_completes_nothing(void **state)
+{
+	const struct wrep_wal_txn *txn;
+	uint64_t inside = frame_at(1) - 100;
+	uint8_t page[S_PAGE];
+
+	(void)state;
+	synth_header(false, 1);
+	synth_frame(1, 0, 0);
+	synth_frame(2, 2, 'b');
+	/* The rest of the first page would be in the hole. */
+	assert_int_equal(synth_write(0, inside, &txn), 0);
+	assert_int_equal(synth_write(frame_at(1), frame_at(2), &txn), 1);
+	assert_int_equal(txn->image_count, 2);
+	assert_int_equal(wrep_capture_image(s.c, &txn->images[0], page), 0);
+	wrep_capture_refused(s.c);
+	/* It is not there yet: what completes the frame is looked at, and so is what comes behind it. */
+	s.bytes[inside] = 'x';
+	assert_int_equal(synth_write(inside, frame_at(1), &txn), 0);
+	assert_int_equal(synth_write(frame_at(1), frame_at(2), &txn), 0);
+	s.bytes[inside] = 0;
+	assert_int_equal(synth_write(inside, frame_at(1), &txn), 1);
+	assert_int_equal(txn->image_count, 2);
+	commit_txn(txn);
+}
+
+static void half_a_write_completes_nothing(void **state)
+{
+	const struct wrep_wal_txn *txn;
+
+	(void)state;
+	synth_header(false, 1);
+	synth_frame(1, 1, 'a');
+	synth_frame(2, 2, 'b');
+	assert_int_equal(synth_write(0, frame_at(1), &txn), 1);
+	commit_txn(txn);
+	/* All of the second frame is there but its first page's bytes, which come with something that spoils it. */
+	assert_int_equal(synth_write(frame_at(1) + 50, frame_at(2), &txn), 0);
+	s.bytes[frame_at(1) + 60] ^= 1;
+	assert_int_equal(wrep_capture_write(s.c, s.bytes + frame_at(1), 61, frame_at(1), &txn), 0);
+	assert_int_equal(pwrite(s.fd, s.bytes + frame_at(1), 50, (off_t)frame_at(1)), 50);
+	assert_int_equal(wrep_capture_write_failed(s.c, frame_at(1)), 0);
+	assert_int_equal(committed_frames(), 1);
+	wrep_capture_forget(s.c);
+	assert_int_equal(committed_frames(), 1);
+	s.bytes[frame_at(1) + 60] ^= 1;
+	assert_int_equal(synth_write(frame_at(1), frame_at(2), &txn), 1);
+	commit_txn(txn);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1519,6 +1606,10 @@ int main(void)
 		synth_test(invalid_headers_are_ordinary_writes),
 		synth_test(forgetting_reads_what_other_hands_wrote),
 		synth_test(frame_that_comes_again_may_be_padding),
+		synth_test(header_that_comes_last_completes_a_transaction),
+		synth_test(same_header_again_leaves_no_frame_out),
+		synth_test(hole_of_a_refused_write_completes_nothing),
+		synth_test(half_a_write_completes_nothing),
 		synth_test(lock_page_and_pages_beyond_the_end_are_no_images),
 		synth_test(commit_without_checksums_is_refused),
 		synth_test(checksums_that_come_after_the_commit_frame_are_awaited),
