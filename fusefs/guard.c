@@ -16,6 +16,11 @@
  *   the socket    is closed when the whole process is gone: before PDEATHSIG was set.
  *   a message     from the handler of signals that dump core. The kernel waits for all threads
  *                 before it dumps, and only then lets them die.
+ *
+ * To abort is not always enough then: a request that the kernel has put into a ring, but whose thread has
+ * not been told yet, ends with that thread, and that one waits for the dump, which waits for the thread of
+ * the daemon's that made the request (seen on Linux 6.18). So where the limit on core files says that no core
+ * is wanted, none is dumped: the threads die at once.
  */
 #include "guard.h"
 
@@ -28,6 +33,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -150,11 +156,14 @@ static void guard_main(int socket)
 /* ---- in the daemon ----------------------------------------------------------------------------- */
 
 static int crash_fd = -1;
+static bool dumps_core;
 
 static void on_crash(int signal)
 {
 	static const uint8_t crashing = CRASHING;
 
+	if (!dumps_core)
+		prctl(PR_SET_DUMPABLE, 0);
 	send(crash_fd, &crashing, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 	raise(signal); /* delivered when we return, to nobody's handler */
 }
@@ -165,7 +174,9 @@ static void watch_crashes(int fd)
 				      SIGSEGV, SIGTRAP, SIGSYS, SIGXCPU, SIGXFSZ};
 	const struct sigaction ours = {.sa_handler = on_crash, .sa_flags = SA_RESETHAND};
 	struct sigaction now;
+	struct rlimit core;
 
+	dumps_core = getrlimit(RLIMIT_CORE, &core) || core.rlim_cur > 0;
 	crash_fd = fd;
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
 		/* A sanitizer may have its own. */
