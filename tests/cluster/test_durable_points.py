@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import threading
 import time
 
@@ -16,12 +17,25 @@ OPTIONS = ("--log-size", "16M")
 LOG_MAX = LOG_SIZE + 3 * SEGMENT
 
 
+def bytes_of(files):
+    """Of a running node: some may be renamed or removed at this moment."""
+    total = 0
+    for file in files:
+        try:
+            about = file.stat()
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(about.st_mode):
+            total += about.st_size
+    return total
+
+
 def log_bytes(node):
-    return sum(file.stat().st_size for file in (node.data / ".dqlitefs" / "raft").iterdir())
+    return bytes_of((node.data / ".dqlitefs" / "raft").iterdir())
 
 
 def data_bytes(node):
-    return sum(file.stat().st_size for file in node.data.rglob("*") if file.is_file())
+    return bytes_of(node.data.rglob("*"))
 
 
 def resident_mib(node):
