@@ -1,6 +1,6 @@
 """The same commands, in random order, in a mount and in a local directory: directories, copies, renames,
 removals, transactions in all journal modes and over two databases. After each kill of the daemon both hold
-the same."""
+the same; of three nodes, all do, whichever of them led, died or was away."""
 
 import os
 import random
@@ -8,12 +8,13 @@ import subprocess
 import time
 
 import pytest
-from harness import Node, run, until
+from harness import PROGRAM, Cluster, Node, run, until
 
 DIRECTORIES = [".", "p", "p/q", "r"]
 NAMES = ["a.db", "b.db", "c.db"]
 SIDES = ["wal", "shm", "journal"]
 MODES = ["WAL", "DELETE", "TRUNCATE", "PERSIST", "MEMORY"]
+SQLITE3 = "sqlite3 -cmd '.timeout 10000'"
 
 
 class Twins:
@@ -49,7 +50,7 @@ class Twins:
             path, mode = self.path(), self.chance.choice(MODES)
             if (self.local / path).parent.is_dir():
                 self.both(
-                    f"sqlite3 {path} 'PRAGMA journal_mode={mode};"
+                    f"{SQLITE3} {path} 'PRAGMA journal_mode={mode};"
                     f" CREATE TABLE IF NOT EXISTS t(i);"
                     f" INSERT INTO t VALUES({self.chance.randrange(1000)});'"
                 )
@@ -71,7 +72,7 @@ class Twins:
                 for path in (source, target)
             ):
                 self.both(
-                    f"sqlite3 {source} \"ATTACH '{target}' AS o; BEGIN; INSERT INTO main.t VALUES(1);"
+                    f"{SQLITE3} {source} \"ATTACH '{target}' AS o; BEGIN; INSERT INTO main.t VALUES(1);"
                     ' INSERT INTO o.t VALUES(2); COMMIT;"'
                 )
 
@@ -90,29 +91,89 @@ class Twins:
         return found
 
 
-@pytest.mark.limit(120)
-def test_random_commands_leave_what_they_leave_in_a_local_directory(workspace, soak):
+def check_same(twins, nodes):
+    here = twins.content(twins.local)
+    for node in nodes:
+        there = twins.content(node.mnt)
+        different = {k for k in {*there, *here} if there.get(k) != here.get(k)}
+        assert not different, [(node, k, there.get(k), here.get(k)) for k in different]
+
+
+def run_rounds(workspace, node, seconds, restart):
+    """Some steps, then what `restart` does, of which it returns the nodes that must have it all."""
     seed = int(os.environ.get("DQLITEFS_SEED", random.randrange(1 << 32)))
     chance = random.Random(seed)
-    node = Node(workspace, "n1", options=["--log-size", "16M"]).start()
     local = workspace.base / "local"
     local.mkdir()
     twins = Twins(node, local, chance)
-    until("the node leads", lambda: node.status()["role"] == "leader")
-    end = time.monotonic() + (600 if soak else 10)
+    end = time.monotonic() + seconds
     try:
         while time.monotonic() < end:
             for _ in range(chance.randint(3, 14)):
                 twins.step()
-            if chance.random() < 0.5:
-                node.kill9()
-            else:
-                node.stop()
-            node.start()
-            there, here = twins.content(node.mnt), twins.content(local)
-            different = {k for k in {*there, *here} if there.get(k) != here.get(k)}
-            assert not different, [(k, there.get(k), here.get(k)) for k in different]
+            check_same(twins, restart(twins))
     except (AssertionError, subprocess.SubprocessError):
         print(f"repeat: DQLITEFS_SEED={seed}; the last commands: {twins.done[-25:]}")
         raise
-    assert " E " not in node.log_text()
+    for node in workspace.nodes:
+        assert " E " not in node.log_text()
+
+
+@pytest.mark.limit(120)
+def test_random_commands_leave_what_they_leave_in_a_local_directory(workspace, soak):
+    node = Node(workspace, "n1", options=["--log-size", "16M"]).start()
+    until("the node leads", lambda: node.status()["role"] == "leader")
+
+    def restart(twins):
+        if twins.chance.random() < 0.5:
+            node.kill9()
+        else:
+            node.stop()
+        node.start()
+        return [node]
+
+    run_rounds(workspace, node, 600 if soak else 10, restart)
+
+
+def writable(cluster):
+    """The leader, as soon as it lets applications write."""
+
+    def check():
+        leader = cluster.wait_follows(30)
+        probe = leader.path("probe")
+        done = run(["sh", "-c", f"mkdir {probe} && rmdir {probe}"], 30)
+        assert done.code == 0, done
+        return leader
+
+    return until("a node takes what applications write", check, 30)
+
+
+@pytest.mark.limit(180)
+def test_random_commands_on_three_nodes_are_on_all_of_them(workspace, soak):
+    cluster = Cluster(workspace, options=["--log-size", "16M", "--election-timeout", "3000"]).start()
+
+    def restart(twins):
+        """All of them are there for the commands of some rounds, a leader and one more for the others."""
+        leader, chance = twins.node, twins.chance
+        dead = [node for node in cluster.nodes if not node.running]
+        fate = chance.choice(["start"] if dead else ["leader", "follower", "transfer", "all"])
+        if fate == "start":
+            dead[0].start(timeout=60)
+        elif fate == "transfer":
+            assert run([PROGRAM, "transfer", str(leader.mnt)], 30).code == 0
+        elif fate == "all":
+            for node in cluster.nodes:
+                node.kill9()
+            for node in cluster.nodes:
+                node.launch()
+            for node in cluster.nodes:
+                node.wait_mounted(60)
+        else:
+            node = leader if fate == "leader" else chance.choice(cluster.followers())
+            (node.kill9 if chance.random() < 0.5 else node.stop)()
+        twins.done.append(f"({fate})")
+        twins.node = writable(cluster)
+        cluster.wait_equal(60)
+        return cluster.running
+
+    run_rounds(workspace, writable(cluster), 600 if soak else 20, restart)
