@@ -20,4 +20,7 @@ uint64_t rlog_clock_ms(void);
  * pthreads allow) or -ETIMEDOUT. */
 int rlog_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t until_ns);
 
+/* Whose clock is the wall clock, unless each condition was told otherwise when it was made. */
+#pragma GCC poison pthread_cond_timedwait
+
 #endif

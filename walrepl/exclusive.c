@@ -283,7 +283,6 @@ static void wait(struct wrep_exclusive *x, uint64_t now, uint64_t idle_since)
 {
 	const bool tracing = atomic_load(&x->tracing) == TRACING_ON;
 	uint64_t until_ms = NEVER;
-	struct timespec until;
 
 	for (struct wrep_watched *e = x->list; e; e = e->next)
 		if (e->look_at_ms < until_ms)
@@ -298,13 +297,10 @@ static void wait(struct wrep_exclusive *x, uint64_t now, uint64_t idle_since)
 		return;
 	}
 	x->wake_at_ms = until_ms;
-	if (until_ms == NEVER) {
+	if (until_ms == NEVER)
 		pthread_cond_wait(&x->wake, &x->lock);
-	} else {
-		until.tv_sec = (time_t)(until_ms / 1000);
-		until.tv_nsec = (long)(until_ms % 1000) * 1000000;
-		pthread_cond_timedwait(&x->wake, &x->lock, &until);
-	}
+	else
+		rlog_cond_wait(&x->wake, &x->lock, until_ms * RLOG_NS_PER_MS);
 	x->wake_at_ms = 0;
 }
 
@@ -349,7 +345,6 @@ static void *run(void *arg)
 int wrep_exclusive_start(struct wrep *w, wrep_exclusive_look *look_at)
 {
 	struct wrep_exclusive *x = calloc(1, sizeof *x);
-	pthread_condattr_t attr;
 	int rc;
 
 	if (!x)
@@ -357,10 +352,7 @@ int wrep_exclusive_start(struct wrep *w, wrep_exclusive_look *look_at)
 	x->w = w;
 	x->look = look_at;
 	pthread_mutex_init(&x->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&x->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&x->wake, NULL);
 	w->exclusive = x;
 	rc = pthread_create(&x->thread, NULL, run, x);
 	if (!rc)

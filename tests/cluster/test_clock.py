@@ -18,15 +18,10 @@ def test_durable_points_and_scrub_go_on_when_the_wall_clock_is_set_back(unsteady
     until("the node leads", lambda: node.status()["role"] == "leader")
     with Connection(node, "busy.db", busy_ms=5000) as connection:  # no last close wakes anybody
         connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, body)")
-        for _ in range(3):
+        assert node.status()["log"]["snapshot_index"] == 0
+        for _ in range(4):
             connection.execute("INSERT INTO t(body) VALUES(randomblob(2000000))")
-        before = node.status()["log"]["snapshot_index"]
-        connection.execute("INSERT INTO t(body) VALUES(randomblob(2000000))")
-
-        def check():
-            return node.status()["log"]["snapshot_index"] > before
-
-        until("a durable point", check)
+        until("a durable point", lambda: node.status()["log"]["snapshot_index"])
     fill(node, "large.db", 500)
     node.stop()
     flip(node.data / "large.db", PAGE * 300 + 100)
