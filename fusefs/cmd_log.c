@@ -32,7 +32,7 @@
  *   summary   segments, entries, first_index, last_index, terms, first_term, last_term, torn_bytes
  *   damage    file, offset, message, segments_unread
  *
- * A database that an entry names by an id that does not live (any more) is null. The effect is true,
+ * Names and numbers are as values.h says. A database that an entry names by an id that does not live (any more) is null. The effect is true,
  * false, or null when what the snapshot says was after the entry. */
 #include <errno.h>
 #include <stdarg.h>

@@ -162,17 +162,23 @@ static void target_that_does_not_take_over_holds_writes_half_of_the_time(void **
 	assert_true(write_within(c, 10));
 }
 
-/* Whom a new leader has not heard yet may well live. */
-static void new_leader_waits_until_it_can_know_who_answers(void **state)
+/* It leads since just now, and has not heard node 3. */
+static void transfer_as_new_leader(struct cluster *c)
 {
-	struct cluster *c = *state;
-
 	rig_free(c->rig);
 	c->rig = rig_new();
 	send_entries(c->rig, 1, 1, 1, 1, 3, 4);
 	c->lives[THIRD] = false;
 	lead(c->rig);
 	assert_int_equal(rlog_server_transfer(c->rig->server, THIRD, TIMEOUT_MS), 0);
+}
+
+/* Whom a new leader has not heard yet may well live. */
+static void new_leader_waits_until_it_can_know_who_answers(void **state)
+{
+	struct cluster *c = *state;
+
+	transfer_as_new_leader(c);
 	assert_true(write_within(c, 10)); /* this one does not wait */
 	c->lives[THIRD] = true;
 	pass(c, 200);
@@ -183,12 +189,7 @@ static void new_leader_gives_up_when_it_can_know(void **state)
 {
 	struct cluster *c = *state;
 
-	rig_free(c->rig);
-	c->rig = rig_new();
-	send_entries(c->rig, 1, 1, 1, 1, 3, 4);
-	c->lives[THIRD] = false;
-	lead(c->rig);
-	assert_int_equal(rlog_server_transfer(c->rig->server, THIRD, TIMEOUT_MS), 0);
+	transfer_as_new_leader(c);
 	pass(c, ELECTION_MS + 10);
 	assert_false(transfers(c));
 	assert_int_equal(rlog_server_transfer_result(c->rig->server), -EHOSTUNREACH);
