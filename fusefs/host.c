@@ -90,6 +90,10 @@ static int mounted_open(void *ctx, const char *name, int flags)
 	if (dir_fd < 0)
 		return dir_fd;
 	rv = wrep_lookup(fs->wrep, name, &file);
+	if (!rv && wrep_file_kind(file) == WREP_STRAY) { /* no database's */
+		wrep_file_unref(file);
+		rv = -ENOENT;
+	}
 	if (rv == -ENOENT && (flags & O_CREAT)) {
 		rv = create_like_database(fs, name, flags, &file);
 		created = !rv;

@@ -291,9 +291,11 @@ void fsd_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void fsd_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
+	enum wrep_kind kind = wrep_file_kind(fh_inode(fi->fh)->file);
+
 	(void)ino;
 	(void)datasync;
-	if (wrep_file_kind(fh_inode(fi->fh)->file) != WREP_DB)
+	if (kind != WREP_DB && kind != WREP_STRAY)
 		fuse_reply_err(req, 0); /* what counts of it is in the Raft log */
 	else
 		sync_or_flush(req, fi, wrep_file_sync);

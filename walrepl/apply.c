@@ -593,6 +593,8 @@ static bool install_commit(struct wrep *w, struct wrep_db *db, struct wrep_commi
 			db->local_wal_mode = c->wal_mode;
 	}
 	db->touched = db->unsynced = true;
+	if (!rc && c->mode == WREP_COMMIT_REPLACE)
+		wrep_direct_copied(db, c->index, c->strays);
 	wrep_db_settled(db);
 	pthread_mutex_unlock(&db->lock);
 	if (rc < 0 && !(last && rc == -ENOSPC)) /* the next start does it again, from the log */
@@ -606,6 +608,10 @@ static bool install_commit(struct wrep *w, struct wrep_db *db, struct wrep_commi
 void wrep_install(struct wrep *w, struct wrep_item *item)
 {
 	bool there = install_commit(w, item->db, item->commit, item->parts);
+
+	/* The kernel knows what was copied, but not what lay beside it. */
+	if (there && item->commit->strays)
+		wrep_applier_invalidate(item->db, WREP_DB, 0, 0);
 
 	/* It is committed, whatever became of this copy. */
 	if (!there || !again_times(item->commit))

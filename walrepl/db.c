@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
+#include "stray.h"
 
 static const char *const suffix[] = {"", "-wal", "-shm", "-journal"};
 
@@ -249,6 +250,7 @@ void wrep_file_unref(struct wrep_file *f)
 	if (f->fd >= 0)
 		close(f->fd);
 	wrep_db_unref(f->db);
+	wrep_stray_free(f->stray);
 	free(f);
 }
 

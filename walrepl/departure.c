@@ -88,17 +88,20 @@ void wrep_departures_look(struct wrep *w)
 
 /* ---- what is done to a file ------------------------------------------------------------------------ */
 
-enum request { OPEN, WRITE, TRUNCATE };
+enum request { OPEN, WRITE, TRUNCATE, CREATE, FLUSH };
 
 struct file_request {
 	struct wrep_departure departure; /* first */
 	enum request what;
-	struct wrep_file *file; /* a reference */
+	struct wrep_file *file; /* a reference; CREATE: NULL */
 	struct wrep_op *op;
-	int flags;    /* OPEN */
+	int flags;   /* OPEN, CREATE */
+	mode_t mode; /* CREATE: this and the next two, and the name in `bytes` */
+	uid_t uid;
+	gid_t gid;
 	bool opened;  /* TRUNCATE: by a descriptor */
 	uint64_t off; /* WRITE; TRUNCATE: the size */
-	size_t len;   /* WRITE */
+	size_t len;   /* of `bytes` */
 	uint8_t bytes[];
 };
 
@@ -112,8 +115,13 @@ static void go_on(struct wrep_departure *d, bool closing)
 		rc = wrep_file_open_again(r->file, r->flags, op);
 	else if (!closing && r->what == WRITE)
 		rc = wrep_file_write(r->file, r->bytes, r->len, r->off, op);
-	else if (!closing)
+	else if (!closing && r->what == TRUNCATE)
 		rc = wrep_file_truncate(r->file, r->off, r->opened, op);
+	else if (!closing && r->what == CREATE)
+		rc = wrep_create(d->db->w, (const char *)r->bytes, r->mode, r->uid, r->gid,
+				 r->flags, false, op);
+	else if (!closing)
+		rc = wrep_file_flush(r->file, op);
 	if (rc != WREP_PENDING && r->what == OPEN)
 		wrep_op_finish_open(op, rc);
 	else if (rc != WREP_PENDING)
@@ -122,9 +130,9 @@ static void go_on(struct wrep_departure *d, bool closing)
 	free(r);
 }
 
-/* Takes a reference to `f`, and what `like` says; copies the bytes. */
-static int wait_for(struct wrep_file *f, const struct file_request *like, const void *buf,
-		    struct wrep_op *op)
+/* Takes a reference to `f`, if there is one, and what `like` says; copies the bytes. */
+static int wait_for(struct wrep_db *db, struct wrep_file *f, const struct file_request *like,
+		    const void *buf, struct wrep_op *op)
 {
 	struct file_request *r = malloc(sizeof *r + like->len);
 	int rc;
@@ -132,10 +140,10 @@ static int wait_for(struct wrep_file *f, const struct file_request *like, const 
 	if (!r)
 		return -ENOMEM;
 	*r = *like;
-	r->departure.db = f->db;
+	r->departure.db = db;
 	r->departure.until_ms = wrep_departure_deadline(op);
 	r->departure.go_on = go_on;
-	r->file = wrep_file_ref(f);
+	r->file = f ? wrep_file_ref(f) : NULL;
 	r->op = op;
 	if (buf)
 		memcpy(r->bytes, buf, like->len);
@@ -149,13 +157,13 @@ static int wait_for(struct wrep_file *f, const struct file_request *like, const 
 
 int wrep_departure_open(struct wrep_file *f, int flags, struct wrep_op *op)
 {
-	return wait_for(f, &(struct file_request){.what = OPEN, .flags = flags}, NULL, op);
+	return wait_for(f->db, f, &(struct file_request){.what = OPEN, .flags = flags}, NULL, op);
 }
 
 int wrep_departure_write(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
 			 struct wrep_op *op)
 {
-	return wait_for(f,
+	return wait_for(f->db, f,
 			&(struct file_request){.departure.own = 1,
 					       .what = WRITE,
 					       .off = off,
@@ -165,10 +173,28 @@ int wrep_departure_write(struct wrep_file *f, const void *buf, size_t len, uint6
 
 int wrep_departure_truncate(struct wrep_file *f, uint64_t size, bool opened, struct wrep_op *op)
 {
-	return wait_for(f,
+	return wait_for(f->db, f,
 			&(struct file_request){.departure.own = opened,
 					       .what = TRUNCATE,
 					       .opened = opened,
 					       .off = size},
 			NULL, op);
+}
+
+int wrep_departure_create(struct wrep_db *db, const char *name, mode_t mode, uid_t uid, gid_t gid,
+			  int flags, struct wrep_op *op)
+{
+	return wait_for(db, NULL,
+			&(struct file_request){.what = CREATE,
+					       .flags = flags,
+					       .mode = mode,
+					       .uid = uid,
+					       .gid = gid,
+					       .len = strlen(name) + 1},
+			name, op);
+}
+
+int wrep_departure_flush(struct wrep_file *stray, struct wrep_db *db, struct wrep_op *op)
+{
+	return wait_for(db, stray, &(struct file_request){.what = FLUSH}, NULL, op);
 }

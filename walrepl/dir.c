@@ -20,6 +20,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 #include "names.h"
+#include "stray.h"
 #include "super.h"
 
 /* ---- what applications see ---------------------------------------------------------------------- */
@@ -153,7 +154,7 @@ struct each_in {
 	void *arg;
 };
 
-static int one_super(void *arg, const char *name)
+static int one_elsewhere(void *arg, const char *name)
 {
 	struct each_in *in = arg;
 	const char *last = name_in(name, in->path);
@@ -192,7 +193,9 @@ int wrep_list(struct wrep *w, const char *path, int (*each)(void *arg, const cha
 		wrep_db_unref(all[i]);
 	}
 	free(all);
-	return stop ? stop : wrep_super_list(w, one_super, &(struct each_in){path, each, arg});
+	if (!stop)
+		stop = wrep_super_list(w, one_elsewhere, &(struct each_in){path, each, arg});
+	return stop ? stop : wrep_strays_list(w, one_elsewhere, &(struct each_in){path, each, arg});
 }
 
 int wrep_dir_stat(struct wrep_dir *d, struct stat *st)
@@ -236,6 +239,8 @@ int wrep_rmdir(struct wrep *w, const char *path, struct wrep_op *op)
 		return -ENOENT;
 	e.db_id = d->id;
 	wrep_dir_unref(d);
+	if (wrep_strays_are_in(w, path))
+		return -ENOTEMPTY;
 	if (!atomic_load(&w->may_write))
 		return -EROFS;
 	return wrep_submit_meta(w, NULL, &e, 0, op);
@@ -513,6 +518,7 @@ void wrep_dir_remove(struct wrep *w, struct wrep_item *item)
 		return;
 	}
 	hide(d, item->index);
+	wrep_strays_end_in(w, d->path);
 	unlinkat(w->config.shm_fd, d->path, AT_REMOVEDIR);
 	if (unlinkat(w->config.data_fd, d->path, AT_REMOVEDIR) < 0 && errno != ENOENT)
 		wrep_logf(w, 'W',

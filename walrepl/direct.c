@@ -49,8 +49,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include "exclusive.h"
+#include "io.h"
+#include "stray.h"
 #include "super.h"
+
+#define PAIR_MS 60000 /* what is closed that long after a copy is not of the same copy */
 
 static pid_t process_of(struct wrep_db *db, pid_t tid)
 {
@@ -128,7 +134,7 @@ static bool is_at_an_end(struct wrep_db *db)
 	return wrep_exclusive_retaken(db) && is_whole(db);
 }
 
-static bool may_write(struct wrep_db *db)
+static bool may_write(const struct wrep_db *db)
 {
 	return atomic_load(&db->w->may_write) && !db->gated;
 }
@@ -259,9 +265,12 @@ static int submit(struct wrep_db *db, struct wrep_commit *c, struct wrep_op *op)
 {
 	uint64_t sequence = c->direct_sequence;
 	enum wrep_trigger trigger = c->trigger;
+	bool copied = c->mode == WREP_COMMIT_REPLACE, strays = c->strays;
 	int rc = wrep_commit_rollback(db, c);
 
 	if (rc == 0) {
+		if (copied) /* the same as before */
+			wrep_direct_copied(db, db->local_index, strays);
 		wrep_commit_feed(db); /* unlocks */
 	} else if (rc < 0) {
 		push_revert(db, sequence, trigger, NULL, op, rc);
@@ -289,6 +298,8 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 		push_revert(db, sequence, WREP_TRIGGER_CLOSE, NULL, op, -EIO);
 		return WREP_PENDING;
 	}
+	if (d->alone && !d->broken && wrep_strays_play(db, &d->strays))
+		d->broken = true;
 	if (d->alone &&
 	    (d->broken || !wrep_overlay_shape(db, &page_size, &page_count, &whole) || !whole)) {
 		/* By truncate(2): no descriptor's end takes it back. */
@@ -316,8 +327,51 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 	c->direct_sequence = sequence;
 	db->syncs = trigger == WREP_TRIGGER_SYNC;
 	c->times = d->times;
+	c->strays = d->strays;
 	c->op = op;
 	return submit(db, c, op);
+}
+
+void wrep_direct_copied(struct wrep_db *db, uint64_t index, bool strays)
+{
+	db->copied.index = index;
+	db->copied.strays = strays;
+	db->copied.at_ms = wrep_now_ms();
+	wrep_strays_played(db, index);
+}
+
+bool wrep_direct_is_copy(const struct wrep_db *db, uint64_t played_index)
+{
+	return db->copied.index && (!db->copied.strays || db->copied.index == played_index) &&
+	       db->copied.index == db->local_index && db->local_version == db->version &&
+	       !db->removed && !db->retired && db->files[WREP_DB] && !db->overlay && !db->pending &&
+	       may_write(db) && wrep_now_ms() - db->copied.at_ms < PAIR_MS;
+}
+
+int wrep_direct_take_strays(struct wrep_db *db, struct wrep_op *op)
+{
+	struct stat st;
+	int rc = wrep_db_hold(db, false);
+
+	if (rc) {
+		pthread_mutex_unlock(&db->lock);
+		return rc;
+	}
+	rc = fstat(db->files[WREP_DB]->fd, &st) < 0 ? -errno : begin_alone(db, 0);
+	if (!rc)
+		rc = wrep_overlay_begin(db->files[WREP_DB]);
+	if (!rc) { /* the file keeps its times: they are those of the copy */
+		db->direct.times = (struct wrep_attr){.valid = WREP_ATTR_TIMES,
+						      .atime = st.st_atim,
+						      .mtime = st.st_mtim};
+		rc = wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
+	} else {
+		pthread_mutex_unlock(&db->lock);
+	}
+	pthread_mutex_lock(&db->lock);
+	wrep_db_unhold(db);
+	pthread_mutex_unlock(&db->lock);
+	return rc;
 }
 
 bool wrep_direct_is_ending(const struct wrep_db *db)
@@ -410,6 +464,8 @@ int wrep_file_sync(struct wrep_file *f, struct wrep_op *op)
 	struct wrep_direct *d = &db->direct;
 	int rc = 0;
 
+	if (f->kind == WREP_STRAY)
+		return fsync(f->fd) < 0 ? -errno : 0;
 	if (f->kind != WREP_DB)
 		return 0; /* what counts of it is in the Raft log */
 	pthread_mutex_lock(&db->lock);

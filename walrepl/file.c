@@ -10,6 +10,7 @@
  *   -journal  local; removing, truncating or zeroing it is the commit.
  *   -mj...    local: super.c; removing it is the commit of several databases.
  *   -shm      never comes here: the kernel passes it through to the backing file.
+ *   strays    side files of no database are ordinary files of this node: stray.c.
  */
 #include "internal.h"
 
@@ -22,6 +23,7 @@
 #include <unistd.h>
 #include "io.h"
 #include "names.h"
+#include "stray.h"
 #include "super.h"
 #include "walfile.h"
 
@@ -51,11 +53,16 @@ int wrep_lookup(struct wrep *w, const char *name, struct wrep_file **out)
 		*out = wrep_super_find(w, name);
 		return *out ? 0 : -ENOENT;
 	}
-	if (!db)
+	*out = NULL;
+	if (db) {
+		pthread_mutex_lock(&db->lock);
+		*out = wrep_db_file(db, kind);
+		pthread_mutex_unlock(&db->lock);
+	}
+	if (!*out && kind != WREP_DB)
+		*out = wrep_stray_find(w, name);
+	if (!db && !*out)
 		return wrep_is_ready(w) ? -ENOENT : -EAGAIN;
-	pthread_mutex_lock(&db->lock);
-	*out = wrep_db_file(db, kind);
-	pthread_mutex_unlock(&db->lock);
 	wrep_db_unref(db);
 	return *out ? 0 : -ENOENT;
 }
@@ -68,6 +75,8 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st)
 
 	if (f->kind == WREP_SUPER)
 		return fstat(f->fd, st) < 0 ? -errno : 0;
+	if (f->kind == WREP_STRAY)
+		return wrep_stray_stat(f, st);
 	pthread_mutex_lock(&db->lock);
 	/* The file of a retired database is as long as the fetch has come: told of that, the kernel would end
 	 * a read early, and SQLite take what is missing for zeros. */
@@ -112,6 +121,8 @@ int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_
 		rc = -ESTALE;
 	else if (f->kind == WREP_DB && !internal)
 		rc = wrep_direct_admit_open(f, flags, op);
+	if (!rc && f->kind == WREP_DB && !internal)
+		rc = wrep_strays_admit(f->db, flags);
 	if (rc)
 		wrep_db_unhold(f->db);
 	else if (f->kind == WREP_DB && !internal)
@@ -318,6 +329,29 @@ static void unhold(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 }
 
+/* Who makes a side file that is not there, and has not the database open as SQLite has, copies it: 1. 0: it is the
+ * database's. -EAGAIN: an application has that open, perhaps not for long; -EBUSY, with a line: it stays so.
+ * db->lock held. */
+static int is_copied(struct wrep_db *db, const char *name, int flags, struct wrep_op *op)
+{
+	struct wrep *w = db->w;
+
+	if (!wrep_stray_copies(flags))
+		return 0;
+	if (!db->opens || !db->files[WREP_DB] || (db->direct.active && db->direct.alone))
+		return 1;
+	if (!op->tid || w->config.host.has_open(w->config.host_ctx, op->tid, db->files[WREP_DB]))
+		return 0; /* some programs' own VFS truncates */
+	if (!wrep_departure_late(op))
+		return -EAGAIN;
+	wrep_logf(
+		w, 'W',
+		"refused to create a file name=%s: an application has the database open; close it, "
+		"then copy the database, and what belongs to it",
+		name);
+	return -EBUSY;
+}
+
 int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid, int flags,
 		bool internal, struct wrep_op *op)
 {
@@ -332,9 +366,12 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 		return wrep_name_refusal(w, name);
 	if (kind == WREP_SUPER)
 		return wrep_super_create(w, name, mode, uid, gid, flags, op);
+	if (kind == WREP_STRAY)
+		return wrep_stray_create(w, name, mode, uid, gid, flags, op);
 	db = db_of(w, name, &kind);
 	if (db) {
 		bool held;
+		int copied = 0;
 
 		pthread_mutex_lock(&db->lock);
 		rc = wrep_db_hold(db, internal);
@@ -342,13 +379,21 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 		f = rc ? NULL : wrep_db_file(db, kind);
 		if (f && (flags & O_EXCL))
 			rc = -EEXIST;
-		else if (!rc && !f && kind != WREP_DB)
+		else if (!rc && !f && kind != WREP_DB && !internal)
+			copied = is_copied(db, name, flags, op);
+		if (copied < 0)
+			rc = copied;
+		else if (!rc && !copied && !f && kind != WREP_DB)
 			/* Without the database its name may be that of a former one's file. */
 			rc = db->files[WREP_DB] && !db->removed
 				     ? create_side_file(db, kind, mode, uid, gid, internal, &f)
 				     : -EPERM;
 		pthread_mutex_unlock(&db->lock);
-		if (rc) {
+		if (rc == -EAGAIN) {
+			rc = wrep_departure_create(db, name, mode, uid, gid, flags, op);
+		} else if (copied > 0) {
+			rc = wrep_stray_create(w, name, mode, uid, gid, flags, op);
+		} else if (rc) {
 			wrep_file_unref(f);
 			rc = cannot_open(db, rc);
 		} else {
@@ -362,8 +407,10 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 		wrep_db_unref(db);
 		return rc;
 	}
-	if (kind != WREP_DB)
-		return -EPERM; /* a side file of no database */
+	if (kind != WREP_DB) /* SQLite makes none without its database */
+		return wrep_stray_copies(flags)
+			       ? wrep_stray_create(w, name, mode, uid, gid, flags, op)
+			       : -EPERM;
 	if (wrep_dir_lookup(w, name, &dir) == 0) {
 		wrep_dir_unref(dir);
 		return -EISDIR;
@@ -383,6 +430,8 @@ int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op
 {
 	if (f->kind == WREP_SUPER)
 		return wrep_super_open(f);
+	if (f->kind == WREP_STRAY)
+		return wrep_stray_open(f, flags, op);
 	return open_file(f->db, f, flags, internal, op, WREP_OP_OPEN);
 }
 
@@ -448,6 +497,10 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 		wrep_super_release(f);
 		return;
 	}
+	if (f->kind == WREP_STRAY) {
+		wrep_stray_release(f);
+		return;
+	}
 	pthread_mutex_lock(&db->lock);
 	if (!internal && f->kind == WREP_DB && !f->revoked) {
 		assert(db->opens > 0);
@@ -489,7 +542,7 @@ ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
 		pthread_mutex_unlock(&db->lock);
 	}
 	n = wrep_read_some(f->fd, buf, len, off);
-	if (f->kind == WREP_SUPER)
+	if (f->kind == WREP_SUPER || f->kind == WREP_STRAY)
 		return n;
 	/* Others write to the file then, and what was read may be half of it. Neither error is EIO, which
 	 * SQLite takes for a damaged database, where there is nothing that removing it would cure. What the
@@ -831,6 +884,8 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		return 0;
 	if (f->kind == WREP_SUPER)
 		return wrep_write_all(f->fd, buf, len, off);
+	if (f->kind == WREP_STRAY)
+		return wrep_stray_write(f, buf, len, off);
 	pthread_mutex_lock(&db->lock);
 	/* Unlinked, by others (SQLite does not write to what it removed): a transaction that ends
 	 * there would count as committed, and nobody else would ever see it. */
@@ -1011,6 +1066,7 @@ static int truncate_file(struct wrep_file *f, uint64_t size, bool opened, struct
 			break;
 		case WREP_SHM:
 		case WREP_SUPER:
+		case WREP_STRAY:
 			break;
 		}
 	} else if (f->kind != WREP_SHM) {
@@ -1032,6 +1088,8 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct w
 
 	if (f->kind == WREP_SUPER)
 		return ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
+	if (f->kind == WREP_STRAY)
+		return wrep_stray_truncate(f, size);
 	pthread_mutex_lock(&db->lock);
 	rc = wrep_db_hold(db, false);
 	if (!rc)
@@ -1070,6 +1128,8 @@ int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct 
 	struct wrep_db *db = f->db;
 	int rc = 0;
 
+	if (f->kind == WREP_STRAY)
+		return wrep_stray_setattr(f, attr);
 	if (f->kind == WREP_DB) {
 		bool revoked;
 
@@ -1122,7 +1182,7 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		return wrep_super_unlink(w, name, op);
 	}
 	if (!db)
-		return -ENOENT;
+		return wrep_stray_unlink(w, name);
 	pthread_mutex_lock(&db->lock);
 	/* A database may go although its file has gone before. */
 	rc = kind == WREP_DB ? 0 : wrep_db_hold(db, false);
@@ -1134,8 +1194,11 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		goto out;
 	}
 	if (!f) {
-		rc = -ENOENT;
-	} else if (kind == WREP_DB) {
+		rc = kind == WREP_DB ? -ENOENT : wrep_stray_unlink(w, name);
+		wrep_commit_feed(db); /* unlocks */
+		goto out;
+	}
+	if (kind == WREP_DB) {
 		struct wrep_entry e = {.type = WREP_ENTRY_UNLINK, .db_id = db->id};
 
 		pthread_mutex_unlock(&db->lock);
@@ -1204,6 +1267,8 @@ int wrep_file_flush(struct wrep_file *f, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
 
+	if (f->kind == WREP_STRAY)
+		return wrep_stray_flush(f, op);
 	if (f->kind != WREP_SHM && f->kind != WREP_DB)
 		return 0;
 	pthread_mutex_lock(&db->lock);

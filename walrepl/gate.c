@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "io.h"
+#include "stray.h"
 #include "super.h"
 
 #define TRIM_CONNS 256 /* connections closed, until the memory of so many goes back to the system */
@@ -157,6 +158,7 @@ static int close_gate(struct wrep_db *db)
 		wrep_conn_gate_open(db->conn);
 		return rc;
 	}
+	wrep_strays_displaced(db);
 	discard_overlay(db);
 	if (alone)
 		wrep_conn_let_in(db->conn);

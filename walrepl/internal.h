@@ -34,8 +34,10 @@ struct wrep_file {
 	/* Guarded by the database's lock: another incarnation has taken its place, maybe under another name, and
 	 * who has this one open gets ESTALE. `lost`: what was written through it was thrown away. */
 	bool revoked, lost;
-	/* SUPER, which has no db; guarded by w->lock, but for `w` */
+	/* SUPER and STRAY, which have no db */
 	struct wrep *w;
+	struct wrep_stray *stray; /* owned */
+	/* SUPER; guarded by w->lock */
 	struct wrep_file *next_super;
 	unsigned super_opens;
 	uint64_t super_closed_ms; /* when the last of them was closed */
@@ -57,6 +59,7 @@ struct wrep_direct {
 	bool ending;	   /* the applier is about to take them back: opens go through its queue */
 	bool written;	   /* since the file was opened with O_TRUNC, which began it */
 	bool broken;	   /* a write of it failed: it will not be committed */
+	bool strays;	   /* `alone`: what was copied beside it is in it */
 	pid_t process;	   /* the writer; until `written`, who opened the file */
 	pid_t tid;	   /* `alone`: the thread that wrote last */
 	uint64_t sequence; /* which of the database's sessions this is */
@@ -111,6 +114,11 @@ struct wrep_db {
 	struct wrep_direct direct;
 	struct wrep_watched *watched; /* exclusive.c: for the end of the session, or NULL */
 	bool syncs;		      /* the last session ended by fsync */
+	struct {
+		uint64_t index; /* of the COMMIT of what was copied here over it */
+		bool strays;	/* with what lay beside it */
+		uint64_t at_ms;
+	} copied;
 	pid_t locker_tid; /* a thread of a process that takes SQLite's locks before it writes, or 0 */
 	struct wrep_commit *pending; /* the undecided transaction of an application here */
 	bool feeding;		     /* a thread is submitting entries of transactions here */
@@ -218,6 +226,9 @@ struct wrep {
 	unsigned top_dirs;	       /* directories at the top */
 	uint64_t names_index;
 	struct wrep_departure *departures; /* that wait until a database is closed */
+	pthread_mutex_t stray_lock;	   /* stray.c; a leaf */
+	struct wrep_stray *strays;	   /* stray_lock */
+	uint64_t stray_next;		   /* stray_lock */
 	/* All names as the log says them; who deals with entries owns it. */
 	struct wrep_tree *tree;
 	uint64_t names_skip; /* restored as of this entry: those up to it change no names */
@@ -409,6 +420,7 @@ struct wrep_commit {
 	size_t journal_len;
 	uint64_t journal_off;	  /* ... and where */
 	uint64_t direct_sequence; /* SYNC, CLOSE: of which session */
+	bool strays;		  /* which has what lay beside it */
 	struct wrep_attr times;	  /* to be set behind it; valid 0: none */
 	struct wrep_op *sharers;  /* more ops, linked by `next`, that end as `op` does */
 	struct wrep_op *writers;  /* and of processes that write: they shall try again */
@@ -570,6 +582,14 @@ int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op);
 /* A descriptor of the database file is gone. What is to be pushed to the applier once the lock is free, or
  * NULL. db->lock held. */
 struct wrep_item *wrep_direct_released(struct wrep_db *db);
+/* A file was copied beside the database, which is a copy as well, and which nobody has open: commit what it says.
+ * db->lock held, released. As wrep_file_flush(). */
+int wrep_direct_take_strays(struct wrep_db *db, struct wrep_op *op);
+/* Is it what was copied here a short time ago, and nothing else since? Alone; or with what was played at
+ * `played_index`, which has been appended to. db->lock held. */
+bool wrep_direct_is_copy(const struct wrep_db *db, uint64_t played_index);
+/* A copy over the database is committed, `strays`: with what lay beside it. db->lock held. */
+void wrep_direct_copied(struct wrep_db *db, uint64_t index, bool strays);
 /* The commit of a session took no effect: take it back, and then tell `result`. Takes `c`. No lock held. */
 void wrep_direct_refused(struct wrep_commit *c, int result);
 /* The daemon ends: take back what is written without a journal, of which nothing else tells a reader that it is
@@ -696,6 +716,10 @@ int wrep_departure_open(struct wrep_file *f, int flags, struct wrep_op *op);
 int wrep_departure_write(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
 			 struct wrep_op *op);
 int wrep_departure_truncate(struct wrep_file *f, uint64_t size, bool opened, struct wrep_op *op);
+int wrep_departure_create(struct wrep_db *db, const char *name, mode_t mode, uid_t uid, gid_t gid,
+			  int flags, struct wrep_op *op);
+/* A stray is closed, and wants `db`. */
+int wrep_departure_flush(struct wrep_file *stray, struct wrep_db *db, struct wrep_op *op);
 /* A database was closed, or some time has passed: those that wait go on, or end. No lock held. */
 void wrep_departures_look(struct wrep *w);
 

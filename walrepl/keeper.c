@@ -42,6 +42,7 @@
 #include <unistd.h>
 #include "group.h"
 #include "io.h"
+#include "stray.h"
 #include "sumfile.h"
 
 #define LOG_BYTES (64u << 20) /* default of wrep_config.log_bytes */
@@ -775,6 +776,7 @@ static void *keeper_main(void *arg)
 			continue;
 		pthread_mutex_unlock(&k->lock);
 		wrep_departures_look(k->w);
+		wrep_strays_tidy(k->w);
 		pthread_mutex_lock(&k->lock);
 		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)
 			continue;

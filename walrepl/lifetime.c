@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include "stray.h"
 #include "sumfile.h"
 
 void wrep_create_run(struct wrep *w, struct wrep_item *item)
@@ -15,6 +16,7 @@ void wrep_create_run(struct wrep *w, struct wrep_item *item)
 	struct wrep_file *f = NULL;
 	uint64_t logged = 0;
 	int fd = -1, open_rc = 0, rc = wrep_entry_decode(item->buf, &e);
+	bool copies = item->op && wrep_stray_copies(item->open_flags);
 
 	if (wrep_db_is_removed(db)) { /* retired: what has the name now is another's */
 		if (item->op)
@@ -30,6 +32,7 @@ void wrep_create_run(struct wrep *w, struct wrep_item *item)
 	}
 	if (rc == 0 && (fd < 0 || fchown(fd, e.uid, e.gid) < 0 || fchmod(fd, e.mode) < 0))
 		rc = -errno;
+	wrep_strays_begin(w, db->name, item->index, copies);
 	pthread_mutex_lock(&db->lock);
 	if (rc == 0)
 		rc = wrep_file_make(db, WREP_DB, fd, 0, &f);
@@ -39,7 +42,8 @@ void wrep_create_run(struct wrep *w, struct wrep_item *item)
 		if (item->op)
 			open_rc = wrep_descriptor_is_spare(w, fd)
 					  ? -EMFILE
-					  : wrep_file_opened(f, 0, false, item->op);
+					  : wrep_file_opened(f, copies ? O_WRONLY : 0, false,
+							     item->op);
 		if (item->op && !open_rc)
 			item->op->file = wrep_file_ref(f);
 		wrep_db_rest(db);
@@ -81,6 +85,10 @@ void wrep_unlink_run(struct wrep *w, struct wrep_item *item)
 
 		wrep_db_backing_name(db, k, name);
 		pthread_mutex_lock(&db->lock);
+		/* As on a local disk; on other nodes they are the daemon's own. A -journal whose removal would
+		 * commit what is lost with the database goes with that. */
+		if (item->op && k != WREP_DB && !(k == WREP_JOURNAL && db->overlay))
+			wrep_stray_leave(db, k, item->index);
 		gone = unlinkat(wrep_dir_fd(w, k), name, 0) == 0;
 		if (!gone && errno != ENOENT)
 			rc = -errno;

@@ -109,8 +109,8 @@ bool wrep_names_kind(const char *const *match, const char *path, enum wrep_kind 
 	const char *name = slash != NULL ? slash + 1 : path;
 	size_t len = strnlen(name, NAME_BYTES + 1);
 	char db[NAME_BYTES + 1], copied[NAME_BYTES + 1];
-	enum wrep_kind found;
-	size_t db_len, copied_len;
+	enum wrep_kind found, inner;
+	size_t db_len, copied_len, inner_len;
 
 	if (len == 0 || len > NAME_BYTES)
 		return false;
@@ -125,8 +125,16 @@ bool wrep_names_kind(const char *const *match, const char *path, enum wrep_kind 
 	memcpy(copied, db + 1, copied_len);
 	copied[copied_len] = '\0';
 	if (!is_database(match, db, db_len) &&
-	    (copied_len == 0 || !is_database(match, copied, copied_len)))
-		return false;
+	    (copied_len == 0 || !is_database(match, copied, copied_len))) {
+		/* rsync's copy of a side file? */
+		inner_len = strip_suffix(copied, copied_len, &inner);
+		if (db_len != len || inner == WREP_DB || inner == WREP_SUPER || !inner_len)
+			return false;
+		copied[inner_len] = '\0';
+		if (!is_database(match, copied, inner_len))
+			return false;
+		found = WREP_STRAY;
+	}
 	*kind = found;
 	if (base != NULL) {
 		memcpy(base, path, (size_t)(name - path));

@@ -48,6 +48,7 @@
 #include <unistd.h>
 #include "io.h"
 #include "names.h"
+#include "stray.h"
 #include "sumfile.h"
 #include "super.h"
 #include "walfile.h"
@@ -79,7 +80,7 @@ static bool is_open(struct wrep_db *db)
 	return open;
 }
 
-static int submit(struct wrep_db *db, const char *to, unsigned flags, struct wrep_op *op)
+static int submit_alone(struct wrep_db *db, const char *to, unsigned flags, struct wrep_op *op)
 {
 	struct wrep_entry e = {.type = WREP_ENTRY_RENAME,
 			       .db_id = db->id,
@@ -89,6 +90,68 @@ static int submit(struct wrep_db *db, const char *to, unsigned flags, struct wre
 		return -EROFS;
 	strcpy(e.name, to);
 	return wrep_submit_meta(db->w, db, &e, 0, op);
+}
+
+/* What waited at the new name is to be in the database before it gets that. */
+struct paired {
+	struct wrep_op op;  /* first */
+	struct wrep_db *db; /* a reference */
+	unsigned flags;
+	struct wrep_op *asked;
+	char to[];
+};
+
+static void paired_done(struct wrep_op *op, int result)
+{
+	struct paired *p = (struct paired *)op;
+	struct wrep *w = p->db->w;
+
+	if (!result) {
+		pthread_mutex_lock(&w->lock); /* wrep_close() frees the log */
+		result = w->resumable ? submit_alone(p->db, p->to, p->flags, p->asked) : -EIO;
+		pthread_mutex_unlock(&w->lock);
+	}
+	if (result != WREP_PENDING)
+		p->asked->done(p->asked, result);
+	wrep_db_unref(p->db);
+	free(p);
+}
+
+static int submit(struct wrep_db *db, const char *to, unsigned flags, struct wrep_op *op)
+{
+	struct wrep *w = db->w;
+	struct paired *p;
+	bool is_copy;
+	int rc;
+
+	if (!wrep_strays_wait(w, to))
+		return submit_alone(db, to, flags, op);
+	pthread_mutex_lock(&db->lock);
+	is_copy = wrep_direct_is_copy(db, 0) && !db->opens;
+	pthread_mutex_unlock(&db->lock);
+	if (!is_copy) {
+		wrep_logf(w, 'W',
+			  "refused rename name=%s to=%s: a file was copied there that may hold "
+			  "transactions of another database; remove it, or copy its database",
+			  db->name, to);
+		return -EBUSY;
+	}
+	p = calloc(1, sizeof *p + strlen(to) + 1);
+	if (!p)
+		return -ENOMEM;
+	p->op = (struct wrep_op){.done = paired_done, .tid = op->tid};
+	p->db = wrep_db_ref(db);
+	p->flags = flags;
+	p->asked = op;
+	strcpy(p->to, to);
+	rc = wrep_strays_move(w, to, db->name);
+	if (!rc) {
+		pthread_mutex_lock(&db->lock);
+		rc = wrep_direct_take_strays(db, &p->op); /* unlocks */
+	}
+	if (rc != WREP_PENDING)
+		paired_done(&p->op, rc);
+	return WREP_PENDING;
 }
 
 static void rename_free(struct rename *r)
@@ -104,7 +167,7 @@ static void go_on(struct wrep_departure *d, bool closing)
 	bool busy = is_open(db) && wrep_departure_late(r->op);
 	int rc = closing ? -EIO : busy ? -EBUSY : submit(db, r->to, r->flags, r->op);
 
-	if (rc == -EBUSY)
+	if (busy && !closing)
 		wrep_logf(db->w, 'W',
 			  "refused rename name=%s to=%s: an application has the database open; "
 			  "close it first",
@@ -151,8 +214,10 @@ int wrep_rename(struct wrep *w, const char *from, const char *to, unsigned flags
 		wrep_dir_unref(dir);
 		return -EXDEV;
 	}
-	if (!wrep_names_kind(w->config.match, from, &kind, base) || kind != WREP_DB)
+	if (!wrep_names_kind(w->config.match, from, &kind, base))
 		return -EPERM;
+	if (kind != WREP_DB)
+		return wrep_stray_rename(w, from, to, flags, op);
 	if (!wrep_names_kind(w->config.match, to, &kind, base))
 		return wrep_name_refusal(w, to);
 	if (kind != WREP_DB)
@@ -481,6 +546,7 @@ static int run(struct wrep *w, struct wrep_item *item, const char *to)
 	if (!rc) {
 		remove_side_files(w, db->name);
 		remove_side_files(w, to);
+		wrep_strays_begin(w, to, item->index, false);
 		rc = wrep_moved_place(w, db->id, to);
 		wrep_dir_touch(w, to);
 	}

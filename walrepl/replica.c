@@ -31,6 +31,7 @@
 #include "exclusive.h"
 #include "group.h"
 #include "names.h"
+#include "stray.h"
 #include "super.h"
 
 /* Queued entries that the applier has not got to; beyond it raftlog keeps them. */
@@ -1051,6 +1052,7 @@ static void release(struct wrep *w)
 	wrep_tree_free(w->tree);
 	pthread_cond_destroy(&w->peers_gone);
 	pthread_mutex_destroy(&w->delivery);
+	pthread_mutex_destroy(&w->stray_lock);
 	pthread_cond_destroy(&w->queue_wake);
 	pthread_mutex_destroy(&w->lock);
 	free(w);
@@ -1099,6 +1101,7 @@ static void end(struct wrep *w)
 		free(all);
 	}
 	wrep_super_forget_all(w);
+	wrep_strays_forget_all(w);
 	wrep_dirs_retire(w);
 	wrep_dirs_release(w);
 	release(w);
@@ -1122,6 +1125,7 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	pthread_cond_init(&w->queue_wake, NULL);
 	pthread_cond_init(&w->peers_gone, NULL);
 	pthread_mutex_init(&w->delivery, NULL);
+	pthread_mutex_init(&w->stray_lock, NULL);
 	w->fetch_fd = -1;
 	w->tree = wrep_tree_new();
 	rc = w->tree ? wrep_conn_init() : -ENOMEM;
@@ -1160,6 +1164,8 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 					  NULL);
 		else if (!w->restored)
 			rc = wrep_restore_nothing(w);
+		if (!rc)
+			rc = wrep_strays_load(w);
 		if (!rc)
 			rc = wrep_keeper_start(w);
 		if (!rc)

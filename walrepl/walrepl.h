@@ -34,9 +34,10 @@ struct wrep_dir;
 #define WREP_PATH_MAX 1000
 #define WREP_STATE_DIR ".dqlitefs" /* nothing at the top is called so, or begins like it */
 
-/* The four files of a database; and the super-journals of transactions over several (super.c), any
- * number, each called after one of them. */
-enum wrep_kind { WREP_DB, WREP_WAL, WREP_SHM, WREP_JOURNAL, WREP_SUPER };
+/* The four files of a database; the super-journals of transactions over several (super.c), any
+ * number, each called after one of them; and what is called like a side file, or is rsync's copy of one, and is
+ * no database's (stray.h). */
+enum wrep_kind { WREP_DB, WREP_WAL, WREP_SHM, WREP_JOURNAL, WREP_SUPER, WREP_STRAY };
 
 /* ---- what walrepl needs from the mount ------------------------------------------------------ */
 
@@ -121,7 +122,8 @@ struct rlog *wrep_log(struct wrep *w); /* for status and transfer */
 /* ---- names ------------------------------------------------------------------------------------ */
 
 /* Is `name` a file of a database by the naming rule (*.db, *.sqlite, *.sqlite3, *.db3, the
- * configured globs, each with -wal, -shm, -journal, -mjXXXXXX9XX)? Fills `kind`; false when it is none. */
+ * configured globs, each with -wal, -shm, -journal, -mjXXXXXX9XX)? Fills `kind`, STRAY for rsync's copy of a side
+ * file; false when it is none. */
 bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind);
 /* Why it is none: -ENAMETOOLONG where a shorter one would be, else -EPERM. [any thread] */
 int wrep_name_refusal(const struct wrep *w, const char *name);
@@ -188,7 +190,9 @@ int wrep_list(struct wrep *w, const char *path, int (*each)(void *arg, const cha
 int wrep_file_stat(struct wrep_file *f, struct stat *st);
 
 /* Make `name` and open it. A database is created on every node (EROFS where this node may not
- * write); side files are local. -EEXIST with O_EXCL, else an existing file is opened.
+ * write); side files are local. -EEXIST with O_EXCL, else an existing file is opened. A side file that is copied
+ * here is no database's until that is copied, too (stray.h): EROFS where this node may not write, -EBUSY while an
+ * application has the database open.
  * `internal`: the caller is the applier itself (its thread id: wrep_applier_tid()). 0, WREP_PENDING, -errno; the file
  * comes in op->file. */
 int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid, int flags,
@@ -244,8 +248,8 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op);
 
 /* Give a database another name; a database that has it is removed with that. `flags`: RENAME_NOREPLACE
  * or 0. While an application has it open, which a moment later it may not any more, this waits a little.
- * -EBUSY when it stays open, -EEXIST, -EISDIR, -EXDEV (a directory), -EPERM (a side file, or no name for
- * a database), -EROFS (this node may not write), WREP_PENDING. */
+ * -EBUSY when it stays open, -EEXIST, -EISDIR, -EXDEV (a directory), -EPERM (a database's side file, or no name
+ * for what it is), -EROFS (this node may not write), WREP_PENDING. What is no database's is renamed here alone. */
 int wrep_rename(struct wrep *w, const char *from, const char *to, unsigned flags,
 		struct wrep_op *op);
 

@@ -66,7 +66,9 @@ static const struct {
 	{".a.db.aZ09x-", NULL, 0},
 	{"a.db.aZ09xy", NULL, 0},
 	{".a.aZ09xy", NULL, 0},
-	{".a.db-wal.aZ09xy", NULL, 0},
+	{".a.db-wal.aZ09xy", ".a.db-wal.aZ09xy", WREP_STRAY},
+	{".a.db-journal.aZ09xy-wal", NULL, 0},
+	{".a.txt-wal.aZ09xy", NULL, 0},
 	{"..aZ09xy", NULL, 0},
 	{".db.aZ09xy", NULL, 0},
 };
