@@ -101,7 +101,7 @@ void wrep_applier_invalidate(struct wrep_db *db, enum wrep_kind kind, uint64_t o
 	wrep_file_unref(f);
 }
 
-static void serve_open(struct wrep *w, struct wrep_item *item);
+static void serve_open(struct wrep *w, struct wrep_item *item, bool may_fold);
 
 /* Has what this item asks for nothing to wait for? w->lock held. */
 static bool can_be_served(const struct wrep_item *item)
@@ -145,7 +145,7 @@ void wrep_serve_opens(struct wrep *w)
 			continue;
 		}
 		if (item->type == WREP_ITEM_OPEN) {
-			serve_open(w, item);
+			serve_open(w, item, false); /* amid something else */
 			continue;
 		}
 		wrep_direct_revert(w, item);
@@ -195,7 +195,7 @@ void wrep_wait_for_space(struct wrep *w, const char *name, int rc, uint64_t *log
 
 /* ---- opens, views ---------------------------------------------------------------------------------- */
 
-static void open_database(struct wrep *w, struct wrep_item *item)
+static void open_database(struct wrep *w, struct wrep_item *item, bool may_fold)
 {
 	struct wrep_db *db = item->db;
 	struct wrep_op *op;
@@ -219,6 +219,8 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 		rc = -ESTALE; /* renamed meanwhile */
 	else if (damaged)
 		rc = -EBADMSG;
+	if (!rc && may_fold)
+		wrep_fold(db);
 	if (!rc && !atomic_load(&w->may_write)) {
 		rc = wrep_gate_close(db);
 		/* A writer of before is still at it: it cannot commit, and readers are welcome. */
@@ -251,7 +253,7 @@ static void open_database(struct wrep *w, struct wrep_item *item)
 
 /* While a fetch is due an open waits for its end: what the file shows will not go on, and the applier may have
  * been stopped in the middle of a transaction. Takes the item. */
-static void serve_open(struct wrep *w, struct wrep_item *item)
+static void serve_open(struct wrep *w, struct wrep_item *item, bool may_fold)
 {
 	bool later;
 
@@ -264,7 +266,7 @@ static void serve_open(struct wrep *w, struct wrep_item *item)
 	pthread_mutex_unlock(&w->lock);
 	if (later)
 		return;
-	open_database(w, item);
+	open_database(w, item, may_fold);
 	wrep_item_free(item);
 }
 
@@ -466,6 +468,7 @@ static bool follows_log(const struct wrep_item *item)
 	case WREP_ITEM_VIEW:
 	case WREP_ITEM_CAUGHT_UP:
 	case WREP_ITEM_IDLE:
+	case WREP_ITEM_FOLD:
 	case WREP_ITEM_FETCH:
 		break;
 	}
@@ -545,7 +548,7 @@ static void *applier_main(void *arg)
 			wrep_install_group(w, item);
 			break;
 		case WREP_ITEM_OPEN:
-			serve_open(w, item);
+			serve_open(w, item, true);
 			item = NULL;
 			break;
 		case WREP_ITEM_READY:
@@ -564,6 +567,9 @@ static void *applier_main(void *arg)
 			wrep_gates_keep(w, item);
 			wrep_gates_trim(w, WREP_IDLE_CONNS);
 			item = NULL;
+			break;
+		case WREP_ITEM_FOLD:
+			wrep_fold(item->db);
 			break;
 		case WREP_ITEM_MKDIR:
 			wrep_dir_make(w, item);

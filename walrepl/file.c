@@ -292,7 +292,8 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 		pthread_mutex_lock(&db->lock);
 		if (db->files[WREP_DB] != f) /* just now */
 			rc = -ESTALE;
-		else if ((atomic_load(&w->may_write) || db->gated) && !db->direct.ending)
+		else if ((atomic_load(&w->may_write) || db->gated) && !db->direct.ending &&
+			 !db->folding && (db->opens || !wrep_fold_is_due(db)))
 			rc = wrep_file_opened(f, flags, internal, op);
 		else
 			rc = WREP_PENDING;
@@ -491,7 +492,7 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 {
 	struct wrep_db *db = f->db;
 	struct wrep_item *revert = NULL;
-	bool last = false, idle = false;
+	bool last = false, idle = false, fold = false;
 
 	if (f->kind == WREP_SUPER) {
 		wrep_super_release(f);
@@ -511,12 +512,16 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 		}
 		db->conn_idle |= idle;
 		revert = wrep_direct_released(db);
+		fold = last && !db->folding && wrep_fold_is_due(db);
+		db->folding |= fold;
 	}
 	wrep_db_ref(db);
 	wrep_file_let_go(f);
 	wrep_commit_feed(db); /* unlocks */
 	if (revert)
 		wrep_applier_push(db->w, revert);
+	if (fold)
+		wrep_applier_push(db->w, wrep_item_new(WREP_ITEM_FOLD, db));
 	if (idle)
 		wrep_applier_push(db->w, wrep_item_new(WREP_ITEM_IDLE, db));
 	if (last)

@@ -126,6 +126,7 @@ struct wrep_db {
 	struct wrep_outgoing *spent; /* parts that wait for nothing: a DISCARD is to be submitted */
 	unsigned opens;		     /* of the database file, by applications */
 	bool conn_idle;		     /* the applier knows, or will, that nobody has it open */
+	bool folding; /* the applier is about to fold it: opens go through its queue (fold.c) */
 
 	/* the applier's own */
 	struct wrep_conn *conn;
@@ -165,6 +166,7 @@ enum wrep_item_type {
 	WREP_ITEM_CAUGHT_UP,
 	WREP_ITEM_POINT, /* the keeper waits until what is queued so far is in the files */
 	WREP_ITEM_IDLE,	 /* the last application closed a database that has a gate */
+	WREP_ITEM_FOLD,	 /* and one that left something in its -wal or -journal */
 	WREP_ITEM_MKDIR,
 	WREP_ITEM_RMDIR,
 	WREP_ITEM_DIRATTR,
@@ -695,6 +697,12 @@ int wrep_dirs_restore(struct wrep *w, const struct wrep_manifest *m);
 void wrep_dirs_retire(struct wrep *w);
 void wrep_dirs_release(
 	struct wrep *w); /* at the end, or after a restore those that did not return */
+
+/* fold.c: a database that nobody has open is complete in its file. */
+/* Has the last who had it open left something? db->lock held. */
+bool wrep_fold_is_due(struct wrep_db *db);
+/* See to that; `db->folding` ends. Applier only, no lock held, not the keeper's either. */
+void wrep_fold(struct wrep_db *db);
 
 /* departure.c: requests that want a database to themselves wait until nobody else has it open. */
 struct wrep_departure {
