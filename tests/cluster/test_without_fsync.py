@@ -163,6 +163,7 @@ def test_process_killed_in_its_next_transaction_loses_only_that(shared_cluster, 
 def test_every_version_of_a_busy_writer_is_whole(any_cluster, db, journal, pause, soak):
     leader = any_cluster.leader()
     sql(leader, db, PAIRS)
+    assert any_cluster.wait_same(db, UNEQUAL) == "0|0"
     version = leader.database(db)["version"]
     count = 3000 if soak else 300 if pause else 600
     process = start_writer(leader, db, journal, count, pause)
@@ -288,6 +289,27 @@ def test_rollback_of_another_process_meets_a_commit_on_its_way(cluster, db, othe
     b.execute("INSERT INTO t(x) VALUES('b')")
     cluster.check_sound(db)
     assert cluster.wait_same(db, "SELECT count(*) FROM t") == str(before + 2)
+
+
+@pytest.mark.parametrize("journal", NO_JOURNAL)
+def test_process_killed_while_its_commit_is_on_its_way_loses_nothing(cluster, db, journal):
+    leader = cluster.leader()
+    sql(leader, db, "CREATE TABLE t(i INTEGER PRIMARY KEY, x);")
+    cluster.wait_equal()
+    c = connect(leader, db, journal)
+    followers = cluster.followers()
+    for node in followers:
+        node.pause()
+    c.execute("INSERT INTO t VALUES(1, hex(randomblob(3000)))")
+    assert leader.database(db)["uncommitted"]
+    c.process.kill()  # its end waits for the commit
+    time.sleep(0.3)
+    assert leader.database(db)["uncommitted"]
+    for node in followers:
+        node.resume()
+    c.process.wait(30)
+    assert cluster.wait_same(db, "SELECT count(*) FROM t") == "1"
+    cluster.check_sound(db)
 
 
 @pytest.mark.parametrize("journal", NO_JOURNAL)
