@@ -76,6 +76,20 @@ static int open_by_number(int dir_fd, uint64_t number, int flags)
 	return fd < 0 ? -errno : fd;
 }
 
+int fsd_open_inode(struct fsd *fs, uint64_t number, int flags)
+{
+	int fd, dir_fd;
+
+	pthread_mutex_lock(&fs->up_lock);
+	dir_fd = fs->up == FSD_UP ? fcntl(fs->clone_dir_fd, F_DUPFD_CLOEXEC, 0) : -1;
+	pthread_mutex_unlock(&fs->up_lock);
+	if (dir_fd < 0)
+		return -ENOTCONN;
+	fd = open_by_number(dir_fd, number, flags);
+	close(dir_fd);
+	return fd;
+}
+
 /* Opened by number, not by name: a walk to the name may want the directory's lock, which an
  * application's create or unlink holds until its entry is applied. The applier would wait for
  * itself. */

@@ -26,6 +26,7 @@ struct fuse_session;
 struct fuse_lowlevel_ops;
 struct fsd_inode;
 struct fsd_pend;
+struct fsd_refusals;
 
 #define FSD_INODE_BUCKETS 1024
 
@@ -105,6 +106,10 @@ struct fsd {
 	struct fsd_given_up given_up[FSD_GIVEN_UP]; /* opens_lock: a ring, the last ones */
 	unsigned given_up_count;		    /* opens_lock */
 
+	/* refusals.c */
+	struct fsd_refusals *refusals; /* set before the first request */
+	_Atomic pid_t cleaner;
+
 	/* host.c */
 	struct fsd_locktrace locktrace;
 	struct rlog_view last_view; /* raftlog's thread only */
@@ -151,6 +156,10 @@ void fsd_ops_close_gate(struct fsd *fs, enum fsd_gate gate);
 /* ---- host.c ----------------------------------------------------------------------------------- */
 
 extern const struct wrep_host fsd_host; /* its ctx is a struct fsd */
+
+/* Open the file of that number through the mount's private clone. A descriptor, -ESTALE (its name is another's by
+ * now), -ENOTCONN (the mount is not there), -errno. [any thread that the mount does not wait for] */
+int fsd_open_inode(struct fsd *fs, uint64_t number, int flags);
 
 /* Ask serve.c's loop to end, with this exit code. [any thread] */
 void fsd_stop(struct fsd *fs, int exit_code);

@@ -25,6 +25,7 @@
 #include <fuse_lowlevel.h>
 
 #include "opens.h"
+#include "refusals.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -53,7 +54,10 @@ void fsd_pend_unref(struct fsd_pend *pend)
 	if (atomic_fetch_sub(&pend->refs, 1) != 1)
 		return;
 	free(pend->name);
-	free(pend);
+	if (pend->spare)
+		fsd_refusals_spare_back(pend->fs);
+	else
+		free(pend);
 }
 
 static void interrupt(struct fsd_pend *pend)

@@ -16,8 +16,18 @@ struct fsd_pend {
 	int flags;	       /* open and create: O_... */
 	uint64_t parent;       /* lookup */
 	char *name;	       /* lookup; owned */
-	size_t size;	       /* write: bytes */
 	struct wrep_attr attr; /* setattr: what is still to do once the size is changed */
+	bool cuts;	       /* setattr: the size, too */
+
+	/* write */
+	uint64_t ino, off, size;
+	bool cached;	   /* the kernel has put the bytes into its cache */
+	bool written_back; /* they are of a dirty page of a mapping */
+	/* and when it is refused (refusals.c; `next` is its list's) */
+	int error;
+	bool answered;
+	uint64_t late_ns;
+	bool spare; /* it is the one for when there is no memory */
 
 	/* opens that wait */
 	pid_t tid;
@@ -26,7 +36,7 @@ struct fsd_pend {
 	uint64_t since_ms; /* opens_lock */
 	bool listed;	   /* opens_lock */
 	_Atomic unsigned refs;
-	struct fsd_pend *next, *prev; /* opens_lock */
+	struct fsd_pend *next, *prev; /* opens_lock; of a write, its guard is that of refusals.c */
 };
 
 struct fsd_pend *fsd_pend_new(struct fsd *fs, struct fuse_req *req);

@@ -34,10 +34,12 @@ struct fsd *fsd_of(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
-/* The daemon's own applier reaches its files through the mount, too. */
+/* The daemon's own applier, and its cleaner (refusals.c), reach their files through the mount, too. */
 bool fsd_is_internal(struct fsd *fs, fuse_req_t req)
 {
-	return fuse_req_ctx(req)->pid == wrep_applier_tid(fs->wrep);
+	pid_t tid = fuse_req_ctx(req)->pid;
+
+	return tid == wrep_applier_tid(fs->wrep) || tid == atomic_load(&fs->cleaner);
 }
 
 static _Thread_local bool is_writing; /* this thread is inside, and entered to write */

@@ -9,7 +9,7 @@
 
 struct fsd *fsd_of(fuse_req_t req);
 
-/* Does the request come from walrepl's applier? Asks walrepl: only once inside. */
+/* Does the request come from walrepl's applier, or the cleaner? Asks walrepl: only once inside. */
 bool fsd_is_internal(struct fsd *fs, fuse_req_t req);
 
 /* Every request that calls walrepl enters, and leaves, on one thread. False: walrepl is closing, and an answer

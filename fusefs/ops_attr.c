@@ -23,6 +23,7 @@
 #include <unistd.h>
 #include "opens.h"
 #include "ops.h"
+#include "refusals.h"
 
 /* `inside`: walrepl may be asked. */
 static int root_attr(struct fsd *fs, bool inside, struct stat *st)
@@ -228,15 +229,23 @@ void fsd_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 static void setattr_finish(struct fsd_pend *pend, int result)
 {
+	struct fsd_inode *inode = pend->inode;
 	struct stat st;
 
 	if (!result)
-		result = fsd_inode_attr(pend->inode, &st);
+		result = fsd_inode_attr(inode, &st);
+	if (result && pend->cuts) {
+		/* The file may have been cut all the same: the kernel forgets what it knows. */
+		pend->ino = inode->id;
+		fsd_inode_unref(pend->fs, inode);
+		fsd_refusals_push(pend, -result);
+		return;
+	}
 	if (result)
 		fuse_reply_err(pend->req, -result);
 	else
-		fuse_reply_attr(pend->req, &st, fsd_attr_timeout(pend->inode, &st));
-	fsd_inode_unref(pend->fs, pend->inode);
+		fuse_reply_attr(pend->req, &st, fsd_attr_timeout(inode, &st));
+	fsd_inode_unref(pend->fs, inode);
 	fsd_pend_unref(pend);
 }
 
@@ -332,6 +341,7 @@ void fsd_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
 	}
 	pend->attr = attr;
 	if (valid & FUSE_SET_ATTR_SIZE && pend->inode->file) {
+		pend->cuts = true;
 		pend->op.done = truncate_done;
 		pend->op.tid = fuse_req_ctx(req)->pid;
 		rv = wrep_file_truncate(pend->inode->file, (uint64_t)st->st_size, fi != NULL,

@@ -14,13 +14,16 @@
 #include "log.h"
 #include "opens.h"
 #include "ops.h"
+#include "refusals.h"
 
-/* A file handle is the inode, with a reference, and whether the applier opened it. */
+/* A file handle is the inode, with a reference, whether the applier opened it, and whether what is written
+ * through it goes past the kernel's cache. */
 #define FH_INTERNAL 1ull
+#define FH_UNCACHED 2ull
 
 static struct fsd_inode *fh_inode(uint64_t fh)
 {
-	return (struct fsd_inode *)(uintptr_t)(fh & ~FH_INTERNAL);
+	return (struct fsd_inode *)(uintptr_t)(fh & ~(FH_INTERNAL | FH_UNCACHED));
 }
 
 static bool fh_internal(uint64_t fh)
@@ -74,6 +77,12 @@ static int fill_open(struct fsd_pend *pend, struct fuse_file_info *fi)
 	fi->noflush = pend->internal;
 	if (wrep_file_kind(inode->file) != WREP_SHM) {
 		fi->keep_cache = 1; /* what changes is dropped by name (host.c) */
+		/* SQLite reads what it writes. A program that only writes needs no cache, and without one
+		 * nobody sees what is refused (refusals.c). */
+		if (!pend->internal && (pend->flags & O_ACCMODE) == O_WRONLY) {
+			fi->direct_io = 1;
+			fi->fh |= FH_UNCACHED;
+		}
 		return 0;
 	}
 	fi->backing_id = backing_get(pend->fs, pend->req, inode);
@@ -350,6 +359,10 @@ void fsd_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 
 static void write_finish(struct fsd_pend *pend, int result)
 {
+	if (result && pend->cached) {
+		fsd_refusals_push(pend, -result);
+		return;
+	}
 	if (result)
 		fuse_reply_err(pend->req, -result);
 	else
@@ -362,30 +375,60 @@ static void write_done(struct wrep_op *op, int result)
 	write_finish((struct fsd_pend *)op, result);
 }
 
+/* Of a page that a process has changed in a shared mapping nobody knows which transaction it is to be part of,
+ * and where it was read meanwhile. */
+static void refuse_mapped(struct fsd_pend *pend, struct wrep_file *file)
+{
+	static struct fsd_log_limit limit;
+
+	fsd_log_limited(&limit, 'W',
+			"write refused: it was made in a shared, writable mapping, which cannot be "
+			"replicated; use write(2) file=%s offset=%llu",
+			wrep_file_name(file), (unsigned long long)pend->off);
+	pend->written_back = true;
+	fsd_refusals_push(pend, EIO);
+}
+
 void fsd_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 		  struct fuse_file_info *fi)
 {
 	struct fsd *fs = fsd_of(req);
 	struct wrep_file *file = fh_inode(fi->fh)->file;
-	struct fsd_pend *pend;
+	struct fsd_pend *pend = fsd_pend_new(fs, req), *spare = NULL;
 	int rv;
 
-	if (!fsd_enter_to_write(fs, req))
-		return;
-	pend = fsd_pend_new(fs, req);
-	if (!pend || wrep_file_kind(file) == WREP_SHM) {
-		/* Writes to a -shm go to its backing file; one that comes here is a mistake. */
-		fuse_reply_err(req, pend ? EIO : ENOMEM);
-		free(pend);
-		fsd_leave(fs);
+	if (!pend)
+		spare = pend = fsd_refusals_spare(fs, req);
+	if (!pend) { /* and another one waits to be refused for that */
+		fuse_reply_err(req, ENOMEM);
 		return;
 	}
 	pend->op.done = write_done;
 	pend->op.tid = fuse_req_ctx(req)->pid;
+	pend->ino = ino;
+	pend->off = (uint64_t)off;
 	pend->size = size;
-	rv = wrep_file_write(file, buf, size, (uint64_t)off, &pend->op);
-	if (rv != WREP_PENDING)
-		write_finish(pend, rv);
+	pend->cached = !(fi->fh & FH_UNCACHED);
+	/* While it waits, everybody reads it. */
+	pend->op.hasty = pend->cached;
+	if (spare) {
+		write_finish(pend, -ENOMEM);
+		return;
+	}
+	if (!fsd_enter_to_write_as(fs, req, false)) {
+		write_finish(pend, -EIO);
+		return;
+	}
+	if (fi->writepage) {
+		refuse_mapped(pend, file);
+	} else {
+		/* Writes to a -shm go to its backing file; one that comes here is a mistake. */
+		rv = wrep_file_kind(file) == WREP_SHM
+			     ? -EIO
+			     : wrep_file_write(file, buf, size, (uint64_t)off, &pend->op);
+		if (rv != WREP_PENDING)
+			write_finish(pend, rv);
+	}
 	fsd_leave(fs);
 }
 

@@ -22,6 +22,7 @@
 #include "log.h"
 #include "mount.h"
 #include "mountinfo.h"
+#include "refusals.h"
 
 #ifndef MOVE_MOUNT_BENEATH /* Linux 6.5 */
 #define MOVE_MOUNT_BENEATH 0x200
@@ -311,7 +312,9 @@ int fsd_mount_start(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 	}
 	fs->mount_id = read_mount_id(where, &fs->connection);
 	start_guarding(fs, fs->connection);
-	rv = -pthread_create(&fs->session_thread, NULL, session_main, fs);
+	rv = fsd_refusals_start(fs);
+	if (!rv)
+		rv = -pthread_create(&fs->session_thread, NULL, session_main, fs);
 	if (!rv) {
 		fs->session_started = true;
 		rv = wait_for_init(fs);
@@ -377,6 +380,7 @@ void fsd_mount_detach(struct fsd *fs)
 
 void fsd_mount_stop(struct fsd *fs)
 {
+	fsd_refusals_stop(fs); /* while the requests are served that it may wait for */
 	fsd_mount_drop_clone(fs);
 	if (!fs->session)
 		return;

@@ -27,7 +27,7 @@ uint64_t wrep_departure_deadline(struct wrep_op *op)
 
 bool wrep_departure_late(struct wrep_op *op)
 {
-	return wrep_now_ms() >= wrep_departure_deadline(op);
+	return op->hasty || wrep_now_ms() >= wrep_departure_deadline(op);
 }
 
 int wrep_departure_wait(struct wrep_departure *d)

@@ -142,9 +142,10 @@ struct wrep_op {
 	void (*done)(struct wrep_op *op, int result);
 	struct wrep_file *file; /* out, of wrep_create(): a reference */
 	pid_t tid;		/* in: the thread that asks; 0: not known */
-	struct wrep_op *next;	/* private */
-	int state;		/* private */
-	uint64_t until_ms;	/* private; 0 at first */
+	bool hasty; /* in, of a write: it is refused rather than wait until others close the file */
+	struct wrep_op *next; /* private */
+	int state;	      /* private */
+	uint64_t until_ms;    /* private; 0 at first */
 };
 
 /* Give up waiting, for an op of wrep_file_open() or wrep_wait_ready() only (the caller was
