@@ -134,7 +134,7 @@ static bool is_at_an_end(struct wrep_db *db)
 	return wrep_exclusive_retaken(db) && is_whole(db);
 }
 
-static bool may_write(const struct wrep_db *db)
+bool wrep_direct_may_write(const struct wrep_db *db)
 {
 	return atomic_load(&db->w->may_write) && !db->gated;
 }
@@ -162,6 +162,10 @@ int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 	}
 	if (d->active && is_at_an_end(db))
 		return WREP_PENDING;
+	/* Nobody who minds the gate comes here; who had begun before it closed is refused at once, and not only at
+	 * his commit: what gathers in the overlay is what everybody else on this node reads. */
+	if (hot && !wrep_direct_may_write(db))
+		return refuse_follower(db);
 	if (tid && tid == db->locker_tid && (hot || d->active)) {
 		process = d->process;
 	} else {
@@ -178,7 +182,7 @@ int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 						  "it with: sqlite3 DB '.restore FILE'");
 			if (hot)
 				return 0; /* SQLite without locks (nolock=1) */
-			if (!may_write(db))
+			if (!wrep_direct_may_write(db))
 				return refuse_follower(db);
 			rc = begin_alone(db, process);
 			d->written = !rc;
@@ -189,7 +193,7 @@ int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 	}
 	if (hot) /* its removal commits what went before as well */
 		d->active = false;
-	else if (!may_write(db))
+	else if (!wrep_direct_may_write(db))
 		return refuse_follower(db);
 	else if (!d->active && wrep_exclusive_must_wait(db))
 		return WREP_PENDING;
@@ -207,7 +211,7 @@ int wrep_direct_admit_open(struct wrep_file *f, int flags, struct wrep_op *op)
 		return -EBUSY;
 	if (!(flags & O_TRUNC))
 		return 0;
-	if (!may_write(db))
+	if (!wrep_direct_may_write(db))
 		return -EROFS;
 	if (db->opens && !wrep_departure_late(op))
 		return -EAGAIN;
@@ -227,7 +231,7 @@ int wrep_direct_admit_open(struct wrep_file *f, int flags, struct wrep_op *op)
 void wrep_direct_failed(struct wrep_db *db)
 {
 	/* SQLite under its lock rolls back, unless it can write no more. */
-	if (db->direct.active && (db->direct.alone || !may_write(db)))
+	if (db->direct.active && (db->direct.alone || !wrep_direct_may_write(db)))
 		db->direct.broken = true;
 }
 
@@ -345,7 +349,7 @@ bool wrep_direct_is_copy(const struct wrep_db *db, uint64_t played_index)
 	return db->copied.index && (!db->copied.strays || db->copied.index == played_index) &&
 	       db->copied.index == db->local_index && db->local_version == db->version &&
 	       !db->removed && !db->retired && db->files[WREP_DB] && !db->overlay && !db->pending &&
-	       may_write(db) && wrep_now_ms() - db->copied.at_ms < PAIR_MS;
+	       wrep_direct_may_write(db) && wrep_now_ms() - db->copied.at_ms < PAIR_MS;
 }
 
 int wrep_direct_take_strays(struct wrep_db *db, struct wrep_op *op)

@@ -805,6 +805,15 @@ static int write_later(struct wrep_db *db, struct wrep_op *op)
 	return rc;
 }
 
+/* What a node that may not write takes nevertheless: a rollback by a journal, of a transaction whose writes it has
+ * refused, or that began while it led. It brings back what is in the database file already, so nobody can
+ * be shown anything else by it. A journal that is older than the file is refused: its pages
+ * differ. (What was written without a journal the applier takes back.) db->lock held. */
+static bool is_rollback(const struct wrep_db *db)
+{
+	return !wrep_direct_may_write(db) && !db->direct.active;
+}
+
 /* db->lock held, released. */
 static int write_database(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
 			  struct wrep_op *op)
@@ -824,6 +833,8 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 		db->unsynced |= !rc;
 		rc = rc < 0 ? refuse_write(db, "content that no transaction has committed")
 			    : wrep_write_all(f->fd, buf, len, off);
+	} else if (is_rollback(db) && restores(f, buf, len, off)) {
+		rc = db->overlay ? wrep_overlay_write(db->overlay, f->fd, buf, len, off) : 0;
 	} else {
 		rc = wrep_direct_admit(f, op);
 		if (rc == WREP_PENDING)
@@ -1022,6 +1033,8 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 		rc = ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
 	} else if (!written && db->local_wal_mode && wrep_wal_has_frames(db)) {
 		rc = refuse_write(db, "a truncation outside of a transaction");
+	} else if (opened && is_rollback(db) && (uint64_t)st.st_size == size) {
+		rc = db->overlay ? wrep_overlay_truncate(db->overlay, size) : 0;
 	} else if (!opened && (written || db->opens) && (!db->opens || wrep_departure_late(op))) {
 		rc = -EBUSY; /* truncate(2), beside a writer */
 	} else {

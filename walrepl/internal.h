@@ -566,6 +566,8 @@ void wrep_gate_open(struct wrep_db *db);
 int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op);
 /* The same, with O_TRUNC, for who is about to open the file. */
 int wrep_direct_admit_open(struct wrep_file *f, int flags, struct wrep_op *op);
+/* Does this node lead, and is the gate open? db->lock held. */
+bool wrep_direct_may_write(const struct wrep_db *db);
 /* A write, or cut, that was admitted has failed, or one was not. db->lock held. */
 void wrep_direct_failed(struct wrep_db *db);
 /* The database file was written, or cut: commit it at once, whoever did it. db->lock held, released.

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from harness import (
+    PROGRAM,
     PYTHON,
     Cluster,
     Connection,
@@ -164,6 +165,77 @@ while True:
         assert transport.wait_ended() == 0, transport.log_tail(20)
         for writer in writers:
             assert writer.wait(20) in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+@pytest.mark.parametrize("how", ["nolock=1", "vfs=unix-excl", "vfs=unix-none"])
+@pytest.mark.parametrize("journal", ["DELETE", "PERSIST", "MEMORY", "OFF"])
+def test_program_without_locks_on_a_follower_shows_nobody_what_it_was_refused(
+    shared_cluster, how, journal
+):
+    db = f"lockless_{journal}_{how[-4:]}.db"
+    leader = shared_cluster.leader()
+    sql(leader, db, "CREATE TABLE t(v); INSERT INTO t VALUES('good');")
+    shared_cluster.wait_equal()
+    follower = shared_cluster.followers()[0]
+    script = """
+import sqlite3, sys
+c = sqlite3.connect(f"file:{sys.argv[1]}?{sys.argv[2]}", uri=True, isolation_level=None)
+c.execute(f"PRAGMA journal_mode={sys.argv[3]}")
+try:
+    c.execute(sys.argv[4])
+    sys.exit("accepted")
+except sqlite3.OperationalError as error:
+    print(error.sqlite_errorname)
+"""
+
+    def refused():
+        for statement in ("UPDATE t SET v='evil'", "INSERT INTO t SELECT zeroblob(9000)"):
+            path = str(follower.path(db))
+            result = run([PYTHON, "-c", script, path, how, journal, statement])
+            assert result.code == 0 and result.out.startswith("SQLITE_"), result
+            assert sql(follower, db, "SELECT group_concat(v) FROM t") == "good"
+
+    refused()
+    with Connection(follower, db) as reader:
+        assert reader.value("SELECT group_concat(v) FROM t") == "good"
+        if "excl" not in how:  # that one waits for readers to leave
+            refused()
+        assert reader.value("SELECT group_concat(v) FROM t") == "good"
+    assert sql(follower, db, "SELECT group_concat(v) FROM t; PRAGMA integrity_check") == "good\nok"
+    sql(leader, db, "INSERT INTO t VALUES('next')", busy_ms=5000)
+    shared_cluster.check_sound(db)
+    assert shared_cluster.wait_same(db, "SELECT group_concat(v) FROM t") == "good,next"
+    assert leader.database(db)["version"] == 3
+
+
+@pytest.mark.parametrize("end", ["rollback", "kill"])
+@pytest.mark.parametrize("journal", ["DELETE", "TRUNCATE", "PERSIST"])
+def test_transaction_that_the_lead_leaves_is_refused_at_its_next_write_and_rolled_back(
+    cluster, db, journal, end
+):
+    """Its pages lie over the database's already, and its journal is hot."""
+    leader = cluster.leader()
+    fill(leader, db, "delete")
+    c = Connection(leader, db)
+    c.execute(f"PRAGMA journal_mode={journal}")
+    c.execute("PRAGMA cache_size=5")
+    c.execute("BEGIN")
+    c.execute("UPDATE t SET b = 'REFUSED'")
+    c.execute("INSERT INTO t(b) SELECT 'REFUSED' || hex(zeroblob(1000)) FROM t")
+    assert run([PROGRAM, "transfer", str(leader.mnt)]).code == 0
+    after = cluster.wait_leader(other_than=leader)
+    if end == "rollback":
+        with pytest.raises(SqlError, match="IOERR"):
+            for _ in range(50):
+                c.execute("INSERT INTO t(b) SELECT 'REFUSED' || hex(zeroblob(1000)) FROM t LIMIT 9")
+        assert c.execute(SEEN) == [(ROWS, ROWS, 0)]
+        c.close()
+    else:
+        c.kill9()
+    assert sql(leader, db, SEEN, busy_ms=10000) == f"{ROWS}|{ROWS}|0"
+    sql(after, db, "INSERT INTO t(b) VALUES('genuine next')", busy_ms=10000)
+    cluster.check_sound(db)
+    assert cluster.wait_same(db, SEEN) == f"{ROWS + 1}|{ROWS + 1}|0"
 
 
 # --- what is no write(2) -------------------------------------------------------------------------
