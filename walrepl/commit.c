@@ -300,8 +300,10 @@ static void end_refused(struct wrep_commit *c, int result)
 
 	assert(db->pending == c);
 	db->pending = NULL;
-	if (c->mode == WREP_COMMIT_WAL)
+	if (c->mode == WREP_COMMIT_WAL) {
 		wrep_capture_refused(db->capture);
+		db->wal_ended = true;
+	}
 	unreserve(c);
 	wrep_db_settled(db);
 	pthread_mutex_unlock(&db->lock);
@@ -663,6 +665,7 @@ int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct w
 	}
 fail:
 	wrep_capture_refused(db->capture);
+	db->wal_ended = true;
 	pthread_mutex_unlock(&db->lock);
 	wrep_commit_free(c);
 	return rc;

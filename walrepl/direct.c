@@ -95,6 +95,7 @@ static void begin(struct wrep_db *db, bool alone, pid_t process)
 		.alone = alone,
 		.process = process,
 		.sequence = db->direct.sequence + 1,
+		.undoes = db->direct.failed && !alone,
 	};
 	if (!alone)
 		wrep_exclusive_begin(db);
@@ -164,8 +165,10 @@ int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 		return WREP_PENDING;
 	/* Nobody who minds the gate comes here; who had begun before it closed is refused at once, and not only at
 	 * his commit: what gathers in the overlay is what everybody else on this node reads. */
-	if (hot && !wrep_direct_may_write(db))
+	if (hot && !wrep_direct_may_write(db)) {
+		db->journaled = false; /* it will be rolled back */
 		return refuse_follower(db);
+	}
 	if (tid && tid == db->locker_tid && (hot || d->active)) {
 		process = d->process;
 	} else {
@@ -300,6 +303,15 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 	if (d->broken && !d->alone) {
 		pthread_mutex_unlock(&db->lock);
 		push_revert(db, sequence, WREP_TRIGGER_CLOSE, NULL, op, -EIO);
+		return WREP_PENDING;
+	}
+	/* SQLite rolls back by its journal in memory what could not be committed, and syncs. Nothing was changed: as
+	 * a commit it would wait for a majority as long as that one did. It may be one (journal_mode=OFF rolls
+	 * nothing back), so it is not told that all is well. */
+	if (d->undoes && trigger == WREP_TRIGGER_SYNC && !db->differed) {
+		d->undoes = false;
+		pthread_mutex_unlock(&db->lock);
+		push_revert(db, sequence, WREP_TRIGGER_SYNC, NULL, op, -EIO);
 		return WREP_PENDING;
 	}
 	if (d->alone && !d->broken && wrep_strays_play(db, &d->strays))
@@ -600,6 +612,7 @@ void wrep_direct_revert(struct wrep *w, struct wrep_item *item)
 		f = db->files[WREP_DB] ? wrep_file_ref(db->files[WREP_DB]) : NULL;
 		if (!revoke)
 			wrep_db_drop_overlay(db);
+		d->failed = item->commit && item->direct_trigger == WREP_TRIGGER_SYNC && !alone;
 	}
 	wrep_commit_feed(db); /* unlocks */
 	if (revoke) {

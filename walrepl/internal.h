@@ -60,6 +60,8 @@ struct wrep_direct {
 	bool written;	   /* since the file was opened with O_TRUNC, which began it */
 	bool broken;	   /* a write of it failed: it will not be committed */
 	bool strays;	   /* `alone`: what was copied beside it is in it */
+	bool failed;	   /* the commit of the last one, whose writer still has its lock */
+	bool undoes;	   /* the one before was such: this may be its rollback */
 	pid_t process;	   /* the writer; until `written`, who opened the file */
 	pid_t tid;	   /* `alone`: the thread that wrote last */
 	uint64_t sequence; /* which of the database's sessions this is */
@@ -121,6 +123,7 @@ struct wrep_db {
 	} copied;
 	pid_t locker_tid; /* a thread of a process that takes SQLite's locks before it writes, or 0 */
 	struct wrep_commit *pending; /* the undecided transaction of an application here */
+	bool wal_ended; /* one in the -wal took no effect, and none has begun since: its rest may come */
 	bool feeding;		     /* a thread is submitting entries of transactions here */
 	struct wrep_ahead *ahead;    /* parts that leave before their transaction is complete */
 	struct wrep_outgoing *spent; /* parts that wait for nothing: a DISCARD is to be submitted */

@@ -216,7 +216,7 @@ def test_transaction_that_the_lead_leaves_is_refused_at_its_next_write_and_rolle
     """Its pages lie over the database's already, and its journal is hot."""
     leader = cluster.leader()
     fill(leader, db, "delete")
-    c = Connection(leader, db)
+    c = Connection(leader, db, busy_ms=10000)
     c.execute(f"PRAGMA journal_mode={journal}")
     c.execute("PRAGMA cache_size=5")
     c.execute("BEGIN")
@@ -309,6 +309,52 @@ os.close(target)
 
 
 # --- no majority -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("journal", ["WAL", "DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF"])
+def test_failing_commit_waits_for_its_outcome_once(workspace, db, journal):
+    """Each wait ends with a line in the log, as long as the node believes that it leads. The kernel splits writes at the
+    pages of its cache: SQLite writes the rest of one whose first piece went well."""
+    options = ["--commit-timeout", "1", "--election-timeout", "15000"]
+    cluster = Cluster(workspace, options=options).start()
+    leader = cluster.leader()
+    sql(
+        leader,
+        db,
+        f"PRAGMA journal_mode={journal}; CREATE TABLE t(a PRIMARY KEY, b);"
+        "INSERT INTO t VALUES(1, 'before');",
+    )
+    cluster.wait_equal()
+    others = [node for node in cluster.nodes if node is not leader]
+    for node in others:
+        node.pause()
+    with Connection(leader, db, timeout=30) as c:  # nothing of a -wal is in the kernel's cache
+        c.execute(f"PRAGMA journal_mode={journal}")
+        for turn in range(1, 4):
+            with pytest.raises(SqlError, match="IOERR"):
+                c.execute("UPDATE t SET b = b || zeroblob(20000)")
+            assert leader.status()["role"] == "leader"
+            assert leader.log_text().count("commit outcome unknown") == turn
+            if journal != "OFF":  # which cannot roll back
+                assert c.execute("SELECT a, b FROM t") == [(1, "before")]
+        for node in others:
+            node.resume()
+
+        def goes_on():
+            try:
+                c.execute("INSERT INTO t VALUES(2, 'after')")
+                return True
+            except SqlError:
+                return False
+
+        until("the next transaction commits", goes_on, 30)
+    cluster.check_sound(db)
+    # The outcome of the others was unknown: at most one of them has become a part of it.
+    assert cluster.wait_same(db, "SELECT count(*), length(b) FROM t WHERE a = 1") in (
+        "1|6",
+        "1|20006",
+    )
+    assert cluster.wait_same(db, "SELECT count(*) FROM t") == "2"
 
 
 @pytest.mark.parametrize("how", ["truncate", "ftruncate", "O_TRUNC"])
