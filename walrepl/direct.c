@@ -210,8 +210,9 @@ int wrep_direct_admit_open(struct wrep_file *f, int flags, struct wrep_op *op)
 	struct wrep_db *db = f->db;
 	int rc;
 
+	/* Who has it alone may be about to close it: what failed is thrown away with the RELEASE only. */
 	if (db->direct.active && db->direct.alone)
-		return -EBUSY;
+		return wrep_departure_late(op) ? -EBUSY : -EAGAIN;
 	if (!(flags & O_TRUNC))
 		return 0;
 	if (!wrep_direct_may_write(db))

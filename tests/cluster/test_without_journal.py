@@ -12,7 +12,18 @@ import subprocess
 import time
 
 import pytest
-from harness import PROGRAM, PYTHON, Cluster, Connection, SqlError, run, sql, sql_file, until
+from harness import (
+    PROGRAM,
+    PYTHON,
+    Cluster,
+    Connection,
+    SqlError,
+    run,
+    sql,
+    sql_file,
+    sqlite3_command,
+    until,
+)
 
 PAGE = 4096
 NO_JOURNAL = ["MEMORY", "OFF"]
@@ -273,6 +284,37 @@ def test_what_wants_a_database_to_itself_waits_for_who_is_about_to_close_it(
         assert count(node, "other_" + db) == "1|7\nok"
     else:
         assert count(node, db) == "2000|1\nok"
+
+
+WRITES_GARBAGE = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+os.pwrite(fd, b"x" * 4096, 0)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_open_waits_for_a_copy_that_has_failed_and_is_about_to_be_closed(node, db):
+    sql(node, db, "CREATE TABLE t(i, x); INSERT INTO t VALUES(7, 7)")
+    writes = subprocess.Popen(
+        [PYTHON, "-c", WRITES_GARBAGE, str(node.path(db))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    node.workspace.children.append(writes)
+    assert writes.stdout.readline() == b"\n"
+    opens = subprocess.Popen(
+        sqlite3_command(node.path(db)) + ["SELECT i FROM t"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    node.workspace.children.append(opens)
+    time.sleep(0.3)
+    assert opens.poll() is None, opens.communicate()
+    writes.stdin.close()
+    assert opens.communicate(timeout=20) == ("7\n", "")
 
 
 @pytest.mark.parametrize("mode", ["delete", "wal"])
