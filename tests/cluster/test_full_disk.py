@@ -280,6 +280,10 @@ def test_transaction_that_is_larger_than_the_disk_is_refused_alone(small, db, mo
 def cluster_with(workspace, disks, which):
     """Three nodes, the first of which leads; `which` of them has a disk of its own."""
     cluster = Cluster(workspace, options=OPTIONS)
+    for node in cluster.nodes:
+        # The others' log holds all that the one without space lacks: it cannot fetch.
+        if node is not cluster.nodes[which]:
+            node.options += ["--log-size", "1G"]
     disk = disks(cluster.nodes[which])
     cluster.start()
     leader = cluster.wait_leader()
