@@ -35,6 +35,7 @@ from harness import (
     Node,
     SqlError,
     Writer,
+    drop_cache,
     flip,
     mounts_from,
     run,
@@ -423,6 +424,9 @@ def fetch_new(cluster):
     seen = Fetches(node)
     cluster.known["damaged"] = node.disk.ops()
     flip(node.data / "a.db", PAGE * 500 + 1000)
+    drop_cache(node, "a.db")
+    result = run(["cat", node.path("a.db")])  # the scrub comes by once a minute
+    assert result.code != 0
     seen.wait()
     cluster.wait_equal()
     cluster.note()
