@@ -43,6 +43,7 @@ SECONDS = {
     "test_many_databases": 100,
     "test_power_loss": 120,
     "test_power_loss_follower": 120,
+    "test_reads_that_end": 130,
     "test_recover": 100,
     "test_streamed_transactions": 160,
     "test_without_journal": 130,
@@ -388,9 +389,9 @@ def cluster_suites(options, programs):
 def compat_suites(options, programs):
     seconds = 7200 if options.soak else 600
     length = "--long" if options.soak else "--quick"
-    for name, words in (("compat", []), ("compat-sqlite", ["--mptest"])):
+    for name, words, expected in (("compat", [], 180), ("compat-sqlite", ["--mptest"], 30)):
         command = ["scripts/compat", *words, length]
-        yield Suite(name, command, seconds, count_summary, 90, programs, {"DQLITEFS_BUILT": "1"})
+        yield Suite(name, command, seconds, count_summary, expected, programs, {"DQLITEFS_BUILT": "1"})
 
 
 def main():
