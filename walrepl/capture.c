@@ -1047,12 +1047,12 @@ bool wrep_capture_holds(struct wrep_capture *c, uint32_t pgno, uint64_t hash)
 	return false;
 }
 
-bool wrep_capture_holds_size(struct wrep_capture *c, uint32_t page_count)
+bool wrep_capture_fits(struct wrep_capture *c, uint32_t page_count)
 {
-	if (page_count == 0 || load(c) != 0)
+	if (load(c) != 0)
 		return false;
 	for (uint32_t i = c->committed; i > 0; i--)
-		if (c->frames[i - 1].page_count == page_count)
+		if (c->frames[i - 1].page_count != 0 && c->frames[i - 1].page_count <= page_count)
 			return true;
 	return false;
 }

@@ -121,7 +121,7 @@ bool wrep_capture_holds(struct wrep_capture *c, uint32_t pgno, uint64_t hash);
 int wrep_capture_find(struct wrep_capture *c, uint32_t page_size, const uint32_t *pgno,
 		      uint32_t count, uint64_t *offset);
 
-/* Does a committed transaction of this generation leave the database `page_count` pages long? */
-bool wrep_capture_holds_size(struct wrep_capture *c, uint32_t page_count);
+/* Does a committed transaction of this generation leave the database at most `page_count` pages long? */
+bool wrep_capture_fits(struct wrep_capture *c, uint32_t page_count);
 
 #endif

@@ -676,6 +676,20 @@ static uint32_t be32(const uint8_t *p)
 	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
+/* With SQLITE_FCNTL_CHUNK_SIZE there may be a piece of a page behind the last one. db->lock held. */
+static bool ends_with_zeros(struct wrep_db *db, uint64_t file_size, uint32_t page_size)
+{
+	size_t len = (size_t)(file_size % page_size);
+	uint8_t *piece = malloc(len);
+	bool zeros = piece &&
+		     wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, piece, len,
+				       file_size - len) == (ssize_t)len &&
+		     piece[0] == 0 && memcmp(piece, piece + 1, len - 1) == 0;
+
+	free(piece);
+	return zeros;
+}
+
 /* See SQLite's file format, 1.3. A file that shrinks is cut only after the commit, so the header's size
  * counts where it is valid, else that of the file. */
 bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_count, bool *whole)
@@ -701,7 +715,8 @@ bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_
 	*page_size = size;
 	*page_count = (uint32_t)(file_size / size);
 	pages = be32(head + 24) == be32(head + 92) ? be32(head + 28) : 0;
-	*whole = pages <= *page_count && file_size % size == 0;
+	*whole = pages <= *page_count &&
+		 (file_size % size == 0 || (pages && ends_with_zeros(db, file_size, size)));
 	if (pages && pages < *page_count)
 		*page_count = pages;
 	return true;

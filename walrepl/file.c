@@ -702,6 +702,18 @@ static int check_checkpoint(struct wrep_db *db, const uint8_t *buf, size_t len, 
 	return 0;
 }
 
+/* Are these zeros behind the end of the file? SQLite makes a file longer by them before it copies pages to there
+ * (SQLITE_FCNTL_SIZE_HINT), and to a multiple of SQLITE_FCNTL_CHUNK_SIZE. Outside of a transaction that changes
+ * nothing but the size: what is of the database behind the end of the file is in the -wal, and what is not is
+ * nobody's. No other node hears of it, and the next one to cut the file may cut it off. db->lock held. */
+static bool only_grows(struct wrep_file *f, const uint8_t *buf, size_t len, uint64_t off)
+{
+	struct stat st;
+
+	return f->db->sum.page_count && fstat(f->fd, &st) == 0 && off >= (uint64_t)st.st_size &&
+	       buf[0] == 0 && memcmp(buf, buf + 1, len - 1) == 0;
+}
+
 /* The overlay belongs to a transaction that waits for Raft. (In WAL mode a checkpoint goes on
  * beside a commit of another process.) db->lock held. */
 static bool rollback_pending(const struct wrep_db *db)
@@ -807,13 +819,17 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 			  struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
+	bool outside, wal, checkpoint;
 	int rc;
 
 	if (rollback_pending(db))
 		return write_later(db, op); /* unlocks */
-	if (db->local_wal_mode && !db->overlay && !wrep_journal_is_hot(db) &&
-	    (check_checkpoint(db, buf, len, off) == 0 || wrep_wal_has_frames(db))) {
-		rc = check_checkpoint(db, buf, len, off);
+	outside = !db->overlay && !wrep_journal_is_hot(db);
+	wal = outside && db->local_wal_mode;
+	checkpoint = (outside && only_grows(f, buf, len, off)) ||
+		     (wal && check_checkpoint(db, buf, len, off) == 0);
+	if (checkpoint || (wal && wrep_wal_has_frames(db))) {
+		rc = checkpoint ? 0 : -EPERM;
 		db->unsynced |= !rc;
 		rc = rc < 0 ? refuse_write(db, "content that no transaction has committed")
 			    : wrep_write_all(f->fd, buf, len, off);
@@ -998,19 +1014,21 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 	return rc == -EBADMSG ? -EIO : rc;
 }
 
-/* A checkpoint gives the file the size that the database had at its last frame: less than now where
- * it shrank, more where it is about to copy (SQLite with mmap_size). Another transaction may have
- * come since, and elsewhere the files lag what the log says. db->lock held. */
+/* Does the database fit into a file that is cut to `size`? A checkpoint gives the file the size that the database
+ * had at its last frame, or more: SQLite rounds it up with SQLITE_FCNTL_CHUNK_SIZE. Another transaction may have
+ * come since, and elsewhere the files lag what the log says; but what lies behind the end of any transaction in
+ * this generation of the -wal, and is of the database now, came with a later one, so it is in there, too.
+ * db->lock held. */
 static bool is_checkpoint_size(struct wrep_db *db, uint64_t size)
 {
-	uint64_t pages = db->sum.page_size ? size / db->sum.page_size : 0;
+	uint64_t whole = db->sum.page_size ? size / db->sum.page_size : 0;
+	uint32_t pages = whole < UINT32_MAX ? (uint32_t)whole : UINT32_MAX;
 
-	if (!pages || size % db->sum.page_size || pages > UINT32_MAX)
+	if (!pages)
 		return false;
-	return pages == db->sum.page_count ||
-	       (capture_of(db) &&
-		(wrep_capture_holds_size(db->capture, (uint32_t)pages) ||
-		 (look_again(db) && wrep_capture_holds_size(db->capture, (uint32_t)pages))));
+	return (db->local_version == db->version && pages >= db->sum.page_count) ||
+	       (capture_of(db) && (wrep_capture_fits(db->capture, pages) ||
+				   (look_again(db) && wrep_capture_fits(db->capture, pages))));
 }
 
 /* db->lock held, released. */
@@ -1027,7 +1045,9 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 		rc = -errno;
 	} else if (!written && (uint64_t)st.st_size == size) {
 		rc = 0;
-	} else if (!written && db->local_wal_mode && is_checkpoint_size(db, size)) {
+	} else if (!written && (size > (uint64_t)st.st_size
+					? opened && db->sum.page_count /* as only_grows() */
+					: db->local_wal_mode && is_checkpoint_size(db, size))) {
 		db->unsynced = true;
 		rc = ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;
 	} else if (!written && db->local_wal_mode && wrep_wal_has_frames(db)) {
