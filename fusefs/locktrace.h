@@ -2,7 +2,7 @@
  *
  * The locks are the kernel's, no request tells of them. While this is on, each call on the mount's device that
  * covers a certain byte leaves a record in a ring of the CPU that made it, before the call returns; and every
- * lock call on the machine costs 0.03 us more. So it is on only while somebody needs it.
+ * lock call on the machine costs a little more (docs/architecture.md). So it is on only while somebody needs it.
  */
 #ifndef FUSEFS_LOCKTRACE_H
 #define FUSEFS_LOCKTRACE_H
