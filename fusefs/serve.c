@@ -3,13 +3,18 @@
  * The loop sleeps until a signal asks it to stop, a client of the control socket (clients.c) says
  * something, the table of mounts changes, or somebody wakes it. It ends when the visible mount is gone and
  * no application has a file open: `umount` refuses while one has, `umount -l` does not, and then the
- * applications go on until they close their files, but not as the leader's (handover.c).
+ * applications go on until they close their files, but not as the leader's (handover.c), nor with what they
+ * were writing under a rollback journal (wrep_unmounted()).
  *
- * The end, in order: the visible mount goes; leadership goes to another node, so that the others do
- * not wait for an election; the control socket closes; what applications change is refused; walrepl stops,
- * while the session still answers its own requests, and those that read; then these are refused as well,
- * walrepl closes, and the clone and the session go. Until walrepl has stopped a reader must be able to see a
- * -journal: where it cannot, SQLite takes what a writer left half done for committed.
+ * The end, in order: leadership goes to another node, so that the others do not wait for an election;
+ * the control socket closes; what applications change is refused; walrepl stops, while the session still
+ * answers its own requests, and those that read; then the visible mount goes; then these are refused as well,
+ * walrepl closes, and the clone and the session go.
+ *
+ * The visible mount goes that late because of rollback journals. SQLite finds them by their path. A reader
+ * that does not see a -journal takes what a writer left half done for committed, and a writer whose -journal is
+ * not where he made it cannot finish. So the names stay until walrepl has taken back whatever is not
+ * committed.
  */
 #include <errno.h>
 #include <poll.h>
@@ -28,7 +33,6 @@
 static void shut_down(struct fsd *fs, struct fsd_clients *clients, struct fsd_handover *handover)
 {
 	fsd_log('I', "shutting down");
-	fsd_mount_detach(fs);
 	if (!atomic_load(&fs->exit_code))
 		fsd_hand_over(fs);
 	/* Their threads use walrepl. */
@@ -39,6 +43,7 @@ static void shut_down(struct fsd *fs, struct fsd_clients *clients, struct fsd_ha
 	atomic_store(&fs->applier, wrep_applier_tid(fs->wrep));
 	fsd_ops_close_gate(fs, FSD_GATE_READING);
 	wrep_stop(fs->wrep);
+	fsd_mount_detach(fs);
 	fsd_ops_close_gate(fs, FSD_GATE_SHUT);
 	wrep_close(fs->wrep);
 	fsd_mount_stop(fs);
@@ -113,6 +118,8 @@ int fsd_serve(struct fsd *fs, int control_fd)
 	}
 	/* It may have gone before we watched. */
 	visible = fsd_mount_visible(fs);
+	if (!visible)
+		wrep_unmounted(fs->wrep);
 
 	while (!atomic_load(&fs->stopping)) {
 		if (!visible && !atomic_load(&fs->app_opens)) {
@@ -136,6 +143,8 @@ int fsd_serve(struct fsd *fs, int control_fd)
 			take_signals(fs, fds[SIGNALS].fd);
 		if ((fds[MOUNTS].revents & (POLLPRI | POLLERR)) && visible) {
 			visible = fsd_mount_visible(fs);
+			if (!visible)
+				wrep_unmounted(fs->wrep);
 			if (!visible && atomic_load(&fs->app_opens))
 				fsd_log('I',
 					"unmounted, serving until the last file is closed; "

@@ -443,6 +443,46 @@ static void take_back(struct wrep_db *db)
 	wrep_db_revoke(db, true);
 }
 
+/* The mount is gone. A session without a journal goes on: what ends it comes by a descriptor. */
+static void take_all_back(struct wrep *w)
+{
+	struct wrep_db **all;
+	size_t count;
+
+	atomic_store(&w->taking_back, false);
+	if (wrep_db_all(w, &all, &count) < 0)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		bool journal;
+
+		pthread_mutex_lock(&all[i]->lock);
+		journal = all[i]->overlay && !all[i]->pending && !all[i]->direct.active;
+		pthread_mutex_unlock(&all[i]->lock);
+		if (journal) {
+			take_back(all[i]);
+			wrep_logf(w, 'W',
+				  "unmounted while a transaction was being written: it was taken "
+				  "back, and who has the database open loses it database=%s",
+				  all[i]->name);
+		}
+		wrep_db_unref(all[i]);
+	}
+	free(all);
+}
+
+void wrep_unmounted(struct wrep *w)
+{
+	atomic_store(&w->unmounted, true);
+	wrep_journals_look(w);
+}
+
+/* Again and again: what waits for Raft when the mount goes may turn out refused. */
+void wrep_journals_look(struct wrep *w)
+{
+	if (atomic_load(&w->unmounted) && !atomic_exchange(&w->taking_back, true))
+		wrep_applier_push(w, wrep_item_new(WREP_ITEM_TAKE_BACK, NULL));
+}
+
 /* Does it do what the log says, or count on all of that being done? */
 static bool follows_log(const struct wrep_item *item)
 {
@@ -466,6 +506,7 @@ static bool follows_log(const struct wrep_item *item)
 	case WREP_ITEM_OPEN:
 	case WREP_ITEM_READY:
 	case WREP_ITEM_VIEW:
+	case WREP_ITEM_TAKE_BACK:
 	case WREP_ITEM_CAUGHT_UP:
 	case WREP_ITEM_IDLE:
 	case WREP_ITEM_FOLD:
@@ -556,6 +597,9 @@ static void *applier_main(void *arg)
 			break;
 		case WREP_ITEM_VIEW:
 			retry = view_changed(w, item) || retry;
+			break;
+		case WREP_ITEM_TAKE_BACK:
+			take_all_back(w);
 			break;
 		case WREP_ITEM_CAUGHT_UP:
 			caught_up(w);

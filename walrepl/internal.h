@@ -166,6 +166,7 @@ enum wrep_item_type {
 	WREP_ITEM_OPEN,		 /* an application opens the database: catch up, close the gate */
 	WREP_ITEM_READY,	 /* somebody waits until this node has caught up */
 	WREP_ITEM_VIEW,		 /* leadership changed */
+	WREP_ITEM_TAKE_BACK,	 /* what is written under journals that nobody sees */
 	WREP_ITEM_CAUGHT_UP,
 	WREP_ITEM_POINT, /* the keeper waits until what is queued so far is in the files */
 	WREP_ITEM_IDLE,	 /* the last application closed a database that has a gate */
@@ -289,6 +290,8 @@ struct wrep {
 	pthread_cond_t peers_gone; /* an offer ended, or a fetch */
 	bool opened;		   /* lock: wrep_open() has put everything in its place */
 
+	_Atomic bool unmounted;	  /* see wrep_unmounted() */
+	_Atomic bool taking_back; /* a TAKE_BACK item is queued */
 	/* This node leads, or led last and knows of no other leader: applications may write. */
 	_Atomic bool may_write;
 	pthread_t applier;
@@ -541,6 +544,7 @@ void wrep_ahead_look(struct wrep *w, bool all);
 /* applier.c */
 int wrep_applier_start(struct wrep *w);
 void wrep_applier_stop(struct wrep *w); /* w->closing is set */
+void wrep_journals_look(struct wrep *w); /* the keeper: see wrep_unmounted() */
 void wrep_applier_end_rest(
 	struct wrep *w); /* and once nobody pushes any more: what has come since */
 /* Append to the queue; takes the item and what it references. Never fails. */

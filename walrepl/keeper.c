@@ -776,6 +776,7 @@ static void *keeper_main(void *arg)
 			continue;
 		pthread_mutex_unlock(&k->lock);
 		wrep_departures_look(k->w);
+		wrep_journals_look(k->w);
 		wrep_strays_tidy(k->w);
 		pthread_mutex_lock(&k->lock);
 		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)

@@ -109,6 +109,11 @@ struct wrep_config {
  * opens wait until that has happened. 0 or -errno with `errmsg`. */
 int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[RLOG_ERRMSG_SIZE]);
 
+/* The mount that applications see is gone, and some have files open. SQLite finds a -journal by its path, so from
+ * now on nobody can finish a transaction in rollback mode that was under way, and readers do not see that it is:
+ * such a one is taken back, and all lose the database. [any thread] */
+void wrep_unmounted(struct wrep *w);
+
 /* Stop the applier and the log. Pending ops end with -EIO (opens, and what waits until the node has caught up, with
  * -ENOTCONN). Applications change nothing any more, but may look names up, open and read, as long as this runs: the
  * mount must answer that, and the applier's own requests. Afterwards nothing that is not committed is in the

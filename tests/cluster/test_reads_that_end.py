@@ -187,6 +187,82 @@ def test_what_was_not_committed_is_not_read_once_the_node_has_ended(
         assert seen == [(0, 0)]
 
 
+SPILLING = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=5, isolation_level=None)
+db.execute("PRAGMA cache_size=2")
+while True:
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("UPDATE t SET v=v+1")
+        print("written", flush=True)
+        db.execute("COMMIT")
+    except sqlite3.Error:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        break
+db.close()
+"""
+
+
+@pytest.mark.parametrize("mode", ["delete", "truncate", "persist"])
+def test_readers_of_a_node_that_ends_beneath_a_writer_see_whole_transactions(
+    workspace, transport, mode
+):
+    """The writer cannot finish what it is at, and gives up its lock. From then on only its -journal, which
+    SQLite finds by its path, tells readers that it was not committed."""
+    node = Node(workspace, "n1", options=transport).start()
+    until("the node leads", lambda: node.status()["role"] == "leader")
+    make(node, "d.db", mode, rows=200)
+    for _ in range(6):
+        readers = start_readers(node, ["d.db"], each=2)
+        writer = subprocess.Popen(
+            [PYTHON, "-B", "-c", SPILLING, str(node.path("d.db"))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        workspace.children.append(writer)
+        for _ in range(5):
+            assert writer.stdout.readline() == b"written\n"
+        node.process.send_signal(signal.SIGTERM)
+        node.wait_ended()
+        writer.stdout.read()
+        writer.wait(20)
+        check([reader.saw() for reader in readers])
+        node.start()
+        until("the node leads", lambda: node.status()["role"] == "leader")
+
+
+@pytest.mark.parametrize("mode", ["delete", "truncate", "persist"])
+def test_transaction_under_a_journal_that_nobody_sees_any_more_is_taken_back(
+    workspace, transport, mode
+):
+    node = Node(workspace, "n1", options=transport).start()
+    until("the node leads", lambda: node.status()["role"] == "leader")
+    make(node, "d.db", mode, rows=100)
+    reader = Connection(node, "d.db", busy_ms=0)
+    assert reader.execute("SELECT min(v), max(v) FROM t") == [(0, 0)]
+    writer = Connection(node, "d.db", busy_ms=0)
+    writer.execute("PRAGMA cache_size=2")
+    writer.execute("BEGIN")
+    writer.execute("UPDATE t SET v=1")
+    assert run(["umount", "-l", str(node.mnt)]).code == 0
+    until("it says so", lambda: "it was taken back" in node.log_text())
+    for statement in ("COMMIT", "SELECT min(v), max(v) FROM t"):
+        with pytest.raises(SqlError) as error:
+            writer.execute(statement)
+        assert error.value.code.startswith("SQLITE_IOERR"), error.value
+    with pytest.raises(SqlError) as error:
+        reader.execute("SELECT min(v), max(v) FROM t")
+    assert error.value.code.startswith("SQLITE_IOERR"), error.value
+    writer.close()
+    reader.close()
+    node.wait_ended()
+    node.start()
+    until("the node leads", lambda: node.status()["role"] == "leader")
+    assert sql(node, "d.db", "SELECT min(v), max(v) FROM t") == "0|0"
+
+
 def test_page_that_the_disk_cannot_read_is_no_corruption(workspace):
     """EIO of the node's own disk, too, becomes another error."""
     disk = LossyDisk(workspace, "disk")
