@@ -241,6 +241,7 @@ static struct fsd *fsd_new(void)
 	pthread_mutex_init(&fs->inode_lock, NULL);
 	pthread_mutex_init(&fs->backing_lock, NULL);
 	pthread_mutex_init(&fs->opens_lock, NULL);
+	fsd_standins_init(&fs->standins);
 	fsd_locktrace_init(&fs->locktrace);
 	return fs;
 }

@@ -18,6 +18,7 @@
 #include "inode.h"
 #include "locks.h"
 #include "log.h"
+#include "standin.h"
 
 void fsd_wake(struct fsd *fs)
 {
@@ -120,6 +121,11 @@ static int mounted_open(void *ctx, const char *name, int flags)
 	inode = fsd_inode_of(fs, file);
 	if (!inode)
 		return -ENOMEM;
+	rv = inode->standin ? fsd_standin_hand_over(fs, inode) : -ENOENT;
+	if (rv != -ENOENT) {
+		fsd_inode_unref(fs, inode);
+		return rv;
+	}
 	rv = open_by_number(dir_fd, inode->id,
 			    (flags & ~(O_CREAT | O_EXCL)) | O_CLOEXEC | O_NOFOLLOW);
 	if (created)
@@ -305,10 +311,22 @@ static void view(void *ctx, const struct rlog_view *view)
 	*last = *view;
 }
 
+static bool appears(void *ctx, const char *name, struct wrep_file *file)
+{
+	return fsd_standins_appears(ctx, name, file);
+}
+
+static void let_go(void *ctx, const char *name)
+{
+	fsd_standins_let_go(ctx, name);
+}
+
 const struct wrep_host fsd_host = {
 	.mounted_open = mounted_open,
 	.invalidate = invalidate,
 	.invalidate_name = invalidate_name,
+	.appears = appears,
+	.let_go = let_go,
 	.process_of = process_of,
 	.lock_holder = lock_holder,
 	.may_hold_lock = may_hold_lock,

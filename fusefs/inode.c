@@ -107,6 +107,24 @@ struct fsd_inode *fsd_inode_of_dir(struct fsd *fs, struct wrep_dir *dir)
 	return inode_of(fs, fsd_inode_number_of_dir(fs, dir), NULL, dir);
 }
 
+struct fsd_inode *fsd_inode_of_standin(struct fsd *fs, struct fsd_standin *standin)
+{
+	_Atomic(void *) slot = NULL;
+	struct fsd_inode *inode = inode_of(fs, number_in(fs, &slot), NULL, NULL);
+
+	if (inode)
+		inode->standin = standin;
+	return inode;
+}
+
+bool fsd_inode_give_number(const struct fsd_inode *inode, struct wrep_file *file)
+{
+	void *none = NULL;
+
+	return atomic_compare_exchange_strong(wrep_file_host_data(file), &none,
+					      (void *)(uintptr_t)inode->id);
+}
+
 /* Takes the inode out of the table when nobody refers to it any more. */
 static struct fsd_inode *unlink_if_unused(struct fsd *fs, struct fsd_inode *inode)
 {
@@ -128,6 +146,7 @@ static void destroy(struct fsd *fs, struct fsd_inode *inode)
 	/* After walrepl has closed, its files are gone, and this process soon is. */
 	if (atomic_load(&fs->gate) != FSD_GATE_SHUT)
 		unref(inode->file, inode->dir);
+	free(inode->standin);
 	free(inode);
 }
 

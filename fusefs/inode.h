@@ -13,12 +13,13 @@
 
 struct fsd_inode {
 	uint64_t id;
-	/* One of the two, a reference. The directory at the top has no inode. */
-	struct wrep_file *file;
+	/* One of the two, a reference; of a stand-in (standin.c) none yet. The directory at the top has no inode. */
+	_Atomic(struct wrep_file *) file;
 	struct wrep_dir *dir;
-	struct fsd_inode *next; /* inode_lock */
-	uint64_t lookups;	/* inode_lock: the kernel's references */
-	unsigned refs;		/* inode_lock: ours (open files, requests) */
+	struct fsd_standin *standin; /* what it is as long as it is neither; or NULL */
+	struct fsd_inode *next;	     /* inode_lock */
+	uint64_t lookups;	     /* inode_lock: the kernel's references */
+	unsigned refs;		     /* inode_lock: ours (open files, requests) */
 	/* passthrough, -shm only; backing_lock */
 	int backing_id;
 	unsigned backing_opens;
@@ -32,6 +33,11 @@ uint64_t fsd_inode_number_of_dir(struct fsd *fs, struct wrep_dir *dir);
  * out of memory. */
 struct fsd_inode *fsd_inode_of(struct fsd *fs, struct wrep_file *file);
 struct fsd_inode *fsd_inode_of_dir(struct fsd *fs, struct wrep_dir *dir);
+
+/* A new one, of a stand-in, which it frees at its end. With a reference; NULL when out of memory. */
+struct fsd_inode *fsd_inode_of_standin(struct fsd *fs, struct fsd_standin *standin);
+/* Make the number of `inode` that of `file`. False: that has another one. */
+bool fsd_inode_give_number(const struct fsd_inode *inode, struct wrep_file *file);
 
 /* The inode that the kernel calls `id`, with a reference; NULL when there is none. */
 struct fsd_inode *fsd_inode_find(struct fsd *fs, uint64_t id);

@@ -4,8 +4,8 @@
  * applier calls host.c; replies to requests that waited come from walrepl's and raftlog's threads.
  * The main thread starts and stops the mount and, between, runs the loop of serve.c.
  *
- * Lock order: `backing_lock`, then `inode_lock`; `opens_lock` and `up_lock` by themselves. Nothing
- * calls walrepl while holding one of them, except for reference counts.
+ * Lock order: `backing_lock` or `standins.lock`, then `inode_lock`; `opens_lock` and `up_lock` by themselves. Nothing
+ * calls walrepl while holding one of them, except for reference counts, and wrep_file_adopt().
  */
 #ifndef FUSEFS_MOUNT_H
 #define FUSEFS_MOUNT_H
@@ -45,6 +45,18 @@ struct fsd_given_up {
 	pid_t tid;
 	uint64_t at_ms;
 };
+
+/* The stand-ins, see standin.c. */
+struct fsd_standin;
+struct fsd_standins {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct fsd_standin *first; /* lock, like the rest */
+	pthread_t thread;
+	bool running, stopped;
+	_Atomic pid_t tid; /* the thread's */
+};
+void fsd_standins_init(struct fsd_standins *all);
 
 /* Where the mount is in its life. Guard: up_lock. */
 enum fsd_up { FSD_NOT_YET, FSD_INIT_DONE, FSD_UP, FSD_GONE };
@@ -109,6 +121,8 @@ struct fsd {
 	/* refusals.c */
 	struct fsd_refusals *refusals; /* set before the first request */
 	_Atomic pid_t cleaner;
+
+	struct fsd_standins standins;
 
 	/* host.c */
 	struct fsd_locktrace locktrace;

@@ -31,7 +31,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include "log.h"
 
 #define TICK_MS 100
@@ -77,14 +76,6 @@ static struct fsd_pend *unlist(struct fsd_pend *pend)
 	pend->listed = false;
 	fs->opens_count--;
 	return pend;
-}
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
 /* `progress` is what wrep_progress() says now. opens_lock held. */
@@ -140,7 +131,7 @@ int fsd_opens_add(struct fsd_pend *pend)
 	struct fsd *fs = pend->fs;
 	struct fsd_pend *oldest = NULL;
 	bool ready = wrep_is_ready(fs->wrep), vain;
-	uint64_t progress = ready ? 0 : wrep_progress(fs->wrep), now = now_ms();
+	uint64_t progress = ready ? 0 : wrep_progress(fs->wrep), now = rlog_clock_ms();
 
 	pthread_mutex_lock(&fs->opens_lock);
 	if (!ready)
@@ -214,7 +205,7 @@ int fsd_opens_tick(struct fsd *fs)
 		bool late;
 	} * looks;
 	bool ready = wrep_is_ready(fs->wrep);
-	uint64_t progress = ready ? 0 : wrep_progress(fs->wrep), now = now_ms();
+	uint64_t progress = ready ? 0 : wrep_progress(fs->wrep), now = rlog_clock_ms();
 	size_t count = 0;
 
 	pthread_mutex_lock(&fs->opens_lock);

@@ -67,6 +67,9 @@ void fsd_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
 		    struct fuse_file_info *fi);
 
 /* ops_file.c */
+void fsd_app_opens_sub(struct fsd *fs);
+/* A descriptor of an application is closed. Takes its reference of the inode. */
+void fsd_release_app(struct fsd *fs, struct fsd_inode *inode);
 void fsd_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		   struct fuse_file_info *fi);

@@ -24,6 +24,7 @@
 #include "opens.h"
 #include "ops.h"
 #include "refusals.h"
+#include "standin.h"
 
 /* `inside`: walrepl may be asked. */
 static int root_attr(struct fsd *fs, bool inside, struct stat *st)
@@ -37,23 +38,34 @@ static int root_attr(struct fsd *fs, bool inside, struct stat *st)
 
 double fsd_name_timeout(const struct fsd_inode *inode)
 {
-	enum wrep_kind kind = inode->dir ? WREP_DB : wrep_file_kind(inode->file);
+	struct wrep_file *file = inode->file;
+	enum wrep_kind kind = WREP_DB;
 
+	if (!inode->dir)
+		kind = file ? wrep_file_kind(file) : WREP_SHM; /* not kept */
 	return kind == WREP_DB || kind == WREP_WAL ? 3600 : 0;
 }
 
 /* A removed file that somebody has open: once it is closed, its name must lead nowhere. */
 double fsd_attr_timeout(const struct fsd_inode *inode, const struct stat *st)
 {
-	return inode->file && wrep_file_kind(inode->file) == WREP_DB && st->st_nlink ? 3600 : 0;
+	struct wrep_file *file = inode->file;
+
+	/* What was asked of a stand-in just now goes for that alone. */
+	return file && !inode->standin && wrep_file_kind(file) == WREP_DB && st->st_nlink ? 3600
+											  : 0;
 }
 
 int fsd_inode_attr(struct fsd_inode *inode, struct stat *st)
 {
+	struct wrep_file *file = inode->file;
 	int rv;
 
 	memset(st, 0, sizeof(*st));
-	rv = inode->dir ? wrep_dir_stat(inode->dir, st) : wrep_file_stat(inode->file, st);
+	if (inode->dir)
+		rv = wrep_dir_stat(inode->dir, st);
+	else
+		rv = file ? wrep_file_stat(file, st) : fsd_standin_attr(inode, st);
 	st->st_ino = inode->id;
 	return rv;
 }
@@ -340,7 +352,9 @@ void fsd_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
 		return;
 	}
 	pend->attr = attr;
-	if (valid & FUSE_SET_ATTR_SIZE && pend->inode->file) {
+	if (!pend->inode->file && !pend->inode->dir) {
+		setattr_finish(pend, fsd_standin_change(pend->inode));
+	} else if (valid & FUSE_SET_ATTR_SIZE && pend->inode->file) {
 		pend->cuts = true;
 		pend->op.done = truncate_done;
 		pend->op.tid = fuse_req_ctx(req)->pid;

@@ -15,15 +15,17 @@
 #include "opens.h"
 #include "ops.h"
 #include "refusals.h"
+#include "standin.h"
 
 /* A file handle is the inode, with a reference, whether the applier opened it, and whether what is written
- * through it goes past the kernel's cache. */
+ * through it goes past the kernel's cache; of a stand-in, whether it is no application's (standin.h). */
 #define FH_INTERNAL 1ull
 #define FH_UNCACHED 2ull
+#define FH_BITS (FH_INTERNAL | FH_UNCACHED | FSD_FH_LOCK | FSD_FH_UNCOUNTED)
 
 static struct fsd_inode *fh_inode(uint64_t fh)
 {
-	return (struct fsd_inode *)(uintptr_t)(fh & ~(FH_INTERNAL | FH_UNCACHED));
+	return (struct fsd_inode *)(uintptr_t)(fh & ~FH_BITS);
 }
 
 static bool fh_internal(uint64_t fh)
@@ -31,11 +33,19 @@ static bool fh_internal(uint64_t fh)
 	return fh & FH_INTERNAL;
 }
 
-static void app_opens_sub(struct fsd *fs)
+void fsd_app_opens_sub(struct fsd *fs)
 {
 	/* The last one to go may be what an unmounted directory was waiting for. */
 	if (atomic_fetch_sub(&fs->app_opens, 1) == 1)
 		fsd_wake(fs);
+}
+
+void fsd_release_app(struct fsd *fs, struct fsd_inode *inode)
+{
+	if (!inode->standin || !fsd_standin_release(fs, inode))
+		wrep_file_release(inode->file, false);
+	fsd_inode_unref(fs, inode);
+	fsd_app_opens_sub(fs);
 }
 
 /* All opens of a -shm share one backing id: the kernel wants that. */
@@ -98,10 +108,12 @@ static void undo_open(struct fsd_pend *pend, const struct fuse_file_info *fi)
 {
 	if (fi && fi->backing_id)
 		backing_put(pend->fs, pend->req, pend->inode);
-	wrep_file_release(pend->inode->file, pend->internal);
+	if (!pend->internal) {
+		fsd_release_app(pend->fs, pend->inode);
+		return;
+	}
+	wrep_file_release(pend->inode->file, true);
 	fsd_inode_unref(pend->fs, pend->inode);
-	if (!pend->internal)
-		app_opens_sub(pend->fs);
 }
 
 static void open_finish(struct fsd_pend *pend, int result)
@@ -114,7 +126,7 @@ static void open_finish(struct fsd_pend *pend, int result)
 		fuse_reply_err(pend->req, -result);
 		fsd_inode_unref(fs, pend->inode);
 		if (!pend->internal)
-			app_opens_sub(fs);
+			fsd_app_opens_sub(fs);
 	} else if (fill_open(pend, &fi)) {
 		fuse_reply_err(pend->req, EIO);
 		undo_open(pend, NULL);
@@ -146,6 +158,12 @@ void fsd_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fsd_leave(fs);
 		return;
 	}
+	if (!pend->inode->file && !pend->inode->dir) {
+		fsd_standin_open(fs, req, pend->inode, fi->flags);
+		fsd_pend_unref(pend);
+		fsd_leave(fs);
+		return;
+	}
 	pend->op.done = open_done;
 	pend->op.tid = fuse_req_ctx(req)->pid;
 	pend->flags = fi->flags;
@@ -165,13 +183,39 @@ void fsd_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fsd_leave(fs);
 }
 
+/* Only the leader makes a database. Takes the pend. */
+static void create_elsewhere(struct fsd_pend *pend)
+{
+	static struct fsd_log_limit limit;
+	enum wrep_kind kind;
+
+	if (wrep_name_kind(pend->fs->wrep, pend->name, &kind) && kind == WREP_DB &&
+	    fsd_standin_suits(pend->flags)) {
+		fsd_standin_create(pend);
+		return;
+	}
+	fsd_log_limited(
+		&limit, 'W',
+		"refused to create a database: this node does not lead; do it on the leader name=%s",
+		pend->name);
+	fuse_reply_err(pend->req, EROFS);
+	fsd_app_opens_sub(pend->fs);
+	fsd_pend_unref(pend);
+}
+
 static void create_finish(struct fsd_pend *pend, int result)
 {
 	struct fsd *fs = pend->fs;
 	struct fuse_entry_param entry = {0};
 	struct fuse_file_info fi;
 
+	if (result == -EROFS && !wrep_is_ready(fs->wrep))
+		result = -ETIMEDOUT; /* a fetch has begun: it may be there */
 	fsd_opens_remove(pend, result);
+	if (result == -EROFS && !pend->internal) {
+		create_elsewhere(pend);
+		return;
+	}
 	if (!result) {
 		pend->inode = fsd_inode_of(fs, pend->op.file);
 		if (!pend->inode)
@@ -180,7 +224,7 @@ static void create_finish(struct fsd_pend *pend, int result)
 	if (result) {
 		fuse_reply_err(pend->req, -result);
 		if (!pend->internal)
-			app_opens_sub(fs);
+			fsd_app_opens_sub(fs);
 		fsd_pend_unref(pend);
 		return;
 	}
@@ -239,11 +283,15 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 	}
 	fsd_inherit(fs, parent, &gid, NULL);
 	pend = fsd_pend_new(fs, req);
-	if (!pend) {
+	if (pend)
+		pend->name = strdup(path);
+	if (!pend || !pend->name) {
 		fuse_reply_err(req, ENOMEM);
+		free(pend);
 		fsd_leave(fs);
 		return;
 	}
+	pend->attr = (struct wrep_attr){.mode = mode & 07777, .uid = ctx->uid, .gid = gid};
 	pend->op.done = create_done;
 	pend->op.tid = ctx->pid;
 	pend->flags = fi->flags;
@@ -278,6 +326,11 @@ static void sync_or_flush(fuse_req_t req, struct fuse_file_info *fi,
 		fuse_reply_err(req, fh_internal(fi->fh) ? 0 : EIO);
 		return;
 	}
+	if (!file) { /* a stand-in: nothing is in it */
+		fuse_reply_err(req, 0);
+		fsd_leave(fs);
+		return;
+	}
 	pend = fsd_pend_new(fs, req);
 	if (!pend) {
 		fuse_reply_err(req, ENOMEM);
@@ -300,11 +353,11 @@ void fsd_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void fsd_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	enum wrep_kind kind = wrep_file_kind(fh_inode(fi->fh)->file);
+	struct wrep_file *file = fh_inode(fi->fh)->file;
 
 	(void)ino;
 	(void)datasync;
-	if (kind != WREP_DB && kind != WREP_STRAY)
+	if (!file || (wrep_file_kind(file) != WREP_DB && wrep_file_kind(file) != WREP_STRAY))
 		fuse_reply_err(req, 0); /* what counts of it is in the Raft log */
 	else
 		sync_or_flush(req, fi, wrep_file_sync);
@@ -314,16 +367,25 @@ void fsd_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fsd *fs = fsd_of(req);
 	struct fsd_inode *inode = fh_inode(fi->fh);
-	bool internal = fh_internal(fi->fh);
+	bool internal = fh_internal(fi->fh), locks = fi->fh & FSD_FH_LOCK;
+	bool uncounted = fi->fh & FSD_FH_UNCOUNTED;
 
 	/* Else this process is soon gone. */
-	if (fsd_enter_to_write_as(fs, req, internal)) {
-		if (wrep_file_kind(inode->file) == WREP_SHM)
+	if (fsd_enter_to_write_as(fs, req, internal || locks || uncounted)) {
+		struct wrep_file *file = inode->file;
+
+		if (file && wrep_file_kind(file) == WREP_SHM)
 			backing_put(fs, req, inode);
-		wrep_file_release(inode->file, internal);
-		fsd_inode_unref(fs, inode);
-		if (!internal)
-			app_opens_sub(fs);
+		if (locks) {
+			fsd_standin_release_lock(fs, inode);
+		} else if (uncounted) {
+			fsd_inode_unref(fs, inode);
+		} else if (!internal) {
+			fsd_release_app(fs, inode);
+		} else {
+			wrep_file_release(file, true);
+			fsd_inode_unref(fs, inode);
+		}
 		fsd_leave(fs);
 	}
 	fuse_reply_err(req, 0);
@@ -335,6 +397,7 @@ void fsd_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 {
 	static _Thread_local char own_buffer[FSD_MAX_WRITE];
 	struct fsd *fs = fsd_of(req);
+	struct wrep_file *file = fh_inode(fi->fh)->file;
 	char *buf = own_buffer, *allocated = NULL;
 	size_t room = sizeof(own_buffer);
 	ssize_t len;
@@ -348,7 +411,10 @@ void fsd_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	}
 	if (size > room)
 		buf = allocated = malloc(size);
-	len = buf ? wrep_file_read(fh_inode(fi->fh)->file, buf, size, (uint64_t)off) : -ENOMEM;
+	if (!file)
+		len = fsd_standin_read(fh_inode(fi->fh));
+	else
+		len = buf ? wrep_file_read(file, buf, size, (uint64_t)off) : -ENOMEM;
 	if (len < 0)
 		fsd_reply_read_err(req, (int)len);
 	else
@@ -419,13 +485,16 @@ void fsd_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		write_finish(pend, -EIO);
 		return;
 	}
-	if (fi->writepage) {
+	if (fi->writepage && file) {
 		refuse_mapped(pend, file);
 	} else {
 		/* Writes to a -shm go to its backing file; one that comes here is a mistake. */
-		rv = wrep_file_kind(file) == WREP_SHM
-			     ? -EIO
-			     : wrep_file_write(file, buf, size, (uint64_t)off, &pend->op);
+		if (!file)
+			rv = fsd_standin_change(fh_inode(fi->fh));
+		else if (wrep_file_kind(file) == WREP_SHM)
+			rv = -EIO;
+		else
+			rv = wrep_file_write(file, buf, size, (uint64_t)off, &pend->op);
 		if (rv != WREP_PENDING)
 			write_finish(pend, rv);
 	}

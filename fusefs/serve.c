@@ -29,6 +29,7 @@
 #include "mount.h"
 #include "mountinfo.h"
 #include "opens.h"
+#include "standin.h"
 
 static void shut_down(struct fsd *fs, struct fsd_clients *clients, struct fsd_handover *handover)
 {
@@ -42,6 +43,7 @@ static void shut_down(struct fsd *fs, struct fsd_clients *clients, struct fsd_ha
 		fsd_handover_free(handover);
 	atomic_store(&fs->applier, wrep_applier_tid(fs->wrep));
 	fsd_ops_close_gate(fs, FSD_GATE_READING);
+	fsd_standins_stop(fs);
 	wrep_stop(fs->wrep);
 	fsd_mount_detach(fs);
 	fsd_ops_close_gate(fs, FSD_GATE_SHUT);

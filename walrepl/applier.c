@@ -560,7 +560,7 @@ static void *applier_main(void *arg)
 		}
 		switch (item->type) {
 		case WREP_ITEM_CREATE:
-			wrep_create_run(w, item);
+			retry = wrep_create_run(w, item) || retry;
 			break;
 		case WREP_ITEM_UNLINK:
 			wrep_unlink_run(w, item);

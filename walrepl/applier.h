@@ -47,7 +47,8 @@ void wrep_install(struct wrep *w, struct wrep_item *item);
 void wrep_install_group(struct wrep *w, struct wrep_item *item);
 
 /* lifetime.c */
-void wrep_create_run(struct wrep *w, struct wrep_item *item);
+bool wrep_create_run(struct wrep *w,
+		     struct wrep_item *item); /* true: a gate could not be closed yet */
 void wrep_unlink_run(struct wrep *w, struct wrep_item *item);
 void wrep_setattr_run(struct wrep_item *item);
 

@@ -441,6 +441,22 @@ int wrep_file_open_again(struct wrep_file *f, int flags, struct wrep_op *op)
 	return open_file(f->db, f, flags, false, op, op->state);
 }
 
+int wrep_file_adopt(struct wrep_file *f)
+{
+	struct wrep_op nobody = {0};
+	int rc;
+
+	pthread_mutex_lock(&f->db->lock);
+	rc = wrep_file_opened(f, 0, false, &nobody);
+	pthread_mutex_unlock(&f->db->lock);
+	return rc;
+}
+
+bool wrep_may_write(const struct wrep *w)
+{
+	return atomic_load(&w->may_write);
+}
+
 /* Of those that wait until this node has caught up; NULL. w->lock held. */
 static struct wrep_item *take_waiting(struct wrep *w, const struct wrep_op *op)
 {

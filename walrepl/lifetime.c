@@ -9,7 +9,21 @@
 #include "stray.h"
 #include "sumfile.h"
 
-void wrep_create_run(struct wrep *w, struct wrep_item *item)
+/* Applications have had it open before it was there, and cannot write so far. Not on a node that does not lead,
+ * afterwards either: its gate takes over the mount's lock, without a moment between. True: the gate is to be
+ * closed later. */
+static bool hand_to_gate(struct wrep *w, struct wrep_db *db)
+{
+	int rc = atomic_load(&w->may_write) ? 0 : wrep_gate_close(db);
+
+	w->config.host.let_go(w->config.host_ctx, db->name);
+	if (rc && rc != -EBUSY && !wrep_out_of_descriptors(w, rc, db->name))
+		wrep_logf(w, 'E', "cannot close the gate of a new database name=%s error=%s",
+			  db->name, strerror(-rc));
+	return rc != 0;
+}
+
+bool wrep_create_run(struct wrep *w, struct wrep_item *item)
 {
 	struct wrep_db *db = item->db;
 	struct wrep_entry e;
@@ -17,11 +31,12 @@ void wrep_create_run(struct wrep *w, struct wrep_item *item)
 	uint64_t logged = 0;
 	int fd = -1, open_rc = 0, rc = wrep_entry_decode(item->buf, &e);
 	bool copies = item->op && wrep_stray_copies(item->open_flags);
+	bool adopted = false, again = false;
 
 	if (wrep_db_is_removed(db)) { /* retired: what has the name now is another's */
 		if (item->op)
 			item->op->done(item->op, -EIO);
-		return;
+		return false;
 	}
 	while (rc == 0) {
 		fd = openat(w->config.data_fd, db->name,
@@ -50,10 +65,14 @@ void wrep_create_run(struct wrep *w, struct wrep_item *item)
 	}
 	pthread_mutex_unlock(&db->lock);
 	if (rc == 0) {
+		if (w->config.host.appears)
+			adopted = w->config.host.appears(w->config.host_ctx, db->name, f);
 		wrep_db_show(db, item->index);
 		wrep_dir_touch(w, db->name);
 		w->config.host.invalidate_name(w->config.host_ctx, db->name);
 	}
+	if (adopted)
+		again = hand_to_gate(w, db);
 	wrep_out_of_descriptors(w, open_rc, db->name);
 	if (item->op)
 		item->op->done(item->op, rc ? rc : open_rc);
@@ -65,6 +84,7 @@ void wrep_create_run(struct wrep *w, struct wrep_item *item)
 			    "and mount again",
 			    db->name, strerror(-rc));
 	}
+	return again;
 }
 
 void wrep_unlink_run(struct wrep *w, struct wrep_item *item)

@@ -59,6 +59,12 @@ struct wrep_host {
 	void (*invalidate)(void *ctx, struct wrep_file *file, uint64_t off, uint64_t len);
 	/* `name` appeared, disappeared or was replaced. [applier] */
 	void (*invalidate_name)(void *ctx, const char *name);
+	/* `file`, of a database that was just created, is about to be found as `name`. True: applications have it
+	 * open already, since the mount gave them something in its place, and were counted by
+	 * wrep_file_adopt(); they cannot write to it until `let_go` is called, nor as long as `mounted_open`'s next
+	 * descriptor of it lives, if that comes first: it has RESERVED locked. Both may be NULL. [applier] */
+	bool (*appears)(void *ctx, const char *name, struct wrep_file *file);
+	void (*let_go)(void *ctx, const char *name);
 	/* The process that thread `tid` belongs to. [any, even under a database's lock: asks the kernel] */
 	pid_t (*process_of)(void *ctx, pid_t tid);
 	/* The process that holds a POSIX write lock on byte `byte` of the mounted file; 0: nobody; -1: one
@@ -209,7 +215,11 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
  * the database is being replaced (direct.c), and with O_TRUNC where somebody has it open; -EMFILE, -ENFILE,
  * and a line in the log, where the daemon has no descriptors left. */
 int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op *op);
-/* The counterpart, per open and create; not after wrep_close(). */
+/* The same for who had it open before it was there; waits for nothing. From the host's `appears` only. */
+int wrep_file_adopt(struct wrep_file *f);
+/* May applications write here, as far as is known? */
+bool wrep_may_write(const struct wrep *w);
+/* The counterpart, per open, adopt and create; not after wrep_close(). */
 void wrep_file_release(struct wrep_file *f, bool internal);
 
 /* The host tells of a lock call; NULL: of some it cannot tell. [any thread, even under a database's lock] */
@@ -316,9 +326,9 @@ struct wrep_health {
 	uint64_t leader_id; /* 0: none known */
 	/* Of the fetch that goes on, or of the last one; of all databases. */
 	uint64_t compared_bytes, fetched_bytes;
-	unsigned damages;	/* found since the start */
+	unsigned damages;		    /* found since the start */
 	char last_damage[WREP_DAMAGE_SIZE]; /* one line, or ""; names in it are as they are */
-	int64_t last_damage_at; /* seconds since 1970 */
+	int64_t last_damage_at;		    /* seconds since 1970 */
 };
 void wrep_health(struct wrep *w, struct wrep_health *out); /* [any thread] */
 
