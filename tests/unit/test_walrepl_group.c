@@ -616,14 +616,21 @@ static void removal_with_one_or_none_to_commit_is_no_group(void **state)
 static void refused_group_leaves_everything_as_it_is(void **state)
 {
 	struct foreign t = {.base_version = 0, .pages = 4, .content = 1};
+	struct flock reserved = {.l_type = F_WRLCK, .l_start = 0x40000001, .l_len = 1};
 	uint8_t page[PAGE], wanted[PAGE];
 	struct op o;
+	int fd;
 
 	(void)state;
 	two_databases();
 	make_super();
 	write_pages(a, SUPER, 3, 7);
 	write_pages(b, SUPER, 2, 8);
+	/* The writer's lock, which SQLite keeps until it has rolled back: until then the daemon leaves the journal
+	 * of b.db alone, so that it is the last one. */
+	fd = openat(dir_fd, "b.db", O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &reserved), 0);
 	assert_int_equal(unlink_super(&o), WREP_PENDING);
 	/* meanwhile b.db moved */
 	t.db_id = number("b.db", 2);
@@ -641,7 +648,9 @@ static void refused_group_leaves_everything_as_it_is(void **state)
 	assert_memory_equal(page, wanted, PAGE);
 	assert_int_equal(wrep_file_truncate(a, 0, true, &o.op), 0);
 	assert_int_equal(wrep_unlink(w, "a.db-journal", &o.op), 0);
+	assert_true(is_there("b.db-journal"));
 	close_both();
+	close(fd);
 	wait_local_version("b.db", 1);
 	expect_content("b.db", 4, 1);
 	/* nobody has it open: its journal went, and with the last one the super-journal */
