@@ -302,7 +302,7 @@ static void end_refused(struct wrep_commit *c, int result)
 	db->pending = NULL;
 	if (c->mode == WREP_COMMIT_WAL) {
 		wrep_capture_refused(db->capture);
-		db->wal_ended = true;
+		db->wal_ended = result;
 	}
 	unreserve(c);
 	wrep_db_settled(db);
@@ -665,7 +665,7 @@ int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct w
 	}
 fail:
 	wrep_capture_refused(db->capture);
-	db->wal_ended = true;
+	db->wal_ended = rc;
 	pthread_mutex_unlock(&db->lock);
 	wrep_commit_free(c);
 	return rc;

@@ -920,16 +920,17 @@ static int write_journal(struct wrep_file *f, const uint8_t *buf, size_t len, ui
 
 /* When a transaction took no effect, its writer may not have written all of it yet: of a write that the kernel
  * split it was told that the first piece went well, and SQLite goes on behind that. It would complete
- * the transaction a second time, and wait for Raft as long again. So all is refused up to the write
- * that begins another one: with the frame behind the committed end, or a header. That is no other place if Raft
- * commits the former after all; then the end has moved, and the wal-index told the writer. db->lock held. */
-static bool goes_on_with_ended(struct wrep_db *db, uint64_t off)
+ * the transaction a second time, and wait for Raft as long again. So all is refused up to the write that
+ * begins another one: with the frame behind the committed end, or a header. That is no other place if Raft
+ * commits the former after all; then the end has moved, and the wal-index told the writer. The error is
+ * that of the transaction: for SQLite a full disk is none of I/O. db->lock held. */
+static int goes_on_with_ended(struct wrep_db *db, uint64_t off)
 {
 	struct wrep_wal_position at;
 
 	if (db->wal_ended && (off == 0 || wrep_capture_position(db->capture, &at) < 0 ||
 			      off == wrep_wal_frame_offset(at.page_size, at.frame_count)))
-		db->wal_ended = false;
+		db->wal_ended = 0;
 	return db->wal_ended;
 }
 
@@ -962,10 +963,9 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		if (db->direct.active && !db->direct.alone)
 			return rollback_pending(db) ? write_later(db, op) /* both unlock */
 						    : wrep_direct_put_off(db, op);
-		if (goes_on_with_ended(db, off)) {
-			rc = -EIO;
+		rc = goes_on_with_ended(db, off);
+		if (rc)
 			break;
-		}
 		/* The gate keeps applications out; one that lost its lock is refused here. */
 		if (starts_wal_over(f, buf, len, off)) {
 			if (!wal_may_go(db)) {

@@ -123,7 +123,7 @@ struct wrep_db {
 	} copied;
 	pid_t locker_tid; /* a thread of a process that takes SQLite's locks before it writes, or 0 */
 	struct wrep_commit *pending; /* the undecided transaction of an application here */
-	bool wal_ended; /* one in the -wal took no effect, and none has begun since: its rest may come */
+	int wal_ended; /* how one in the -wal failed, if none has begun since: its rest may come */
 	bool feeding;		     /* a thread is submitting entries of transactions here */
 	struct wrep_ahead *ahead;    /* parts that leave before their transaction is complete */
 	struct wrep_outgoing *spent; /* parts that wait for nothing: a DISCARD is to be submitted */
