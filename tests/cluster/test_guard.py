@@ -97,9 +97,26 @@ def make_it_wait_for_itself(cluster, db):
     return node, holder, application
 
 
+def describe_threads(node):
+    """Where each of them is, for who has to find out why they do not end."""
+    lines = []
+    for task in sorted(Path(f"/proc/{node.process.pid}/task").iterdir()):
+        try:
+            where = [line.split()[1] for line in (task / "stack").read_text().splitlines()[:4]]
+            status = (task / "status").read_text()
+            signals = re.findall(r"^(?:State|TracerPid|SigPnd|ShdPnd|SigBlk):.*", status, re.M)
+            lines.append(f"{(task / 'comm').read_text().strip()} {signals} {where}")
+        except OSError:  # it is gone
+            continue
+    return "\n".join(lines)
+
+
 def check_ended(node, within=ENDS_WITHIN):
     started = time.monotonic()
-    node.wait_ended(within)
+    try:
+        node.wait_ended(within)
+    except Hang as error:
+        raise Hang(f"{error}:\n{describe_threads(node)}") from None
     print(f"{node} ended after {time.monotonic() - started:.3f} s")
 
 
