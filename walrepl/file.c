@@ -256,6 +256,29 @@ static int empty_side_file(struct wrep_file *f)
 	return rc ? rc : ftruncate(f->fd, 0) < 0 ? -errno : 0;
 }
 
+/* May this program write to the -wal or -shm that is there? One that copies, and has not the database open, may not: what
+ * it wrote would count as the transactions of who has. 0; -EAGAIN: an application has that open, perhaps not for
+ * long; -EBUSY, with a line. db->lock held. */
+static int admit_to_side_file(struct wrep_file *f, int flags, struct wrep_op *op)
+{
+	struct wrep_db *db = f->db;
+	struct wrep_host *host = &db->w->config.host;
+
+	if ((f->kind != WREP_WAL && f->kind != WREP_SHM) || !wrep_stray_copies(flags))
+		return 0;
+	if (!op->tid || (db->files[WREP_DB] &&
+			 host->has_open(db->w->config.host_ctx, op->tid, db->files[WREP_DB])))
+		return 0; /* some programs' own VFS truncates */
+	if (db->opens && !wrep_departure_late(op))
+		return -EAGAIN;
+	wrep_logf(
+		db->w, 'W',
+		"refused to write over a file that is in use name=%s: close the database, and copy "
+		"the database itself first",
+		f->name);
+	return -EBUSY;
+}
+
 /* `f` may be NULL: a database whose CREATE is still on its way through the applier. */
 static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool internal,
 		     struct wrep_op *op, int state)
@@ -271,6 +294,8 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 			rc = -ESTALE;
 		else if (!internal && db->damaged)
 			rc = -EBADMSG;
+		else if (now && !internal)
+			rc = admit_to_side_file(f, flags, op);
 		if (!rc && now)
 			rc = wrep_file_opened(f, flags, internal, op);
 		if (!rc && now && !internal && (flags & O_TRUNC)) {
@@ -280,9 +305,11 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 		}
 		pthread_mutex_unlock(&db->lock);
 	}
+	op->state = state;
+	if (rc == -EAGAIN && now)
+		rc = wrep_departure_open(f, flags, op);
 	if (rc || now)
 		return cannot_open(db, rc);
-	op->state = state;
 	item = wrep_item_new(WREP_ITEM_OPEN, db);
 	item->op = op;
 	item->open_flags = flags;

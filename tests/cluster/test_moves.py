@@ -249,6 +249,50 @@ def test_side_file_is_not_copied_beside_an_open_database(node, workspace):
     assert sql(node, "x.db", "SELECT group_concat(x) FROM t") == "7,8"
 
 
+@pytest.mark.parametrize("tool", ["cp", "rsync --inplace", "dd conv=notrunc", ">>"])
+@pytest.mark.parametrize("written", [False, True])
+def test_side_file_of_an_open_database_is_not_overwritten(cluster, workspace, tool, written):
+    """On the leader, and on a follower. What is in a copied -wal must not count as this application's."""
+    source = source_of(workspace.base / "source", "wal")
+    leader, follower = cluster.leader(), cluster.followers()[0]
+    sql(
+        leader,
+        "kept.db",
+        "DROP TABLE IF EXISTS t; PRAGMA journal_mode=WAL; CREATE TABLE t(x, y); INSERT INTO t VALUES(7, 7);",
+        busy_ms=5000,
+    )
+    for node in (leader, follower):
+        with Connection(node, "kept.db", busy_ms=5000) as connection:
+            until("it is there", lambda: connection.value("SELECT count(*) FROM t") == 1)
+            if written and node is leader:
+                connection.execute("UPDATE t SET y=8")
+            for suffix in ("-wal", "-shm"):
+                target = node.path("kept.db" + suffix)
+                before = target.stat().st_size
+                result = run(
+                    {
+                        "cp": ["cp", source / "x.db-wal", target],
+                        "rsync --inplace": ["rsync", "--inplace", source / "x.db-wal", target],
+                        "dd conv=notrunc": [
+                            "dd", f"if={source / 'x.db-wal'}", f"of={target}", "conv=notrunc"
+                        ],
+                        ">>": ["sh", "-c", 'cat "$1" >> "$2"', "sh", source / "x.db-wal", target],
+                    }[tool]
+                )
+                assert result.code != 0 and "busy" in result.err.lower(), result
+                assert target.stat().st_size == before
+            assert connection.value("SELECT x FROM t") == 7
+            assert connection.value("PRAGMA integrity_check") == "ok"
+        assert "refused to write over a file that is in use" in node.log_text()
+    sql(leader, "kept.db", "INSERT INTO t VALUES(9, 9)", busy_ms=5000)
+    cluster.check_sound("kept.db")
+    for node in cluster.nodes:
+        until(
+            "all have both rows",
+            lambda: sql(node, "kept.db", "SELECT group_concat(x) FROM t", busy_ms=5000) == "7,9",
+        )
+
+
 def test_killed_copy_of_a_side_file_is_not_taken_for_all_of_it(node, workspace):
     source = source_of(workspace.base / "source", "wal")
     ok("cp", source / "x.db", node.mnt)
