@@ -32,6 +32,8 @@ def soaking(config):
 
 
 def pytest_configure(config):
+    # What a shell runs in the background ignores it, and so would every daemon that a test starts.
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     config.addinivalue_line("markers", "soak: runs with --soak only")
     config.addinivalue_line("markers", "limit(seconds): the time limit of this test")
 
