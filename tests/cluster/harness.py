@@ -747,9 +747,10 @@ class Cluster:
             try:
                 # a reader may meet a checkpointer or a recovery on a just started node
                 return sql(node, db, script, busy_ms=5000)
-            except SqlError:
-                # a new one comes to a follower later than the leader says that it is made
+            except SqlError as error:
+                # a new one, and what is in it, comes to a follower later than the leader says so
                 assert run(["test", "-e", node.path(db)]).code == 0, f"{node} has no {db} yet"
+                assert "no such table" not in error.message, f"{node}: {error}"
                 raise
 
         def check():

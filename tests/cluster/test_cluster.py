@@ -222,7 +222,7 @@ def test_follower_refuses_removal_and_attributes(shared_cluster, db):
 def test_follower_reader_with_a_long_snapshot_does_not_stop_the_others(shared_cluster, db):
     leader, follower = shared_cluster.leader(), shared_cluster.followers()[0]
     sql(leader, db, "PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES(0);")
-    until("it arrives", lambda: sql(follower, db, "SELECT a FROM t", busy_ms=5000) == "0", 5)
+    assert shared_cluster.wait_same(db, "SELECT a FROM t") == "0"
     with Connection(follower, db) as old, Connection(leader, db) as writer:
         old.execute("BEGIN")
         assert old.value("SELECT count(*) FROM t") == 1
