@@ -38,14 +38,18 @@ SECONDS = {
     "test_attach": 160,
     "test_bad_input": 25,
     "test_catch_up": 130,
+    "test_create_elsewhere": 120,
     "test_durable_points": 150,
     "test_large_transactions": 90,
     "test_many_databases": 100,
+    "test_moves": 120,
     "test_power_loss": 120,
     "test_power_loss_follower": 120,
     "test_reads_that_end": 130,
     "test_recover": 100,
     "test_streamed_transactions": 160,
+    "test_unchanged": 140,
+    "test_without_fsync": 150,
     "test_without_journal": 130,
 }
 SHARE = 90
