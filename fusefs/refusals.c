@@ -46,8 +46,8 @@ struct fsd_refusals {
 	pthread_t cleaner, answerer;
 	pthread_mutex_t
 		lock; /* a leaf; guards all below, and `answered` and `late_ns` in the queue */
-	pthread_cond_t work;	   /* for the cleaner */
-	pthread_cond_t first_came; /* for the answerer */
+	pthread_cond_t work; /* for the cleaner */
+	pthread_cond_t came; /* for the answerer */
 	bool stop;
 	struct fsd_pend *first, **last; /* the first is the one that the cleaner is at */
 
@@ -187,9 +187,9 @@ static void *answerer_main(void *arg)
 	while (!r->stop || r->first) {
 		pend = first_unanswered(r);
 		if (!pend) {
-			pthread_cond_wait(&r->first_came, &r->lock);
+			pthread_cond_wait(&r->came, &r->lock);
 		} else if (rlog_clock_ns() < pend->late_ns) {
-			rlog_cond_wait(&r->first_came, &r->lock, pend->late_ns);
+			rlog_cond_wait(&r->came, &r->lock, pend->late_ns);
 		} else {
 			pend->answered = true;
 			atomic_fetch_add(&pend->refs, 1);
@@ -214,7 +214,7 @@ int fsd_refusals_start(struct fsd *fs)
 	r->last = &r->first;
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->work, NULL);
-	pthread_cond_init(&r->first_came, NULL);
+	pthread_cond_init(&r->came, NULL);
 	rv = -pthread_create(&r->cleaner, NULL, cleaner_main, r);
 	if (!rv) {
 		rv = -pthread_create(&r->answerer, NULL, answerer_main, r);
@@ -248,7 +248,7 @@ void fsd_refusals_stop(struct fsd *fs)
 		return;
 	pthread_join(r->cleaner, NULL);
 	pthread_mutex_lock(&r->lock);
-	pthread_cond_signal(&r->first_came);
+	pthread_cond_signal(&r->came);
 	pthread_mutex_unlock(&r->lock);
 	pthread_join(r->answerer, NULL);
 	/* `r` stays: a request may still come, and find it stopped. */
@@ -268,11 +268,12 @@ void fsd_refusals_push(struct fsd_pend *pend, int error)
 	pthread_mutex_lock(&r->lock);
 	stop = r->stop;
 	if (!stop) {
-		if (!r->first)
-			pthread_cond_signal(&r->first_came);
 		*r->last = pend;
 		r->last = &pend->next;
 		pthread_cond_signal(&r->work);
+		/* Also behind others: the cleaner may be at one that is answered long since, waiting for the
+		 * page that this one keeps locked. */
+		pthread_cond_signal(&r->came);
 	}
 	pthread_mutex_unlock(&r->lock);
 	if (!stop)
