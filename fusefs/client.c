@@ -23,8 +23,11 @@ int fsd_client_find(const char *mountpoint, char *path, struct fsd_mountinfo *ou
 		return -ENOENT;
 	}
 	if (fsd_mountinfo_at(path, out) || strcmp(out->fstype, FSD_FSTYPE)) {
-		fsd_complain("%s is not a dqlitefs mount: 'dqlitefs mount %s' makes it one", path,
-			     mountpoint);
+		if (access(path, F_OK) && errno == ENOENT)
+			fsd_complain("no such directory: %s", mountpoint);
+		else
+			fsd_complain("%s is not a dqlitefs mount: 'dqlitefs mount %s' makes it one",
+				     path, mountpoint);
 		return -ENOENT;
 	}
 	return 0;

@@ -427,10 +427,11 @@ static struct wrep_item *take(struct wrep *w, bool retry)
 	return item;
 }
 
-/* The daemon is going away. What no transaction has committed goes first, out of the kernel's cache as well: that
- * lives on for as long as an application has the file open, and nobody tells any more what in there counts. Who
- * has it open loses it, its writer included, who would find a mixture of his pages and others. */
-static void take_back(struct wrep_db *db)
+/* The daemon is going away, or its mount. What no transaction has committed goes first, out of the kernel's cache as
+ * well: that lives on for as long as an application has the file open, and nobody tells any more what in there
+ * counts. Who has it open loses it, its writer included, who would find a mixture of his pages and others. False:
+ * there is nothing, or it has come to wait for Raft. */
+static bool take_back(struct wrep_db *db)
 {
 	bool any;
 
@@ -438,9 +439,9 @@ static void take_back(struct wrep_db *db)
 	any = db->overlay && !db->pending;
 	pthread_mutex_unlock(&db->lock);
 	if (!any)
-		return;
+		return false;
 	wrep_gate_open(db);
-	wrep_db_revoke(db, true);
+	return wrep_db_revoke(db, true);
 }
 
 /* The mount is gone. A session without a journal goes on: what ends it comes by a descriptor. */
@@ -458,13 +459,11 @@ static void take_all_back(struct wrep *w)
 		pthread_mutex_lock(&all[i]->lock);
 		journal = all[i]->overlay && !all[i]->pending && !all[i]->direct.active;
 		pthread_mutex_unlock(&all[i]->lock);
-		if (journal) {
-			take_back(all[i]);
+		if (journal && take_back(all[i]))
 			wrep_logf(w, 'W',
 				  "unmounted while a transaction was being written: it was taken "
 				  "back, and who has the database open loses it database=%s",
 				  all[i]->name);
-		}
 		wrep_db_unref(all[i]);
 	}
 	free(all);

@@ -156,6 +156,14 @@ def test_mount_point_missing_is_refused(place):
     )
 
 
+@pytest.mark.parametrize("command", ["status", "transfer", "umount"])
+def test_command_says_whether_a_directory_is_missing_or_no_mount(place, command):
+    line = refused(place, command, place / "missing", mentions=["no such directory"])
+    assert "dqlitefs mount" not in line
+    (place / "plain").mkdir()
+    refused(place, command, place / "plain", mentions=["is not a dqlitefs mount", "makes it one"])
+
+
 def test_mount_point_that_is_a_file_is_refused(place):
     (place / "file").write_text("content")
     refused(place, "mount", place / "file", "--data", place / "data", mentions=["director"])
