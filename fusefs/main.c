@@ -1,7 +1,7 @@
 /* The command line: `dqlitefs COMMAND ...`. */
 #include <stdio.h>
 #include <string.h>
-#include "cli.h"
+#include "cli/cli.h"
 
 #ifndef DQLITEFS_VERSION
 #define DQLITEFS_VERSION "0.1.0"

@@ -7,8 +7,8 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <unistd.h>
-#include "loop.h"
-#include "snapshot.h"
+#include "log/snapshot.h"
+#include "loop/loop.h"
 
 static int fail(char errmsg[RLOG_ERRMSG_SIZE], int error, const char *what, const char *path)
 {

@@ -14,7 +14,7 @@
  * lead this node to the same database as the originator; a node where they do not stops. A GROUP takes
  * effect if the COMMITs in it all would.
  */
-#include "internal.h"
+#include "base/internal.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -28,11 +28,11 @@
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
-#include "exclusive.h"
-#include "group.h"
-#include "names.h"
-#include "stray.h"
-#include "super.h"
+#include "file/stray.h"
+#include "sqlite/names.h"
+#include "txn/exclusive.h"
+#include "txn/multi_commit.h"
+#include "txn/super_journal.h"
 
 /* Queued entries that the applier has not got to; beyond it raftlog keeps them. */
 #define QUEUE_BYTES_MAX (64u << 20)

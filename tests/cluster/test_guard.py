@@ -1,7 +1,7 @@
 """A daemon that is killed while it waits for itself ends, and its place can be used again.
 
 The daemon uses its own mount. Its thread that waits there for an answer cannot be killed, and
-keeps /dev/fuse open, so without help nothing would ever end that wait: see fusefs/guard.h.
+keeps /dev/fuse open, so without help nothing would ever end that wait: see fusefs/mount/guard.h.
 """
 
 import os

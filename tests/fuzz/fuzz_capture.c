@@ -21,7 +21,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include "capture.h"
+#include "pages/capture.h"
 
 #define FRAMES 12u
 #define PAGES 6u /* page numbers */

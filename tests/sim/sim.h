@@ -3,10 +3,10 @@
 #define SIM_H
 
 #include "memdisk.h"
-#include "server_internal.h"
+#include "server/server_internal.h"
 #include "simcheck.h"
 #include "simnet.h"
-#include "snapshot.h"
+#include "log/snapshot.h"
 
 #define ROUNDS_PER_MS 4
 #define CLUSTER 0xc1u

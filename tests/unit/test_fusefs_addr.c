@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
-#include "addr.h"
+#include "node/addr.h"
 
 static void assert_splits(const char *address, const char *want_host, const char *want_port)
 {

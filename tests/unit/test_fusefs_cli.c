@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
-#include "cli.h"
+#include "cli/cli.h"
 
 static void sizes_are_understood(void **state)
 {

@@ -9,8 +9,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "escape.h"
-#include "values.h"
+#include "node/escape.h"
+#include "node/values.h"
 
 static void escaped_as_documented(void **state)
 {

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "identity.h"
+#include "node/identity.h"
 
 static char dir[] = "/tmp/test_fusefs_identity.XXXXXX";
 static int dir_fd = -1;

@@ -14,7 +14,7 @@
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "locks.h"
+#include "mount/locks.h"
 
 #define BYTE 100
 

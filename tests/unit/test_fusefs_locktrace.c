@@ -16,7 +16,7 @@
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "locktrace.h"
+#include "mount/locktrace.h"
 
 #define BYTE 100
 #define CALLS_MAX 64

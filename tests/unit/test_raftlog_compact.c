@@ -11,8 +11,8 @@
 #include <raft.h>
 
 #include "../sim/memdisk.h"
-#include "segment.h"
-#include "snapshot.h"
+#include "log/segment.h"
+#include "log/snapshot.h"
 
 enum { SMALL_SEGMENT = 16384, CLUSTER = 77, NODE = 3, LEN = 700, SEEDS = 40 };
 

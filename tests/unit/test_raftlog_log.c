@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "../sim/memdisk.h"
-#include "segment.h"
+#include "log/segment.h"
 
 #define SEGMENT_1 "segment-0000000000000001.log"
 #define SEGMENT_2 "segment-0000000000000002.log"

@@ -12,7 +12,7 @@
 
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
-#include "message.h"
+#include "wire/message.h"
 
 struct bytes {
 	size_t len;

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "../sim/memdisk.h"
-#include "meta.h"
+#include "log/meta.h"
 
 static const struct rlog_meta first = {.cluster_id = 1, .node_id = 2, .epoch = 3, .term = 4};
 

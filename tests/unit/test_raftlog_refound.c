@@ -15,12 +15,12 @@
 #include <raft.h>
 
 #include "../sim/memdisk.h"
-#include "directory.h"
-#include "meta.h"
+#include "offline/create.h"
+#include "log/meta.h"
 #include "raftlog.h"
-#include "refound.h"
-#include "snapshot.h"
-#include "walk.h"
+#include "offline/new_cluster.h"
+#include "log/snapshot.h"
+#include "offline/dump.h"
 
 enum { SMALL_SEGMENT = 16384, OLD_CLUSTER = 77, NEW_CLUSTER = 78, NODE = 3, TERM = 5 };
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "segment.h"
+#include "log/segment.h"
 
 static const struct rlog_segment_header header = {
 	.cluster_id = 0x1122334455667788,

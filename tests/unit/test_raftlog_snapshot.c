@@ -10,7 +10,7 @@
 #include <raft.h>
 
 #include "../sim/memdisk.h"
-#include "snapshot.h"
+#include "log/snapshot.h"
 
 #define ASIDE RLOG_SNAPSHOT_NAME ".tmp"
 

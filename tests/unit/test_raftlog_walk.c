@@ -11,10 +11,10 @@
 #include <raft.h>
 
 #include "../sim/memdisk.h"
-#include "meta.h"
-#include "segment.h"
-#include "snapshot.h"
-#include "walk.h"
+#include "log/meta.h"
+#include "log/segment.h"
+#include "log/snapshot.h"
+#include "offline/dump.h"
 
 #define SEGMENT_1 "segment-0000000000000001.log"
 #define SEGMENT_2 "segment-0000000000000002.log"

@@ -24,8 +24,8 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-#include "capture.h"
-#include "walfile.h"
+#include "pages/capture.h"
+#include "sqlite/wal_format.h"
 
 static uint64_t seed, rng;
 

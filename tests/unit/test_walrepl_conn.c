@@ -28,7 +28,7 @@
 #include <cmocka.h>
 #include <sqlite3.h>
 
-#include "conn.h"
+#include "sqlite/conn.h"
 
 #define TEST_SECONDS 60
 

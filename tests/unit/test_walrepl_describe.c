@@ -9,8 +9,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include "entry.h"
-#include "manifest.h"
+#include "record/entry.h"
+#include "record/manifest.h"
 #include "walrepl.h"
 
 static struct wrep_description describe(struct rlog_buf *buf)

@@ -13,9 +13,9 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#include "entry.h"
-#include "names.h"
-#include "pagesum.h"
+#include "record/entry.h"
+#include "sqlite/names.h"
+#include "pages/pagesum.h"
 #include "walrepl.h"
 
 static uint64_t seed, rng;

@@ -11,8 +11,8 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
-#include "exclusive.h"
-#include "internal.h"
+#include "txn/exclusive.h"
+#include "base/internal.h"
 
 #define NUMBER 7
 

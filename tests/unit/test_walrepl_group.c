@@ -20,9 +20,9 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "group.h"
-#include "internal.h"
-#include "super.h"
+#include "txn/multi_commit.h"
+#include "base/internal.h"
+#include "txn/super_journal.h"
 
 #define PAGE 4096u
 #define ROOM 64u

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "internal.h"
+#include "base/internal.h"
 
 #define MANY 100 /* more than may stay open for want of a sync */
 

@@ -8,7 +8,7 @@
 
 #include <errno.h>
 #include <string.h>
-#include "manifest.h"
+#include "record/manifest.h"
 
 static void fill(struct wrep_manifest *m)
 {

@@ -8,7 +8,7 @@
 
 #include <errno.h>
 #include <string.h>
-#include "names.h"
+#include "sqlite/names.h"
 
 static const struct {
 	const char *name, *base; /* base NULL: no file of a database */

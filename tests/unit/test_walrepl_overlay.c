@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-#include "overlay.h"
+#include "pages/overlay.h"
 
 #define BYTES_MAX (96u << 10)
 

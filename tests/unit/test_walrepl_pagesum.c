@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#include "pagesum.h"
+#include "pages/pagesum.h"
 
 #define PAGES_MAX 600
 

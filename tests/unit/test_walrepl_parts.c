@@ -20,7 +20,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "internal.h"
+#include "base/internal.h"
 
 #define PAGE 4096u
 #define ROOM 64u

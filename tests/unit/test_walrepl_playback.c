@@ -13,8 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "playback.h"
-#include "walfile.h"
+#include "pages/playback.h"
+#include "sqlite/wal_format.h"
 
 #define PAGE 512u
 

@@ -15,7 +15,7 @@
 #include <cmocka.h>
 #include <sqlite3.h>
 
-#include "conn.h"
+#include "sqlite/conn.h"
 
 struct fixture {
 	char dir[64], path[80], shm_path[84], wal_path[84];

@@ -12,8 +12,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "bytes.h"
-#include "stream.h"
+#include "base/bytes.h"
+#include "repair/wire.h"
 
 #define HEAD 16
 

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "sumfile.h"
+#include "pages/sumfile.h"
 
 #define PAGES 3000u
 

@@ -8,7 +8,7 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include "tree.h"
+#include "state/name_tree.h"
 
 static struct wrep_tree *t;
 

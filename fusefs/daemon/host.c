@@ -1,0 +1,342 @@
+/* What walrepl calls up for: files opened through the mount, the kernel's cache, logging, and the
+ * end of the daemon.
+ */
+#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
+#include <fuse_lowlevel.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "mount/locks.h"
+#include "node/log.h"
+#include "ops/inode.h"
+#include "ops/standin.h"
+
+void fsd_wake(struct fsd *fs)
+{
+	uint64_t one = 1;
+
+	/* Fails only when it is more than awake already. */
+	if (write(fs->wake_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+void fsd_stop(struct fsd *fs, int exit_code)
+{
+	if (exit_code)
+		atomic_store(&fs->exit_code, exit_code);
+	atomic_store(&fs->stopping, true);
+	fsd_wake(fs);
+}
+
+/* A side file that the applier makes looks like its database's, as SQLite would have it. */
+static int create_like_database(struct fsd *fs, const char *name, int flags, struct wrep_file **out)
+{
+	struct stat st = {.st_mode = 0600};
+	struct wrep_op op = {0};
+	struct wrep_file *db;
+	char db_name[WREP_PATH_MAX + 1];
+	const char *dash = strrchr(name, '-');
+	int rv;
+
+	if (dash && (size_t)(dash - name) < sizeof(db_name)) {
+		memcpy(db_name, name, (size_t)(dash - name));
+		db_name[dash - name] = '\0';
+		if (!wrep_lookup(fs->wrep, db_name, &db)) {
+			wrep_file_stat(db, &st);
+			wrep_file_unref(db);
+		}
+	}
+	rv = wrep_create(fs->wrep, name, st.st_mode & 0777, st.st_uid, st.st_gid, flags, true, &op);
+	assert(rv != WREP_PENDING); /* side files are local */
+	*out = op.file;
+	return rv;
+}
+
+/* FUSE's file handle (the kernel's fs/fuse/inode.c, fuse_encode_fh): the node id, high word first,
+ * and the generation, which is always 0 here. */
+static int open_by_number(int dir_fd, uint64_t number, int flags)
+{
+	union {
+		struct file_handle handle;
+		char bytes[sizeof(struct file_handle) + 3 * sizeof(uint32_t)];
+	} h = {.handle = {.handle_bytes = 3 * sizeof(uint32_t), .handle_type = 0x81}};
+	const uint32_t words[3] = {(uint32_t)(number >> 32), (uint32_t)number, 0};
+	int fd;
+
+	memcpy(h.bytes + offsetof(struct file_handle, f_handle), words, sizeof(words));
+	fd = open_by_handle_at(dir_fd, &h.handle, flags);
+	return fd < 0 ? -errno : fd;
+}
+
+int fsd_open_inode(struct fsd *fs, uint64_t number, int flags)
+{
+	int fd, dir_fd;
+
+	pthread_mutex_lock(&fs->up_lock);
+	dir_fd = fs->up == FSD_UP ? fcntl(fs->clone_dir_fd, F_DUPFD_CLOEXEC, 0) : -1;
+	pthread_mutex_unlock(&fs->up_lock);
+	if (dir_fd < 0)
+		return -ENOTCONN;
+	fd = open_by_number(dir_fd, number, flags);
+	close(dir_fd);
+	return fd;
+}
+
+/* Opened by number, not by name: a walk to the name may want the directory's lock, which an
+ * application's create or unlink holds until its entry is applied. The applier would wait for
+ * itself. */
+static int mounted_open(void *ctx, const char *name, int flags)
+{
+	struct fsd *fs = ctx;
+	struct fsd_inode *inode;
+	struct wrep_file *file;
+	bool created = false;
+	int rv, dir_fd = fsd_mount_wait(fs);
+
+	if (dir_fd < 0)
+		return dir_fd;
+	rv = wrep_lookup(fs->wrep, name, &file);
+	if (!rv && wrep_file_kind(file) == WREP_STRAY) { /* no database's */
+		wrep_file_unref(file);
+		rv = -ENOENT;
+	}
+	if (rv == -ENOENT && (flags & O_CREAT)) {
+		rv = create_like_database(fs, name, flags, &file);
+		created = !rv;
+	} else if (!rv && (flags & O_CREAT) && (flags & O_EXCL)) {
+		wrep_file_unref(file);
+		rv = -EEXIST;
+	}
+	if (rv)
+		return rv;
+	inode = fsd_inode_of(fs, file);
+	if (!inode)
+		return -ENOMEM;
+	rv = inode->standin ? fsd_standin_hand_over(fs, inode) : -ENOENT;
+	if (rv != -ENOENT) {
+		fsd_inode_unref(fs, inode);
+		return rv;
+	}
+	rv = open_by_number(dir_fd, inode->id,
+			    (flags & ~(O_CREAT | O_EXCL)) | O_CLOEXEC | O_NOFOLLOW);
+	if (created)
+		wrep_file_release(inode->file, true);
+	fsd_inode_unref(fs, inode);
+	return rv;
+}
+
+/* The session, once there can be something in the kernel's cache. */
+static struct fuse_session *session_if_up(struct fsd *fs)
+{
+	bool up;
+
+	pthread_mutex_lock(&fs->up_lock);
+	up = fs->up == FSD_UP;
+	pthread_mutex_unlock(&fs->up_lock);
+	return up ? fs->session : NULL;
+}
+
+static void report(const char *what, const char *name, int rv)
+{
+	static struct fsd_log_limit limit;
+
+	/* ENOENT: the kernel has nothing of it. */
+	if (rv && rv != -ENOENT && rv != -ENOTCONN && rv != -ENODEV)
+		fsd_log_limited(&limit, 'E', "%s failed name=%s error=%s", what, name,
+				strerror(-rv));
+}
+
+static void invalidate(void *ctx, struct wrep_file *file, uint64_t off, uint64_t len)
+{
+	struct fsd *fs = ctx;
+	struct fuse_session *session = session_if_up(fs);
+
+	/* Without a number the kernel has never seen it. */
+	if (session && atomic_load(wrep_file_host_data(file)))
+		report("invalidation", wrep_file_name(file),
+		       fuse_lowlevel_notify_inval_inode(session, fsd_inode_number(fs, file),
+							(off_t)off, (off_t)len));
+}
+
+/* Nothing to do: a name that the kernel kept and that means something else by now is noticed when it
+ * is used (ops_attr.c). Telling the kernel would even be wrong: it takes the directory's lock for
+ * that, which an application's create or unlink holds until its entry is committed, and the applier
+ * must never wait for a commit. */
+static void invalidate_name(void *ctx, const char *name)
+{
+}
+
+static pid_t process_of(void *ctx, pid_t tid)
+{
+	char path[64], line[128];
+	int pid = tid;
+	FILE *file;
+
+	(void)ctx;
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	file = fopen(path, "re");
+	if (!file)
+		return tid;
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "Tgid: %d", &pid) == 1)
+			break;
+	fclose(file);
+	return pid;
+}
+
+static struct fsd_locked_file locked_file(struct fsd *fs, struct wrep_file *file)
+{
+	return (struct fsd_locked_file){fs->connection, fsd_inode_number(fs, file)};
+}
+
+static pid_t lock_holder(void *ctx, struct wrep_file *file, uint64_t byte)
+{
+	struct fsd_locked_file locked = locked_file(ctx, file);
+
+	return fsd_lock_holder(&locked, byte);
+}
+
+static bool may_hold_lock(void *ctx, pid_t pid, struct wrep_file *file, uint64_t byte)
+{
+	struct fsd_locked_file locked = locked_file(ctx, file);
+
+	return fsd_lock_may_be_held(&locked, byte, pid);
+}
+
+static bool has_open(void *ctx, pid_t tid, struct wrep_file *file)
+{
+	struct fsd_locked_file locked = locked_file(ctx, file);
+
+	return fsd_has_open(&locked, tid);
+}
+
+static uint64_t number_of(void *ctx, struct wrep_file *file)
+{
+	return fsd_inode_number(ctx, file);
+}
+
+static void lock_called(void *ctx, const struct wrep_lock_call *call)
+{
+	struct fsd *fs = ctx;
+
+	wrep_lock_called(fs->wrep, call);
+}
+
+static int watch_locks(void *ctx, uint64_t byte, bool on)
+{
+	struct fsd *fs = ctx;
+
+	if (!on) {
+		fsd_locktrace_off(&fs->locktrace);
+		return 0;
+	}
+	return fsd_locktrace_on(&fs->locktrace, fs->connection, byte, lock_called, fs);
+}
+
+static void read_lock_calls(void *ctx)
+{
+	struct fsd *fs = ctx;
+
+	fsd_locktrace_read(&fs->locktrace);
+}
+
+static void wait_lock_calls(void *ctx, int timeout_ms)
+{
+	struct fsd *fs = ctx;
+
+	fsd_locktrace_wait(&fs->locktrace, timeout_ms);
+}
+
+/* /proc/TID/stat: what follows the name, which may hold anything, is the 3rd field on. The 9th are its
+ * flags, the 52nd is what it exits with, as of wait(2). */
+static bool is_killed(void *ctx, pid_t tid)
+{
+	const unsigned long exiting = 4; /* PF_EXITING */
+	unsigned long flags = 0, code = 0;
+	char path[64], text[1024], *at;
+	size_t len;
+	FILE *file;
+
+	(void)ctx;
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	len = fread(text, 1, sizeof(text) - 1, file);
+	fclose(file);
+	text[len] = '\0';
+	at = strrchr(text, ')');
+	for (int field = 3; at && field <= 52; field++) {
+		at = strchr(at + 1, ' ');
+		if (at && field == 9)
+			flags = strtoul(at, NULL, 10);
+		else if (at && field == 52)
+			code = strtoul(at, NULL, 10);
+	}
+	return (flags & exiting) && (code & 0x7f);
+}
+
+static void fatal(void *ctx, const char *msg)
+{
+	fsd_log('E', "%s", msg);
+	fsd_stop(ctx, 1);
+}
+
+static void log_line(void *ctx, char level, const char *line)
+{
+	fsd_log(level, "%s", line);
+}
+
+static void view(void *ctx, const struct rlog_view *view)
+{
+	static const char *const roles[] = {"follower", "candidate", "leader"};
+	struct fsd *fs = ctx;
+	struct rlog_view *last = &fs->last_view;
+
+	if (view->role != last->role || view->term != last->term ||
+	    view->leader_id != last->leader_id)
+		fsd_log('I', "role changed role=%s term=%" PRIu64 " leader=%08" PRIx64,
+			roles[view->role], view->term, view->leader_id);
+	if (view->role != last->role)
+		fsd_wake(fs); /* leadership may have to go: handover.c */
+	*last = *view;
+}
+
+static bool appears(void *ctx, const char *name, struct wrep_file *file)
+{
+	return fsd_standins_appears(ctx, name, file);
+}
+
+static void let_go(void *ctx, const char *name)
+{
+	fsd_standins_let_go(ctx, name);
+}
+
+const struct wrep_host fsd_host = {
+	.mounted_open = mounted_open,
+	.invalidate = invalidate,
+	.invalidate_name = invalidate_name,
+	.appears = appears,
+	.let_go = let_go,
+	.process_of = process_of,
+	.lock_holder = lock_holder,
+	.may_hold_lock = may_hold_lock,
+	.number_of = number_of,
+	.watch_locks = watch_locks,
+	.read_lock_calls = read_lock_calls,
+	.wait_lock_calls = wait_lock_calls,
+	.has_open = has_open,
+	.is_killed = is_killed,
+	.fatal = fatal,
+	.log = log_line,
+	.view = view,
+};

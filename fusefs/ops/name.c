@@ -1,0 +1,162 @@
+/* Directories made and removed, databases renamed, and the path that a name in a directory means.
+ *
+ * Requests name a thing by the number of its directory and its name there; walrepl knows it by its path.
+ * A directory keeps its path for as long as it lives. One that is gone, or whose name is another's by now,
+ * answers ESTALE, on which the kernel walks the path again.
+ */
+#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
+#include <fuse_lowlevel.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "node/log.h"
+#include "ops/open_queue.h"
+#include "ops/ops.h"
+
+#define NAME_BYTES 255
+
+int fsd_path(struct fsd *fs, fuse_ino_t parent, const char *name, char path[FSD_PATH_SIZE])
+{
+	struct fsd_inode *inode;
+	int rv = 0;
+
+	if (strlen(name) > NAME_BYTES)
+		return -ENAMETOOLONG;
+	if (parent == FUSE_ROOT_ID) {
+		strcpy(path, name);
+		return 0;
+	}
+	inode = fsd_inode_find(fs, parent);
+	if (!inode)
+		return -ESTALE;
+	if (!inode->dir)
+		rv = -ENOTDIR;
+	else if (wrep_dir_is_gone(inode->dir))
+		rv = -ESTALE;
+	else if (snprintf(path, FSD_PATH_SIZE, "%s/%s", wrep_dir_path(inode->dir), name) >=
+		 FSD_PATH_SIZE)
+		rv = -ENAMETOOLONG;
+	fsd_inode_unref(fs, inode);
+	return rv;
+}
+
+void fsd_inherit(struct fsd *fs, fuse_ino_t parent, gid_t *gid, mode_t *dir_mode)
+{
+	struct fsd_inode *inode;
+	struct stat st;
+	int rv;
+
+	if (parent == FUSE_ROOT_ID) {
+		rv = fstat(fs->data_fd, &st);
+	} else {
+		inode = fsd_inode_find(fs, parent);
+		rv = inode && inode->dir ? wrep_dir_stat(inode->dir, &st) : -ESTALE;
+		if (inode)
+			fsd_inode_unref(fs, inode);
+	}
+	if (rv || !(st.st_mode & S_ISGID))
+		return;
+	*gid = st.st_gid;
+	if (dir_mode)
+		*dir_mode |= S_ISGID;
+}
+
+/* ---- directories --------------------------------------------------------------------------------- */
+
+static void mkdir_finish(struct fsd_pend *pend, int result)
+{
+	if (result)
+		fuse_reply_err(pend->req, -result);
+	else
+		fsd_lookup_reply(pend->fs, pend->req, pend->parent, pend->name);
+	fsd_pend_unref(pend);
+}
+
+static void mkdir_done(struct wrep_op *op, int result)
+{
+	mkdir_finish((struct fsd_pend *)op, result);
+}
+
+void fsd_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	struct fsd *fs = fsd_of(req);
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	char path[FSD_PATH_SIZE];
+	struct fsd_pend *pend;
+	gid_t gid = ctx->gid;
+	int rv;
+
+	if (!fsd_enter_to_write(fs, req))
+		return;
+	pend = fsd_pend_new(fs, req);
+	if (pend)
+		pend->name = strdup(name);
+	if (!pend || !pend->name) {
+		fuse_reply_err(req, ENOMEM);
+		if (pend)
+			fsd_pend_unref(pend);
+		fsd_leave(fs);
+		return;
+	}
+	pend->op.done = mkdir_done;
+	pend->parent = parent;
+	fsd_inherit(fs, parent, &gid, &mode);
+	rv = fsd_path(fs, parent, name, path);
+	if (!rv)
+		rv = wrep_mkdir(fs->wrep, path, mode & 07777, ctx->uid, gid, &pend->op);
+	if (rv == -EPERM) {
+		fsd_refuse(req, "to make a directory called like a database's file", name);
+		fsd_pend_unref(pend);
+	} else if (rv != WREP_PENDING) {
+		mkdir_finish(pend, rv);
+	}
+	fsd_leave(fs);
+}
+
+void fsd_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fsd *fs = fsd_of(req);
+	char path[FSD_PATH_SIZE];
+	struct fsd_pend *pend = fsd_pend_enter(req, fsd_plain_done);
+	int rv;
+
+	if (!pend)
+		return;
+	rv = fsd_path(fs, parent, name, path);
+	if (!rv)
+		rv = wrep_rmdir(fs->wrep, path, &pend->op);
+	if (rv != WREP_PENDING)
+		fsd_plain_done(&pend->op, rv);
+	fsd_leave(fs);
+}
+
+/* ---- renaming ------------------------------------------------------------------------------------ */
+
+void fsd_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+		   const char *newname, unsigned int flags)
+{
+	struct fsd *fs = fsd_of(req);
+	char from[FSD_PATH_SIZE], to[FSD_PATH_SIZE];
+	struct fsd_pend *pend = fsd_pend_enter(req, fsd_plain_done);
+	int rv;
+
+	if (!pend)
+		return;
+	rv = fsd_path(fs, parent, name, from);
+	if (!rv)
+		rv = fsd_path(fs, newparent, newname, to);
+	if (!rv)
+		rv = fsd_is_hidden(parent, name)
+			     ? -ENOENT
+			     : wrep_rename(fs->wrep, from, to, flags, &pend->op);
+	if (rv == -EPERM) {
+		fsd_refuse(req, "to rename to or from what is no database", newname);
+		fsd_pend_unref(pend);
+	} else if (rv != WREP_PENDING) {
+		fsd_plain_done(&pend->op, rv);
+	}
+	fsd_leave(fs);
+}

@@ -1,0 +1,46 @@
+/* A database that an application creates on a node which may not write: what it has open until there is one.
+ * standin.c tells the story.
+ */
+#ifndef FUSEFS_STANDIN_H
+#define FUSEFS_STANDIN_H
+
+#include "ops/inode.h"
+#include "ops/open_queue.h"
+
+/* Bits of a file handle of a stand-in: the descriptor by which the daemon locks it; another one of the daemon's
+ * own, which counts for nothing. */
+#define FSD_FH_LOCK 4ull
+#define FSD_FH_UNCOUNTED 8ull
+
+/* Does an open with these flags get one? Others are refused. */
+bool fsd_standin_suits(int flags);
+
+/* Answer a create that walrepl refused with EROFS, now or later; takes the pend, whose `name` is the path and
+ * whose `attr` says mode and owner. Counted in fs->app_opens. [any thread] */
+void fsd_standin_create(struct fsd_pend *pend);
+
+/* Of an inode with neither a file nor a directory. [request threads] */
+int fsd_standin_attr(const struct fsd_inode *inode, struct stat *st);
+/* Takes the inode's reference, and answers. */
+void fsd_standin_open(struct fsd *fs, struct fuse_req *req, struct fsd_inode *inode, int flags);
+/* What a read, or a change, is answered with. 0 or -errno. */
+int fsd_standin_read(const struct fsd_inode *inode);
+int fsd_standin_change(const struct fsd_inode *inode);
+
+/* An application's descriptor is closed. False: it is one of the database by now. */
+bool fsd_standin_release(struct fsd *fs, struct fsd_inode *inode);
+
+/* End the thread, and let go of all locks. Creates are refused from now on. [main thread] */
+void fsd_standins_stop(struct fsd *fs);
+
+/* The descriptor by which it is locked becomes one by which the applier has the database open; -ENOENT: there is
+ * none. [applier] */
+int fsd_standin_hand_over(struct fsd *fs, struct fsd_inode *inode);
+/* That, or the one that locks a stand-in, is closed. Takes its reference of the inode. */
+void fsd_standin_release_lock(struct fsd *fs, struct fsd_inode *inode);
+
+/* For host.c; see struct wrep_host. */
+bool fsd_standins_appears(struct fsd *fs, const char *name, struct wrep_file *file);
+void fsd_standins_let_go(struct fsd *fs, const char *name);
+
+#endif

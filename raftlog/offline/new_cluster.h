@@ -1,0 +1,18 @@
+/* Making the log of a new cluster from that of a survivor, on any disk: for tests. */
+#ifndef RAFTLOG_REFOUND_H
+#define RAFTLOG_REFOUND_H
+
+#include "log/log.h"
+
+struct rlog_refound_options {
+	uint64_t id, cluster_id, new_cluster_id;
+	const char *address;
+	size_t segment_bytes; /* of the new log; 0: the default */
+};
+
+/* From the log in `from` to the empty directory `to`: as rlog_refound_prepare(). Names in `to` are
+ * durable on return. */
+int rlog_refound_copy(struct rlog_disk *from, struct rlog_disk *to,
+		      const struct rlog_refound_options *opt, char errmsg[RLOG_ERRMSG_SIZE]);
+
+#endif

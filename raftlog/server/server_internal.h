@@ -1,0 +1,125 @@
+/* The inside of a server, shared by server.c (events in, effects out), server_send.c (what goes to
+ * peers), server_apply.c (what goes up) and server_members.c (who belongs to the cluster). */
+#ifndef RAFTLOG_SERVER_INTERNAL_H
+#define RAFTLOG_SERVER_INTERNAL_H
+
+#include "server/server.h"
+
+/* A message carries about this much payload at most, unless a single entry is larger. */
+#define MESSAGE_PAYLOAD (1u << 20)
+#define NEVER UINT64_MAX
+
+/* Another node, as long as this one leads or talks to it. */
+struct peer {
+	uint64_t id;
+	char address[RLOG_ADDRESS_MAX];
+	uint64_t heard_ms;  /* when it last sent anything; 0: never */
+	uint64_t hailed_ms; /* when this node last said "still receiving" to it */
+	/* Entries that libraft believes sent and that wait for room: [prev + 1, prev + count] of
+	 * `term`, or one empty message when count is 0. */
+	bool pending;
+	uint64_t term, prev, count;
+};
+
+struct queue {
+	struct rlog_request *head, *tail;
+};
+
+struct rlog_server {
+	struct raft raft;
+	struct rlog_log *log;
+	struct rlog_server_io io;
+	struct rlog_callbacks cb;
+	void *ctx;
+	char address[RLOG_ADDRESS_MAX];
+	uint64_t id, now;
+	unsigned seed, heartbeat_ms, election_timeout_ms, commit_timeout_ms;
+	char failure[RLOG_ERRMSG_SIZE]; /* empty: none */
+
+	/* leadership, as last looked at */
+	uint64_t led_term;	/* the term this server leads, or 0 */
+	uint64_t barrier_index; /* the first entry of led_term */
+	uint64_t led_since_ms;
+	struct rlog_view view; /* as last told */
+
+	/* requests */
+	struct queue waiting; /* not given to Raft yet, in the order of arrival */
+	struct queue flying;  /* given to Raft: terms never fall along the queue */
+	uint64_t applied;
+	bool stalled; /* `apply` said -EAGAIN */
+	bool caught_up;
+	uint64_t catch_up_term, catch_up_index; /* what the leader of that term had committed */
+
+	/* log */
+	bool writing;
+	bool disk_full;
+	bool refusing; /* submissions, because the log has no room for them */
+	uint64_t disk_retry_ms;
+
+	/* members */
+	struct peer peers[RLOG_MEMBERS_MAX + 1];
+	unsigned peer_count;
+	uint64_t conf_uncommitted, conf_committed; /* libraft's, as last told through io.members */
+	uint64_t promote_ms;			   /* next look at standbys */
+	uint64_t mark_ms;			   /* when `marks` moved last */
+	uint64_t marks[2]; /* last index, now-ish and at least a second before */
+	bool transferring, transfer_fired;
+	uint64_t transfer_to, transfer_until_ms;
+	uint64_t hold_until_ms; /* submissions wait for the transfer until then; 0: they do not */
+	uint64_t rest_until_ms; /* and then go on at least until then */
+	int transfer_result;	/* of the last one that ended */
+
+	/* scratch, reused */
+	struct raft_entry *entries;
+	struct rlog_record *records;
+	size_t scratch_count;
+};
+
+/* server.c */
+int server_scratch(struct rlog_server *s, size_t count);
+int server_step(struct rlog_server *s, struct raft_event *event, const struct raft_entry *entries,
+		const struct rlog_record *records, bool *took_entries, uint64_t *first_index);
+int server_submit_records(struct rlog_server *s, size_t count, uint64_t *first_index);
+void server_log(struct rlog_server *s, char level, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+bool server_failed(const struct rlog_server *s);
+bool server_leads(const struct rlog_server *s);
+bool server_ready(const struct rlog_server *s);
+void server_disk_full(struct rlog_server *s);
+uint64_t server_term_of(const struct rlog_server *s, uint64_t index); /* 0: no such entry */
+
+/* Tell the leader, `from`, that this node lives, and take it for a sign of life too. */
+void server_hail(struct rlog_server *s, uint64_t from, const char *address);
+int server_core(struct rlog_server *s,
+		char errmsg[RLOG_ERRMSG_SIZE]); /* libraft, before its start */
+
+/* server_snapshot.c */
+void server_needs_state(struct rlog_server *s, uint64_t from, const char *address,
+			const struct rlog_message *m);
+
+/* server_start.c */
+int server_start(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE]);
+
+/* server_send.c */
+struct peer *server_peer(struct rlog_server *s, uint64_t id, const char *address);
+void server_send(struct rlog_server *s, const struct raft_message *message);
+void server_drain(struct rlog_server *s, struct peer *p);
+
+/* server_apply.c */
+void server_submit_waiting(struct rlog_server *s);
+void server_expire(struct rlog_server *s);
+void server_end_all(struct rlog_server *s);
+/* Entries up to `index` will not be delivered: whether they are those of requests nobody will tell. */
+void server_end_passed_over(struct rlog_server *s, uint64_t index);
+void server_view(struct rlog_server *s);
+
+/* server_members.c */
+void server_members_changed(struct rlog_server *s);
+void server_members_tick(struct rlog_server *s);
+void server_transfer_turn(struct rlog_server *s);
+uint64_t server_transfer_deadline(const struct rlog_server *s); /* of one under way */
+bool server_holds_submissions(const struct rlog_server *s);
+bool server_sole_voter(const struct rlog_server *s);
+bool server_heard(const struct rlog_server *s, uint64_t id);
+
+#endif

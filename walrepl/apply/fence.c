@@ -1,0 +1,360 @@
+/* The gate: while this node may not write, the daemon's connection (conn.h) to every database that an
+ * application has open holds the writers' lock.
+ *
+ * It is taken before an application's first open returns, and when leadership went elsewhere (as soon as the
+ * writer that holds it lets go; until then its commits are refused by Raft). It is opened when this node leads
+ * and everything before its barrier is applied, which is when the VIEW item comes to the head of the
+ * applier's queue. Behind a closed gate nobody but the daemon writes the -wal: what it does with that, and
+ * how a database that nobody has open any more is folded up, stands here as well.
+ */
+#include "base/work.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/io.h"
+#include "file/stray.h"
+#include "txn/super_journal.h"
+
+#define TRIM_CONNS 256 /* connections closed, until the memory of so many goes back to the system */
+
+/* ---- one gate ------------------------------------------------------------------------------------- */
+
+static int conn_mounted_open(void *ctx, const char *name, int flags)
+{
+	struct wrep *w = ((struct wrep_db *)ctx)->w;
+	int fd = w->config.host.mounted_open(w->config.host_ctx, name, flags);
+
+	if (fd >= 0 && wrep_descriptor_is_spare(w, fd)) {
+		close(fd);
+		fd = -EMFILE;
+	}
+	return fd;
+}
+
+static void conn_invalidate(void *ctx, const char *suffix, uint64_t off, uint64_t len)
+{
+	wrep_applier_invalidate(ctx, *suffix ? WREP_WAL : WREP_DB, off, len);
+}
+
+/* The database left WAL mode: its -wal or -shm is gone from the backing directory. */
+static void conn_removed(void *ctx, const char *suffix)
+{
+	struct wrep_db *db = ctx;
+	enum wrep_kind kind = !strcmp(suffix, "-wal") ? WREP_WAL : WREP_SHM;
+	char name[WREP_NAME_MAX + 16];
+
+	wrep_db_backing_name(db, kind, name);
+	pthread_mutex_lock(&db->lock);
+	wrep_db_forget_file(db, kind);
+	pthread_mutex_unlock(&db->lock);
+	db->w->config.host.invalidate_name(db->w->config.host_ctx, name);
+}
+
+/* With the writers' lock in hand, or while nobody has the database open, no application is in a
+ * transaction: a journal that lies there, and the overlay beneath it, belong to one that died or
+ * was refused. The committed state is the database file. A journal without an overlay must go, too:
+ * its writer died before it wrote a page, and once what is applied now has changed the database, a
+ * rollback of it would bring former pages back, as a transaction that all nodes take. */
+static void discard_overlay(struct wrep_db *db)
+{
+	char name[WREP_NAME_MAX + 16], super[WREP_SUPER_PATH_MAX];
+	struct wrep_file *journal;
+	bool changed, has_super;
+
+	pthread_mutex_lock(&db->lock);
+	changed = db->overlay && !db->pending && (db->gated || !db->opens);
+	if (changed)
+		wrep_db_drop_overlay(db);
+	wrep_commit_feed(db); /* unlocks */
+	/* The journal goes last: without it a reader takes what the kernel has for committed. */
+	if (changed)
+		wrep_applier_invalidate(db, WREP_DB, 0, 0);
+	wrep_db_backing_name(db, WREP_JOURNAL, name);
+	pthread_mutex_lock(&db->lock);
+	journal = wrep_db_file(db, WREP_JOURNAL);
+	has_super = journal && wrep_db_hold(db, true) == 0;
+	if (has_super) {
+		has_super = wrep_super_of_journal(journal->fd, super);
+		wrep_db_unhold(db);
+	}
+	wrep_file_unref(journal);
+	changed = !db->overlay && !db->pending && (db->gated || !db->opens) &&
+		  unlinkat(wrep_dir_fd(db->w, WREP_JOURNAL), name, 0) == 0;
+	if (changed)
+		wrep_db_forget_file(db, WREP_JOURNAL);
+	pthread_mutex_unlock(&db->lock);
+	if (changed)
+		db->w->config.host.invalidate_name(db->w->config.host_ctx, name);
+	if (changed && has_super)
+		wrep_super_orphaned(db->w, super);
+}
+
+static bool has_overlay(struct wrep_db *db)
+{
+	bool has;
+
+	pthread_mutex_lock(&db->lock);
+	has = db->overlay;
+	pthread_mutex_unlock(&db->lock);
+	return has;
+}
+
+/* Close the gate of a database, making its connection if there is none. 0, -EBUSY, -errno. */
+static int close_gate(struct wrep_db *db)
+{
+	struct wrep_conn_host host = {
+		.data_fd = db->w->config.data_fd,
+		.shm_fd = db->w->config.shm_fd,
+		.mounted_open = conn_mounted_open,
+		.invalidate = conn_invalidate,
+		.removed = conn_removed,
+		.ctx = db,
+	};
+	bool wal_mode, alone = false, direct;
+	int rc = 0;
+
+	wrep_direct_shut_out(db);
+	pthread_mutex_lock(&db->lock);
+	wal_mode = db->local_wal_mode;
+	pthread_mutex_unlock(&db->lock);
+	if (!db->conn)
+		rc = wrep_conn_open(&db->conn, db->name, &host);
+	/* What a dead writer left must be gone before the gate's RESERVED lock is there: beside that, a
+	 * reader takes the journal for a living writer's, and what lies in the overlay for committed. */
+	if (!rc && !wal_mode && has_overlay(db)) {
+		rc = wrep_conn_keep_out(db->conn);
+		alone = !rc;
+		pthread_mutex_lock(&db->lock);
+		direct = alone && db->direct.active && !db->pending;
+		pthread_mutex_unlock(&db->lock);
+		if (direct) { /* written without fsync, and others may have read it since */
+			wrep_gate_open(db);
+			wrep_db_revoke(db, true);
+			return -EBUSY;
+		}
+	}
+	if (!rc)
+		rc = wrep_conn_gate_close(db->conn, wal_mode);
+	if (rc) {
+		if (alone)
+			wrep_conn_let_in(db->conn);
+		return rc;
+	}
+	pthread_mutex_lock(&db->lock);
+	/* The lock of one who waits for Raft is his; without it he lost it, and is waited for. So is
+	 * one who has just begun to roll a dead writer's journal back, which takes no RESERVED. */
+	if (db->pending || (db->overlay && !wal_mode && !alone))
+		rc = -EBUSY;
+	else
+		db->gated = true;
+	/* What the daemon is about to write, it does behind the capture's back. */
+	if (!rc && db->capture)
+		wrep_capture_forget(db->capture);
+	pthread_mutex_unlock(&db->lock);
+	if (rc) {
+		wrep_conn_gate_open(db->conn);
+		return rc;
+	}
+	wrep_strays_displaced(db);
+	discard_overlay(db);
+	if (alone)
+		wrep_conn_let_in(db->conn);
+	return 0;
+}
+
+void wrep_gate_open(struct wrep_db *db)
+{
+	if (!db->conn)
+		return;
+	wrep_conn_close(db->conn);
+	db->conn = NULL;
+	if (++db->w->closed_conns % TRIM_CONNS == 0)
+		malloc_trim(0);
+	pthread_mutex_lock(&db->lock);
+	/* Where the lock was not to be had, nothing was written, and a commit may be undecided. */
+	if (db->gated && db->capture)
+		wrep_capture_forget(db->capture);
+	db->gated = false;
+	pthread_mutex_unlock(&db->lock);
+}
+
+/* Nobody here has had the database open for a while: its connection goes. Opens of a database whose gate
+ * is not closed come through this thread. */
+static void drop_idle_conn(struct wrep_db *db)
+{
+	bool idle;
+
+	pthread_mutex_lock(&db->lock);
+	db->conn_idle = false;
+	idle = !db->opens && !db->pending;
+	if (idle && db->gated) {
+		if (db->capture)
+			wrep_capture_forget(db->capture);
+		db->gated = false;
+	}
+	pthread_mutex_unlock(&db->lock);
+	if (idle)
+		wrep_gate_open(db);
+}
+
+unsigned wrep_gates_trim(struct wrep *w, unsigned max)
+{
+	unsigned dropped = 0;
+
+	while (w->idle_conn_count > max) {
+		struct wrep_item *item = w->idle_conns;
+
+		w->idle_conns = item->next;
+		if (!w->idle_conns)
+			w->idle_conns_tail = &w->idle_conns;
+		w->idle_conn_count--;
+		dropped++;
+		drop_idle_conn(item->db);
+		wrep_item_free(item);
+	}
+	return dropped;
+}
+
+void wrep_gates_keep(struct wrep *w, struct wrep_item *item)
+{
+	item->next = NULL;
+	*w->idle_conns_tail = item;
+	w->idle_conns_tail = &item->next;
+	w->idle_conn_count++;
+}
+
+/* close_gate(), and where descriptors are short, again without the connections that nobody needs. */
+int wrep_gate_close(struct wrep_db *db)
+{
+	int rc = close_gate(db);
+
+	if ((rc == -EMFILE || rc == -ENFILE) && wrep_gates_trim(db->w, 0))
+		rc = close_gate(db);
+	return rc;
+}
+
+int wrep_gate_checkpoint(struct wrep_db *db, bool all, uint32_t *frames, uint32_t *copied)
+{
+	pthread_mutex_lock(&db->lock);
+	db->unsynced = true;
+	pthread_mutex_unlock(&db->lock);
+	return wrep_conn_checkpoint(db->conn, all, frames, copied);
+}
+
+int wrep_gate_wal_goes(struct wrep_db *db)
+{
+	int rc;
+
+	for (;;) {
+		pthread_mutex_lock(&db->lock);
+		db->wal_going = !db->wal_held;
+		if (db->wal_going) {
+			pthread_mutex_unlock(&db->lock);
+			return 0;
+		}
+		pthread_mutex_unlock(&db->lock);
+		rc = wrep_gate_checkpoint(db, false, NULL, NULL);
+		if (!rc)
+			rc = wrep_keeper_release(db);
+		if (rc)
+			return rc;
+	}
+}
+
+void wrep_gate_wal_gone(struct wrep_db *db)
+{
+	pthread_mutex_lock(&db->lock);
+	db->wal_going = false;
+	pthread_cond_broadcast(&db->wal_gone);
+	pthread_mutex_unlock(&db->lock);
+}
+
+bool wrep_gate_wal_is_used_up(struct wrep_db *db)
+{
+	struct wrep_wal_position at;
+	struct wrep_file *shm;
+	bool used_up = false;
+
+	pthread_mutex_lock(&db->lock);
+	if (db->wal_held && db->capture) {
+		shm = wrep_db_file(db, WREP_SHM);
+		used_up = shm && wrep_capture_position(db->capture, &at) == 0 &&
+			  wrep_shm_copied(shm->fd, at.frame_count, at.salt);
+		wrep_file_unref(shm);
+	}
+	pthread_mutex_unlock(&db->lock);
+	return used_up;
+}
+
+int wrep_gate_make_cold(struct wrep_db *db)
+{
+	struct stat st;
+	struct wrep_file *wal;
+	bool has_frames;
+	int rc;
+
+	pthread_mutex_lock(&db->lock);
+	wal = wrep_db_file(db, WREP_WAL);
+	pthread_mutex_unlock(&db->lock);
+	has_frames = wal && wrep_file_stat(wal, &st) == 0 && st.st_size > 0;
+	wrep_file_unref(wal);
+	if (!db->conn && !has_frames) {
+		discard_overlay(db);
+		return 0;
+	}
+	rc = wrep_gate_close(db);
+	if (!rc && has_frames) {
+		rc = wrep_gate_wal_goes(db);
+		if (!rc) {
+			rc = wrep_gate_checkpoint(db, true, NULL, NULL);
+			wrep_gate_wal_gone(db);
+		}
+	}
+	if (rc)
+		return rc;
+	wrep_gate_open(db);
+	return 0;
+}
+
+bool wrep_gates_settle(struct wrep *w)
+{
+	bool may_write = atomic_load(&w->may_write), again = false;
+	bool short_of_descriptors = false;
+	struct wrep_db **all;
+	size_t count;
+
+	if (!may_write && wrep_now_ms() < w->gates_not_before_ms)
+		return true;
+	if (wrep_db_all(w, &all, &count) < 0)
+		return true;
+	for (size_t i = 0; i < count; i++) {
+		struct wrep_db *db = all[i];
+		bool want, gated;
+
+		pthread_mutex_lock(&db->lock);
+		want = !may_write && db->opens > 0 && !db->removed;
+		gated = db->gated;
+		pthread_mutex_unlock(&db->lock);
+		if (may_write) {
+			wrep_gate_open(db);
+		} else if (want && !gated) {
+			int rc = short_of_descriptors ? -EBUSY : wrep_gate_close(db);
+
+			if (wrep_out_of_descriptors(w, rc, db->name)) {
+				/* Who writes there without a gate is refused by Raft. */
+				w->gates_not_before_ms = wrep_now_ms() + WREP_FULL_RETRY_MS;
+				short_of_descriptors = again = true;
+			} else if (rc == -EBUSY)
+				again = true;
+			else if (rc < 0)
+				wrep_logf(w, 'E', "cannot close the gate database=%s error=%s",
+					  db->name, strerror(-rc));
+		}
+		wrep_db_unref(db);
+	}
+	free(all);
+	return again;
+}

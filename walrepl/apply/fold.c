@@ -1,0 +1,109 @@
+/* A database that nobody has open any more is complete in its file, as after a clean close.
+ *
+ * A process that is killed leaves its -wal, or a hot -journal. SQLite would see to these when it opens the database
+ * next; but who copies or moves the file alone would lose what the -wal holds, or get half a transaction. So
+ * when the last application has gone the applier *folds* the database: the daemon's own SQLite
+ * copies the frames into the file and cuts the -wal, under the locks that all others respect (a -wal is never
+ * started over beside them), and only when no manifest counts on its frames (keeper.c); then -wal
+ * and -shm go. What the dead process wrote under a -journal is forgotten with it: it was never committed
+ * (but where the -journal names a super-journal: who comes next finds out what became of that).
+ * An open that finds something left, with nobody else in, comes through the applier and waits for that.
+ *
+ * Nothing hangs on it: what cannot be folded now (no room on the disk, say) is left to whoever opens the database.
+ */
+#include "base/work.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "file/stray.h"
+#include "txn/super_journal.h"
+
+static bool is_idle(const struct wrep_db *db)
+{
+	return !db->opens && !db->removed && !db->retired && !db->damaged && !db->half_applied &&
+	       !db->pending && db->files[WREP_DB];
+}
+
+/* Of a side file in the backing directory, which need not be open. st_nlink 0: there is none. db->lock held. */
+static struct stat look(struct wrep_db *db, enum wrep_kind kind)
+{
+	char name[WREP_NAME_MAX + 16];
+	struct stat st;
+
+	wrep_db_backing_name(db, kind, name);
+	return fstatat(wrep_dir_fd(db->w, kind), name, &st, AT_SYMLINK_NOFOLLOW) < 0
+		       ? (struct stat){0}
+		       : st;
+}
+
+/* Does the dead process's transaction span several databases? What became of it SQLite finds out. db->lock
+ * held. */
+static bool is_of_several(struct wrep_db *db)
+{
+	char name[WREP_NAME_MAX + 16], super[WREP_SUPER_PATH_MAX];
+	bool is;
+	int fd;
+
+	wrep_db_backing_name(db, WREP_JOURNAL, name);
+	fd = openat(db->w->config.data_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	is = fd < 0 || wrep_super_of_journal(fd, super);
+	if (fd >= 0)
+		close(fd);
+	return is;
+}
+
+bool wrep_fold_is_due(struct wrep_db *db)
+{
+	if (!is_idle(db))
+		return false;
+	if (db->overlay)
+		return !db->direct.active && !is_of_several(db);
+	return look(db, WREP_WAL).st_size > 0;
+}
+
+static const enum wrep_kind kinds[] = {WREP_WAL, WREP_SHM, WREP_JOURNAL};
+
+/* The -wal is empty, the -journal gone, and nobody has a side file open, nor gets in before this is over. `before`: what
+ * they were. */
+static void remove_empty(struct wrep_db *db, const struct stat before[3])
+{
+	char name[WREP_NAME_MAX + 16];
+
+	pthread_mutex_lock(&db->lock);
+	for (int i = 0; i < 3 && is_idle(db) && !db->gated; i++) {
+		if (kinds[i] != WREP_JOURNAL && !look(db, WREP_WAL).st_size) {
+			wrep_db_backing_name(db, kinds[i], name);
+			if (unlinkat(wrep_dir_fd(db->w, kinds[i]), name, 0) == 0)
+				wrep_db_forget_file(db, kinds[i]);
+		}
+		if (before[i].st_nlink && !look(db, kinds[i]).st_nlink)
+			wrep_stray_trace(db, kinds[i], &before[i]);
+	}
+	wrep_commit_feed(db); /* unlocks */
+}
+
+void wrep_fold(struct wrep_db *db)
+{
+	struct stat before[3];
+	bool due, fetching = wrep_fetching(db->w);
+	int rc;
+
+	pthread_mutex_lock(&db->lock);
+	due = !fetching && wrep_fold_is_due(db);
+	db->folding = due; /* until it is over nobody gets in */
+	for (int i = 0; i < 3; i++)
+		before[i] = look(db, kinds[i]);
+	pthread_mutex_unlock(&db->lock);
+	if (!due)
+		return;
+	rc = wrep_gate_make_cold(db);
+	if (!rc)
+		remove_empty(db, before);
+	else if (atomic_load(&db->w->may_write))
+		wrep_gate_open(db);
+	pthread_mutex_lock(&db->lock);
+	db->folding = false;
+	pthread_mutex_unlock(&db->lock);
+}

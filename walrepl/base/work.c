@@ -1,0 +1,701 @@
+/* The applier: one thread that brings the backing files up to what the log says, in its order.
+ *
+ * Transactions are applied or installed (apply.c), gates closed and opened (gate.c), databases created and
+ * removed (lifetime.c, dir.c, rename.c), applications let in.
+ *
+ * What is busy (a reader in rollback mode, a writer that has not noticed that it lost) is tried
+ * again, and everything behind it waits: the order of the log is kept. Only opens are served
+ * meanwhile: who keeps it busy may be the one who opens.
+ *
+ * The files show what a prefix of the log says, never anything on top of a gap. Something that the log says
+ * is passed over for one of these reasons only, each of which goes for all that is behind it as well: the
+ * node stops; it is about to fetch, which retires whatever is there (from the moment that is wanted nothing
+ * of the log is begun any more, nor is a durable point taken, which would count on what was passed over); the
+ * database is removed, or its file is gone for good (wrep_apply_transaction() has the rule, and asserts it).
+ */
+#include "base/work.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+#include "base/io.h"
+
+#define RETRY_MS 2	  /* between attempts at a busy lock */
+#define FULL_LOG_MS 60000 /* between two lines that tell of a full disk */
+
+/* ---- the queue ------------------------------------------------------------------------------------ */
+
+struct wrep_item *wrep_item_new(enum wrep_item_type type, struct wrep_db *db)
+{
+	struct wrep_item *item = calloc(1, sizeof *item);
+
+	if (!item)
+		abort(); /* a few dozen bytes: the machine is beyond help */
+	item->type = type;
+	item->db = db ? wrep_db_ref(db) : NULL;
+	return item;
+}
+
+void wrep_item_free(struct wrep_item *item)
+{
+	if (!item)
+		return;
+	wrep_db_unref(item->db);
+	wrep_db_unref(item->replaced);
+	wrep_dir_unref(item->dir);
+	wrep_file_unref(item->file);
+	rlog_buf_unref(item->buf);
+	wrep_parts_unref(item->parts);
+	wrep_commit_free(item->commit);
+	for (uint32_t i = 0; i < item->member_count; i++) {
+		wrep_db_unref(item->members[i].db);
+		wrep_parts_unref(item->members[i].parts);
+	}
+	free(item->members);
+	free(item);
+}
+
+void wrep_applier_push(struct wrep *w, struct wrep_item *item)
+{
+	item->next = NULL;
+	pthread_mutex_lock(&w->lock);
+	*w->queue_tail = item;
+	w->queue_tail = &item->next;
+	w->queue_bytes += item->bytes;
+	pthread_cond_broadcast(&w->queue_wake);
+	pthread_mutex_unlock(&w->lock);
+}
+
+bool wrep_closing(struct wrep *w)
+{
+	bool is;
+
+	pthread_mutex_lock(&w->lock);
+	is = w->closing;
+	pthread_mutex_unlock(&w->lock);
+	return is;
+}
+
+bool wrep_stopping(struct wrep *w)
+{
+	bool stop;
+
+	pthread_mutex_lock(&w->lock);
+	stop = w->closing || w->failed;
+	pthread_mutex_unlock(&w->lock);
+	return stop;
+}
+
+void wrep_applier_invalidate(struct wrep_db *db, enum wrep_kind kind, uint64_t off, uint64_t len)
+{
+	struct wrep_file *f;
+
+	pthread_mutex_lock(&db->lock);
+	f = wrep_db_file(db, kind);
+	pthread_mutex_unlock(&db->lock);
+	if (f)
+		db->w->config.host.invalidate(db->w->config.host_ctx, f, off, len);
+	wrep_file_unref(f);
+}
+
+static void serve_open(struct wrep *w, struct wrep_item *item, bool may_fold);
+
+/* Has what this item asks for nothing to wait for? w->lock held. */
+static bool can_be_served(const struct wrep_item *item)
+{
+	bool can;
+
+	if (item->type == WREP_ITEM_IDLE) /* descriptors may be what is waited for */
+		return true;
+	if (item->type != WREP_ITEM_OPEN)
+		return item->type ==
+		       WREP_ITEM_REVERT; /* a writer waits for it, whose lock may be in the way */
+	pthread_mutex_lock(&item->db->lock);
+	/* Else its CREATE comes first, it is being renamed, or what is being applied is half in its file. */
+	can = item->db->removed || (item->db->files[WREP_DB] && !item->db->half_applied);
+	pthread_mutex_unlock(&item->db->lock);
+	return can;
+}
+
+/* Serve the opens that are queued; what they find is as old as what those see who are in already. */
+void wrep_serve_opens(struct wrep *w)
+{
+	struct wrep_item *opens = NULL, **last = &opens, **p, *item;
+
+	pthread_mutex_lock(&w->lock);
+	for (p = &w->queue_head; (item = *p);) {
+		if (!can_be_served(item)) {
+			p = &item->next;
+			continue;
+		}
+		*p = item->next;
+		item->next = NULL;
+		*last = item;
+		last = &item->next;
+	}
+	w->queue_tail = p;
+	pthread_mutex_unlock(&w->lock);
+	while ((item = opens)) {
+		opens = item->next;
+		if (item->type == WREP_ITEM_IDLE) {
+			wrep_gates_keep(w, item);
+			continue;
+		}
+		if (item->type == WREP_ITEM_OPEN) {
+			serve_open(w, item, false); /* amid something else */
+			continue;
+		}
+		wrep_direct_revert(w, item);
+		wrep_item_free(item);
+	}
+}
+
+bool wrep_db_is_removed(struct wrep_db *db)
+{
+	bool removed;
+
+	pthread_mutex_lock(&db->lock);
+	removed = db->removed;
+	pthread_mutex_unlock(&db->lock);
+	return removed;
+}
+
+bool wrep_fetching(struct wrep *w)
+{
+	bool fetching;
+
+	pthread_mutex_lock(&w->lock);
+	fetching = w->fetching;
+	pthread_mutex_unlock(&w->lock);
+	return fetching;
+}
+
+bool wrep_is_shortage(int rc)
+{
+	return rc == -ENOSPC || rc == -EDQUOT || rc == -EMFILE || rc == -ENFILE;
+}
+
+/* The disk is full, or there are no descriptors left (`rc`). What is committed is in the log and waits
+ * there: this node falls behind, and goes on when somebody made room. `logged`: when that was said last. */
+void wrep_wait_for_space(struct wrep *w, const char *name, int rc, uint64_t *logged)
+{
+	if (wrep_out_of_descriptors(w, rc, name)) {
+		wrep_gates_trim(w, 0);
+	} else if (!*logged || wrep_now_ms() - *logged > FULL_LOG_MS) {
+		*logged = wrep_now_ms();
+		wrep_logf(w, 'E', "disk full, replication waits: free some space database=%s",
+			  name);
+	}
+	wrep_serve_opens(w);
+	usleep(WREP_FULL_RETRY_MS * 1000);
+}
+
+/* ---- opens, views ---------------------------------------------------------------------------------- */
+
+static void open_database(struct wrep *w, struct wrep_item *item, bool may_fold)
+{
+	struct wrep_db *db = item->db;
+	struct wrep_op *op;
+	struct wrep_file *f;
+	bool damaged;
+	int rc = 0;
+
+	pthread_mutex_lock(&w->lock);
+	op = item->op; /* NULL: interrupted meanwhile */
+	item->op = NULL;
+	pthread_mutex_unlock(&w->lock);
+	if (!op)
+		return;
+	pthread_mutex_lock(&db->lock);
+	f = db->removed ? NULL : wrep_db_file(db, WREP_DB);
+	damaged = db->damaged;
+	pthread_mutex_unlock(&db->lock);
+	if (!f)
+		rc = -ESTALE; /* the kernel looks the name up again */
+	else if (item->file && item->file != f)
+		rc = -ESTALE; /* renamed meanwhile */
+	else if (damaged)
+		rc = -EBADMSG;
+	if (!rc && may_fold)
+		wrep_fold(db);
+	if (!rc && !atomic_load(&w->may_write)) {
+		rc = wrep_gate_close(db);
+		/* A writer of before is still at it: it cannot commit, and readers are welcome. */
+		if (rc == -EBUSY)
+			rc = 0;
+	}
+	if (!rc) {
+		pthread_mutex_lock(&db->lock);
+		rc = wrep_file_opened(f, item->open_flags, false, op);
+		pthread_mutex_unlock(&db->lock);
+	}
+	if (rc == -EAGAIN)
+		rc = wrep_departure_open(f, item->open_flags, op);
+	if (rc == WREP_PENDING) {
+		/* Its turn comes when the last other one has gone. */
+	} else if (!rc) {
+		if (op->state == WREP_OP_CREATE && !op->file)
+			op->file = wrep_file_ref(f);
+	} else if (rc == -ENOENT) {
+		wrep_db_missing(db);
+		rc = -ESTALE;
+	} else if (!wrep_out_of_descriptors(w, rc, db->name) && rc != -ESTALE && !damaged) {
+		wrep_logf(w, 'E', "cannot attach to a database name=%s error=%s", db->name,
+			  strerror(-rc));
+	}
+	wrep_file_unref(f);
+	if (rc != WREP_PENDING)
+		wrep_op_finish_open(op, rc);
+}
+
+/* While a fetch is due an open waits for its end: what the file shows will not go on, and the applier may have
+ * been stopped in the middle of a transaction. Takes the item. */
+static void serve_open(struct wrep *w, struct wrep_item *item, bool may_fold)
+{
+	bool later;
+
+	pthread_mutex_lock(&w->lock);
+	later = w->fetching && !w->closing && !w->failed;
+	if (later) {
+		item->next = w->waiting;
+		w->waiting = item;
+	}
+	pthread_mutex_unlock(&w->lock);
+	if (later)
+		return;
+	open_database(w, item, may_fold);
+	wrep_item_free(item);
+}
+
+static void ready(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_op *op;
+
+	pthread_mutex_lock(&w->lock);
+	op = item->op; /* NULL: interrupted meanwhile */
+	item->op = NULL;
+	pthread_mutex_unlock(&w->lock);
+	if (op)
+		op->done(op, 0);
+}
+
+static bool view_changed(struct wrep *w, const struct wrep_item *item)
+{
+	bool latest;
+
+	pthread_mutex_lock(&w->lock);
+	latest = item->view_sequence == w->view_sequence;
+	/* Only the latest view opens the gate: a later one may lie behind entries yet to come. */
+	if (latest && w->view.role == RLOG_LEADER && w->view.ready && !w->fetching)
+		atomic_store(&w->may_write, true);
+	pthread_mutex_unlock(&w->lock);
+	return latest ? wrep_gates_settle(w) : false;
+}
+
+/* The file is as long as its pages need, and no longer missing. Everything is applied, and nobody has it
+ * open. db->lock held. */
+static bool file_is_whole(struct wrep_db *db)
+{
+	uint32_t pages = db->sum.page_count;
+	struct stat st;
+	bool whole;
+	int rc;
+
+	if (db->opens || db->local_version != db->version || db->overlay || !db->files[WREP_DB])
+		return true; /* what is read is checked then */
+	while (pages && !db->sum.hash[pages - 1])
+		pages--; /* never written */
+	rc = wrep_db_hold(db, true);
+	if (rc)
+		return rc != -ENOENT; /* not now */
+	whole = fstat(db->files[WREP_DB]->fd, &st) == 0 &&
+		(uint64_t)st.st_size >= (uint64_t)pages * db->sum.page_size;
+	wrep_db_unhold(db);
+	return whole;
+}
+
+/* Is what was restored, and brought up to date since, what the checksums say? False: what is not is
+ * being fetched. */
+static bool prove_all(struct wrep *w)
+{
+	struct wrep_db **all;
+	size_t count;
+	bool fetching;
+
+	if (wrep_db_all(w, &all, &count) < 0)
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		struct wrep_db *db = all[i];
+		bool sound;
+
+		pthread_mutex_lock(&db->lock);
+		sound = db->removed || db->damaged || (wrep_prove(db) && file_is_whole(db));
+		pthread_mutex_unlock(&db->lock);
+		if (!sound)
+			wrep_fetch_wanted(w, "the database file is damaged", db);
+		wrep_db_unref(db);
+	}
+	free(all);
+	fetching = wrep_fetching(w);
+	return !fetching;
+}
+
+static void caught_up(struct wrep *w)
+{
+	struct wrep_item *waiting, *next;
+	bool early;
+
+	pthread_mutex_lock(&w->lock);
+	while (!w->opened && !w->closing) /* so that it is known whether this node is alone */
+		pthread_cond_wait(&w->queue_wake, &w->lock);
+	atomic_store(&w->prove_waits, true);
+	early = atomic_load(&w->delivered) < w->prove_from;
+	if (!early)
+		atomic_store(&w->prove_waits, false);
+	pthread_mutex_unlock(&w->lock);
+	if (early)
+		return; /* on_apply() comes back to it */
+	if (!prove_all(w))
+		return; /* raftlog tells again after the fetch */
+	pthread_mutex_lock(&w->lock);
+	if (w->fetching) {
+		pthread_mutex_unlock(&w->lock);
+		return;
+	}
+	atomic_store(&w->caught_up, true);
+	waiting = w->waiting;
+	w->waiting = NULL;
+	pthread_mutex_unlock(&w->lock);
+	for (; waiting; waiting = next) {
+		next = waiting->next;
+		wrep_applier_push(w, waiting); /* as OPEN items, behind what is queued */
+	}
+}
+
+/* The keeper's barrier. What the daemon's SQLite can still copy out of a -wal need not be held there. */
+static void point(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_db **all;
+	size_t count;
+
+	if (wrep_db_all(w, &all, &count) == 0) {
+		for (size_t i = 0; i < count; i++) {
+			struct wrep_db *db = all[i];
+			bool wal;
+
+			pthread_mutex_lock(&db->lock);
+			wal = db->gated && db->local_wal_mode && !db->removed;
+			pthread_mutex_unlock(&db->lock);
+			if (wal && db->conn && wrep_conn_gate_closed(db->conn))
+				wrep_gate_checkpoint(db, false, NULL, NULL);
+			wrep_db_unref(db);
+		}
+		free(all);
+	}
+	item->op->done(item->op, 0);
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------ */
+
+static struct wrep_item *take(struct wrep *w, bool retry)
+{
+	struct wrep_item *item;
+
+	pthread_mutex_lock(&w->lock);
+	if (!w->queue_head && !w->closing && retry)
+		rlog_cond_wait(&w->queue_wake, &w->lock,
+			       rlog_clock_ns() + RETRY_MS * RLOG_NS_PER_MS);
+	while (!w->queue_head && !w->closing && !retry)
+		pthread_cond_wait(&w->queue_wake, &w->lock);
+	item = w->queue_head;
+	if (item) {
+		w->queue_head = item->next;
+		if (!w->queue_head)
+			w->queue_tail = &w->queue_head;
+		w->queue_bytes -= item->bytes;
+		if (item->type != WREP_ITEM_VIEW)
+			atomic_fetch_add(&w->taken, 1);
+		if (w->queue_full && w->resumable) {
+			w->queue_full = false;
+			rlog_resume(w->log); /* under the lock: wrep_close() frees the log */
+		}
+	}
+	pthread_mutex_unlock(&w->lock);
+	return item;
+}
+
+/* The daemon is going away, or its mount. What no transaction has committed goes first, out of the kernel's cache as
+ * well: that lives on for as long as an application has the file open, and nobody tells any more what in there
+ * counts. Who has it open loses it, its writer included, who would find a mixture of his pages and others. False:
+ * there is nothing, or it has come to wait for Raft. */
+static bool take_back(struct wrep_db *db)
+{
+	bool any;
+
+	pthread_mutex_lock(&db->lock);
+	any = db->overlay && !db->pending;
+	pthread_mutex_unlock(&db->lock);
+	if (!any)
+		return false;
+	wrep_gate_open(db);
+	return wrep_db_revoke(db, true);
+}
+
+/* The mount is gone. A session without a journal goes on: what ends it comes by a descriptor. */
+static void take_all_back(struct wrep *w)
+{
+	struct wrep_db **all;
+	size_t count;
+
+	atomic_store(&w->taking_back, false);
+	if (wrep_db_all(w, &all, &count) < 0)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		bool journal;
+
+		pthread_mutex_lock(&all[i]->lock);
+		journal = all[i]->overlay && !all[i]->pending && !all[i]->direct.active;
+		pthread_mutex_unlock(&all[i]->lock);
+		if (journal && take_back(all[i]))
+			wrep_logf(w, 'W',
+				  "unmounted while a transaction was being written: it was taken "
+				  "back, and who has the database open loses it database=%s",
+				  all[i]->name);
+		wrep_db_unref(all[i]);
+	}
+	free(all);
+}
+
+void wrep_unmounted(struct wrep *w)
+{
+	atomic_store(&w->unmounted, true);
+	wrep_journals_look(w);
+}
+
+/* Again and again: what waits for Raft when the mount goes may turn out refused. */
+void wrep_journals_look(struct wrep *w)
+{
+	if (atomic_load(&w->unmounted) && !atomic_exchange(&w->taking_back, true))
+		wrep_applier_push(w, wrep_item_new(WREP_ITEM_TAKE_BACK, NULL));
+}
+
+/* Does it do what the log says, or count on all of that being done? */
+static bool follows_log(const struct wrep_item *item)
+{
+	switch (item->type) {
+	case WREP_ITEM_CREATE:
+	case WREP_ITEM_UNLINK:
+	case WREP_ITEM_SETATTR:
+	case WREP_ITEM_PAGES:
+	case WREP_ITEM_APPLY:
+	case WREP_ITEM_APPLY_GROUP:
+	case WREP_ITEM_POINT:
+	case WREP_ITEM_MKDIR:
+	case WREP_ITEM_RMDIR:
+	case WREP_ITEM_DIRATTR:
+	case WREP_ITEM_RENAME:
+		return true;
+	case WREP_ITEM_DROP:
+	case WREP_ITEM_INSTALL: /* an application waits, and the undecided transaction let nothing pass */
+	case WREP_ITEM_INSTALL_GROUP:
+	case WREP_ITEM_REVERT:
+	case WREP_ITEM_OPEN:
+	case WREP_ITEM_READY:
+	case WREP_ITEM_VIEW:
+	case WREP_ITEM_TAKE_BACK:
+	case WREP_ITEM_CAUGHT_UP:
+	case WREP_ITEM_IDLE:
+	case WREP_ITEM_FOLD:
+	case WREP_ITEM_FETCH:
+		break;
+	}
+	return false;
+}
+
+/* It is not done: the daemon is going away, or about to fetch. The log has it; nobody is left waiting. */
+static void end_item(struct wrep_item *item)
+{
+	if (!item)
+		return;
+	if (item->type == WREP_ITEM_REVERT)
+		take_back(item->db);
+	if (item->op && (item->type == WREP_ITEM_OPEN || item->type == WREP_ITEM_READY))
+		wrep_op_finish_open(item->op, -ENOTCONN);
+	else if (item->type == WREP_ITEM_REVERT && item->commit)
+		wrep_commit_tell(item->commit, -EIO);
+	else if (item->op)
+		item->op->done(item->op, item->type == WREP_ITEM_POINT ? -EAGAIN : -EIO);
+	wrep_item_free(item);
+}
+
+static void *applier_main(void *arg)
+{
+	struct wrep *w = arg;
+	bool retry = false;
+
+	prctl(PR_SET_NAME, "applier");
+	atomic_store(&w->applier_tid, gettid());
+	for (;;) {
+		struct wrep_item *item = take(w, retry);
+
+		if (wrep_stopping(w) && !(item && (item->type == WREP_ITEM_INSTALL ||
+						   item->type == WREP_ITEM_INSTALL_GROUP))) {
+			if (!item && wrep_closing(w))
+				return NULL;
+			end_item(item);
+			retry = false;
+			continue;
+		}
+		if (!item) {
+			retry = wrep_gates_settle(w);
+			continue;
+		}
+		if (follows_log(item) && wrep_fetching(w)) {
+			end_item(item);
+			continue;
+		}
+		switch (item->type) {
+		case WREP_ITEM_CREATE:
+			retry = wrep_create_run(w, item) || retry;
+			break;
+		case WREP_ITEM_UNLINK:
+			wrep_unlink_run(w, item);
+			break;
+		case WREP_ITEM_SETATTR:
+			wrep_setattr_run(item);
+			break;
+		case WREP_ITEM_PAGES:
+			wrep_apply_part(w, item);
+			break;
+		case WREP_ITEM_DROP: /* freeing the item does it */
+			break;
+		case WREP_ITEM_APPLY:
+			wrep_apply_transaction(w, item);
+			break;
+		case WREP_ITEM_INSTALL:
+			wrep_install(w, item);
+			break;
+		case WREP_ITEM_REVERT:
+			wrep_direct_revert(w, item);
+			break;
+		case WREP_ITEM_APPLY_GROUP:
+			wrep_apply_group(w, item);
+			break;
+		case WREP_ITEM_INSTALL_GROUP:
+			wrep_install_group(w, item);
+			break;
+		case WREP_ITEM_OPEN:
+			serve_open(w, item, true);
+			item = NULL;
+			break;
+		case WREP_ITEM_READY:
+			ready(w, item);
+			break;
+		case WREP_ITEM_VIEW:
+			retry = view_changed(w, item) || retry;
+			break;
+		case WREP_ITEM_TAKE_BACK:
+			take_all_back(w);
+			break;
+		case WREP_ITEM_CAUGHT_UP:
+			caught_up(w);
+			break;
+		case WREP_ITEM_POINT:
+			point(w, item);
+			break;
+		case WREP_ITEM_IDLE:
+			wrep_gates_keep(w, item);
+			wrep_gates_trim(w, WREP_IDLE_CONNS);
+			item = NULL;
+			break;
+		case WREP_ITEM_FOLD:
+			wrep_fold(item->db);
+			break;
+		case WREP_ITEM_MKDIR:
+			wrep_dir_make(w, item);
+			break;
+		case WREP_ITEM_RMDIR:
+			wrep_dir_remove(w, item);
+			break;
+		case WREP_ITEM_DIRATTR:
+			wrep_dir_set_attributes(w, item);
+			break;
+		case WREP_ITEM_RENAME:
+			wrep_rename_run(w, item);
+			break;
+		case WREP_ITEM_FETCH:
+			wrep_fetch_run(w);
+			break;
+		}
+		wrep_item_free(item);
+	}
+}
+
+int wrep_applier_start(struct wrep *w)
+{
+	int rc;
+
+	w->idle_conns_tail = &w->idle_conns;
+	rc = pthread_create(&w->applier, NULL, applier_main, w);
+	if (rc)
+		return -rc;
+	w->applier_running = true;
+	return 0;
+}
+
+void wrep_applier_stop(struct wrep *w)
+{
+	struct wrep_item *waiting, *item;
+	struct wrep_db **all;
+	size_t count;
+
+	if (!w->applier_running)
+		return;
+	pthread_mutex_lock(&w->lock);
+	assert(w->closing);
+	waiting = w->waiting;
+	w->waiting = NULL;
+	pthread_cond_broadcast(&w->queue_wake);
+	pthread_mutex_unlock(&w->lock);
+	while (waiting) {
+		struct wrep_item *next = waiting->next;
+
+		end_item(waiting);
+		waiting = next;
+	}
+	pthread_join(w->applier, NULL);
+	w->applier_running = false;
+	/* What raftlog's last deliveries queued when the applier had gone already. */
+	while ((item = take(w, false))) {
+		if (item->type == WREP_ITEM_INSTALL) {
+			wrep_install(w, item);
+			wrep_item_free(item);
+		} else if (item->type == WREP_ITEM_INSTALL_GROUP) {
+			wrep_install_group(w, item);
+			wrep_item_free(item);
+		} else {
+			end_item(item);
+		}
+	}
+	/* The connections were the applier's; it is gone. */
+	wrep_gates_trim(w, 0);
+	if (wrep_db_all(w, &all, &count) < 0)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		wrep_gate_open(all[i]);
+		take_back(all[i]);
+		wrep_db_unref(all[i]);
+	}
+	free(all);
+}
+
+void wrep_applier_end_rest(struct wrep *w)
+{
+	struct wrep_item *item;
+
+	while ((item = take(w, false)))
+		end_item(item);
+}

@@ -1,0 +1,688 @@
+/* Directories: made and removed on every node, in order with all else.
+ *
+ * An application's mkdir becomes a MKDIR entry. When it is delivered, the tree (tree.h) says whether it
+ * takes effect; then the applier makes the backing directory, and one on the tmpfs for the -shm files in
+ * it, lets the name be found, and answers the application. A directory is known by the index of its MKDIR
+ * entry and keeps its name for as long as it lives. Mode, owner and times are those of the backing
+ * directory, set by SETATTR entries as those of a database are.
+ *
+ * After a crash the directories of the last manifest are made again where they are missing, and what
+ * came since is applied again: making one that is there already changes nothing but its attributes, which
+ * later entries set again, and removing one that is gone changes nothing.
+ */
+#include "base/internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+#include "file/stray.h"
+#include "sqlite/names.h"
+#include "txn/super_journal.h"
+
+/* ---- what applications see ---------------------------------------------------------------------- */
+
+static unsigned bucket(const char *path)
+{
+	return (unsigned)(XXH3_64bits(path, strlen(path)) % WREP_BUCKETS);
+}
+
+struct wrep_dir *wrep_dir_ref(struct wrep_dir *d)
+{
+	atomic_fetch_add_explicit(&d->refs, 1, memory_order_relaxed);
+	return d;
+}
+
+void wrep_dir_unref(struct wrep_dir *d)
+{
+	if (d && atomic_fetch_sub(&d->refs, 1) == 1)
+		free(d);
+}
+
+const char *wrep_dir_path(const struct wrep_dir *d)
+{
+	return d->path;
+}
+
+_Atomic(void *) *wrep_dir_host_data(struct wrep_dir *d)
+{
+	return &d->host_data;
+}
+
+static struct wrep_dir *dir_new(struct wrep *w, const char *path, uint64_t id)
+{
+	struct wrep_dir *d = calloc(1, sizeof *d + strlen(path) + 1);
+
+	if (!d)
+		return NULL;
+	atomic_init(&d->refs, 1);
+	d->w = w;
+	d->id = id;
+	strcpy(d->path, path);
+	return d;
+}
+
+/* w->lock held. */
+static struct wrep_dir *find_shown(struct wrep *w, const char *path, size_t len)
+{
+	unsigned b = (unsigned)(XXH3_64bits(path, len) % WREP_BUCKETS);
+	struct wrep_dir *d = w->dirs[b];
+
+	while (d && !(strlen(d->path) == len && memcmp(d->path, path, len) == 0))
+		d = d->next;
+	return d;
+}
+
+int wrep_dir_lookup(struct wrep *w, const char *path, struct wrep_dir **out)
+{
+	pthread_mutex_lock(&w->lock);
+	*out = find_shown(w, path, strlen(path));
+	if (*out)
+		wrep_dir_ref(*out);
+	pthread_mutex_unlock(&w->lock);
+	return *out ? 0 : -ENOENT;
+}
+
+bool wrep_dir_is_gone(struct wrep_dir *d)
+{
+	bool gone;
+
+	pthread_mutex_lock(&d->w->lock);
+	gone = !d->shown;
+	pthread_mutex_unlock(&d->w->lock);
+	return gone;
+}
+
+/* Is `path` in the directory `dir` itself? What is behind the directory's name, or NULL. */
+static const char *name_in(const char *path, const char *dir)
+{
+	size_t len = strlen(dir);
+
+	if (len && (strncmp(path, dir, len) != 0 || path[len] != '/'))
+		return NULL;
+	path += len ? len + 1 : 0;
+	return strchr(path, '/') ? NULL : path;
+}
+
+/* How many directories the one that `path` is in has. NULL: it is gone. w->lock held. */
+static unsigned *count_beside(struct wrep *w, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	struct wrep_dir *d = slash ? find_shown(w, path, (size_t)(slash - path)) : NULL;
+
+	return d ? &d->subdirs : slash ? NULL : &w->top_dirs;
+}
+
+unsigned wrep_dir_count(struct wrep *w, const char *path)
+{
+	struct wrep_dir *d;
+	unsigned n;
+
+	pthread_mutex_lock(&w->lock);
+	d = *path ? find_shown(w, path, strlen(path)) : NULL;
+	n = d ? d->subdirs : *path ? 0 : w->top_dirs;
+	pthread_mutex_unlock(&w->lock);
+	return n;
+}
+
+/* The directories in `path`: references in a malloc'd array that ends with NULL; NULL: out of memory. */
+static struct wrep_dir **dirs_in(struct wrep *w, const char *path)
+{
+	struct wrep_dir **all;
+	size_t n = 0;
+
+	pthread_mutex_lock(&w->lock);
+	for (size_t b = 0; b < WREP_BUCKETS; b++)
+		for (struct wrep_dir *d = w->dirs[b]; d; d = d->next)
+			n++;
+	all = calloc(n + 1, sizeof *all);
+	n = 0;
+	for (size_t b = 0; all && b < WREP_BUCKETS; b++)
+		for (struct wrep_dir *d = w->dirs[b]; d; d = d->next)
+			if (name_in(d->path, path))
+				all[n++] = wrep_dir_ref(d);
+	pthread_mutex_unlock(&w->lock);
+	return all;
+}
+
+struct each_in {
+	const char *path;
+	int (*each)(void *arg, const char *name);
+	void *arg;
+};
+
+static int one_elsewhere(void *arg, const char *name)
+{
+	struct each_in *in = arg;
+	const char *last = name_in(name, in->path);
+
+	return last ? in->each(in->arg, last) : 0;
+}
+
+int wrep_list(struct wrep *w, const char *path, int (*each)(void *arg, const char *name), void *arg)
+{
+	struct wrep_dir **dirs = dirs_in(w, path);
+	struct wrep_db **all;
+	const char *name;
+	size_t count;
+	int rc = dirs ? wrep_db_all(w, &all, &count) : -ENOMEM, stop = 0;
+
+	for (size_t i = 0; dirs && dirs[i]; i++) {
+		if (!rc && !stop)
+			stop = each(arg, name_in(dirs[i]->path, path));
+		wrep_dir_unref(dirs[i]);
+	}
+	free(dirs);
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < count; i++) {
+		for (int k = 0; !stop && k < 4 && name_in(all[i]->name, path); k++) {
+			struct wrep_file *f;
+
+			pthread_mutex_lock(&all[i]->lock);
+			f = wrep_db_file(all[i], k);
+			pthread_mutex_unlock(&all[i]->lock);
+			name = f ? name_in(f->name, path) : NULL;
+			if (name)
+				stop = each(arg, name);
+			wrep_file_unref(f);
+		}
+		wrep_db_unref(all[i]);
+	}
+	free(all);
+	if (!stop)
+		stop = wrep_super_list(w, one_elsewhere, &(struct each_in){path, each, arg});
+	return stop ? stop : wrep_strays_list(w, one_elsewhere, &(struct each_in){path, each, arg});
+}
+
+int wrep_dir_stat(struct wrep_dir *d, struct stat *st)
+{
+	if (wrep_dir_is_gone(d))
+		return -ESTALE;
+	if (fstatat(d->w->config.data_fd, d->path, st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? -ESTALE : -errno;
+	st->st_nlink = 2 + wrep_dir_count(d->w, d->path);
+	return 0;
+}
+
+/* ---- what applications ask for ------------------------------------------------------------------- */
+
+int wrep_mkdir(struct wrep *w, const char *path, mode_t mode, uid_t uid, gid_t gid,
+	       struct wrep_op *op)
+{
+	struct wrep_entry e = {.type = WREP_ENTRY_MKDIR,
+			       .mode = mode & 07777,
+			       .uid = uid,
+			       .gid = gid};
+	enum wrep_kind kind;
+
+	if (!wrep_names_path_valid(path, strlen(path)))
+		return wrep_name_refusal(w, path);
+	/* Else a database's side file might find its place taken. */
+	if (wrep_name_kind(w, path, &kind))
+		return -EPERM;
+	if (!atomic_load(&w->may_write))
+		return -EROFS;
+	strcpy(e.name, path);
+	return wrep_submit_meta(w, NULL, &e, 0, op);
+}
+
+int wrep_rmdir(struct wrep *w, const char *path, struct wrep_op *op)
+{
+	struct wrep_entry e = {.type = WREP_ENTRY_RMDIR};
+	struct wrep_dir *d;
+
+	if (wrep_dir_lookup(w, path, &d))
+		return -ENOENT;
+	e.db_id = d->id;
+	wrep_dir_unref(d);
+	if (wrep_strays_are_in(w, path))
+		return -ENOTEMPTY;
+	if (!atomic_load(&w->may_write))
+		return -EROFS;
+	return wrep_submit_meta(w, NULL, &e, 0, op);
+}
+
+int wrep_dir_setattr(struct wrep_dir *d, const struct wrep_attr *attr, struct wrep_op *op)
+{
+	struct wrep_entry e;
+
+	if (wrep_dir_is_gone(d))
+		return -ESTALE;
+	if (!atomic_load(&d->w->may_write))
+		return -EROFS;
+	wrep_setattr_entry(d->id, attr, &e);
+	return wrep_submit_meta(d->w, NULL, &e, 0, op);
+}
+
+/* ---- committed entries --------------------------------------------------------------------------- */
+
+void wrep_mkdir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
+			  struct rlog_buf *buf, struct rlog_request *req)
+{
+	struct wrep_item *item;
+	int rc = -EIO;
+
+	if (index <= w->names_skip) {
+		wrep_meta_finish(req, rc);
+		return;
+	}
+	item = wrep_item_new(WREP_ITEM_MKDIR, NULL);
+	item->index = index;
+	item->dir = dir_new(w, e->name, index);
+	rc = item->dir ? wrep_tree_add(w->tree, index, e->name, true) : -ENOMEM;
+	if (rc == 0) {
+		wrep_tree_find(w->tree, index)->data = wrep_dir_ref(item->dir);
+		wrep_meta_push(w, item, buf, req);
+		return;
+	}
+	wrep_item_free(item);
+	wrep_meta_finish(req, rc);
+	if (rc == -ENOMEM)
+		wrep_fatalf(w, "out of memory while making a directory name=%s", e->name);
+}
+
+void wrep_dir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
+			struct rlog_buf *buf, struct rlog_request *req)
+{
+	struct wrep_tree_node *n = wrep_tree_find(w->tree, e->db_id);
+	struct wrep_item *item;
+	struct wrep_dir *d;
+	int rc = 0;
+
+	if (!n || !n->is_dir) {
+		wrep_meta_finish(req, -ENOENT);
+		return;
+	}
+	d = n->data;
+	/* One that is restored with had no effect then: the directory is there. By now it may be empty. */
+	if (e->type == WREP_ENTRY_RMDIR)
+		rc = index > w->names_skip ? wrep_tree_remove(w->tree, e->db_id) : -EIO;
+	if (rc) {
+		wrep_meta_finish(req, rc);
+		return;
+	}
+	item = wrep_item_new(e->type == WREP_ENTRY_RMDIR ? WREP_ITEM_RMDIR : WREP_ITEM_DIRATTR,
+			     NULL);
+	item->index = index;
+	item->dir = wrep_dir_ref(d);
+	if (e->type == WREP_ENTRY_RMDIR)
+		wrep_dir_unref(d); /* that of the tree */
+	wrep_meta_push(w, item, buf, req);
+}
+
+/* ---- on the disk --------------------------------------------------------------------------------- */
+
+void wrep_dir_touch(struct wrep *w, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	struct wrep_dir *d;
+
+	if (!slash)
+		return; /* the top is always synced */
+	pthread_mutex_lock(&w->lock);
+	d = find_shown(w, path, (size_t)(slash - path));
+	if (d)
+		d->changed = true;
+	pthread_mutex_unlock(&w->lock);
+}
+
+static int open_dir(int at_fd, const char *path)
+{
+	int fd = openat(at_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int wrep_dirs_sync(struct wrep *w)
+{
+	int rc = fsync(w->config.data_fd) < 0 ? -errno : 0;
+
+	for (size_t b = 0; b < WREP_BUCKETS && !rc; b++) {
+		struct wrep_dir *d;
+
+		do {
+			pthread_mutex_lock(&w->lock);
+			for (d = w->dirs[b]; d && !d->changed; d = d->next)
+				;
+			if (d) {
+				d->changed = false;
+				wrep_dir_ref(d);
+			}
+			pthread_mutex_unlock(&w->lock);
+			if (d) {
+				int fd = open_dir(w->config.data_fd, d->path);
+
+				/* One that is removed meanwhile need not last. */
+				if (fd >= 0 && fsync(fd) < 0)
+					rc = -errno;
+				if (fd >= 0)
+					close(fd);
+				if (rc) {
+					pthread_mutex_lock(&w->lock);
+					d->changed = true;
+					pthread_mutex_unlock(&w->lock);
+				}
+				wrep_dir_unref(d);
+			}
+		} while (d && !rc);
+	}
+	return rc;
+}
+
+static int set_attributes(int fd, const struct wrep_entry *e)
+{
+	if ((e->attr_valid & (WREP_ATTR_UID | WREP_ATTR_GID)) &&
+	    fchown(fd, e->attr_valid & WREP_ATTR_UID ? e->uid : (uid_t)-1,
+		   e->attr_valid & WREP_ATTR_GID ? e->gid : (gid_t)-1) < 0)
+		return -errno;
+	if ((e->attr_valid & WREP_ATTR_MODE) && fchmod(fd, e->mode & 07777) < 0)
+		return -errno;
+	if ((e->attr_valid & WREP_ATTR_TIMES) &&
+	    futimens(fd, (struct timespec[]){wrep_to_timespec(e->atime_ns, e->atime_omit),
+					     wrep_to_timespec(e->mtime_ns, e->mtime_omit)}) < 0)
+		return -errno;
+	return 0;
+}
+
+/* A directory is at `path` then, whatever else was; made with no right for anybody. */
+static int ensure(int at_fd, const char *path)
+{
+	struct stat st;
+
+	if (mkdirat(at_fd, path, 0700) == 0)
+		return 0;
+	if (errno != EEXIST)
+		return -errno;
+	if (fstatat(at_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (S_ISDIR(st.st_mode))
+		return 0;
+	if (unlinkat(at_fd, path, 0) < 0 || mkdirat(at_fd, path, 0700) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Make both of them. `e`: what the backing one shall look like, or NULL. */
+static int make(struct wrep *w, const char *path, const struct wrep_entry *e)
+{
+	int rc = ensure(w->config.data_fd, path), fd = -1;
+
+	if (!rc)
+		rc = ensure(w->config.shm_fd, path);
+	if (rc || !e)
+		return rc;
+	fd = open_dir(w->config.data_fd, path);
+	if (fd < 0)
+		return fd;
+	rc = set_attributes(fd, e);
+	close(fd);
+	return rc;
+}
+
+static void show(struct wrep_dir *d, uint64_t index)
+{
+	struct wrep *w = d->w;
+	unsigned b = bucket(d->path), *count;
+
+	pthread_mutex_lock(&w->lock);
+	count = count_beside(w, d->path);
+	if (count)
+		++*count;
+	d->shown = d->changed = true;
+	d->next = w->dirs[b];
+	w->dirs[b] = wrep_dir_ref(d);
+	w->names_index = index;
+	pthread_mutex_unlock(&w->lock);
+	wrep_dir_touch(w, d->path);
+}
+
+static void hide(struct wrep_dir *d, uint64_t index)
+{
+	struct wrep *w = d->w;
+	struct wrep_dir **p;
+	unsigned *count;
+	bool shown;
+
+	pthread_mutex_lock(&w->lock);
+	shown = d->shown;
+	count = shown ? count_beside(w, d->path) : NULL;
+	if (count)
+		--*count;
+	d->shown = false;
+	for (p = &w->dirs[bucket(d->path)]; shown && *p != d; p = &(*p)->next)
+		;
+	if (shown)
+		*p = d->next;
+	w->names_index = index;
+	pthread_mutex_unlock(&w->lock);
+	wrep_dir_touch(w, d->path);
+	if (shown)
+		wrep_dir_unref(d);
+}
+
+static bool is_retired(struct wrep_dir *d)
+{
+	bool retired;
+
+	pthread_mutex_lock(&d->w->lock);
+	retired = d->retired;
+	pthread_mutex_unlock(&d->w->lock);
+	return retired;
+}
+
+static void finish(struct wrep_item *item, int rc)
+{
+	if (item->op)
+		item->op->done(item->op, rc);
+}
+
+void wrep_dir_make(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_dir *d = item->dir;
+	struct wrep_entry e;
+	uint64_t logged = 0;
+	int rc = wrep_entry_decode(item->buf, &e);
+
+	e.attr_valid = WREP_ATTR_MODE | WREP_ATTR_UID | WREP_ATTR_GID;
+	while (!rc && !is_retired(d)) {
+		rc = make(w, d->path, &e);
+		if (!wrep_is_shortage(rc) || wrep_stopping(w))
+			break;
+		wrep_wait_for_space(w, d->path, rc, &logged);
+		rc = 0;
+	}
+	if (is_retired(d)) {
+		finish(item, -EIO);
+		return;
+	}
+	if (!rc)
+		show(d, item->index);
+	finish(item, rc);
+	if (rc && !wrep_stopping(w))
+		wrep_fatalf(w,
+			    "cannot make a directory name=%s error=%s; repair the disk and mount "
+			    "again",
+			    d->path, strerror(-rc));
+}
+
+void wrep_dir_remove(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_dir *d = item->dir;
+
+	if (is_retired(d)) {
+		finish(item, -EIO);
+		return;
+	}
+	hide(d, item->index);
+	wrep_strays_end_in(w, d->path);
+	unlinkat(w->config.shm_fd, d->path, AT_REMOVEDIR);
+	if (unlinkat(w->config.data_fd, d->path, AT_REMOVEDIR) < 0 && errno != ENOENT)
+		wrep_logf(w, 'W',
+			  "a directory stays in the data directory: somebody put files there "
+			  "name=%s error=\"%s\"",
+			  d->path, strerror(errno));
+	finish(item, 0);
+}
+
+void wrep_dir_set_attributes(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_dir *d = item->dir;
+	struct wrep_entry e;
+	int fd = -1, rc = wrep_entry_decode(item->buf, &e);
+
+	if (!rc && wrep_dir_is_gone(d))
+		rc = -ENOENT;
+	if (!rc) {
+		fd = open_dir(w->config.data_fd, d->path);
+		rc = fd < 0 ? fd : set_attributes(fd, &e);
+	}
+	if (fd >= 0)
+		close(fd);
+	pthread_mutex_lock(&w->lock);
+	d->changed = true;
+	pthread_mutex_unlock(&w->lock);
+	finish(item, rc);
+}
+
+/* ---- the manifest -------------------------------------------------------------------------------- */
+
+int wrep_dirs_note(struct wrep *w, struct wrep_manifest *m)
+{
+	for (size_t b = 0; b < WREP_BUCKETS; b++) {
+		for (struct wrep_dir *d = w->dirs[b]; d; d = d->next) {
+			struct wrep_manifest_dir *md = wrep_manifest_add_dir(m);
+
+			if (!md)
+				return -ENOMEM;
+			strcpy(md->path, d->path);
+			md->id = d->id;
+		}
+	}
+	return 0;
+}
+
+void wrep_dirs_describe(struct wrep *w, struct wrep_manifest *m)
+{
+	for (size_t i = 0; i < m->dir_count; i++) {
+		struct wrep_manifest_dir *md = &m->dirs[i];
+		struct stat st = {
+			.st_mode = 0755}; /* removed meanwhile, by an entry that comes again */
+
+		fstatat(w->config.data_fd, md->path, &st, AT_SYMLINK_NOFOLLOW);
+		md->mode = st.st_mode & 07777;
+		md->uid = st.st_uid;
+		md->gid = st.st_gid;
+		md->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	}
+	wrep_manifest_sort_dirs(m);
+}
+
+int wrep_dirs_prepare(struct wrep *w, const struct wrep_manifest *m, bool attributes)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < m->dir_count && !rc; i++) {
+		const struct wrep_manifest_dir *d = &m->dirs[i];
+		struct wrep_entry e = {
+			.attr_valid = WREP_ATTR_MODE | WREP_ATTR_UID | WREP_ATTR_GID,
+			.mode = d->mode,
+			.uid = d->uid,
+			.gid = d->gid,
+		};
+		bool there = faccessat(w->config.data_fd, d->path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+
+		rc = make(w, d->path, attributes || !there ? &e : NULL);
+	}
+	/* What was made in them changed their times. */
+	for (size_t i = m->dir_count; attributes && i-- > 0 && !rc;) {
+		const struct wrep_manifest_dir *d = &m->dirs[i];
+		struct timespec times[2] = {{.tv_nsec = UTIME_OMIT},
+					    wrep_to_timespec(d->mtime_ns, false)};
+
+		if (utimensat(w->config.data_fd, d->path, times, AT_SYMLINK_NOFOLLOW) < 0)
+			rc = -errno;
+	}
+	return rc;
+}
+
+/* The one that was there before the fetch, with a reference; NULL: a new one. */
+static struct wrep_dir *take_retired(struct wrep *w, const struct wrep_manifest_dir *md)
+{
+	struct wrep_dir **p, *d;
+
+	pthread_mutex_lock(&w->lock);
+	for (p = &w->retired_dirs; (d = *p); p = &d->next) {
+		if (d->id != md->id || strcmp(d->path, md->path) != 0)
+			continue;
+		*p = d->next;
+		d->retired = false;
+		break;
+	}
+	pthread_mutex_unlock(&w->lock);
+	return d;
+}
+
+int wrep_dirs_restore(struct wrep *w, const struct wrep_manifest *m)
+{
+	int rc = wrep_dirs_prepare(w, m, false);
+
+	for (size_t i = 0; i < m->dir_count && !rc; i++) {
+		const struct wrep_manifest_dir *md = &m->dirs[i];
+		struct wrep_dir *d = take_retired(w, md);
+
+		if (!d)
+			d = dir_new(w, md->path, md->id);
+		rc = d ? wrep_tree_add(w->tree, md->id, md->path, true) : -ENOMEM;
+		if (rc) {
+			wrep_dir_unref(d);
+			return rc == -ENOMEM ? rc : -EBADMSG;
+		}
+		wrep_tree_find(w->tree, md->id)->data = d;
+		show(d, m->names_index);
+	}
+	wrep_dirs_release(w);
+	return rc;
+}
+
+static void drop_data(void *arg, struct wrep_tree_node *n)
+{
+	(void)arg;
+	wrep_dir_unref(n->data);
+}
+
+void wrep_dirs_retire(struct wrep *w)
+{
+	wrep_tree_each(w->tree, drop_data, NULL);
+	wrep_tree_clear(w->tree);
+	pthread_mutex_lock(&w->lock);
+	w->top_dirs = 0;
+	for (size_t b = 0; b < WREP_BUCKETS; b++) {
+		struct wrep_dir *d;
+
+		while ((d = w->dirs[b])) { /* with the table's reference */
+			w->dirs[b] = d->next;
+			d->shown = false;
+			d->subdirs = 0;
+			d->retired = true;
+			d->next = w->retired_dirs;
+			w->retired_dirs = d;
+		}
+	}
+	pthread_mutex_unlock(&w->lock);
+}
+
+void wrep_dirs_release(struct wrep *w)
+{
+	struct wrep_dir *d;
+
+	pthread_mutex_lock(&w->lock);
+	while ((d = w->retired_dirs)) {
+		w->retired_dirs = d->next;
+		wrep_dir_unref(d);
+	}
+	pthread_mutex_unlock(&w->lock);
+}

@@ -1,0 +1,247 @@
+/* See playback.h. The -wal as SQLite recovers it (file format, section 4): the frames whose chain is valid, up to
+ * the last one that commits; the newest image of a page counts, and that frame says how long the database is.
+ *
+ * The rollback journal (section 3): it begins with a header in a sector of its own, which pages follow, and may go on
+ * with another header at the next sector, and so on. All numbers are big-endian.
+ *
+ *    0  magic, 8 bytes                            page record:
+ *    8  records behind it, or -1: to the end         0  page number
+ *   12  nonce of the checksums                       4  the page as it was
+ *   16  pages of the database as it was             ..  checksum: the nonce, and every 200th byte
+ *   20  sector size                                     of the page, from the end
+ *   24  page size
+ *
+ * Of a page the first record counts; the first record that is not right ends it all.
+ */
+#include "pages/playback.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "base/io.h"
+#include "sqlite/wal_format.h"
+#include "txn/super_journal.h"
+
+#define PENDING_BYTE 0x40000000u /* no page is where SQLite takes its locks */
+
+static uint32_t be32(const uint8_t *p)
+{
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static bool is_power_of_2(uint32_t n, uint32_t min, uint32_t max)
+{
+	return n >= min && n <= max && !(n & (n - 1));
+}
+
+/* Of the database that the overlay shows; 0: an empty one, or none. */
+static uint32_t page_size_of(struct wrep_overlay *o, int base_fd)
+{
+	uint8_t head[18];
+	uint32_t size;
+
+	if (wrep_overlay_read(o, base_fd, head, sizeof head, 0) != sizeof head)
+		return 0;
+	size = (uint32_t)head[16] << 8 | head[17];
+	return size == 1 ? 65536 : size;
+}
+
+/* ---- a -wal ------------------------------------------------------------------------------------- */
+
+/* Go through the frames that count, at most `max` of them: write them into `o`, unless it is NULL. `*count`: up to
+ * the last one that commits, which says `*page_count`. */
+static int go_through(int fd, const struct wrep_wal_header *h, uint32_t max, struct wrep_overlay *o,
+		      int base_fd, uint32_t *count, uint32_t *page_count)
+{
+	const size_t frame_bytes = wrep_wal_frame_bytes(h->page_size);
+	uint8_t *bytes = malloc(frame_bytes);
+	uint32_t sum[2] = {h->sum[0], h->sum[1]};
+	int rc = bytes ? 0 : -ENOMEM;
+
+	*count = *page_count = 0;
+	for (uint32_t i = 0; i < max && !rc; i++) {
+		const uint8_t *page = bytes + WREP_FRAME_HEADER_BYTES;
+		struct wrep_wal_frame f;
+
+		rc = wrep_read_exact(fd, bytes, frame_bytes,
+				     wrep_wal_frame_offset(h->page_size, i));
+		if (rc == -EIO || (!rc && !wrep_wal_frame_parse(h, sum, bytes, page, &f))) {
+			rc = 0; /* its end, or that of what is valid */
+			break;
+		}
+		if (rc)
+			break;
+		memcpy(sum, f.sum, sizeof sum);
+		if (f.page_count) {
+			*count = i + 1;
+			*page_count = f.page_count;
+		}
+		if (o)
+			rc = wrep_overlay_write(o, base_fd, page, h->page_size,
+						(uint64_t)(f.pgno - 1) * h->page_size);
+	}
+	free(bytes);
+	return rc;
+}
+
+static bool read_header(int fd, struct wrep_wal_header *h)
+{
+	uint8_t bytes[WREP_WAL_HEADER_BYTES];
+
+	return wrep_read_exact(fd, bytes, sizeof bytes, 0) == 0 && wrep_wal_header_parse(bytes, h);
+}
+
+int wrep_playback_wal_holds(int wal_fd)
+{
+	struct wrep_wal_header h;
+	uint32_t count = 0, page_count;
+	int rc = read_header(wal_fd, &h)
+			 ? go_through(wal_fd, &h, UINT32_MAX, NULL, -1, &count, &page_count)
+			 : 0;
+
+	return rc ? rc : count > 0;
+}
+
+int wrep_playback_wal(int wal_fd, struct wrep_overlay *o, int base_fd)
+{
+	uint32_t count, page_count, again, size = page_size_of(o, base_fd);
+	struct wrep_wal_header h;
+	int rc;
+
+	if (!read_header(wal_fd, &h))
+		return 0;
+	rc = go_through(wal_fd, &h, UINT32_MAX, NULL, -1, &count, &page_count);
+	if (rc || !count)
+		return rc;
+	if (h.page_size != size)
+		return -EBADMSG;
+	rc = go_through(wal_fd, &h, count, o, base_fd, &again, &page_count);
+	if (!rc && again != count)
+		rc = -EIO; /* somebody writes to it */
+	return rc ? rc : wrep_overlay_truncate(o, (uint64_t)page_count * h.page_size);
+}
+
+/* ---- a -journal ---------------------------------------------------------------------------------- */
+
+static const uint8_t journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
+
+struct header {
+	uint32_t records, nonce, page_count, sector, page_size;
+};
+
+static bool read_journal_header(int fd, uint64_t off, struct header *h)
+{
+	uint8_t bytes[28];
+
+	if (wrep_read_exact(fd, bytes, sizeof bytes, off) ||
+	    memcmp(bytes, journal_magic, sizeof journal_magic) != 0)
+		return false;
+	*h = (struct header){
+		.records = be32(bytes + 8),
+		.nonce = be32(bytes + 12),
+		.page_count = be32(bytes + 16),
+		.sector = be32(bytes + 20),
+		.page_size = be32(bytes + 24),
+	};
+	return is_power_of_2(h->sector, 32, 65536) && is_power_of_2(h->page_size, 512, 65536);
+}
+
+int wrep_playback_journal_holds(int journal_fd)
+{
+	struct header h;
+
+	return read_journal_header(journal_fd, 0, &h);
+}
+
+struct journal {
+	int fd, base_fd;
+	uint64_t size;
+	struct header first;
+	struct wrep_overlay *overlay;
+	uint8_t *record; /* room for one */
+	uint8_t *done;	 /* a bit for each page of the database as it was */
+};
+
+static uint32_t checksum(const uint8_t *page, uint32_t page_size, uint32_t nonce)
+{
+	for (int64_t i = (int64_t)page_size - 200; i > 0; i -= 200)
+		nonce += page[i];
+	return nonce;
+}
+
+/* 1; 0: here it ends; -errno. */
+static int play_record(struct journal *j, uint64_t off, uint32_t nonce)
+{
+	const uint32_t page_size = j->first.page_size;
+	const uint8_t *page = j->record + 4;
+	uint32_t pgno;
+
+	if (off + page_size + 8 > j->size)
+		return 0;
+	if (wrep_read_exact(j->fd, j->record, page_size + 8, off))
+		return -EIO;
+	pgno = be32(j->record);
+	if (!pgno || pgno == PENDING_BYTE / page_size + 1 ||
+	    checksum(page, page_size, nonce) != be32(page + page_size))
+		return 0;
+	if (pgno > j->first.page_count || (j->done[pgno / 8] & 1u << pgno % 8))
+		return 1;
+	j->done[pgno / 8] |= (uint8_t)(1u << pgno % 8);
+	return wrep_overlay_write(j->overlay, j->base_fd, page, page_size,
+				  (uint64_t)(pgno - 1) * page_size) < 0
+		       ? -EIO
+		       : 1;
+}
+
+static int play(struct journal *j)
+{
+	struct header h = j->first;
+	uint64_t off = 0;
+	int rc = wrep_overlay_truncate(j->overlay, (uint64_t)h.page_count * h.page_size);
+
+	while (!rc) {
+		uint64_t end = off + h.sector;
+		uint64_t room = end < j->size ? (j->size - end) / (h.page_size + 8) : 0;
+		uint64_t records = h.records == UINT32_MAX ? room : h.records;
+		int more = 1;
+
+		for (uint64_t i = 0; i < records && more == 1; i++) {
+			more = play_record(j, end, h.nonce);
+			end += h.page_size + 8;
+		}
+		if (more < 1)
+			return more;
+		off = (end + h.sector - 1) / h.sector * h.sector;
+		if (off + h.sector > j->size || !read_journal_header(j->fd, off, &h) ||
+		    h.page_size != j->first.page_size)
+			break;
+	}
+	return rc;
+}
+
+int wrep_playback_journal(int journal_fd, struct wrep_overlay *o, int base_fd)
+{
+	struct journal j = {.fd = journal_fd, .base_fd = base_fd, .overlay = o};
+	char super[WREP_SUPER_PATH_MAX];
+	struct stat st;
+	uint32_t size;
+	int rc;
+
+	if (!read_journal_header(journal_fd, 0, &j.first))
+		return 0;
+	if (wrep_super_of_journal(journal_fd, super))
+		return -EXDEV;
+	size = page_size_of(o, base_fd);
+	if (size && is_power_of_2(size, 512, 65536) && size != j.first.page_size)
+		return -EBADMSG;
+	if (fstat(journal_fd, &st) < 0)
+		return -errno;
+	j.size = (uint64_t)st.st_size;
+	j.record = malloc(j.first.page_size + 8);
+	j.done = calloc(1, j.first.page_count / 8 + 1);
+	rc = j.record && j.done ? play(&j) : -ENOMEM;
+	free(j.record);
+	free(j.done);
+	return rc;
+}

@@ -1,0 +1,869 @@
+/* The keeper: a thread that makes the files durable from time to time, so that the log can be short.
+ *
+ * A *durable point* is a manifest (manifest.h) in raftlog's snapshot: "everything up to entry S is in
+ * this node's files, on disk". After it raftlog lets go of the log behind S, and a restart applies only
+ * what came after (restore.c). In the good case, for every database that has changed since the last:
+ *
+ *   1. S is the last entry delivered. What was queued for the applier by then is waited for.
+ *   2. Note version and index that the files show, and how many frames are committed in the -wal.
+ *   3. Sync the database file; sync the -wal, unless all its frames are in the database file already;
+ *      store the page hashes that have changed, and sync them.
+ *   4. Write the manifest, which names version and index, and salt and number of frames, and the
+ *      transactions over several databases that came since S (group.c).
+ *
+ * Why a restart finds everything. Let v be the version of step 2. The database file holds all pages as
+ * of v but those that are in the first n frames of the -wal; both are on disk after step 3. They may
+ * hold newer pages as well, of transactions that came while this went on: these are committed, and come
+ * behind S in the log, on this node's disk too, because nothing is delivered here before that. So what
+ * a restart does, copying the n frames into the database file and applying the log behind S again, whole
+ * pages each, ends in what the last entry left. The same goes for the hashes.
+ *
+ * So no reader can hold a durable point up: what a checkpoint cannot copy yet, the manifest leaves in
+ * the -wal. The price: as long as it does (`wal_held`), SQLite may not start that -wal over, cut it or
+ * remove it. It does none of these before all of it is copied; then the request waits here until the
+ * database file is synced and a manifest is written that needs no -wal (wrep_keeper_release()). That is
+ * once for each durable point at most, and costs what SQLite's own sync of a checkpoint would.
+ *
+ * When one is due. The log behind the last point is a quarter of --log-size: delivery wakes the keeper as
+ * the log grows (wrep_keeper_delivered()), and what has come while one point was taken makes the next due at
+ * once. Only an open transaction puts a point off: S may not pass its parts, so as long as the one that the
+ * last point stopped at is open, the next would come to the same.
+ *
+ * Locks: point_lock is taken before any other of walrepl's, by whoever writes a manifest. `lock` guards
+ * the requests to this thread and is a leaf (but for idle.c's).
+ */
+#include "base/internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+#include "base/io.h"
+#include "file/stray.h"
+#include "pages/sumfile.h"
+#include "txn/multi_commit.h"
+
+#define LOG_BYTES (64u << 20) /* default of wrep_config.log_bytes */
+#define LOOK_MS 200	      /* between looks at the size of the log */
+#define RETRY_MS 2000	      /* after a point that failed */
+#define LOG_LOOKS 16u	      /* looks, at least, while log_bytes are delivered */
+#define HOLD_MS 10000 /* after a peer has fetched: until its log follows that of the leader */
+
+struct deferred {
+	struct deferred *next;
+	struct wrep_file *file; /* a reference */
+	enum wrep_deferral what;
+	struct wrep_op *op;
+	uint64_t off; /* TRUNCATE: the size */
+	size_t len;
+	uint8_t bytes[];
+};
+
+struct wrep_keeper {
+	struct wrep *w;
+	pthread_t thread;
+	bool running;
+
+	pthread_mutex_t point_lock; /* guards the next five */
+	struct wrep_manifest last;
+	uint64_t last_index;
+	bool adopted;	     /* `last` says something: there is a snapshot */
+	bool closed;	     /* no manifest can be written any more */
+	unsigned generation; /* of the databases: a point of another one is void */
+
+	/* the thread's own */
+	uint64_t point_index; /* of the point that the barrier is out for */
+	unsigned point_generation;
+	unsigned serving; /* requests for a point that it serves */
+	uint64_t not_before_ms;
+	uint64_t held_by,
+		held_from; /* the database and the first entry of the open transaction that
+					the last point stopped at; 0: none */
+	bool failing;	   /* the last point failed, and a line says so */
+
+	pthread_mutex_t lock; /* guards all below */
+	pthread_cond_t wake, told;
+	bool stop;
+	struct deferred *deferred, **deferred_tail;
+	unsigned wanted, done; /* points asked for, and how many of these requests were served */
+	int done_rc;
+	enum { BARRIER_NONE, BARRIER_OUT, BARRIER_PASSED } barrier;
+	int barrier_rc;
+	struct wrep_op barrier_op;
+	unsigned holds;
+	uint64_t hold_until_ms;
+};
+
+static uint64_t in_ms(unsigned ms)
+{
+	return rlog_clock_ns() + ms * RLOG_NS_PER_MS;
+}
+
+/* ---- one database ------------------------------------------------------------------------------ */
+
+/* Take down what the manifest shall say of `db`, and hold what it counts on: 1, with the files to be synced,
+ * for which the database is held. 0: the database is gone; -ENOENT: its file is; -EAGAIN: it is being
+ * renamed; -errno. db->lock held, let go meanwhile. */
+static int note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_synced *s)
+{
+	struct wrep_wal_position at = {0};
+	struct wrep_file *shm;
+	int rc;
+
+	while (db->wal_going) /* the applier waits for nobody then */
+		pthread_cond_wait(&db->wal_gone, &db->lock);
+	if (db->removed)
+		return 0;
+	if (!db->files[WREP_DB])
+		return -EAGAIN;
+	rc = wrep_db_hold(db, true);
+	if (rc && !(rc == -ENOENT && db->damaged))
+		return rc;
+	d->version = db->local_version;
+	d->index = db->local_index;
+	d->checksum = db->sum.sum;
+	d->page_size = db->sum.page_size;
+	d->page_count = db->sum.page_count;
+	d->wal_mode = db->local_wal_mode;
+	db->touched = false;
+	if (rc)
+		return 1; /* its file is gone, and no other node has a copy */
+	wrep_synced_take(db, s, true);
+	if (s->files[1]) {
+		/* Behind the gate the daemon's SQLite writes it. */
+		if (db->gated && !db->pending)
+			wrep_capture_forget(db->capture);
+		if (wrep_capture_position(db->capture, &at) < 0)
+			at.frame_count = 0;
+	}
+	shm = at.frame_count ? wrep_db_file(db, WREP_SHM) : NULL;
+	if (at.frame_count && !(shm && wrep_shm_copied(shm->fd, at.frame_count, at.salt))) {
+		d->wal_frames = at.frame_count;
+		memcpy(d->wal_salt, at.salt, sizeof d->wal_salt);
+		db->wal_held = true;
+	} else {
+		wrep_file_unref(s->files[1]);
+		s->files[1] = NULL;
+	}
+	wrep_file_unref(shm);
+	db->unsynced = false;
+	return 1;
+}
+
+/* A sync failed. What the kernel had of the file may be gone by now, and the next sync would succeed all
+ * the same: nothing here can be believed, but a restart makes all of it from the log again. */
+static int sync_failed(struct wrep_db *db)
+{
+	int rc = -errno;
+
+	wrep_fatalf(db->w,
+		    "cannot sync a database file name=%s error=\"%s\"; repair the disk and mount "
+		    "again",
+		    db->name, strerror(-rc));
+	return rc;
+}
+
+int wrep_keeper_sync(struct wrep_db *db, const struct wrep_synced *s)
+{
+	/* The file's mode and owner are part of the database: not fdatasync(). */
+	if (fsync(s->files[0]->fd) < 0 || (s->files[1] && fdatasync(s->files[1]->fd) < 0))
+		return sync_failed(db);
+	return 0;
+}
+
+void wrep_synced_take(struct wrep_db *db, struct wrep_synced *s, bool wal)
+{
+	s->files[0] = wrep_db_file(db, WREP_DB);
+	if (wal)
+		s->files[1] = wrep_db_file(db, WREP_WAL);
+}
+
+void wrep_synced_drop(struct wrep_db *db, struct wrep_synced *s)
+{
+	if (s->files[0]) {
+		pthread_mutex_lock(&db->lock);
+		wrep_db_unhold(db);
+		pthread_mutex_unlock(&db->lock);
+	}
+	wrep_file_unref(s->files[0]);
+	wrep_file_unref(s->files[1]);
+}
+
+static int sync_database(struct wrep_db *db, const struct wrep_synced *s)
+{
+	int rc = s->files[0] ? wrep_keeper_sync(db, s) : 0;
+
+	if (!rc)
+		rc = wrep_sumfile_store(db->w->config.state_fd, db->id, &db->sum, &db->lock);
+	return rc;
+}
+
+/* What the last manifest says of a database that nothing has happened to since. */
+static bool unchanged(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest_db *d)
+{
+	const struct wrep_manifest_db *old = wrep_manifest_find(&k->last, db->id);
+	bool touched;
+
+	pthread_mutex_lock(&db->lock);
+	touched = db->touched;
+	pthread_mutex_unlock(&db->lock);
+	if (touched || !old)
+		return false;
+	*d = *old;
+	return true;
+}
+
+/* `d` has its name already. */
+static int fill_in(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest_db *d)
+{
+	struct wrep_synced s = {0};
+	char name[WREP_NAME_MAX + 1];
+	int rc;
+
+	strcpy(name, d->name);
+	if (unchanged(k, db, d)) {
+		strcpy(d->name, name);
+		return 0;
+	}
+	pthread_mutex_lock(&db->lock);
+	rc = note(db, d, &s);
+	if (rc == 0) { /* it keeps its name until the entry that removes it */
+		d->gone = true;
+		d->version = db->version;
+		d->index = db->index;
+		pthread_mutex_unlock(&db->lock);
+		return 0;
+	}
+	pthread_mutex_unlock(&db->lock);
+	if (rc > 0) {
+		wrep_dir_touch(db->w, name); /* its name, and that of its -wal, must last */
+		rc = sync_database(db, &s);
+	}
+	if (rc == -ENOENT) {
+		wrep_db_missing(db);
+		rc = -EAGAIN;
+	}
+	pthread_mutex_lock(&db->lock);
+	if (rc)
+		db->touched = true;
+	pthread_mutex_unlock(&db->lock);
+	wrep_synced_drop(db, &s);
+	return rc;
+}
+
+/* ---- the manifest ------------------------------------------------------------------------------ */
+
+uint64_t wrep_log_bytes(const struct wrep *w)
+{
+	return w->config.log_bytes ? w->config.log_bytes : LOG_BYTES;
+}
+
+/* How much of the log stays behind for followers that are slow. */
+static uint64_t keep_bytes(const struct wrep *w)
+{
+	return wrep_log_bytes(w) / 2;
+}
+
+/* Make `m` the manifest, at `index`. On success its content is the keeper's. point_lock held. */
+static int publish(struct wrep_keeper *k, struct wrep_manifest *m, uint64_t index)
+{
+	struct rlog_buf *buf = wrep_manifest_encode(m);
+	int rc = buf ? rlog_snapshot(k->w->log, index, buf, keep_bytes(k->w)) : -ENOMEM;
+
+	rlog_buf_unref(buf);
+	if (rc)
+		return rc;
+	wrep_manifest_clear(&k->last);
+	k->last = *m;
+	wrep_manifest_sort(&k->last);
+	memset(m, 0, sizeof *m);
+	k->last_index = index;
+	k->adopted = true;
+	return 0;
+}
+
+/* The -wal of those that the manifest does not say to need it may go. point_lock held. */
+static void let_go(struct wrep_keeper *k, struct wrep_db *db)
+{
+	const struct wrep_manifest_db *d = wrep_manifest_find(&k->last, db->id);
+
+	bool aside;
+
+	pthread_mutex_lock(&db->lock);
+	if (!d || !d->wal_frames)
+		db->wal_held = false;
+	aside = db->wal_aside;
+	db->wal_aside = false;
+	pthread_mutex_unlock(&db->lock);
+	if (aside)
+		wrep_wal_aside_remove(db->w, db->id);
+}
+
+/* All names, as of one entry, which is not before `index`; `*all`: references of the databases in `m`, in
+ * the same order. 0 or -ENOMEM. */
+static int note_names(struct wrep *w, uint64_t index, struct wrep_manifest *m,
+		      struct wrep_db ***all)
+{
+	size_t room = 0;
+	int rc = 0;
+
+	*all = NULL;
+	pthread_mutex_lock(&w->lock);
+	m->names_index = w->names_index > index ? w->names_index : index;
+	for (size_t b = 0; b < WREP_BUCKETS && !rc; b++) {
+		for (struct wrep_db *db = w->by_name[b]; db && !rc; db = db->next_by_name) {
+			struct wrep_manifest_db *d;
+
+			if (m->count == room) {
+				struct wrep_db **more;
+
+				room = room ? room * 2 : 64;
+				more = reallocarray(*all, room, sizeof *more);
+				if (!more) {
+					rc = -ENOMEM;
+					break;
+				}
+				*all = more;
+			}
+			d = wrep_manifest_add(m);
+			if (!d) {
+				rc = -ENOMEM;
+				break;
+			}
+			strcpy(d->name, db->name);
+			d->id = d->index = db->id;
+			(*all)[m->count - 1] = wrep_db_ref(db);
+		}
+	}
+	if (!rc)
+		rc = wrep_dirs_note(w, m);
+	pthread_mutex_unlock(&w->lock);
+	if (!rc)
+		wrep_dirs_describe(w, m);
+	return rc;
+}
+
+/* Everything up to `index` has been applied. point_lock held. */
+static int take_point(struct wrep_keeper *k, uint64_t index)
+{
+	struct wrep *w = k->w;
+	struct wrep_manifest m = {0};
+	struct wrep_db **all;
+	int rc = note_names(w, index, &m, &all);
+	size_t count = m.count;
+
+	k->held_by = 0;
+	for (size_t i = 0; i < count && !rc; i++) {
+		uint64_t parts;
+
+		pthread_mutex_lock(&all[i]->lock);
+		parts = all[i]->removed ? 0 : wrep_parts_first_index(all[i]);
+		pthread_mutex_unlock(&all[i]->lock);
+		if (parts && parts <= index) {
+			index = parts - 1;
+			k->held_by = all[i]->id;
+			k->held_from = parts;
+		}
+		rc = fill_in(k, all[i], &m.dbs[i]);
+	}
+	/* The names of files that are new. */
+	if (!rc)
+		rc = wrep_dirs_sync(w);
+	if (!rc && fsync(w->config.state_fd) < 0)
+		rc = -errno;
+	if (!rc && index < k->last_index)
+		index = k->last_index;
+	/* After all databases were noted: see group.c. */
+	if (!rc)
+		rc = wrep_groups_note(w, &m);
+	if (!rc)
+		rc = publish(k, &m, index);
+	if (!rc)
+		wrep_groups_forget(w, index);
+	for (size_t i = 0; i < count; i++) {
+		if (!rc) {
+			let_go(k, all[i]);
+		} else {
+			pthread_mutex_lock(&all[i]->lock);
+			all[i]->touched = true;
+			pthread_mutex_unlock(&all[i]->lock);
+		}
+		wrep_db_unref(all[i]);
+	}
+	free(all);
+	wrep_manifest_clear(&m);
+	return rc;
+}
+
+void wrep_keeper_adopt(struct wrep *w, struct wrep_manifest *m, uint64_t index)
+{
+	struct wrep_keeper *k = w->keeper;
+
+	pthread_mutex_lock(&k->point_lock);
+	wrep_manifest_clear(&k->last);
+	k->last = *m;
+	wrep_manifest_sort(&k->last);
+	memset(m, 0, sizeof *m);
+	k->last_index = index;
+	k->adopted = true;
+	pthread_mutex_unlock(&k->point_lock);
+}
+
+int wrep_keeper_release(struct wrep_db *db)
+{
+	struct wrep *w = db->w;
+	struct wrep_keeper *k = w->keeper;
+	struct wrep_manifest m = {0};
+	struct wrep_synced s = {0};
+	struct wrep_manifest_db *d;
+	bool held, copied = true;
+	int rc = 0;
+
+	pthread_mutex_lock(&k->point_lock);
+	pthread_mutex_lock(&db->lock);
+	held = db->wal_held && !db->removed;
+	rc = k->closed ? -EBUSY : 0;
+	if (held && !rc && db->files[WREP_DB])
+		rc = wrep_db_hold(db, true);
+	if (held && !rc &&
+	    db->files[WREP_DB]) /* else it is being renamed, and this is done there */
+		wrep_synced_take(db, &s, false);
+	if (s.files[0] && db->capture) {
+		if (db->gated && !db->pending)
+			wrep_capture_forget(db->capture);
+		copied = wrep_capture_copied(db->capture, s.files[0]->fd, &db->sum);
+	}
+	pthread_mutex_unlock(&db->lock);
+	if (!held || rc)
+		goto out;
+	rc = !s.files[0] || !copied ? -EBUSY : fdatasync(s.files[0]->fd) < 0 ? sync_failed(db) : 0;
+	if (!rc)
+		rc = wrep_manifest_copy(&k->last, &m);
+	d = wrep_manifest_find(&m, db->id);
+	if (d)
+		d->wal_frames = 0;
+	if (!rc && k->adopted)
+		rc = publish(k, &m, k->last_index);
+	if (!rc)
+		let_go(k, db);
+out:
+	wrep_manifest_clear(&m);
+	wrep_synced_drop(db, &s);
+	pthread_mutex_unlock(&k->point_lock);
+	return rc;
+}
+
+void wrep_keeper_lock(struct wrep *w)
+{
+	pthread_mutex_lock(&w->keeper->point_lock);
+}
+
+void wrep_keeper_unlock(struct wrep *w)
+{
+	pthread_mutex_unlock(&w->keeper->point_lock);
+}
+
+int wrep_keeper_rename(struct wrep_db *db, const char *name, const struct wrep_db *replaced,
+		       uint64_t index)
+{
+	struct wrep *w = db->w;
+	struct wrep_keeper *k = w->keeper;
+	struct wrep_manifest m = {.redo_until = k->last.redo_until};
+	struct wrep_db **all = NULL;
+	size_t kept = 0;
+	int rc = k->closed ? -EBUSY : 0;
+
+	if (rc || !k->adopted) /* a restart begins with nothing */
+		return rc;
+	rc = note_names(w, index, &m, &all);
+	for (size_t i = 0; all && i < m.count; i++)
+		wrep_db_unref(all[i]);
+	free(all);
+	for (size_t i = 0; i < m.count && !rc; i++) {
+		struct wrep_manifest_db d = m.dbs[i];
+		const struct wrep_manifest_db *old = wrep_manifest_find(&k->last, d.id);
+
+		if (replaced && d.id == replaced->id)
+			continue;
+		/* One that came since is as its entry made it: all that is in it comes again. */
+		m.dbs[kept] = old ? *old : d;
+		strcpy(m.dbs[kept].name, d.id == db->id ? name : d.name);
+		if (d.id == db->id)
+			m.dbs[kept].wal_frames = 0;
+		kept++;
+	}
+	m.count = kept;
+	/* `replaced` is not in it any more, but may have had its part in a group: see group.c. */
+	if (!rc)
+		rc = wrep_groups_note(w, &m);
+	if (!rc)
+		rc = publish(k, &m, k->last_index);
+	wrep_manifest_clear(&m);
+	return rc;
+}
+
+/* ---- requests ------------------------------------------------------------------------------------ */
+
+int wrep_keeper_defer(struct wrep_file *f, enum wrep_deferral what, const void *buf, size_t len,
+		      uint64_t off, struct wrep_op *op)
+{
+	struct wrep_keeper *k = f->db->w->keeper;
+	struct deferred *d = malloc(sizeof *d + len);
+
+	if (!d)
+		return -ENOMEM;
+	*d = (struct deferred){.file = wrep_file_ref(f),
+			       .what = what,
+			       .op = op,
+			       .off = off,
+			       .len = len};
+	if (len)
+		memcpy(d->bytes, buf, len);
+	pthread_mutex_lock(&k->lock);
+	*k->deferred_tail = d;
+	k->deferred_tail = &d->next;
+	pthread_cond_signal(&k->wake);
+	pthread_mutex_unlock(&k->lock);
+	return WREP_PENDING;
+}
+
+/* Do what was put off, or fail it; what is done again may be put off again. */
+static void settle(struct deferred *d, bool stopping)
+{
+	struct wrep_file *f = d->file;
+	int rc = stopping ? -EIO : wrep_keeper_release(f->db);
+
+	if (rc == -EBUSY)
+		rc = -EIO; /* the -wal holds what the database file does not: as wal_may_go() says */
+	if (!rc && d->what == WREP_DEFER_WRITE)
+		rc = wrep_file_write(f, d->bytes, d->len, d->off, d->op);
+	else if (!rc && d->what == WREP_DEFER_TRUNCATE)
+		rc = wrep_file_truncate(f, d->off, true, d->op);
+	else if (!rc)
+		rc = wrep_unlink(f->db->w, f->name, d->op);
+	if (rc != WREP_PENDING)
+		d->op->done(d->op, rc);
+	wrep_file_unref(f);
+	free(d);
+}
+
+/* Tell those who asked for a point, up to the `until`-th, what became of it. k->lock held. */
+static void serve(struct wrep_keeper *k, unsigned until, int rc)
+{
+	if ((int)(until - k->done) <= 0)
+		return;
+	k->done = until;
+	k->done_rc = rc;
+	pthread_cond_broadcast(&k->told);
+}
+
+/* Wait until the `ticket`-th request for a point is served. k->lock held. */
+static int wait_served(struct wrep_keeper *k, unsigned ticket, unsigned timeout_ms)
+{
+	const uint64_t until = in_ms(timeout_ms);
+	int rc = 0;
+
+	if ((int)(k->done - ticket) >= 0)
+		return 0;
+	while (!rc && (int)(k->done - ticket) < 0 && !k->stop)
+		rc = rlog_cond_wait(&k->told, &k->lock, until);
+	return rc ? rc : k->stop ? -EIO : k->done_rc;
+}
+
+int wrep_keeper_hold(struct wrep *w, unsigned timeout_ms)
+{
+	struct wrep_keeper *k = w->keeper;
+	int rc;
+
+	pthread_mutex_lock(&k->lock);
+	if (!k->holds && wrep_now_ms() >= k->hold_until_ms) {
+		k->wanted++;
+		pthread_cond_signal(&k->wake);
+	}
+	k->holds++;
+	rc = wait_served(k, k->wanted, timeout_ms);
+	pthread_mutex_unlock(&k->lock);
+	return rc;
+}
+
+void wrep_keeper_void(struct wrep *w)
+{
+	struct wrep_keeper *k = w->keeper;
+
+	pthread_mutex_lock(&k->point_lock);
+	k->generation++;
+	pthread_mutex_unlock(&k->point_lock);
+	pthread_mutex_lock(&k->lock);
+	serve(k, k->wanted, -EAGAIN);
+	pthread_mutex_unlock(&k->lock);
+}
+
+void wrep_keeper_unhold(struct wrep *w)
+{
+	struct wrep_keeper *k = w->keeper;
+
+	pthread_mutex_lock(&k->lock);
+	k->holds--;
+	k->hold_until_ms = wrep_now_ms() + HOLD_MS;
+	pthread_mutex_unlock(&k->lock);
+}
+
+int wrep_keeper_point(struct wrep *w, unsigned timeout_ms)
+{
+	struct wrep_keeper *k = w->keeper;
+	int rc;
+
+	pthread_mutex_lock(&k->lock);
+	k->wanted++;
+	pthread_cond_signal(&k->wake);
+	rc = wait_served(k, k->wanted, timeout_ms);
+	pthread_mutex_unlock(&k->lock);
+	return rc;
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------ */
+
+static void barrier_passed(struct wrep_op *op, int result)
+{
+	struct wrep_keeper *k =
+		(struct wrep_keeper *)((char *)op - offsetof(struct wrep_keeper, barrier_op));
+
+	pthread_mutex_lock(&k->lock);
+	k->barrier = BARRIER_PASSED;
+	k->barrier_rc = result;
+	pthread_cond_signal(&k->wake);
+	pthread_mutex_unlock(&k->lock);
+}
+
+/* Is the log behind the last point long enough for the next? */
+static bool point_due(struct wrep *w)
+{
+	struct rlog_status status;
+
+	rlog_status(w->log, &status);
+	return status.log_bytes_since >= wrep_log_bytes(w) / 4;
+}
+
+/* Would a point come to the same entry as the last one? */
+static bool still_held(struct wrep_keeper *k)
+{
+	struct wrep_db *db = k->held_by ? wrep_db_by_id(k->w, k->held_by) : NULL;
+	bool held;
+
+	if (!db)
+		return false;
+	pthread_mutex_lock(&db->lock);
+	held = !db->removed && wrep_parts_first_index(db) == k->held_from;
+	pthread_mutex_unlock(&db->lock);
+	wrep_db_unref(db);
+	return held;
+}
+
+static bool can_point(struct wrep *w)
+{
+	bool can;
+
+	pthread_mutex_lock(&w->lock);
+	can = atomic_load(&w->caught_up) && !w->fetching && !w->failed && !w->closing;
+	pthread_mutex_unlock(&w->lock);
+	return can;
+}
+
+/* What failed is tried again; the first time is worth a line, and so is its end. */
+static void report(struct wrep_keeper *k, int rc)
+{
+	if (rc && !k->failing)
+		wrep_logf(k->w, 'W',
+			  "cannot make the databases durable, so the log grows; trying again "
+			  "error=\"%s\"%s",
+			  strerror(-rc), rc == -ENOSPC ? "; free the disk" : "");
+	else if (!rc && k->failing)
+		wrep_logf(k->w, 'I', "the databases are durable again");
+	k->failing = rc;
+}
+
+/* Send the barrier through the applier's queue: when it comes out, all that was delivered by now is in
+ * the files. k->lock held, let go meanwhile. */
+static void begin_point(struct wrep_keeper *k)
+{
+	struct wrep *w = k->w;
+	bool wanted = k->wanted != k->done;
+	bool held = k->holds || wrep_now_ms() < k->hold_until_ms;
+	struct wrep_item *item;
+	bool can, go;
+
+	pthread_mutex_unlock(&k->lock);
+	pthread_mutex_lock(&k->point_lock);
+	k->point_generation = k->generation; /* before the look at `fetching` */
+	pthread_mutex_unlock(&k->point_lock);
+	can = can_point(w);
+	go = can && (wanted || (!held && wrep_now_ms() >= k->not_before_ms && point_due(w) &&
+				!still_held(k)));
+	k->point_index = atomic_load(&w->delivered);
+	pthread_mutex_lock(&k->lock);
+	if (!can || !k->point_index) /* not now, or nothing to make durable yet */
+		serve(k, k->wanted, can ? 0 : -EAGAIN);
+	if (!go || !k->point_index || k->stop)
+		return;
+	k->barrier = BARRIER_OUT;
+	k->serving = k->wanted;
+	pthread_mutex_unlock(&k->lock);
+	item = wrep_item_new(WREP_ITEM_POINT, NULL);
+	k->barrier_op = (struct wrep_op){.done = barrier_passed};
+	item->op = &k->barrier_op;
+	wrep_applier_push(w, item);
+	pthread_mutex_lock(&k->lock);
+}
+
+/* The barrier is back. k->lock held, let go meanwhile. */
+static void end_point(struct wrep_keeper *k)
+{
+	int rc = k->barrier_rc;
+
+	k->barrier = BARRIER_NONE;
+	pthread_mutex_unlock(&k->lock);
+	if (!rc) {
+		pthread_mutex_lock(&k->point_lock);
+		rc = k->point_generation == k->generation ? take_point(k, k->point_index) : -EAGAIN;
+		pthread_mutex_unlock(&k->point_lock);
+	}
+	if (!rc || (rc != -EAGAIN && can_point(k->w))) /* else what happens now explains it */
+		report(k, rc);
+	k->not_before_ms = rc ? wrep_now_ms() + RETRY_MS : 0;
+	pthread_mutex_lock(&k->lock);
+	serve(k, k->serving, rc);
+}
+
+static void settle_next(struct wrep_keeper *k)
+{
+	struct deferred *d = k->deferred;
+	bool stop = k->stop;
+
+	k->deferred = d->next;
+	if (!k->deferred)
+		k->deferred_tail = &k->deferred;
+	pthread_mutex_unlock(&k->lock);
+	settle(d, stop);
+	pthread_mutex_lock(&k->lock);
+}
+
+static void *keeper_main(void *arg)
+{
+	struct wrep_keeper *k = arg;
+
+	prctl(PR_SET_NAME, "keeper");
+	pthread_mutex_lock(&k->lock);
+	while (!k->stop) {
+		if (k->deferred) {
+			settle_next(k);
+			continue;
+		}
+		pthread_mutex_unlock(&k->lock);
+		wrep_ahead_look(k->w, false);
+		pthread_mutex_lock(&k->lock);
+		if (k->barrier == BARRIER_PASSED)
+			end_point(k);
+		if (k->barrier == BARRIER_NONE)
+			begin_point(k);
+		if (wrep_idle_many(k->w)) {
+			pthread_mutex_unlock(&k->lock);
+			wrep_idle_trim(k->w);
+			pthread_mutex_lock(&k->lock);
+		}
+		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)
+			continue;
+		pthread_mutex_unlock(&k->lock);
+		wrep_departures_look(k->w);
+		wrep_journals_look(k->w);
+		wrep_strays_tidy(k->w);
+		pthread_mutex_lock(&k->lock);
+		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)
+			continue;
+		rlog_cond_wait(&k->wake, &k->lock, in_ms(LOOK_MS));
+	}
+	while (k->deferred)
+		settle_next(k);
+	pthread_cond_broadcast(&k->told);
+	pthread_mutex_unlock(&k->lock);
+	return NULL;
+}
+
+void wrep_keeper_wake(struct wrep *w)
+{
+	struct wrep_keeper *k = w->keeper;
+
+	pthread_mutex_lock(&k->lock);
+	pthread_cond_signal(&k->wake);
+	pthread_mutex_unlock(&k->lock);
+}
+
+void wrep_keeper_delivered(struct wrep *w, size_t bytes)
+{
+	uint64_t step = wrep_log_bytes(w) / LOG_LOOKS + 1;
+	uint64_t before = atomic_fetch_add(&w->delivered_bytes, bytes);
+
+	if ((before + bytes) / step != before / step)
+		wrep_keeper_wake(w);
+}
+
+int wrep_keeper_new(struct wrep *w)
+{
+	struct wrep_keeper *k = calloc(1, sizeof *k);
+
+	if (!k)
+		return -ENOMEM;
+	k->w = w;
+	k->deferred_tail = &k->deferred;
+	pthread_mutex_init(&k->point_lock, NULL);
+	pthread_mutex_init(&k->lock, NULL);
+	pthread_cond_init(&k->wake, NULL);
+	pthread_cond_init(&k->told, NULL);
+	w->keeper = k;
+	return 0;
+}
+
+int wrep_keeper_start(struct wrep *w)
+{
+	struct wrep_keeper *k = w->keeper;
+	int rc = pthread_create(&k->thread, NULL, keeper_main, k);
+
+	k->running = !rc;
+	return -rc;
+}
+
+void wrep_keeper_stop(struct wrep *w)
+{
+	struct wrep_keeper *k = w->keeper;
+
+	if (!k || !k->running)
+		return;
+	pthread_mutex_lock(&k->lock);
+	k->stop = true;
+	pthread_cond_broadcast(&k->wake);
+	pthread_cond_broadcast(&k->told);
+	pthread_mutex_unlock(&k->lock);
+	pthread_join(k->thread, NULL);
+	k->running = false;
+	/* The applier still lives, but raftlog is about to go. */
+	pthread_mutex_lock(&k->point_lock);
+	k->closed = true;
+	pthread_mutex_unlock(&k->point_lock);
+}
+
+void wrep_keeper_free(struct wrep *w)
+{
+	struct wrep_keeper *k = w->keeper;
+
+	if (!k)
+		return;
+	assert(!k->running && !k->deferred);
+	wrep_manifest_clear(&k->last);
+	pthread_mutex_destroy(&k->point_lock);
+	pthread_mutex_destroy(&k->lock);
+	pthread_cond_destroy(&k->wake);
+	pthread_cond_destroy(&k->told);
+	free(k);
+	w->keeper = NULL;
+}

@@ -1,0 +1,59 @@
+/* The files and the locks beneath the daemon's own SQLite connection to one database. Private to
+ * walrepl; used by conn.c alone, and like it by one thread.
+ *
+ * What SQLite reads, writes and maps are the backing files in the data directory; what it locks are
+ * the same files opened through the mount, because only there do its locks meet those of
+ * applications. The locks are OFD locks: they belong to the descriptor, neither to the process nor
+ * to whoever else in it opens and closes the same file.
+ *
+ * (A child process that keeps the descriptors keeps the locks: they are all close-on-exec.)
+ *
+ * On the same descriptors conn.c holds locks of its own (the gate, and those for writing the
+ * database directly). The kernel sees the union: what SQLite gives back stays locked while it is
+ * held here, and the other way round.
+ */
+#ifndef WALREPL_VFS_H
+#define WALREPL_VFS_H
+
+#include <stdbool.h>
+#include "sqlite/conn.h"
+
+struct wrep_vfs;
+
+/* What conn.c may hold. The first three are bytes of the database file (os.h of SQLite,
+ * "PENDING_BYTE"), the last is byte 120 of the -shm (section 2.3 of the WAL-index format). */
+#define WREP_HOLD_RESERVED 1u  /* the intention to write: keeps writers out */
+#define WREP_HOLD_PENDING 2u   /* keeps new readers out */
+#define WREP_HOLD_EXCLUSIVE 4u /* there are no readers */
+#define WREP_HOLD_WAL_WRITE 8u /* keeps writers of a database in WAL mode out */
+#define WREP_HOLD_DATABASE (WREP_HOLD_RESERVED | WREP_HOLD_PENDING | WREP_HOLD_EXCLUSIVE)
+
+/* Opens the backing database and, through the mount, the file to lock. 0 or -errno. */
+int wrep_vfs_open(struct wrep_vfs **out, const char *name, const struct wrep_conn_host *host);
+/* The SQLite connection is closed already. Drops every lock. */
+void wrep_vfs_close(struct wrep_vfs *v);
+
+/* For sqlite3_open_v2(): the file name and the name of the VFS that serves this database only. */
+const char *wrep_vfs_filename(const struct wrep_vfs *v);
+const char *wrep_vfs_name(const struct wrep_vfs *v);
+
+/* Take one lock, without waiting. 0 (also when held already), -EBUSY, -errno. WREP_HOLD_WAL_WRITE
+ * needs the -shm, see wrep_vfs_in_wal(). */
+int wrep_vfs_hold(struct wrep_vfs *v, unsigned lock);
+void wrep_vfs_drop(struct wrep_vfs *v, unsigned locks);
+unsigned wrep_vfs_held(const struct wrep_vfs *v);
+
+/* SQLITE_CANTOPEN: for lack of descriptors (-EMFILE, -ENFILE)? Else 0. */
+int wrep_vfs_shortage(const struct wrep_vfs *v);
+
+/* Has SQLite attached to the wal-index? */
+bool wrep_vfs_in_wal(const struct wrep_vfs *v);
+
+/* From now on SQLite finds the checkpoint lock taken, and so starts no -wal over
+ * (sqlite/0002-*.patch). */
+void wrep_vfs_keep_wal(struct wrep_vfs *v, bool keep);
+
+/* The backing database; owned by the VFS. */
+int wrep_vfs_database_fd(const struct wrep_vfs *v);
+
+#endif

@@ -1,0 +1,328 @@
+/* The parts of a large transaction: what is known of them, and the file of their images.
+ *
+ * In the good case each PAGES entry is added (its pages hashed) when it is delivered, stored when the
+ * applier comes to it, and so is the COMMIT at last. Then the checksum of the database follows from
+ * `changes`, and the images are read back from the file, a lot at a time, while they are applied:
+ *
+ *   changes   | pgno, hash | pgno, hash | ...          in memory
+ *   file      | image      | image      | ...          image i at i * page_size
+ *
+ * A page may have come several times, or not be of the transaction after all (entry.h). The COMMIT
+ * says: then the two are sorted out, and `slots` tells which images of the file are left.
+ *
+ * The file needs no format and no checksum: it has no name, so it does not outlive the process, and
+ * after a crash everything in it is read from the Raft log again.
+ */
+#include "state/parts.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/internal.h"
+#include "base/io.h"
+#include "sqlite/conn.h"
+
+#define COPY_BYTES (256u << 10)
+
+struct wrep_parts *wrep_parts_new(const struct wrep_entry *e, uint64_t index, uint64_t term)
+{
+	struct wrep_parts *p = calloc(1, sizeof *p);
+
+	if (!p)
+		return NULL;
+	atomic_init(&p->refs, 1);
+	p->origin = e->origin;
+	p->sequence = e->sequence;
+	p->term = term;
+	p->first_index = index;
+	p->page_size = e->page_size;
+	p->ordered = true;
+	p->fd = -1;
+	return p;
+}
+
+struct wrep_parts *wrep_parts_ref(struct wrep_parts *p)
+{
+	atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+	return p;
+}
+
+void wrep_parts_unref(struct wrep_parts *p)
+{
+	if (!p || atomic_fetch_sub(&p->refs, 1) != 1)
+		return;
+	if (p->fd >= 0)
+		close(p->fd);
+	free(p->changes);
+	free(p->slots);
+	free(p->lot);
+	free(p);
+}
+
+bool wrep_parts_same(const struct wrep_parts *p, uint64_t origin, uint64_t sequence)
+{
+	return p && p->origin == origin && p->sequence == sequence;
+}
+
+/* ---- replicated -------------------------------------------------------------------------------- */
+
+static int reserve(struct wrep_parts *p, uint32_t count)
+{
+	uint64_t wanted = (uint64_t)p->image_count + count, capacity = wanted + wanted / 2;
+	struct wrep_page_change *more;
+
+	if (wanted <= p->capacity)
+		return 0;
+	if (wanted > UINT32_MAX)
+		return -ENOMEM;
+	if (capacity > UINT32_MAX)
+		capacity = UINT32_MAX;
+	more = reallocarray(p->changes, capacity, sizeof *more);
+	if (!more)
+		return -ENOMEM;
+	p->changes = more;
+	p->capacity = (uint32_t)capacity;
+	return 0;
+}
+
+int wrep_parts_add(struct wrep_parts *p, const struct wrep_entry *e)
+{
+	uint32_t last = p->image_count ? p->changes[p->image_count - 1].pgno : 0;
+	int rc;
+
+	assert(e->part == p->count);
+	if (e->page_size != p->page_size)
+		p->malformed = true;
+	if (e->type == WREP_ENTRY_PAGES)
+		p->count++;
+	if (p->malformed)
+		return 0;
+	rc = reserve(p, e->image_count);
+	if (rc < 0)
+		return rc;
+	for (uint32_t i = 0; i < e->image_count; i++) {
+		const uint8_t *page = e->images + (size_t)i * e->page_size;
+		uint32_t pgno = wrep_entry_pgno(e, i);
+
+		if (pgno <= last)
+			p->ordered = false;
+		if (pgno == 1) {
+			p->sets_wal_mode = true;
+			p->wal_mode = wrep_page1_is_wal(page);
+		}
+		p->changes[p->image_count++] =
+			(struct wrep_page_change){.pgno = pgno,
+						  .hash = wrep_page_hash(pgno, page, e->page_size)};
+		last = pgno;
+	}
+	return 0;
+}
+
+/* Where an image is, and of which page. */
+struct place {
+	uint32_t pgno, slot;
+};
+
+/* Sort by page number, by 11 bits of it at a time; those of one page stay in their order. */
+static void sort_places(struct place *places, struct place *other, uint32_t count)
+{
+	struct place *from = places, *to = other;
+
+	for (unsigned shift = 0; shift < 32; shift += 11) {
+		uint32_t next[1u << 11] = {0}, at = 0;
+		struct place *swap = from;
+
+		for (uint32_t i = 0; i < count; i++)
+			next[from[i].pgno >> shift & 0x7ff]++;
+		for (size_t k = 0; k < sizeof next / sizeof *next; k++) {
+			uint32_t here = next[k];
+
+			next[k] = at;
+			at += here;
+		}
+		for (uint32_t i = 0; i < count; i++)
+			to[next[from[i].pgno >> shift & 0x7ff]++] = from[i];
+		from = to;
+		to = swap;
+	}
+	memcpy(places, from, count * sizeof *places);
+}
+
+/* Of `count` sorted places keep the last of each page that counts. How many are left. */
+static uint32_t keep_last(struct place *places, uint32_t count, const struct wrep_entry *e)
+{
+	uint32_t kept = 0, dropped = 0;
+
+	for (uint32_t i = 0; i < count && places[i].pgno <= e->page_count; i++) {
+		uint32_t pgno = places[i].pgno;
+
+		if (i + 1 < count && places[i + 1].pgno == pgno)
+			continue;
+		while (dropped < e->dropped_count && wrep_entry_dropped(e, dropped) < pgno)
+			dropped++;
+		if (dropped < e->dropped_count && wrep_entry_dropped(e, dropped) == pgno)
+			continue;
+		places[kept++] = places[i];
+	}
+	return kept;
+}
+
+static int sort_out(struct wrep_parts *p, const struct wrep_entry *e)
+{
+	struct place *places = calloc(2 * (size_t)p->image_count + 1, sizeof *places);
+	struct wrep_page_change *changes = NULL;
+	uint32_t *slots = NULL, kept = 0;
+
+	if (places) {
+		for (uint32_t i = 0; i < p->image_count; i++)
+			places[i] = (struct place){.pgno = p->changes[i].pgno, .slot = i};
+		sort_places(places, places + p->image_count, p->image_count);
+		kept = keep_last(places, p->image_count, e);
+		changes = calloc((size_t)kept + 1, sizeof *changes);
+		slots = calloc((size_t)kept + 1, sizeof *slots);
+	}
+	if (!changes || !slots) {
+		free(changes);
+		free(slots);
+		free(places);
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i < kept; i++) {
+		changes[i] = p->changes[places[i].slot];
+		slots[i] = places[i].slot;
+	}
+	free(places);
+	free(p->changes);
+	p->changes = changes;
+	p->slots = slots;
+	p->image_count = p->capacity = kept;
+	return 0;
+}
+
+int wrep_parts_settle(struct wrep_parts *p, const struct wrep_entry *e)
+{
+	bool all;
+	int rc = wrep_parts_add(p, e);
+
+	all = p->ordered && !e->dropped_count &&
+	      (!p->image_count || p->changes[p->image_count - 1].pgno <= e->page_count);
+	if (rc == 0 && !p->malformed && !all)
+		rc = sort_out(p, e);
+	if (rc < 0)
+		return rc;
+	if (!p->image_count || p->changes[0].pgno != 1)
+		p->sets_wal_mode = false;
+	return p->malformed || p->image_count != e->total_pages ? -EBADMSG : 0;
+}
+
+/* The parts and the COMMIT of one transaction are submitted by one leader in one go, so they have
+ * one term unless it lost its office in between; then the COMMIT counts as incomplete, everywhere.
+ * So parts whose term has passed can be thrown away at once: terms never fall along the log, and a
+ * COMMIT that needs them cannot come any more. */
+bool wrep_parts_complete(const struct wrep_parts *p, const struct wrep_entry *e, uint64_t term)
+{
+	return e->part == 0 || (wrep_parts_same(p, e->origin, e->sequence) && p->term == term &&
+				p->count == e->part);
+}
+
+/* ---- local --------------------------------------------------------------------------------------- */
+
+int wrep_parts_store(struct wrep_parts *p, int dir_fd, const struct wrep_entry *e)
+{
+	int rc;
+
+	if (p->fd < 0) {
+		p->fd = openat(dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+		if (p->fd < 0)
+			return -errno;
+	}
+	rc = wrep_write_all(p->fd, e->images, (size_t)e->image_count * e->page_size,
+			    (uint64_t)p->stored * e->page_size);
+	if (rc == 0)
+		p->stored += e->image_count;
+	return rc;
+}
+
+static uint32_t slot_of(const struct wrep_parts *p, uint32_t i)
+{
+	uint32_t slot = p->slots ? p->slots[i] : i;
+
+	assert(slot < p->stored);
+	return slot;
+}
+
+/* How many images from `first` on, at most `count`, lie one behind the other in the file. */
+static uint32_t slot_run(const struct wrep_parts *p, uint32_t first, uint32_t count)
+{
+	uint32_t run = 1;
+
+	while (run < count && slot_of(p, first + run) == slot_of(p, first) + run)
+		run++;
+	return run;
+}
+
+int wrep_parts_fetch(void *ctx, uint32_t first, uint32_t count, uint32_t *pgnos,
+		     const void **images)
+{
+	struct wrep_parts *p = ctx;
+	int rc = 0;
+
+	assert(count <= WREP_CONN_FETCH_MAX && first + count <= p->image_count);
+	if (!p->lot)
+		p->lot = malloc((size_t)WREP_CONN_FETCH_MAX * p->page_size);
+	if (!p->lot)
+		return -ENOMEM;
+	for (uint32_t i = 0, run; i < count && rc == 0; i += run) {
+		run = slot_run(p, first + i, count - i);
+		rc = wrep_read_exact(p->fd, p->lot + (size_t)i * p->page_size,
+				     (size_t)run * p->page_size,
+				     (uint64_t)slot_of(p, first + i) * p->page_size);
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		pgnos[i] = p->changes[first + i].pgno;
+		images[i] = p->lot + (size_t)i * p->page_size;
+	}
+	return rc;
+}
+
+/* What is in one piece here and there. */
+static int copy_run(struct wrep_parts *p, uint32_t first, uint32_t count, int db_fd, uint8_t *bytes)
+{
+	uint64_t from = (uint64_t)slot_of(p, first) * p->page_size;
+	uint64_t to = (uint64_t)(p->changes[first].pgno - 1) * p->page_size;
+	uint64_t left = (uint64_t)count * p->page_size;
+	int rc = 0;
+
+	while (rc == 0 && left > 0) {
+		size_t part = left < COPY_BYTES ? (size_t)left : COPY_BYTES;
+
+		rc = wrep_read_exact(p->fd, bytes, part, from);
+		if (rc == 0)
+			rc = wrep_write_all(db_fd, bytes, part, to);
+		from += part;
+		to += part;
+		left -= part;
+	}
+	return rc;
+}
+
+int wrep_parts_copy(struct wrep_parts *p, int db_fd)
+{
+	uint8_t *bytes = malloc(COPY_BYTES);
+	int rc = bytes ? 0 : -ENOMEM;
+
+	for (uint32_t first = 0, count; first < p->image_count && rc == 0; first += count) {
+		uint32_t run = slot_run(p, first, p->image_count - first);
+
+		count = 1;
+		while (count < run &&
+		       p->changes[first + count].pgno == p->changes[first].pgno + count)
+			count++;
+		rc = copy_run(p, first, count, db_fd, bytes);
+	}
+	free(bytes);
+	return rc;
+}

@@ -1,0 +1,942 @@
+/* An application's transaction on its way through Raft.
+ *
+ * WAL mode: capture.c says which write completed the transaction; its pages are read back from the
+ * backing -wal (and from that write), become one COMMIT entry, and the write waits. Rollback mode: the
+ * pages are in the overlay, and what waits is the removal, truncation or zeroing of the journal.
+ *
+ * A transaction that does not fit one entry is preceded by PAGES entries. They are read and submitted
+ * a few at a time: each that is delivered back to this node makes room for the next one. When all
+ * have been delivered, the COMMIT follows by itself.
+ *
+ *   PAGES 0 ..    delivered | in flight, at most WINDOW_PARTS | not read yet        COMMIT
+ *                           next_part - in_flight             next_part
+ *
+ * Of a very large one most parts have left before, while it was being written (ahead.c): then the window
+ * begins behind these, and only what they do not hold already is sent.
+ *
+ * So memory does not grow with the transaction; and as long as parts are on their way, the COMMIT has
+ * not been submitted. Should one of them end as anything but delivered, or in another term than the
+ * others (leadership was lost), no more is submitted: nobody ever sees a COMMIT, so the transaction is
+ * refused for certain, even where the end of a part is unknown. What has gone out already is thrown
+ * away by all nodes when the DISCARD that follows is delivered, from here or from the next leader, or
+ * any other entry of a newer term.
+ * Meanwhile nothing moves the images: SQLite waits for its write, others are refused because of
+ * `db->pending`, and the applier leaves a database with an undecided transaction alone.
+ *
+ * One transaction of a database is undecided at a time: SQLite's writers' lock sees to that, and a
+ * second one is refused. When the outcome is refused or unknown the application gets EIO, and its
+ * files show the state before: the held write never reaches the -wal, so no recovery can bring it
+ * back; the overlay stays under its hot journal, which SQLite rolls back. Should an unknown one turn
+ * out committed later, it arrives at replica.c without its request, like any other node's, and the
+ * applier brings it in; until then `local_version` lags `version`, and commits built on it are
+ * refused here before they are sent.
+ */
+#include "base/internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/io.h"
+#include "txn/multi_commit.h"
+
+void wrep_commit_free(struct wrep_commit *c)
+{
+	if (!c)
+		return;
+	wrep_db_unref(c->db);
+	assert(!c->out || !c->out->in_flight);
+	free(c->out);
+	free(c->unsent);
+	free(c->dropped);
+	free(c->changes);
+	free(c->journal_bytes);
+	free(c);
+}
+
+static void tell(struct wrep_op *op, int result)
+{
+	while (op) {
+		struct wrep_op *next = op->next;
+
+		op->done(op, result);
+		op = next;
+	}
+}
+
+void wrep_commit_tell(struct wrep_commit *c, int result)
+{
+	struct wrep_op *op = c->op, *sharers = c->sharers, *writers = c->writers;
+
+	/* `sharers` and `writers` are not linked behind `op`, whose `next` is somebody else's. */
+	if (op)
+		op->done(op, result);
+	tell(sharers, result);
+	tell(writers, result < 0 ? -EIO : -EINTR);
+}
+
+void wrep_commit_end(struct wrep_commit *c, int result)
+{
+	if (result < 0 && c->direct_sequence) {
+		/* Their pages may be locked in the kernel's cache, which is to be emptied before the others
+		 * are told. */
+		tell(c->writers, -EIO);
+		c->writers = NULL;
+		wrep_direct_refused(c, result);
+		return;
+	}
+	wrep_commit_tell(c, result);
+	wrep_commit_free(c);
+}
+
+/* PAGES entries in flight, of a MiB each: enough to keep disks and network busy, and what a large
+ * transaction costs in memory here and in raftlog. */
+#define WINDOW_PARTS 8u
+
+/* ---- reading and encoding ------------------------------------------------------------------------ */
+
+/* The number and the image of the `i`-th of the pages that are to be sent. */
+static int read_image(struct wrep_commit *c, uint32_t i, uint32_t *pgno, uint8_t *page)
+{
+	struct wrep_db *db = c->db;
+	ssize_t n;
+
+	if (c->unsent)
+		i = c->unsent[i];
+	if (c->txn) {
+		*pgno = c->txn->images[i].pgno;
+		return wrep_capture_image(db->capture, &c->txn->images[i], page);
+	}
+	*pgno = c->changes[i].pgno;
+	n = wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, page, c->page_size,
+			      (uint64_t)(*pgno - 1) * c->page_size);
+	if (n < 0)
+		return (int)n;
+	memset(page + n, 0, c->page_size - (size_t)n);
+	return 0;
+}
+
+/* Put images [from, from + e->image_count) into their places in the entry. */
+static int fill_piece(struct wrep_commit *c, struct wrep_entry *e, uint32_t from)
+{
+	for (uint32_t i = 0; i < e->image_count; i++) {
+		uint8_t *page = (uint8_t *)e->images + (size_t)i * c->page_size;
+		uint32_t pgno;
+		int rc = read_image(c, from + i, &pgno, page);
+
+		if (rc < 0)
+			return rc;
+		wrep_entry_set_pgno(e, i, pgno);
+		if (pgno == 1) {
+			c->sets_wal_mode = true;
+			c->wal_mode = wrep_page1_is_wal(page);
+		}
+	}
+	return 0;
+}
+
+/* Encode them into one entry. */
+static int encode_piece(struct wrep_commit *c, struct wrep_entry *e, uint32_t from,
+			struct rlog_buf **out)
+{
+	struct rlog_buf *buf = wrep_entry_alloc(e);
+	int rc = buf ? fill_piece(c, e, from) : -ENOMEM;
+
+	if (rc < 0)
+		rlog_buf_unref(buf);
+	else
+		*out = buf;
+	return rc;
+}
+
+static uint32_t images_per_entry(const struct wrep_commit *c)
+{
+	return c->page_size ? wrep_entry_images_max(c->page_size) : 1;
+}
+
+/* What is committed in rollback mode must find room in the database file. 0 or -ENOSPC. db->lock held. */
+static int reserve(struct wrep_commit *c)
+{
+	uint64_t size = (uint64_t)c->page_count * c->page_size;
+	int fd = c->db->files[WREP_DB]->fd;
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || (uint64_t)st.st_size >= size)
+		return 0;
+	c->reserved = fallocate(fd, FALLOC_FL_KEEP_SIZE, st.st_size, (off_t)size - st.st_size) == 0;
+	return c->reserved || (errno != ENOSPC && errno != EDQUOT) ? 0 : -ENOSPC;
+}
+
+/* It will not be. db->lock held. */
+static void unreserve(struct wrep_commit *c)
+{
+	struct wrep_file *f = c->db->files[WREP_DB];
+	struct stat st;
+
+	if (c->reserved && f && !c->db->retired && fstat(f->fd, &st) == 0 &&
+	    ftruncate(f->fd, st.st_size) < 0)
+		wrep_logf(c->db->w, 'W', "cannot give space back database=%s error=\"%s\"",
+			  c->db->name, strerror(errno));
+	c->reserved = false;
+}
+
+static void part_done(struct rlog_request *req, enum rlog_outcome outcome);
+static void commit_done(struct rlog_request *req, enum rlog_outcome outcome);
+
+/* Images in the parts in front of that one, but for those that left before the transaction was complete. */
+static uint32_t images_before(const struct wrep_commit *c, uint32_t part)
+{
+	uint64_t count = (uint64_t)(part - c->guessed) * images_per_entry(c);
+
+	return count < c->send_count ? (uint32_t)count : c->send_count;
+}
+
+static int encode_part(struct wrep_commit *c, struct rlog_request **out)
+{
+	uint32_t from = images_before(c, c->out->next_part);
+	uint32_t count = images_before(c, c->out->next_part + 1) - from;
+	struct wrep_entry e = {
+		.type = WREP_ENTRY_PAGES,
+		.db_id = c->db->id,
+		.origin = c->db->w->origin,
+		.sequence = c->out->sequence,
+		.page_size = c->page_size,
+		.part = c->out->next_part,
+		.image_count = count,
+	};
+	struct rlog_buf *buf;
+	int rc = encode_piece(c, &e, from, &buf);
+
+	if (rc < 0)
+		return rc;
+	*out = wrep_outgoing_part(c->db, c->out, buf);
+	return *out ? 0 : -ENOMEM;
+}
+
+void wrep_commit_describe(const struct wrep_commit *c, struct wrep_entry *e)
+{
+	*e = (struct wrep_entry){
+		.type = WREP_ENTRY_COMMIT,
+		.db_id = c->db->id,
+		.origin = c->db->w->origin,
+		.sequence = c->out->sequence,
+		.page_size = c->page_size,
+		.part = c->parts,
+		.image_count = c->dropped_count ? 0 : c->send_count - images_before(c, c->parts),
+		.commit_mode = c->mode,
+		.base_version = c->base_version,
+		.checksum = c->checksum,
+		.page_count = c->page_count,
+		.total_pages = c->change_count,
+		.dropped_count = c->dropped_count,
+	};
+}
+
+int wrep_commit_fill(struct wrep_commit *c, struct wrep_entry *e)
+{
+	int rc = c->out->failed ? c->out->failed : fill_piece(c, e, images_before(c, c->parts));
+
+	for (uint32_t i = 0; i < c->dropped_count && !rc; i++)
+		wrep_entry_set_dropped(e, i, c->dropped[i]);
+	c->sent = !rc;
+	return rc;
+}
+
+static int encode_commit(struct wrep_commit *c, struct rlog_request **out)
+{
+	struct wrep_entry e;
+	int rc;
+
+	wrep_commit_describe(c, &e);
+	rc = encode_piece(c, &e, images_before(c, c->parts), &c->request.buf);
+	if (rc < 0)
+		return rc;
+	for (uint32_t i = 0; i < c->dropped_count; i++)
+		wrep_entry_set_dropped(&e, i, c->dropped[i]);
+	c->request.done = commit_done;
+	*out = &c->request;
+	return 0;
+}
+
+/* ---- submitting ---------------------------------------------------------------------------------- */
+
+static void discard_done(struct rlog_request *req, enum rlog_outcome outcome)
+{
+	(void)outcome; /* the next leader submits another */
+	rlog_buf_unref(req->buf);
+	free(req);
+}
+
+void wrep_submit_discard(struct wrep *w, uint64_t db_id, uint64_t origin, uint64_t sequence)
+{
+	struct wrep_entry e = {
+		.type = WREP_ENTRY_DISCARD,
+		.db_id = db_id,
+		.origin = origin,
+		.sequence = sequence,
+	};
+	struct rlog_request *req = calloc(1, sizeof *req);
+
+	if (!req)
+		return;
+	req->buf = wrep_entry_encode(&e);
+	req->done = discard_done;
+	pthread_mutex_lock(&w->lock); /* any thread may be here: wrep_close() frees the log */
+	if (req->buf && w->resumable)
+		rlog_submit(w->log, req);
+	else
+		discard_done(req, RLOG_REFUSED);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* The transaction ended without effect: tell the application. db->lock held, released. */
+static void end_refused(struct wrep_commit *c, int result)
+{
+	struct wrep_db *db = c->db;
+
+	assert(db->pending == c);
+	db->pending = NULL;
+	if (c->mode == WREP_COMMIT_WAL) {
+		wrep_capture_refused(db->capture);
+		db->wal_ended = result;
+	}
+	unreserve(c);
+	wrep_db_settled(db);
+	pthread_mutex_unlock(&db->lock);
+	if (c->out->next_part > 0)
+		wrep_submit_discard(db->w, db->id, db->w->origin, c->out->sequence);
+	wrep_commit_end(c, result);
+}
+
+/* Their COMMIT will never commit: the images of the parts need not be kept here. The replicated state
+ * goes on to count them, until the log says otherwise. db->lock held. */
+static void forget_parts(struct wrep_db *db, const struct wrep_outgoing *out)
+{
+	if (wrep_parts_same(db->parts, db->w->origin, out->sequence))
+		atomic_store(&db->parts->dead, true);
+}
+
+struct wrep_outgoing *wrep_outgoing_new(struct wrep *w)
+{
+	struct wrep_outgoing *out = calloc(1, sizeof *out);
+
+	if (out)
+		out->sequence = atomic_fetch_add(&w->sequence, 1);
+	return out;
+}
+
+struct rlog_request *wrep_outgoing_part(struct wrep_db *db, struct wrep_outgoing *out,
+					struct rlog_buf *buf)
+{
+	struct wrep_part_request *r = calloc(1, sizeof *r);
+
+	if (!r) {
+		rlog_buf_unref(buf);
+		return NULL;
+	}
+	r->request.buf = buf;
+	r->request.done = part_done;
+	r->db = wrep_db_ref(db);
+	r->out = out;
+	out->next_part++;
+	out->in_flight++;
+	return &r->request;
+}
+
+/* Nobody owns them any more, and none is in flight. */
+static void retire(struct wrep_db *db, struct wrep_outgoing *out)
+{
+	out->next = db->spent;
+	db->spent = out;
+}
+
+/* Give them up before their COMMIT is submitted. db->lock held. */
+static void fail(struct wrep_db *db, struct wrep_outgoing *out, int error)
+{
+	if (!out->failed)
+		out->failed = error;
+	forget_parts(db, out);
+}
+
+void wrep_outgoing_give_up(struct wrep_db *db, struct wrep_outgoing *out, int error)
+{
+	fail(db, out, error);
+	out->given_up = true;
+	if (!out->in_flight)
+		retire(db, out);
+}
+
+void wrep_commit_dismiss(struct wrep_commit *c, bool refused)
+{
+	struct wrep_db *db = c->db;
+	struct wrep_outgoing *out = c->out;
+
+	pthread_mutex_lock(&db->lock);
+	assert(db->pending == c);
+	db->pending = NULL;
+	unreserve(c);
+	wrep_db_settled(db);
+	if (refused) { /* some may still be on their way */
+		c->out = NULL;
+		wrep_outgoing_give_up(db, out, -EIO);
+		wrep_commit_feed(db); /* unlocks */
+	} else {
+		pthread_mutex_unlock(&db->lock);
+		if (out->next_part > 0)
+			wrep_submit_discard(db->w, db->id, db->w->origin, out->sequence);
+	}
+	wrep_commit_free(c);
+}
+
+/* A member of a group: is what is to be done for it alone done? db->lock held, released. */
+static void arrive(struct wrep_commit *c)
+{
+	struct wrep_group *group = c->group;
+	bool now = c->started && !c->arrived && c->out->in_flight == 0 &&
+		   (c->out->failed || c->out->next_part == c->parts);
+
+	c->arrived = c->arrived || now;
+	pthread_mutex_unlock(&c->db->lock);
+	if (now)
+		wrep_group_go_on(group);
+}
+
+/* The next entry to be submitted, if the window has room for one. db->lock held. */
+static struct rlog_request *next_request(struct wrep_db *db)
+{
+	struct wrep_commit *c = db->pending;
+	struct rlog_request *req;
+	bool part;
+	int rc;
+
+	if (!c)
+		return wrep_ahead_next(db);
+	if (c->sent || c->out->failed)
+		return NULL;
+	part = c->out->next_part < c->parts;
+	if (c->group && (!part || !c->started))
+		return NULL; /* its turn comes; its COMMIT goes into the group's entry */
+	if (c->out->in_flight >= (part ? WINDOW_PARTS : 1))
+		return NULL;
+	rc = part ? encode_part(c, &req) : encode_commit(c, &req);
+	if (rc < 0) {
+		fail(db, c->out, rc);
+		return NULL;
+	}
+	c->sent = !part;
+	return req;
+}
+
+/* Have discarded what nobody owns any more. False: there is nothing. db->lock held, let go meanwhile. */
+static bool discard_spent(struct wrep_db *db)
+{
+	struct wrep_outgoing *out = db->spent;
+
+	if (!out)
+		return false;
+	db->spent = out->next;
+	pthread_mutex_unlock(&db->lock);
+	if (out->next_part > 0)
+		wrep_submit_discard(db->w, db->id, db->w->origin, out->sequence);
+	free(out);
+	pthread_mutex_lock(&db->lock);
+	return true;
+}
+
+/* Submit what the window has room for. One thread at a time does it, so that the entries of a database
+ * are submitted in their order; what others bring about meanwhile it sees when it looks again. db->lock
+ * held, released; the pending transaction may be gone afterwards. */
+void wrep_commit_feed(struct wrep_db *db)
+{
+	struct rlog_request *req;
+	struct wrep_commit *c;
+
+	if (db->feeding) {
+		pthread_mutex_unlock(&db->lock);
+		return;
+	}
+	db->feeding = true;
+	wrep_db_ref(db);
+	for (;;) {
+		if (discard_spent(db))
+			continue;
+		req = next_request(db);
+		if (!req && !db->spent)
+			break;
+		if (!req)
+			continue;
+		pthread_mutex_unlock(&db->lock);
+		rlog_submit(db->w->log, req);
+		pthread_mutex_lock(&db->lock);
+	}
+	db->feeding = false;
+	c = db->pending;
+	if (c && c->group)
+		arrive(c); /* unlocks */
+	else if (c && !c->sent && c->out->failed && c->out->in_flight == 0) {
+		/* (No space, and the like, say so themselves.) */
+		if (c->out->failed == -EIO)
+			wrep_commit_log_refused(db, WREP_REFUSED_NO_LEADER);
+		end_refused(c, c->out->failed); /* unlocks */
+	} else
+		pthread_mutex_unlock(&db->lock);
+	wrep_db_unref(db);
+}
+
+#define REFUSED_LOG_MS 1000 /* between two such lines of a database */
+
+void wrep_commit_log_refused(struct wrep_db *db, const char *why)
+{
+	uint64_t now = wrep_now_ms(), last = atomic_load(&db->refusal_logged_ms);
+
+	if ((!last || now - last >= REFUSED_LOG_MS) &&
+	    atomic_compare_exchange_strong(&db->refusal_logged_ms, &last, now))
+		wrep_logf(
+			db->w, 'W',
+			"commit refused, and certain not to happen: %s; the application got an error, and "
+			"may try again, where the leader is database=%s",
+			why, db->name);
+}
+
+/* What the application is told of a request that raftlog has ended. */
+static int refusal(const struct rlog_request *req, enum rlog_outcome outcome)
+{
+	return outcome == RLOG_REFUSED && req->error ? req->error : -EIO;
+}
+
+/* A part ended: delivered in `term`, or by an error. */
+static void part_ended(struct rlog_request *req, uint64_t term, int error)
+{
+	struct wrep_part_request *r = (struct wrep_part_request *)req;
+	struct wrep_outgoing *out = r->out;
+	struct wrep_db *db = r->db;
+
+	free(r);
+	pthread_mutex_lock(&db->lock);
+	out->in_flight--;
+	if (!out->term)
+		out->term = term;
+	if (!error && (db->removed || out->term != term))
+		error = -EIO;
+	if (out->given_up) {
+		if (!out->in_flight)
+			retire(db, out);
+	} else if (error) {
+		fail(db, out, error);
+		if (out == wrep_ahead_outgoing(db))
+			wrep_ahead_stop(db);
+	}
+	wrep_commit_feed(db); /* unlocks */
+	wrep_db_unref(db);
+}
+
+/* raftlog: refused, or unknown, which for a part comes to the same. */
+static void part_done(struct rlog_request *req, enum rlog_outcome outcome)
+{
+	part_ended(req, 0, refusal(req, outcome));
+}
+
+void wrep_commit_part_delivered(struct rlog_request *req, uint64_t term, bool counts)
+{
+	part_ended(req, term, counts ? 0 : -EIO);
+}
+
+bool wrep_commit_give_up(struct wrep_db *db, const struct wrep_parts *parts, int error)
+{
+	struct wrep_outgoing *ahead, *out;
+
+	pthread_mutex_lock(&db->lock);
+	ahead = wrep_ahead_outgoing(db);
+	out = db->pending && !db->pending->sent ? db->pending->out : ahead;
+	if (!out || !wrep_parts_same(parts, db->w->origin, out->sequence)) {
+		pthread_mutex_unlock(&db->lock);
+		return false;
+	}
+	if (out == ahead)
+		wrep_ahead_stop(db);
+	else
+		fail(db, out, error);
+	wrep_commit_feed(db); /* unlocks */
+	return true;
+}
+
+/* raftlog: the COMMIT is refused, or unknown. */
+static void commit_done(struct rlog_request *req, enum rlog_outcome outcome)
+{
+	struct wrep_commit *c = (struct wrep_commit *)req;
+	struct wrep_db *db = c->db;
+
+	if (outcome == RLOG_UNKNOWN)
+		wrep_logf(db->w, 'W',
+			  "commit outcome unknown: no majority answered in time; the "
+			  "application got EIO database=%s base_version=%llu",
+			  db->name, (unsigned long long)c->base_version);
+	else if (!req->error)
+		wrep_commit_log_refused(db, WREP_REFUSED_NO_LEADER);
+	pthread_mutex_lock(&db->lock);
+	if (outcome == RLOG_REFUSED)
+		forget_parts(db, c->out);
+	end_refused(c, refusal(req, outcome)); /* unlocks */
+}
+
+/* What left before the transaction was complete is of no use. db->lock held. */
+static void forget_ahead(struct wrep_db *db, struct wrep_commit *c)
+{
+	wrep_outgoing_give_up(db, c->out, -EIO);
+	c->out = NULL;
+	free(c->unsent);
+	c->unsent = NULL;
+	c->send_count = c->change_count;
+	free(c->dropped);
+	c->dropped = NULL;
+	c->dropped_count = 0;
+}
+
+/* Fill in what depends on the replicated state, and make it the undecided transaction. db->lock held. 0:
+ * feed() is to follow, after which `c` belongs to its requests. */
+static int start(struct wrep_db *db, struct wrep_commit *c)
+{
+	uint32_t per_entry = images_per_entry(c), group_max = 0;
+
+	if (db->removed || db->moving || db->local_version != db->version) {
+		wrep_commit_log_refused(db, WREP_REFUSED_TOO_LATE);
+		return -EIO; /* built on a state that is no longer the database's */
+	}
+	/* Its writes were counted (file.c); a file that grew by truncation was not. */
+	if ((uint64_t)c->change_count * c->page_size > db->w->config.max_transaction_bytes)
+		return wrep_refuse_large(db);
+	c->send_count = c->change_count;
+	c->out = wrep_ahead_take(db, c);
+	if (c->out && c->group && c->dropped_count > wrep_entry_group_dropped_max(c->group->count))
+		forget_ahead(db, c);
+	if (c->out)
+		c->guessed = c->out->next_part;
+	else
+		c->out = wrep_outgoing_new(db->w);
+	if (!c->out)
+		return -ENOMEM;
+	c->base_version = db->version;
+	c->checksum = wrep_pagesum_preview(&db->sum, c->page_size, c->page_count, c->changes,
+					   c->change_count);
+	if (c->group && c->page_size)
+		group_max = wrep_entry_group_images_max(c->page_size, c->group->count);
+	/* A COMMIT that drops pages has no room for images, and a group's entry little for each member: what
+	 * is too much for that goes ahead, all of it. */
+	c->parts = c->guessed;
+	if (c->dropped_count || (c->group && c->send_count > group_max))
+		c->parts += (c->send_count + per_entry - 1) / per_entry;
+	else if (c->send_count && !c->group)
+		c->parts += (c->send_count - 1) / per_entry;
+	db->pending = c;
+	return 0;
+}
+
+/* ---- the two modes ------------------------------------------------------------------------------- */
+
+int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct wrep_op *op)
+{
+	struct wrep_commit *c = calloc(1, sizeof *c);
+	int rc = -ENOMEM;
+
+	if (!c)
+		goto fail;
+	c->db = wrep_db_ref(db);
+	c->op = op;
+	c->mode = WREP_COMMIT_WAL;
+	c->txn = txn;
+	c->page_size = txn->page_size;
+	c->page_count = txn->page_count;
+	c->change_count = txn->image_count;
+	c->changes = malloc(((size_t)txn->image_count + 1) * sizeof *c->changes);
+	if (!c->changes)
+		goto fail;
+	for (uint32_t i = 0; i < txn->image_count; i++)
+		c->changes[i] = (struct wrep_page_change){txn->images[i].pgno, txn->images[i].hash};
+	rc = wrep_capture_reserve(db->capture);
+	if (rc == 0)
+		rc = start(db, c);
+	if (rc == 0) {
+		wrep_commit_feed(db); /* unlocks */
+		return WREP_PENDING;
+	}
+fail:
+	wrep_capture_refused(db->capture);
+	db->wal_ended = rc;
+	pthread_mutex_unlock(&db->lock);
+	wrep_commit_free(c);
+	return rc;
+}
+
+static uint32_t be32(const uint8_t *p)
+{
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+/* With SQLITE_FCNTL_CHUNK_SIZE there may be a piece of a page behind the last one. db->lock held. */
+static bool ends_with_zeros(struct wrep_db *db, uint64_t file_size, uint32_t page_size)
+{
+	size_t len = (size_t)(file_size % page_size);
+	uint8_t *piece = malloc(len);
+	bool zeros = piece &&
+		     wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, piece, len,
+				       file_size - len) == (ssize_t)len &&
+		     piece[0] == 0 && memcmp(piece, piece + 1, len - 1) == 0;
+
+	free(piece);
+	return zeros;
+}
+
+/* See SQLite's file format, 1.3. A file that shrinks is cut only after the commit, so the header's size
+ * counts where it is valid, else that of the file. */
+bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_count, bool *whole)
+{
+	static const char magic[16] = "SQLite format 3";
+	uint64_t file_size = wrep_overlay_size(db->overlay);
+	uint8_t head[100];
+	uint32_t size, pages;
+
+	*page_size = *page_count = 0;
+	*whole = true;
+	if (!file_size)
+		return true;
+	if (wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, head, sizeof head, 0) !=
+		    sizeof head ||
+	    memcmp(head, magic, sizeof magic) != 0)
+		return false;
+	size = (uint32_t)head[16] << 8 | head[17];
+	if (size == 1)
+		size = 65536;
+	if (size < 512 || size > 65536 || (size & (size - 1)) || file_size / size > UINT32_MAX)
+		return false;
+	*page_size = size;
+	*page_count = (uint32_t)(file_size / size);
+	pages = be32(head + 24) == be32(head + 92) ? be32(head + 28) : 0;
+	*whole = pages <= *page_count &&
+		 (file_size % size == 0 || (pages && ends_with_zeros(db, file_size, size)));
+	if (pages && pages < *page_count)
+		*page_count = pages;
+	return true;
+}
+
+/* The pages of the overlay that differ from the committed ones. */
+static int overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page_count,
+			   struct wrep_page_change **out, uint32_t *count)
+{
+	struct wrep_page_change *changes = NULL;
+	uint32_t n = 0, capacity = 0, pgno = 1;
+	uint8_t *page = malloc(page_size);
+	int rc = page ? 0 : -ENOMEM;
+
+	while (!rc && (pgno = wrep_overlay_next(db->overlay, page_size, pgno)) != 0 &&
+	       pgno <= page_count) {
+		ssize_t got = wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, page,
+						page_size, (uint64_t)(pgno - 1) * page_size);
+		uint64_t hash;
+
+		if (got < 0) {
+			rc = (int)got;
+			break;
+		}
+		memset(page + got, 0, page_size - (size_t)got);
+		hash = wrep_page_hash(pgno, page, page_size);
+		if (pgno != wrep_lock_page(page_size) &&
+		    (db->sum.page_size != page_size || pgno > db->sum.page_count ||
+		     db->sum.hash[pgno - 1] != hash)) {
+			if (n == capacity) {
+				struct wrep_page_change *more;
+
+				capacity = capacity ? capacity * 2 : 64;
+				more = realloc(changes, capacity * sizeof *changes);
+				if (!more) {
+					rc = -ENOMEM;
+					break;
+				}
+				changes = more;
+			}
+			changes[n++] = (struct wrep_page_change){pgno, hash};
+		}
+		if (pgno == UINT32_MAX)
+			break;
+		pgno++;
+	}
+	free(page);
+	if (rc) {
+		free(changes);
+		return rc;
+	}
+	*out = changes;
+	*count = n;
+	return 0;
+}
+
+static bool same_process(struct wrep_db *db, pid_t a, pid_t b)
+{
+	struct wrep_host *host = &db->w->config.host;
+	void *ctx = db->w->config.host_ctx;
+
+	/* Of one that is not known (0: another pid namespace) it may be. */
+	return !a || !b || a == b || host->process_of(ctx, a) == host->process_of(ctx, b);
+}
+
+/* What the overlay holds is what is committed already. Has a transaction committed all the same, on which its
+ * application relies (a lease renewed by UPDATE t SET x=x), so that it needs a majority like any other; or was
+ * one rolled back, which needs none, and must not, or nobody could read what a dead writer left?
+ *
+ * Mostly a commit changes the counter in page 1. With locking_mode=EXCLUSIVE SQLite does so only once. Then what
+ * was written tells. The removal of a super-journal is no rollback; nor has one who takes no locks any. A
+ * rollback brings back what was other before: so without a journal, where nothing ever was, it is a commit. With
+ * one SQLite writes the journal's header (how many records, syncJournal()) before it writes pages: by a commit
+ * nothing but what is committed has been written since, and by the same process; a rollback writes no header,
+ * and takes back what came behind the last one; a recovery is done by another process, and so is whatever
+ * comes after a commit that failed (`journaled` holds once).
+ *
+ * It errs towards a majority, where a cache spilled last what had not changed and is rolled back; and the other
+ * way only where it spilled what then changed back, without a journal, or with synchronous=OFF. */
+static bool is_commit(struct wrep_db *db, const struct wrep_commit *c)
+{
+	if (!wrep_overlay_dirty(db->overlay))
+		return false;
+	if (c->group || c->mode == WREP_COMMIT_REPLACE)
+		return true;
+	if (c->direct_sequence)
+		return !db->differed;
+	return db->journaled && same_process(db, db->journal_tid, c->op ? c->op->tid : 0);
+}
+
+int wrep_commit_prepare(struct wrep_db *db, struct wrep_commit *c)
+{
+	bool whole, commit;
+	int rc;
+
+	c->db = wrep_db_ref(db);
+	if (!c->mode)
+		c->mode = WREP_COMMIT_ROLLBACK;
+	if (db->pending || !db->files[WREP_DB]) {
+		rc = -EIO;
+		goto fail;
+	}
+	if (!wrep_overlay_shape(db, &c->page_size, &c->page_count, &whole)) {
+		wrep_logf(db->w, 'W',
+			  "commit refused: what was written is no SQLite database, or an encrypted "
+			  "one database=%s",
+			  db->name);
+		rc = -EIO;
+		goto fail;
+	}
+	if (c->page_count) {
+		rc = overlay_changes(db, c->page_size, c->page_count, &c->changes,
+				     &c->change_count);
+		if (rc < 0)
+			goto fail;
+	}
+	/* Of an empty file that was emptied nobody expects anything. */
+	commit = c->page_count && is_commit(db, c);
+	db->journaled = false;
+	if (!commit && db->local_version == db->version && !c->change_count &&
+	    c->page_count == db->sum.page_count &&
+	    (c->page_size == db->sum.page_size || !c->page_count)) {
+		/* The database file holds it already. */
+		wrep_db_drop_overlay(db);
+		wrep_commit_free(c);
+		return 0;
+	}
+	rc = reserve(c);
+	if (rc == 0)
+		rc = start(db, c);
+	if (rc == 0)
+		return 1;
+fail:
+	unreserve(c);
+	wrep_commit_free(c);
+	return rc;
+}
+
+int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
+{
+	int rc = wrep_commit_prepare(db, c);
+
+	if (rc == 0)
+		return 0;
+	if (rc == 1) {
+		wrep_commit_feed(db); /* unlocks */
+		return WREP_PENDING;
+	}
+	pthread_mutex_unlock(&db->lock);
+	return rc;
+}
+
+int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c)
+{
+	struct wrep_file *journal = db->files[WREP_JOURNAL];
+	char name[WREP_NAME_MAX + 16];
+
+	if (!journal)
+		return 0;
+	switch (c->trigger) {
+	case WREP_TRIGGER_UNLINK:
+		wrep_db_backing_name(db, WREP_JOURNAL, name);
+		if (unlinkat(wrep_dir_fd(db->w, WREP_JOURNAL), name, 0) < 0 && errno != ENOENT)
+			return -errno;
+		wrep_db_forget_file(db, WREP_JOURNAL);
+		return 0;
+	case WREP_TRIGGER_TRUNCATE:
+		return ftruncate(journal->fd, (off_t)c->journal_size) < 0 ? -errno : 0;
+	case WREP_TRIGGER_WRITE:
+		if (pwrite(journal->fd, c->journal_bytes, c->journal_len, (off_t)c->journal_off) !=
+		    (ssize_t)c->journal_len)
+			return errno ? -errno : -EIO;
+		return 0;
+	case WREP_TRIGGER_NONE:
+	case WREP_TRIGGER_SYNC:
+	case WREP_TRIGGER_CLOSE:
+		break;
+	}
+	return 0;
+}
+
+/* ---- CREATE, UNLINK, SETATTR --------------------------------------------------------------------- */
+
+static void meta_done(struct rlog_request *req, enum rlog_outcome outcome)
+{
+	struct wrep_meta_request *m = (struct wrep_meta_request *)req;
+
+	if (outcome == RLOG_UNKNOWN)
+		wrep_logf(m->w, 'W',
+			  "outcome unknown: no majority answered in time; the "
+			  "application got EIO");
+	m->op->done(m->op, outcome == RLOG_REFUSED && !req->error ? -EROFS : refusal(req, outcome));
+	free(m);
+}
+
+int wrep_submit_meta(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e, int open_flags,
+		     struct wrep_op *op)
+{
+	struct wrep_meta_request *m = calloc(1, sizeof *m);
+
+	(void)db;
+	if (!m)
+		return -ENOMEM;
+	m->request.buf = wrep_entry_encode(e);
+	if (!m->request.buf) {
+		free(m);
+		return -ENOMEM;
+	}
+	m->request.done = meta_done;
+	m->w = w;
+	m->open_flags = open_flags;
+	m->op = op;
+	rlog_submit(w->log, &m->request);
+	return WREP_PENDING;
+}
+
+int wrep_submit_attr(struct wrep_db *db, const struct wrep_attr *attr, struct wrep_op *op)
+{
+	struct wrep_entry e;
+
+	wrep_setattr_entry(db->id, attr, &e);
+	return wrep_submit_meta(db->w, db, &e, 0, op);
+}

@@ -1,0 +1,270 @@
+/* A transaction over several databases on its way through Raft.
+ *
+ * In the good case its super-journal is being removed (super.c). Each database that has something to commit
+ * gets a struct wrep_commit, which makes its transaction the undecided one there, as for one database. What
+ * does not fit one entry together goes ahead in PAGES, one database after the other; when all are delivered
+ * a GROUP entry follows, with the COMMIT of each. It takes effect if each of these COMMITs would: decided in
+ * one go under the locks of all (replica.c), from nothing but the log, so alike on every node. Where it
+ * does, the overlays go into the files in one item of the applier's; where it does not, all is as before.
+ * A transaction that turns out to be one over a single database commits by a plain COMMIT.
+ *
+ * Applying it again. A restart delivers the log again from the snapshot S on, and passes over what a
+ * database already has, by the index that the manifest gives for it (restore.c). For a group that is not
+ * enough: the manifest is not of one moment, so it may have one member in front of the group and another
+ * behind it, or removed in the meantime, and whether the group took effect cannot be told any more from a
+ * database that is past it. So this is written down: the manifest names the groups behind S that took
+ * effect, up to the last entry that was delivered (`judged_until`) when all databases had been noted. What a
+ * database was noted to have is not above it, and a database that was there at S, but had gone when it was
+ * to be noted, was removed by an entry that is not above it either. Hence:
+ *
+ *   a group up to judged_until    takes effect if it is named, on the members that do not have it yet;
+ *                                 those that have it, or are gone, need no look
+ *   a group behind it             no member has it, and each is there if and only if it was when the group
+ *                                 was first delivered: it is judged anew
+ *
+ * The list begins behind S again whenever a snapshot is taken. It is the same for a peer that fetches (the
+ * leader's manifest comes with it, and the pages, however new, change nothing about versions); a database
+ * that the leader has removed since, the peer keeps until the log removes it there (fetch.c).
+ */
+#include "txn/multi_commit.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "txn/super_journal.h"
+
+/* ---- on its way -------------------------------------------------------------------------------- */
+
+static void tell(struct wrep_group *g, int result)
+{
+	wrep_super_decided(g->super, result);
+	g->op->done(g->op, result);
+	wrep_file_unref(g->super);
+	free(g);
+}
+
+static void dismiss(struct wrep_group *g, bool refused, int result)
+{
+	for (uint32_t i = 0; i < g->count; i++)
+		wrep_commit_dismiss(g->members[i], refused);
+	tell(g, result);
+}
+
+void wrep_group_end(struct wrep_group *g, int result)
+{
+	dismiss(g, false, result); /* what parts there were, the entry has taken */
+}
+
+void wrep_group_done(struct wrep_group *g)
+{
+	tell(g, 0);
+}
+
+/* Its only member has been decided. */
+static void alone_done(struct wrep_op *op, int result)
+{
+	tell((struct wrep_group *)((char *)op - offsetof(struct wrep_group, alone)), result);
+}
+
+/* raftlog: refused or unknown. */
+static void group_refused(struct rlog_request *req, enum rlog_outcome outcome)
+{
+	struct wrep_group *g = (struct wrep_group *)req;
+
+	if (outcome == RLOG_UNKNOWN)
+		wrep_logf(g->w, 'W',
+			  "commit outcome unknown: no majority answered in time; the application "
+			  "got EIO databases=%u first=%s",
+			  g->count, g->members[0]->db->name);
+	else if (!req->error)
+		wrep_commit_log_refused(g->members[0]->db, WREP_REFUSED_NO_LEADER);
+	dismiss(g, outcome == RLOG_REFUSED,
+		outcome == RLOG_REFUSED && req->error ? req->error : -EIO);
+}
+
+/* All parts are delivered. */
+static int encode(struct wrep_group *g)
+{
+	struct wrep_entry *members = calloc(g->count, sizeof *members);
+	int rc = members ? 0 : -ENOMEM;
+
+	for (uint32_t i = 0; i < g->count && !rc; i++)
+		wrep_commit_describe(g->members[i], &members[i]);
+	if (!rc) {
+		g->request.buf = wrep_entry_alloc_group(members, g->count);
+		rc = g->request.buf ? 0 : -ENOMEM;
+	}
+	for (uint32_t i = 0; i < g->count && !rc; i++) {
+		struct wrep_db *db = g->members[i]->db;
+
+		pthread_mutex_lock(&db->lock);
+		rc = wrep_commit_fill(g->members[i], &members[i]);
+		pthread_mutex_unlock(&db->lock);
+	}
+	free(members);
+	if (rc) {
+		rlog_buf_unref(g->request.buf);
+		g->request.buf = NULL;
+	}
+	return rc;
+}
+
+static int failure(struct wrep_commit *c)
+{
+	int rc;
+
+	pthread_mutex_lock(&c->db->lock);
+	rc = c->out->failed;
+	pthread_mutex_unlock(&c->db->lock);
+	return rc;
+}
+
+void wrep_group_go_on(struct wrep_group *g)
+{
+	int rc = g->current ? failure(g->members[g->current - 1]) : 0;
+
+	while (!rc && g->current < g->count) {
+		struct wrep_commit *c = g->members[g->current++];
+
+		if (c->parts) {
+			pthread_mutex_lock(&c->db->lock);
+			c->started = true;
+			wrep_commit_feed(c->db); /* unlocks, and comes back here */
+			return;
+		}
+	}
+	if (!rc)
+		rc = encode(g);
+	if (rc == -EIO)
+		wrep_commit_log_refused(g->members[0]->db, WREP_REFUSED_NO_LEADER);
+	if (rc) {
+		dismiss(g, true, rc);
+		return;
+	}
+	g->request.done = group_refused;
+	rlog_submit(g->w->log, &g->request);
+}
+
+/* Make what the overlay of `db` holds the undecided transaction there. 1, 0 (it holds nothing), -errno. */
+static int add_member(struct wrep_group *g, struct wrep_db *db, uint32_t at)
+{
+	struct wrep_commit *c = calloc(1, sizeof *c);
+	int rc;
+
+	if (!c)
+		return -ENOMEM;
+	c->group = g;
+	c->trigger = WREP_TRIGGER_NONE;
+	pthread_mutex_lock(&db->lock);
+	if (db->overlay) {
+		rc = wrep_commit_prepare(db, c);
+	} else {
+		free(c);
+		rc = 0;
+	}
+	if (rc == 1)
+		g->members[at] = c;
+	wrep_commit_feed(db); /* unlocks; of the member nothing is submitted yet */
+	return rc;
+}
+
+int wrep_group_commit(struct wrep_file *super, struct wrep_db **dbs, size_t count,
+		      struct wrep_op *op)
+{
+	struct wrep_group *g = calloc(1, sizeof *g + count * sizeof g->members[0]);
+	uint32_t members = 0;
+	int rc = g ? 0 : -ENOMEM;
+
+	if (g) {
+		g->w = super->w;
+		g->op = op;
+		g->count = (uint32_t)count; /* at most; what fits is reckoned by it */
+	}
+	for (size_t i = 0; i < count && rc >= 0; i++) {
+		rc = add_member(g, dbs[i], members);
+		members += rc == 1;
+	}
+	if (rc < 0 || !members) {
+		for (uint32_t i = 0; i < members; i++)
+			wrep_commit_dismiss(g->members[i], true);
+		free(g);
+		return rc < 0 ? rc : 0;
+	}
+	g->super = wrep_file_ref(super);
+	g->count = members;
+	if (members == 1) {
+		struct wrep_commit *c = g->members[0];
+
+		g->alone.done = alone_done;
+		pthread_mutex_lock(&c->db->lock);
+		c->group = NULL;
+		c->op = &g->alone;
+		wrep_commit_feed(c->db); /* unlocks */
+	} else {
+		wrep_group_go_on(g);
+	}
+	return WREP_PENDING;
+}
+
+/* ---- what took effect ---------------------------------------------------------------------------- */
+
+int wrep_groups_add(struct wrep *w, uint64_t index)
+{
+	struct wrep_manifest *m = &w->groups;
+	uint64_t *more;
+
+	if (m->group_count && index <= m->groups[m->group_count - 1])
+		return 0; /* applied again */
+	if ((m->group_count & (m->group_count - 1)) == 0) {
+		more = reallocarray(m->groups, m->group_count ? m->group_count * 2 : 1,
+				    sizeof *more);
+		if (!more)
+			return -ENOMEM;
+		m->groups = more;
+	}
+	m->groups[m->group_count++] = index;
+	return 0;
+}
+
+int wrep_groups_note(struct wrep *w, struct wrep_manifest *m)
+{
+	int rc;
+
+	pthread_mutex_lock(&w->delivery);
+	rc = wrep_manifest_set_groups(m, atomic_load(&w->delivered), w->groups.groups,
+				      w->groups.group_count);
+	pthread_mutex_unlock(&w->delivery);
+	return rc;
+}
+
+void wrep_groups_forget(struct wrep *w, uint64_t index)
+{
+	struct wrep_manifest *m = &w->groups;
+	size_t old = 0;
+
+	pthread_mutex_lock(&w->delivery);
+	while (old < m->group_count && m->groups[old] <= index)
+		old++;
+	if (old) {
+		/* wrep_groups_add() goes by the count: room for the next power of two is there. */
+		memmove(m->groups, m->groups + old, (m->group_count - old) * sizeof *m->groups);
+		m->group_count -= old;
+	}
+	pthread_mutex_unlock(&w->delivery);
+}
+
+int wrep_groups_adopt(struct wrep *w, const struct wrep_manifest *m)
+{
+	struct wrep_manifest *own = &w->groups;
+
+	wrep_manifest_clear(own);
+	own->judged_until = m->judged_until;
+	for (size_t i = 0; i < m->group_count; i++) {
+		int rc = wrep_groups_add(w, m->groups[i]);
+
+		if (rc)
+			return rc;
+	}
+	return 0;
+}

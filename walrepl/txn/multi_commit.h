@@ -1,0 +1,43 @@
+/* A transaction of an application here over several databases, on its way through Raft; and what a restart
+ * needs to know of those that took effect. Private to walrepl; a paragraph on both stands in group.c.
+ */
+#ifndef WALREPL_GROUP_H
+#define WALREPL_GROUP_H
+
+#include "base/internal.h"
+
+struct wrep_group {
+	struct rlog_request request; /* first */
+	struct wrep *w;
+	struct wrep_file *super; /* whose removal it is; a reference */
+	struct wrep_op *op;	 /* who removes it */
+	struct wrep_op alone;	 /* the op of its only member, when it has no other */
+	/* One thread at a time is at it: who started it, then who ended the last part of a member. */
+	uint32_t current; /* the member whose parts are being submitted, or the next */
+	uint32_t count;
+	struct wrep_commit *members[]; /* in ascending order of the databases' ids */
+};
+
+/* Commit what the overlays of `dbs` hold, by one entry. 0 (there is nothing to be agreed on), WREP_PENDING
+ * (wrep_super_decided() is called before the op ends), -errno. No lock held. */
+int wrep_group_commit(struct wrep_file *super, struct wrep_db **dbs, size_t count,
+		      struct wrep_op *op);
+/* The parts of the current member are delivered, or have failed. No lock held. */
+void wrep_group_go_on(struct wrep_group *g);
+/* It took no effect on the files here: forget it, and tell the application. No lock held. */
+void wrep_group_end(struct wrep_group *g, int result);
+/* It is in the files: tell the application. Its members were freed. No lock held. */
+void wrep_group_done(struct wrep_group *g);
+
+/* ---- what took effect ---- */
+
+/* All with w->delivery held. A GROUP entry took effect. 0 or -ENOMEM. */
+int wrep_groups_add(struct wrep *w, uint64_t index);
+/* Put into the manifest what it has to say of groups: everything that is delivered. Takes the lock. */
+int wrep_groups_note(struct wrep *w, struct wrep_manifest *m);
+/* The snapshot is at `index` now: those before it need not be known any more. Takes the lock. */
+void wrep_groups_forget(struct wrep *w, uint64_t index);
+/* What a manifest says, after a restart or a fetch. While nothing is delivered. 0 or -ENOMEM. */
+int wrep_groups_adopt(struct wrep *w, const struct wrep_manifest *m);
+
+#endif

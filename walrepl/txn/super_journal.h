@@ -1,0 +1,43 @@
+/* Super-journals: the files by which SQLite commits a transaction over several databases. Private to
+ * walrepl.
+ *
+ * They are local to this node, and live from the commit of a transaction to its end: those that are left
+ * when nobody can roll back by them any more are removed (super.c). All functions may be called by any
+ * thread; locks are named at each.
+ */
+#ifndef WALREPL_SUPER_H
+#define WALREPL_SUPER_H
+
+#include "base/internal.h"
+
+/* The super-journal of that name, with a reference; NULL: there is none. No lock held. */
+struct wrep_file *wrep_super_find(struct wrep *w, const char *name);
+/* As wrep_create(). */
+int wrep_super_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid,
+		      int flags, struct wrep_op *op);
+/* As wrep_list(). */
+int wrep_super_list(struct wrep *w, int (*each)(void *arg, const char *name), void *arg);
+/* Opened or closed by an application. -ESTALE: it is gone. */
+int wrep_super_open(struct wrep_file *f);
+void wrep_super_release(struct wrep_file *f);
+
+/* An application removes it: commits what it is the super-journal of. As wrep_unlink(). */
+int wrep_super_unlink(struct wrep *w, const char *name, struct wrep_op *op);
+/* That is decided: remove it, or (a result other than 0) leave it to those who roll back. No lock held. */
+void wrep_super_decided(struct wrep_file *f, int result);
+
+/* Forget all. Their names may go with the databases' (restore.c), or have gone. */
+void wrep_super_forget_all(struct wrep *w);
+
+#define WREP_SUPER_PATH_MAX 4096
+/* The super-journal that a -journal names, as a path in the eyes of who wrote it; false: none. */
+bool wrep_super_of_journal(int journal_fd, char path[WREP_SUPER_PATH_MAX]);
+/* The -journal that named `path` is gone, its writer too: so goes the super-journal, if it is of this
+ * mount and no other -journal names it. No lock held. */
+void wrep_super_orphaned(struct wrep *w, const char *path);
+
+/* An application syncs the database file. If its transaction is one whose super-journal lies outside of
+ * this mount, it is committed now, for nobody asks later. db->lock held; as wrep_commit_rollback(). */
+int wrep_super_sync(struct wrep_db *db, struct wrep_op *op);
+
+#endif
