@@ -14,7 +14,7 @@
  * lead this node to the same database as the originator; a node where they do not stops. A GROUP takes
  * effect if the COMMITs in it all would.
  */
-#include "base/internal.h"
+#include "replica.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -28,11 +28,36 @@
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
+#include "base/report.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/directory.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/departure.h"
+#include "file/file.h"
 #include "file/stray.h"
+#include "names/rename.h"
+#include "pages/capture.h"
+#include "pages/pagesum.h"
+#include "record/entry.h"
+#include "record/manifest.h"
+#include "repair/fetch.h"
+#include "repair/page_server.h"
+#include "repair/scrubber.h"
+#include "snapshot/restore.h"
+#include "snapshot/snapshotter.h"
+#include "sqlite/conn.h"
 #include "sqlite/names.h"
+#include "state/name_tree.h"
+#include "state/parts.h"
+#include "txn/commit.h"
 #include "txn/exclusive.h"
 #include "txn/multi_commit.h"
+#include "txn/streaming.h"
 #include "txn/super_journal.h"
+#include "txn/unjournaled.h"
 
 /* Queued entries that the applier has not got to; beyond it raftlog keeps them. */
 #define QUEUE_BYTES_MAX (64u << 20)

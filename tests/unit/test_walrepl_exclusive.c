@@ -12,7 +12,15 @@
 #include <string.h>
 #include <unistd.h>
 #include "txn/exclusive.h"
-#include "base/internal.h"
+#include "base/wrep.h"
+#include "base/work.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/file.h"
+#include "txn/commit.h"
+#include "txn/streaming.h"
+#include "txn/unjournaled.h"
 
 #define NUMBER 7
 

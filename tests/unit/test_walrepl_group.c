@@ -21,7 +21,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "txn/multi_commit.h"
-#include "base/internal.h"
+#include "base/wrep.h"
+#include "base/work.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/file.h"
+#include "repair/fetch.h"
+#include "snapshot/snapshotter.h"
+#include "txn/commit.h"
+#include "txn/streaming.h"
+#include "txn/unjournaled.h"
 #include "txn/super_journal.h"
 
 #define PAGE 4096u

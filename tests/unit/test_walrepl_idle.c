@@ -14,7 +14,16 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "base/internal.h"
+#include "base/wrep.h"
+#include "base/work.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/file.h"
+#include "snapshot/snapshotter.h"
+#include "txn/commit.h"
+#include "txn/streaming.h"
+#include "txn/unjournaled.h"
 
 #define MANY 100 /* more than may stay open for want of a sync */
 

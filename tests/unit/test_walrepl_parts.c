@@ -20,7 +20,16 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "base/internal.h"
+#include "base/wrep.h"
+#include "base/work.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/file.h"
+#include "replica.h"
+#include "txn/commit.h"
+#include "txn/streaming.h"
+#include "txn/unjournaled.h"
 
 #define PAGE 4096u
 #define ROOM 64u

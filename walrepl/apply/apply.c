@@ -12,15 +12,32 @@
  * everything behind it waits: the order of the log is kept. takes() says why nothing gets into the files on top
  * of a gap.
  */
-#include "base/work.h"
+#include "apply/apply.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "apply/fence.h"
 #include "base/io.h"
+#include "base/report.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/file.h"
+#include "pages/capture.h"
+#include "pages/overlay.h"
+#include "record/entry.h"
+#include "replica.h"
+#include "snapshot/snapshotter.h"
+#include "sqlite/conn.h"
+#include "state/parts.h"
+#include "txn/commit.h"
 #include "txn/multi_commit.h"
+#include "txn/unjournaled.h"
 
 #define RETRY_MS 2	       /* between attempts at a busy lock */
 #define BUSY_LOG_MS 5000       /* an attempt that lasts this long is worth a log line */

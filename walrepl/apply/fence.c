@@ -7,7 +7,7 @@
  * applier's queue. Behind a closed gate nobody but the daemon writes the -wal: what it does with that, and
  * how a database that nobody has open any more is folded up, stands here as well.
  */
-#include "base/work.h"
+#include "apply/fence.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -15,8 +15,20 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/io.h"
+#include "base/report.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
 #include "file/stray.h"
+#include "pages/capture.h"
+#include "record/entry.h"
+#include "snapshot/snapshotter.h"
+#include "sqlite/conn.h"
+#include "txn/commit.h"
 #include "txn/super_journal.h"
+#include "txn/unjournaled.h"
 
 #define TRIM_CONNS 256 /* connections closed, until the memory of so many goes back to the system */
 

@@ -11,13 +11,19 @@
  *
  * Nothing hangs on it: what cannot be folded now (no room on the disk, say) is left to whoever opens the database.
  */
-#include "base/work.h"
+#include "apply/fold.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "apply/fence.h"
+#include "base/work.h"
+#include "db/db.h"
+#include "db/table.h"
 #include "file/stray.h"
+#include "record/entry.h"
+#include "txn/commit.h"
 #include "txn/super_journal.h"
 
 static bool is_idle(const struct wrep_db *db)

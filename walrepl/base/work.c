@@ -21,7 +21,26 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+#include "apply/apply.h"
+#include "apply/fence.h"
+#include "apply/fold.h"
 #include "base/io.h"
+#include "base/report.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/directory.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/departure.h"
+#include "file/file.h"
+#include "names/database.h"
+#include "names/rename.h"
+#include "repair/fetch.h"
+#include "snapshot/restore.h"
+#include "sqlite/conn.h"
+#include "state/parts.h"
+#include "txn/commit.h"
+#include "txn/unjournaled.h"
 
 #define RETRY_MS 2	  /* between attempts at a busy lock */
 #define FULL_LOG_MS 60000 /* between two lines that tell of a full disk */

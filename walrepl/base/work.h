@@ -1,55 +1,101 @@
-/* What the files of the applier share: applier.c (the queue and its thread), gate.c, apply.c, lifetime.c.
- * Private to walrepl. All functions are called by the applier's thread, without a lock held, except where it
- * says otherwise.
+/* The applier's queue and its thread. All functions of the applier are called by its thread, without a lock
+ * held, except where it says otherwise.
  */
-#ifndef WALREPL_APPLIER_H
-#define WALREPL_APPLIER_H
+#ifndef WALREPL_BASE_WORK_H
+#define WALREPL_BASE_WORK_H
 
-#include "base/internal.h"
+#include "db/db.h"
+#include "txn/commit.h"
+
+/* Work for the applier, in order. */
+enum wrep_item_type {
+	WREP_ITEM_CREATE,
+	WREP_ITEM_UNLINK,
+	WREP_ITEM_SETATTR,
+	WREP_ITEM_PAGES, /* a part of a transaction: keep its images */
+	WREP_ITEM_DROP,	 /* the parts of a transaction are not needed any more */
+	WREP_ITEM_APPLY, /* a transaction from elsewhere */
+	WREP_ITEM_INSTALL, /* a rollback-journal transaction of an application here, or one in WAL mode
+			      whose last write found the disk full */
+	WREP_ITEM_REVERT, /* what was written without a journal is not committed: take it back */
+	WREP_ITEM_APPLY_GROUP,	 /* as APPLY, one over several databases */
+	WREP_ITEM_INSTALL_GROUP, /* as INSTALL */
+	WREP_ITEM_OPEN,		 /* an application opens the database: catch up, close the gate */
+	WREP_ITEM_READY,	 /* somebody waits until this node has caught up */
+	WREP_ITEM_VIEW,		 /* leadership changed */
+	WREP_ITEM_TAKE_BACK,	 /* what is written under journals that nobody sees */
+	WREP_ITEM_CAUGHT_UP,
+	WREP_ITEM_POINT, /* the keeper waits until what is queued so far is in the files */
+	WREP_ITEM_IDLE,	 /* the last application closed a database that has a gate */
+	WREP_ITEM_FOLD,	 /* and one that left something in its -wal or -journal */
+	WREP_ITEM_MKDIR,
+	WREP_ITEM_RMDIR,
+	WREP_ITEM_DIRATTR,
+	WREP_ITEM_RENAME,
+	WREP_ITEM_FETCH, /* this node's files are unfit: get them from a peer */
+};
+
+struct wrep_item {
+	struct wrep_item *next;
+	enum wrep_item_type type;
+	struct wrep_db *db;	  /* a reference, or NULL */
+	struct wrep_db *replaced; /* RENAME: what has the name; a reference, or NULL */
+	struct wrep_dir *dir;	  /* MKDIR, RMDIR, DIRATTR: a reference */
+	struct wrep_file *file; /* OPEN: the one meant, a reference; NULL: whatever has the name */
+	struct rlog_buf *buf;	/* the entry, or NULL */
+	struct wrep_parts *parts;   /* PAGES, DROP, APPLY: a reference, or NULL */
+	struct wrep_commit *commit; /* INSTALL */
+	struct wrep_group *group;   /* INSTALL_GROUP */
+	struct wrep_part *members;  /* APPLY_GROUP, INSTALL_GROUP: in order of the ids; malloc'd */
+	uint32_t member_count;
+	struct wrep_op *op;	  /* to be finished, or NULL */
+	int open_flags;		  /* CREATE with op, OPEN */
+	uint64_t view_sequence;	  /* VIEW */
+	bool changes_nothing;	  /* APPLY: but the version */
+	uint64_t direct_sequence; /* REVERT: of which session, what ended it, and what is told */
+	enum wrep_trigger direct_trigger;
+	int result;
+	uint64_t index; /* of the entry: APPLY, and what changes names */
+	size_t bytes;
+};
+
+/* What a transaction over several databases does to one of them. */
+struct wrep_part {
+	struct wrep_db *db;	    /* a reference */
+	struct wrep_parts *parts;   /* a reference, or NULL */
+	struct wrep_commit *commit; /* INSTALL_GROUP: the group's */
+	struct wrep_entry entry;    /* APPLY_GROUP: the COMMIT, in the item's `buf` */
+	bool changes_nothing;	    /* APPLY_GROUP: but the version */
+};
 
 #define WREP_FULL_RETRY_MS 250 /* between attempts at a full disk, or for want of descriptors */
 
-/* applier.c */
+int wrep_applier_start(struct wrep *w);
+void wrep_applier_stop(struct wrep *w);	 /* w->closing is set */
+void wrep_journals_look(struct wrep *w); /* the keeper: see wrep_unmounted() */
+void wrep_applier_end_rest(
+	struct wrep *w); /* and once nobody pushes any more: what has come since */
+/* Append to the queue; takes the item and what it references. Never fails. */
+void wrep_applier_push(struct wrep *w, struct wrep_item *item);
+struct wrep_item *wrep_item_new(enum wrep_item_type type, struct wrep_db *db);
+void wrep_item_free(struct wrep_item *item);
+
+bool wrep_stopping(struct wrep *w);
+bool wrep_fetching(
+	struct wrep *w); /* everything is about to be replaced: what is queued comes again */
+/* What may be done while something is waited for: the opens that are queued. Applier only. */
+void wrep_serve_opens(struct wrep *w);
+/* Is it space, or descriptors, that an attempt lacked? Then it is worth another one, */
+bool wrep_is_shortage(int rc);
+/* after a while. `logged`: when a full disk was last told of. Applier only. */
+void wrep_wait_for_space(struct wrep *w, const char *name, int rc, uint64_t *logged);
+struct timespec wrep_to_timespec(int64_t ns, bool omit);
+/* Let the writers of a database in; its connection goes. Applier only. */
+void wrep_gate_open(struct wrep_db *db);
+
 bool wrep_closing(struct wrep *w);
 bool wrep_db_is_removed(struct wrep_db *db);
 /* Drop what the kernel keeps of the database's file of `kind`: as struct wrep_host's `invalidate`. */
 void wrep_applier_invalidate(struct wrep_db *db, enum wrep_kind kind, uint64_t off, uint64_t len);
-
-/* gate.c */
-/* Close the gate of a database, making its connection if there is none. 0, -EBUSY, -errno. */
-int wrep_gate_close(struct wrep_db *db);
-/* Bring every gate to where it belongs. True: one could not be closed yet. */
-bool wrep_gates_settle(struct wrep *w);
-/* The last application closed a database that has a gate: its connection may go. Takes the item. */
-void wrep_gates_keep(struct wrep *w, struct wrep_item *item);
-/* Keep `max` of the connections that nobody needs, those of the databases that were closed last. How many
- * others there were. */
-unsigned wrep_gates_trim(struct wrep *w, unsigned max);
-#define WREP_IDLE_CONNS 32 /* that many of them */
-/* Nobody here has the database open: fold its -wal into the database file and let go of it. 0, -EBUSY, -errno. */
-int wrep_gate_make_cold(struct wrep_db *db);
-/* As wrep_conn_checkpoint(). What is copied into the database file is not on the disk yet. */
-int wrep_gate_checkpoint(struct wrep_db *db, bool all, uint32_t *frames, uint32_t *copied);
-/* SQLite is about to start the -wal over, or to remove it: until wrep_gate_wal_gone() no manifest will count
- * on it. If the last one does, the database file is made durable first. 0, -EBUSY (readers keep frames from
- * being copied, so the -wal stays as it is anyway), -errno. */
-int wrep_gate_wal_goes(struct wrep_db *db);
-void wrep_gate_wal_gone(struct wrep_db *db);
-/* May the next append start the -wal over? SQLite does so once all of it has been copied. */
-bool wrep_gate_wal_is_used_up(struct wrep_db *db);
-
-/* apply.c: a transaction of another node, ... */
-void wrep_apply_part(struct wrep *w, struct wrep_item *item);
-void wrep_apply_transaction(struct wrep *w, struct wrep_item *item);
-void wrep_apply_group(struct wrep *w, struct wrep_item *item);
-/* ... and of an application here. */
-void wrep_install(struct wrep *w, struct wrep_item *item);
-void wrep_install_group(struct wrep *w, struct wrep_item *item);
-
-/* lifetime.c */
-bool wrep_create_run(struct wrep *w,
-		     struct wrep_item *item); /* true: a gate could not be closed yet */
-void wrep_unlink_run(struct wrep *w, struct wrep_item *item);
-void wrep_setattr_run(struct wrep_item *item);
 
 #endif

@@ -10,7 +10,7 @@
  * came since is applied again: making one that is there already changes nothing but its attributes, which
  * later entries set again, and removing one that is gone changes nothing.
  */
-#include "base/internal.h"
+#include "db/directory.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -19,8 +19,18 @@
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
+#include "base/report.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/table.h"
 #include "file/stray.h"
+#include "record/entry.h"
+#include "record/manifest.h"
+#include "replica.h"
 #include "sqlite/names.h"
+#include "state/name_tree.h"
+#include "txn/commit.h"
 #include "txn/super_journal.h"
 
 /* ---- what applications see ---------------------------------------------------------------------- */

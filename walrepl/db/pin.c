@@ -17,7 +17,7 @@
  * for the daemon, whose log and applier must go on: the kernel hands out the lowest number that is free,
  * so a high one tells that few are.
  */
-#include "base/internal.h"
+#include "db/pin.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -27,6 +27,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/io.h"
+#include "base/report.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/table.h"
+#include "pages/capture.h"
+#include "repair/fetch.h"
+#include "snapshot/snapshotter.h"
+#include "txn/streaming.h"
 
 #define UNSYNCED_MAX 64
 #define RESERVE 128  /* descriptors that applications cannot use up, or half of what there is */

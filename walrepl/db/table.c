@@ -6,7 +6,7 @@
  * one reference to the current incarnation of each of its files, and every file one to its database;
  * wrep_db_forget_file() is what unties the two.
  */
-#include "base/internal.h"
+#include "db/table.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -16,7 +16,20 @@
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
+#include "base/report.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/pin.h"
 #include "file/stray.h"
+#include "pages/capture.h"
+#include "pages/overlay.h"
+#include "pages/pagesum.h"
+#include "record/entry.h"
+#include "replica.h"
+#include "sqlite/conn.h"
+#include "state/parts.h"
+#include "txn/commit.h"
+#include "txn/streaming.h"
 
 static const char *const suffix[] = {"", "-wal", "-shm", "-journal"};
 

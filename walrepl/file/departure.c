@@ -6,13 +6,17 @@
  * refused, or (somebody has opened the database again, and there is time left) waits here once more. It waits in
  * a list, not in a thread.
  */
-#include "base/internal.h"
+#include "file/departure.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/io.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/table.h"
+#include "file/file.h"
 
 #define CLOSE_MS 1000 /* so long somebody may still have it open */
 

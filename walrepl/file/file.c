@@ -12,7 +12,7 @@
  *   -shm      never comes here: the kernel passes it through to the backing file.
  *   strays    side files of no database are ordinary files of this node: stray.c.
  */
-#include "base/internal.h"
+#include "file/file.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -21,11 +21,30 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "apply/fold.h"
 #include "base/io.h"
+#include "base/report.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/directory.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/departure.h"
 #include "file/stray.h"
+#include "pages/capture.h"
+#include "pages/overlay.h"
+#include "pages/pagesum.h"
+#include "record/entry.h"
+#include "repair/scrubber.h"
+#include "snapshot/snapshotter.h"
+#include "sqlite/conn.h"
 #include "sqlite/names.h"
 #include "sqlite/wal_format.h"
+#include "txn/commit.h"
+#include "txn/streaming.h"
 #include "txn/super_journal.h"
+#include "txn/unjournaled.h"
 
 /* The first 8 bytes of a journal that holds something to roll back (SQLite's file format, 3.0). */
 static const uint8_t journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};

@@ -14,8 +14,16 @@
 #include <sys/sendfile.h>
 #include <unistd.h>
 #include "base/io.h"
+#include "base/report.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/departure.h"
 #include "pages/playback.h"
+#include "record/entry.h"
 #include "sqlite/names.h"
+#include "txn/unjournaled.h"
 
 #define PLAYED_MS 2000 /* so long what is played stays, for who sets mode and times last */
 

@@ -20,7 +20,15 @@
 #ifndef WALREPL_STRAY_H
 #define WALREPL_STRAY_H
 
-#include "base/internal.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/file.h"
+#include "txn/commit.h"
+#include "txn/streaming.h"
+#include "txn/unjournaled.h"
 
 /* Does who opens, or makes, a file so copy it? (SQLite opens for reading and writing, and truncates nothing.) */
 bool wrep_stray_copies(int flags);

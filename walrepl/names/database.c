@@ -1,13 +1,25 @@
 /* A database is created, removed, or gets other attributes: what the applier does to its files then. */
-#include "base/work.h"
+#include "names/database.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include "apply/fence.h"
+#include "base/report.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/directory.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/file.h"
 #include "file/stray.h"
 #include "pages/sumfile.h"
+#include "record/entry.h"
+#include "snapshot/restore.h"
+#include "txn/commit.h"
 
 /* Applications have had it open before it was there, and cannot write so far. Not on a node that does not lead,
  * afterwards either: its gate takes over the mount's lock, without a moment between. True: the gate is to be

@@ -36,7 +36,7 @@
  * its manifest, and so is all that came before it. The content is not touched by any of this: it is as of
  * the version that the manifest says or newer, and applying the log again makes it right (restore.c).
  */
-#include "base/internal.h"
+#include "names/rename.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -47,11 +47,29 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/io.h"
+#include "base/report.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/directory.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/departure.h"
 #include "file/stray.h"
+#include "pages/capture.h"
 #include "pages/sumfile.h"
+#include "record/entry.h"
+#include "replica.h"
+#include "snapshot/restore.h"
+#include "snapshot/snapshotter.h"
+#include "sqlite/conn.h"
 #include "sqlite/names.h"
 #include "sqlite/wal_format.h"
+#include "state/name_tree.h"
+#include "txn/commit.h"
+#include "txn/streaming.h"
 #include "txn/super_journal.h"
+#include "txn/unjournaled.h"
 
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE 1

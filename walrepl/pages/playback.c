@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "base/io.h"
+#include "pages/overlay.h"
 #include "sqlite/wal_format.h"
 #include "txn/super_journal.h"
 

@@ -22,7 +22,7 @@
  * A node that leads hands that over first. One that has no peer cannot be helped: there the damaged
  * database alone is taken out of service, and the others stay as they are.
  */
-#include "base/internal.h"
+#include "repair/fetch.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -36,8 +36,24 @@
 #include <unistd.h>
 #include "base/bytes.h"
 #include "base/io.h"
+#include "base/report.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/directory.h"
+#include "db/table.h"
+#include "names/rename.h"
+#include "pages/pagesum.h"
 #include "pages/sumfile.h"
+#include "record/entry.h"
+#include "record/manifest.h"
+#include "repair/page_server.h"
 #include "repair/wire.h"
+#include "snapshot/restore.h"
+#include "snapshot/snapshotter.h"
+#include "sqlite/conn.h"
+#include "txn/commit.h"
+#include "txn/streaming.h"
 #include "txn/super_journal.h"
 
 #define MARK "unfit"

@@ -10,7 +10,7 @@
  * The peer's appetite is bounded: after each answer a pause as long as it took to read, or longer while
  * applications commit, leaves them the disk and the network.
  */
-#include "base/internal.h"
+#include "repair/page_server.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -22,7 +22,15 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/bytes.h"
+#include "base/report.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "pages/capture.h"
+#include "repair/scrubber.h"
 #include "repair/wire.h"
+#include "snapshot/snapshotter.h"
 
 #define OFFERS_MAX 4
 #define POINT_MS 30000

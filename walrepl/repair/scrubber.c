@@ -9,7 +9,7 @@
  * The hash is that of the newest committed content. The file may rightly be older than that: where the
  * applier has not come so far, and for pages that are in the -wal. Those are not judged.
  */
-#include "base/internal.h"
+#include "repair/scrubber.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +18,14 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/report.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "pages/capture.h"
+#include "pages/pagesum.h"
+#include "repair/fetch.h"
 
 #define SCRUB_RATE (8u << 20) /* bytes a second, default of wrep_config.scrub_rate */
 #define CHUNK_BYTES (256u << 10)

@@ -25,7 +25,7 @@
  * to applications from now on; it is kept until a manifest is written that needs it no more, so that
  * another crash finds it.
  */
-#include "base/internal.h"
+#include "snapshot/restore.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -37,9 +37,19 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/io.h"
+#include "base/report.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/directory.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "names/rename.h"
+#include "pages/pagesum.h"
 #include "pages/sumfile.h"
-#include "sqlite/names.h"
+#include "record/entry.h"
+#include "record/manifest.h"
 #include "sqlite/wal_format.h"
+#include "state/name_tree.h"
 #include "txn/multi_commit.h"
 
 /* ---- the -wal ------------------------------------------------------------------------------------ */

@@ -32,7 +32,7 @@
  * Locks: point_lock is taken before any other of walrepl's, by whoever writes a manifest. `lock` guards
  * the requests to this thread and is a leaf (but for idle.c's).
  */
-#include "base/internal.h"
+#include "snapshot/snapshotter.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -41,9 +41,24 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 #include "base/io.h"
+#include "base/report.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/directory.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/departure.h"
 #include "file/stray.h"
+#include "pages/capture.h"
 #include "pages/sumfile.h"
+#include "record/entry.h"
+#include "record/manifest.h"
+#include "replica.h"
+#include "snapshot/restore.h"
+#include "sqlite/conn.h"
 #include "txn/multi_commit.h"
+#include "txn/streaming.h"
 
 #define LOG_BYTES (64u << 20) /* default of wrep_config.log_bytes */
 #define LOOK_MS 200	      /* between looks at the size of the log */

@@ -21,8 +21,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "base/internal.h"
 #include "base/io.h"
+#include "file/file.h"
+#include "pages/pagesum.h"
+#include "record/entry.h"
 #include "sqlite/conn.h"
 
 #define COPY_BYTES (256u << 10)

@@ -31,7 +31,7 @@
  * applier brings it in; until then `local_version` lags `version`, and commits built on it are
  * refused here before they are sent.
  */
-#include "base/internal.h"
+#include "txn/commit.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -42,7 +42,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/io.h"
+#include "base/report.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/table.h"
+#include "file/file.h"
+#include "pages/capture.h"
+#include "pages/overlay.h"
+#include "pages/pagesum.h"
+#include "record/entry.h"
+#include "state/parts.h"
 #include "txn/multi_commit.h"
+#include "txn/streaming.h"
+#include "txn/unjournaled.h"
 
 void wrep_commit_free(struct wrep_commit *c)
 {

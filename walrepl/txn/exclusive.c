@@ -15,8 +15,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include "base/internal.h"
 #include "base/io.h"
+#include "base/report.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/table.h"
 
 #define SYNC_GRACE_MS 100 /* in which the fsync usually comes */
 #define LOOK_FIRST_MS 2

@@ -32,6 +32,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/report.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "record/entry.h"
+#include "record/manifest.h"
+#include "txn/commit.h"
 #include "txn/super_journal.h"
 
 /* ---- on its way -------------------------------------------------------------------------------- */

@@ -4,7 +4,15 @@
 #ifndef WALREPL_GROUP_H
 #define WALREPL_GROUP_H
 
-#include "base/internal.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/file.h"
+#include "txn/commit.h"
+#include "txn/streaming.h"
+#include "txn/unjournaled.h"
 
 struct wrep_group {
 	struct rlog_request request; /* first */

@@ -26,13 +26,22 @@
  * One guess sends no frame of the -wal, and no page that stays in the overlay, twice: what the nodes keep
  * of a transaction is at most twice what it wrote. Memory: 16 bytes for a page, and a part.
  */
-#include "base/internal.h"
+#include "txn/streaming.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/io.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/table.h"
+#include "pages/capture.h"
+#include "pages/overlay.h"
+#include "pages/pagesum.h"
+#include "record/entry.h"
+#include "snapshot/snapshotter.h"
 #include "sqlite/wal_format.h"
+#include "txn/commit.h"
 
 #define START_BYTES (16u << 20) /* what is smaller is sent when it is complete */
 /* Parts in flight: others shall commit in between, and the application writes more slowly than this. */

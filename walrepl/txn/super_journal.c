@@ -41,7 +41,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/io.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "pages/overlay.h"
+#include "record/entry.h"
 #include "sqlite/names.h"
+#include "txn/commit.h"
 #include "txn/multi_commit.h"
 
 #define CONTENT_BYTES_MAX (1u << 20)

@@ -8,7 +8,15 @@
 #ifndef WALREPL_SUPER_H
 #define WALREPL_SUPER_H
 
-#include "base/internal.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/file.h"
+#include "txn/commit.h"
+#include "txn/streaming.h"
+#include "txn/unjournaled.h"
 
 /* The super-journal of that name, with a reference; NULL: there is none. No lock held. */
 struct wrep_file *wrep_super_find(struct wrep *w, const char *name);

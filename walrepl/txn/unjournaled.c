@@ -44,7 +44,7 @@
  * the overlay is there. A process that dies under its EXCLUSIVE lock was in the middle of a transaction, of
  * which nothing is left; SQLite alone would leave half of it.
  */
-#include "base/internal.h"
+#include "txn/unjournaled.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -52,7 +52,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/io.h"
+#include "base/report.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "file/departure.h"
+#include "file/file.h"
 #include "file/stray.h"
+#include "pages/overlay.h"
+#include "record/entry.h"
+#include "txn/commit.h"
 #include "txn/exclusive.h"
 #include "txn/super_journal.h"
 

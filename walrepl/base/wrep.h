@@ -1,0 +1,114 @@
+/* The replica: what its folders share. */
+#ifndef WALREPL_BASE_WREP_H
+#define WALREPL_BASE_WREP_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include "record/manifest.h"
+#include "state/name_tree.h"
+#include "walrepl.h"
+
+struct wrep_db;
+struct wrep_dir;
+struct wrep_departure;
+struct wrep_stray;
+struct wrep_item;
+struct wrep_keeper;
+struct wrep_scrub;
+struct wrep_exclusive;
+struct offer;
+
+#define WREP_BUCKETS 1024
+
+struct wrep {
+	struct wrep_config config;
+	struct rlog *log;
+	uint64_t node_id;
+	uint64_t origin;	   /* of this process's transactions */
+	_Atomic uint64_t sequence; /* of the next one */
+	uint64_t commit_timeout_ms;
+
+	pthread_mutex_t lock; /* the tables, the queue, the waiting opens, the view */
+	/* by_id follows the log, as `tree` does. by_name and dirs are what applications see: the applier
+	 * moves them, and `names_index` with them: the entry that these are as of. */
+	struct wrep_db *by_name[WREP_BUCKETS];
+	struct wrep_db *by_id[WREP_BUCKETS];
+	struct wrep_file *supers; /* super.c: references */
+	struct wrep_dir *dirs[WREP_BUCKETS];
+	struct wrep_dir *retired_dirs; /* while a fetch goes on */
+	unsigned top_dirs;	       /* directories at the top */
+	uint64_t names_index;
+	struct wrep_departure *departures; /* that wait until a database is closed */
+	pthread_mutex_t stray_lock;	   /* stray.c; a leaf */
+	struct wrep_stray *strays;	   /* stray_lock */
+	uint64_t stray_next;		   /* stray_lock */
+	/* All names as the log says them; who deals with entries owns it. */
+	struct wrep_tree *tree;
+	uint64_t names_skip; /* restored as of this entry: those up to it change no names */
+	struct rlog_view view;
+	uint64_t view_sequence;
+	uint64_t led_term; /* the last in which a leader was known */
+	_Atomic bool
+		caught_up; /* everything up to the leader's commit index at first contact is local */
+	bool closing, failed;
+	bool stopped;		   /* who closes it: the applier and the log are gone */
+	struct wrep_item *waiting; /* opens that wait for caught_up */
+	struct wrep_item *queue_head, **queue_tail;
+	size_t queue_bytes;
+	bool queue_full;	 /* raftlog was told -EAGAIN */
+	uint64_t delivered_term; /* of the newest entry; raftlog's thread's own */
+	bool resumable;		 /* `log` is set: rlog_resume() may be called */
+	pthread_cond_t queue_wake;
+
+	/* Entries handed over by raftlog, barriers aside: the last one that is dealt with, and that which
+	 * is being dealt with. */
+	_Atomic uint64_t delivered, delivering;
+	_Atomic uint64_t taken;		  /* items, but for views, that the applier has come to */
+	_Atomic uint64_t delivered_bytes; /* of all entries, since the start */
+	_Atomic unsigned aheads; /* databases with parts of an incomplete transaction out */
+	uint64_t redo_until;	 /* restored files may hold what entries up to here wrote */
+	uint64_t
+		prove_from; /* a peer's files were as of entries up to here: no proof before; lock */
+	_Atomic bool prove_waits; /* raftlog has told that this node caught up, but for that */
+	bool restored;		  /* from a snapshot; const after rlog_open() */
+	/* raftlog's thread holds it while it deals with an entry, and looks at `fetching` inside. */
+	pthread_mutex_t delivery;
+	/* GROUP entries behind the snapshot that took effect, and up to which entry the manifest says so: see
+	 * group.c. Guarded by `delivery`. */
+	struct wrep_manifest groups; /* without databases */
+	bool fetching;	    /* lock: nothing is delivered until the files are whole again */
+	bool fetch_running; /* lock: the applier is at it; it uses `log` */
+	int fetch_fd;	    /* lock: its connection, or -1 */
+	_Atomic uint64_t compared_bytes, fetched_bytes;
+	unsigned damages; /* lock: this and the next two are for wrep_health() */
+	char last_damage[WREP_DAMAGE_SIZE];
+	int64_t last_damage_at;
+	struct wrep_keeper *keeper;
+	struct wrep_scrub *scrub;
+	struct wrep_exclusive *exclusive;
+	pthread_mutex_t idle_lock; /* a leaf: the databases that are idle and not synced (idle.c) */
+	struct wrep_db *idle, **idle_tail;
+	unsigned idle_count;
+	int fd_limit,
+		fd_spare; /* of the process; those from fd_spare on are for the daemon alone */
+	_Atomic uint64_t short_logged_ms;
+	struct offer *offers; /* lock: peers that fetch */
+	unsigned offer_count;
+	pthread_cond_t peers_gone; /* an offer ended, or a fetch */
+	bool opened;		   /* lock: wrep_open() has put everything in its place */
+
+	_Atomic bool unmounted;	  /* see wrep_unmounted() */
+	_Atomic bool taking_back; /* a TAKE_BACK item is queued */
+	/* This node leads, or led last and knows of no other leader: applications may write. */
+	_Atomic bool may_write;
+	pthread_t applier;
+	bool applier_running;
+	/* The applier's own: databases whose connection it keeps although they are idle, oldest first,
+	 * and whether it lacks descriptors for more. */
+	struct wrep_item *idle_conns, **idle_conns_tail;
+	unsigned idle_conn_count, closed_conns;
+	uint64_t gates_not_before_ms;
+	_Atomic pid_t applier_tid;
+};
+
+#endif

@@ -1,0 +1,47 @@
+/* Directories. */
+#ifndef WALREPL_DB_DIRECTORY_H
+#define WALREPL_DB_DIRECTORY_H
+
+#include "base/wrep.h"
+#include "record/entry.h"
+
+struct wrep_item;
+
+struct wrep_dir {
+	_Atomic unsigned refs;
+	struct wrep *w;
+	uint64_t id;
+	bool shown;	       /* w->lock: in w->dirs */
+	bool retired;	       /* w->lock: what the log says of it comes again, after a fetch */
+	bool changed;	       /* w->lock: the directory itself is not synced */
+	unsigned subdirs;      /* w->lock: directories in it that are shown */
+	struct wrep_dir *next; /* w->lock: in w->dirs, or w->retired_dirs */
+	_Atomic(void *) host_data;
+	char path[];
+};
+/* Committed entries. [raftlog's thread] */
+void wrep_mkdir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
+			  struct rlog_buf *buf, struct rlog_request *req);
+/* SETATTR and RMDIR of what is no database. */
+void wrep_dir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
+			struct rlog_buf *buf, struct rlog_request *req);
+/* And their local halves. [applier] */
+void wrep_dir_make(struct wrep *w, struct wrep_item *item);
+void wrep_dir_remove(struct wrep *w, struct wrep_item *item);
+void wrep_dir_set_attributes(struct wrep *w, struct wrep_item *item);
+/* The directory that `path` is in has changed. [applier, keeper] */
+void wrep_dir_touch(struct wrep *w, const char *path);
+/* Sync the directories that have changed; the top always. 0 or -errno. [keeper, applier] */
+int wrep_dirs_sync(struct wrep *w);
+/* Enter all of them into the manifest; w->lock held. 0 or -ENOMEM. Then say what they look like. */
+int wrep_dirs_note(struct wrep *w, struct wrep_manifest *m);
+void wrep_dirs_describe(struct wrep *w, struct wrep_manifest *m);
+/* Make those of the manifest on the disk, with `attributes` as it says, and let them be found. */
+int wrep_dirs_prepare(struct wrep *w, const struct wrep_manifest *m, bool attributes);
+int wrep_dirs_restore(struct wrep *w, const struct wrep_manifest *m);
+/* Nobody sees a directory any more, and the tree is empty. Nothing is delivered meanwhile. */
+void wrep_dirs_retire(struct wrep *w);
+void wrep_dirs_release(
+	struct wrep *w); /* at the end, or after a restore those that did not return */
+
+#endif

@@ -1,0 +1,17 @@
+/* This node's files are replaced by what a peer has. */
+#ifndef WALREPL_REPAIR_FETCH_H
+#define WALREPL_REPAIR_FETCH_H
+
+#include "base/wrep.h"
+
+struct wrep_db;
+
+/* This node's files are unfit, for the reason given: no entry is delivered any more, and the applier
+ * gets them from the leader. `db`: whose file is damaged, or NULL. Where no other node has a copy, that
+ * database alone is taken out of service. No lock held. [any thread] */
+void wrep_fetch_wanted(struct wrep *w, const char *reason, struct wrep_db *db);
+void wrep_fetch_stop(struct wrep *w); /* w->closing is set: ends it, and waits */
+void wrep_fetch_run(struct wrep *w);  /* applier */
+bool wrep_fetch_marked(struct wrep *w);
+
+#endif

@@ -1,0 +1,10 @@
+/* The other side of a fetch: what a peer gets. */
+#ifndef WALREPL_REPAIR_PAGE_SERVER_H
+#define WALREPL_REPAIR_PAGE_SERVER_H
+
+#include "base/wrep.h"
+
+void wrep_offer(struct wrep *w, int fd, uint64_t from_id);
+void wrep_offers_stop(struct wrep *w); /* w->closing or w->fetching is set: ends them, and waits */
+
+#endif

@@ -1,0 +1,145 @@
+/* An application's transaction on its way through Raft. */
+#ifndef WALREPL_TXN_COMMIT_H
+#define WALREPL_TXN_COMMIT_H
+
+#include "db/db.h"
+
+struct wrep_group;
+
+/* What the application waits for in rollback mode. */
+enum wrep_trigger {
+	WREP_TRIGGER_NONE,
+	WREP_TRIGGER_UNLINK,
+	WREP_TRIGGER_TRUNCATE,
+	WREP_TRIGGER_WRITE,
+	/* without a journal */
+	WREP_TRIGGER_SYNC,
+	WREP_TRIGGER_CLOSE,
+};
+
+/* The PAGES entries of a transaction that leave this node. Guarded by the database's lock. They belong
+ * to the commit, or before there is one to db->ahead, or, when `given_up`, to nobody: then they go with
+ * the last that is in flight. */
+struct wrep_outgoing {
+	uint64_t sequence;
+	uint32_t next_part; /* the next to be submitted */
+	uint32_t in_flight; /* submitted, their end not told */
+	uint64_t term;	    /* of the parts delivered, 0: none yet */
+	int failed;	    /* -errno: given up, their COMMIT will not be submitted */
+	bool given_up;
+	struct wrep_outgoing *next; /* in db->spent */
+};
+struct wrep_outgoing *wrep_outgoing_new(struct wrep *w); /* NULL: no memory */
+/* Make `buf` (taken in any case) the next of them, to be submitted. db->lock held. NULL: no memory. */
+struct rlog_request *wrep_outgoing_part(struct wrep_db *db, struct wrep_outgoing *out,
+					struct rlog_buf *buf);
+/* The owner lets go of them. Whoever calls this ends with wrep_commit_feed(). db->lock held. */
+void wrep_outgoing_give_up(struct wrep_db *db, struct wrep_outgoing *out, int error);
+
+struct wrep_commit {
+	struct rlog_request request; /* first */
+	struct wrep_db *db;
+	struct wrep_op *op;
+	struct wrep_group *group; /* whose entry its COMMIT becomes a part of, or NULL */
+	enum wrep_commit_mode mode;
+	enum wrep_trigger trigger;
+	uint64_t journal_size;	/* TRUNCATE: the journal's size to be */
+	uint8_t *journal_bytes; /* WRITE: what is written to the journal ... */
+	size_t journal_len;
+	uint64_t journal_off;	  /* ... and where */
+	uint64_t direct_sequence; /* SYNC, CLOSE: of which session */
+	bool strays;		  /* which has what lay beside it */
+	struct wrep_attr times;	  /* to be set behind it; valid 0: none */
+	struct wrep_op *sharers;  /* more ops, linked by `next`, that end as `op` does */
+	struct wrep_op *writers;  /* and of processes that write: they shall try again */
+	uint64_t base_version;
+	uint64_t index; /* of its COMMIT, once that is committed */
+	uint64_t checksum;
+	uint32_t page_size, page_count;
+	bool sets_wal_mode, wal_mode; /* page 1 is among the pages */
+	struct wrep_page_change *changes;
+	uint32_t change_count;
+	bool reserved; /* ROLLBACK: room behind the end of the database file */
+
+	/* How far it is. Guarded by db->lock. */
+	const struct wrep_wal_txn *txn; /* WAL: where its images are; the capture's */
+	struct wrep_outgoing *out;
+	uint32_t guessed;    /* parts that left before it was complete */
+	uint32_t *unsent;    /* which of the images are not in them (NULL: all) ... */
+	uint32_t send_count; /* ... and how many these are */
+	uint32_t *dropped;   /* pages that are in them and not of the transaction */
+	uint32_t dropped_count;
+	uint32_t parts; /* PAGES entries before the COMMIT */
+	bool sent;	/* so is the COMMIT: what becomes of it decides */
+	/* Of a group: its turn to have its parts submitted has come; it is over. */
+	bool started, arrived;
+};
+void wrep_commit_free(struct wrep_commit *c);
+/* Tell all who wait for it; the caller frees it. No lock held. */
+void wrep_commit_tell(struct wrep_commit *c, int result);
+/* It is not decided any more (`db->pending` is cleared), and its application's files show the state
+ * before, or, with `result` 0, what others made of it. Tells, and frees, at once or later. No lock held. */
+void wrep_commit_end(struct wrep_commit *c, int result);
+
+/* A PAGES entry of this node that is on its way. */
+struct wrep_part_request {
+	struct rlog_request request; /* first */
+	struct wrep_db *db;	     /* a reference */
+	struct wrep_outgoing *out;
+};
+/* It was delivered, in `term`; `counts`: its database is there. Frees the request. */
+void wrep_commit_part_delivered(struct rlog_request *req, uint64_t term, bool counts);
+/* The parts cannot be kept here. False: too late, the COMMIT is on its way, or they are not those of
+ * an undecided transaction of this node. */
+bool wrep_commit_give_up(struct wrep_db *db, const struct wrep_parts *parts, int error);
+
+/* A write completed `txn`; db->lock held on entry, released before the return. */
+int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct wrep_op *op);
+/* A journal is being removed, truncated or zeroed by the application: agree on what the overlay
+ * holds. db->lock held on entry; released when WREP_PENDING or an error is returned, still held
+ * when 0 is returned: then nothing was to be agreed on, and the caller does what was asked. */
+int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *shape);
+/* The same for a member of `c->group`: 1: it is the undecided transaction, but nothing is submitted yet;
+ * 0: nothing is to be agreed on, or -errno; then `c` is freed. db->lock held. */
+int wrep_commit_prepare(struct wrep_db *db, struct wrep_commit *c);
+/* The COMMIT of a member whose parts are delivered, and then its images, in the place that was made. The
+ * latter from now on cannot be given up any more; -errno when it has been. db->lock held. */
+void wrep_commit_describe(const struct wrep_commit *c, struct wrep_entry *e);
+int wrep_commit_fill(struct wrep_commit *c, struct wrep_entry *e);
+/* It is undecided no more, and took no effect on the files here; `refused`: nor will it, so its parts need
+ * not be kept. Frees it. No lock held. */
+void wrep_commit_dismiss(struct wrep_commit *c, bool refused);
+/* The shape that the overlay leaves behind, from the header of page 1; false: no database. Both 0: an
+ * empty one. `whole`: all pages that the header speaks of are there. db->lock held. */
+bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_count, bool *whole);
+/* Submit what there is to be submitted of the database's transactions. db->lock held, released. */
+void wrep_commit_feed(struct wrep_db *db);
+/* Do to the journal what the application asked for. db->lock held. */
+int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c);
+
+/* A commit was refused for certain: a line says why, now and then. [any thread, any lock] */
+#define WREP_REFUSED_NO_LEADER "this node does not lead, or does not any more"
+#define WREP_REFUSED_TOO_LATE "the database has changed since it began"
+void wrep_commit_log_refused(struct wrep_db *db, const char *why);
+
+/* Tell all nodes that these parts wait for nothing. Behind a COMMIT whose outcome is unknown it does no
+ * harm: the log keeps the order in which the two were submitted. No lock held. */
+void wrep_submit_discard(struct wrep *w, uint64_t db_id, uint64_t origin, uint64_t sequence);
+
+/* What a SETATTR of a database or directory says. */
+void wrep_setattr_entry(uint64_t id, const struct wrep_attr *attr, struct wrep_entry *e);
+/* Submit a SETATTR entry: as wrep_submit_meta(). */
+int wrep_submit_attr(struct wrep_db *db, const struct wrep_attr *attr, struct wrep_op *op);
+/* Submit an entry of CREATE, UNLINK, SETATTR, MKDIR, RMDIR or RENAME; `op` is finished by the applier. */
+int wrep_submit_meta(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e, int open_flags,
+		     struct wrep_op *op);
+
+/* A request as it comes back to replica.c's apply: the kind is told by which struct it heads. */
+struct wrep_meta_request {
+	struct rlog_request request; /* first */
+	struct wrep *w;
+	int open_flags;
+	struct wrep_op *op;
+};
+
+#endif
