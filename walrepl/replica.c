@@ -64,67 +64,6 @@
 
 #define CLOSE_POINT_MS 2000 /* for a last durable point */
 
-void wrep_logf(struct wrep *w, char level, const char *format, ...)
-{
-	char line[3 * WREP_PATH_MAX]; /* two names, and what is said of them */
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(line, sizeof line, format, ap);
-	va_end(ap);
-	w->config.host.log(w->config.host_ctx, level, line);
-}
-
-void wrep_damagef(struct wrep *w, const char *format, ...)
-{
-	char line[sizeof w->last_damage];
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(line, sizeof line, format, ap);
-	va_end(ap);
-	pthread_mutex_lock(&w->lock);
-	w->damages++;
-	memcpy(w->last_damage, line, sizeof line);
-	w->last_damage_at = time(NULL);
-	pthread_mutex_unlock(&w->lock);
-	w->config.host.log(w->config.host_ctx, 'E', line);
-}
-
-void wrep_health(struct wrep *w, struct wrep_health *out)
-{
-	memset(out, 0, sizeof *out);
-	pthread_mutex_lock(&w->lock);
-	out->state = w->fetching		  ? WREP_FETCHING
-		     : atomic_load(&w->caught_up) ? WREP_SERVING
-						  : WREP_CATCHING_UP;
-	out->leader_id = w->view.leader_id;
-	out->compared_bytes = atomic_load(&w->compared_bytes);
-	out->fetched_bytes = atomic_load(&w->fetched_bytes);
-	out->damages = w->damages;
-	memcpy(out->last_damage, w->last_damage, sizeof out->last_damage);
-	out->last_damage_at = w->last_damage_at;
-	pthread_mutex_unlock(&w->lock);
-}
-
-void wrep_fatalf(struct wrep *w, const char *format, ...)
-{
-	char line[1024];
-	va_list ap;
-	bool first;
-
-	va_start(ap, format);
-	vsnprintf(line, sizeof line, format, ap);
-	va_end(ap);
-	atomic_store(&w->may_write, false);
-	pthread_mutex_lock(&w->lock);
-	first = !w->failed;
-	w->failed = true;
-	pthread_mutex_unlock(&w->lock);
-	if (first)
-		w->config.host.fatal(w->config.host_ctx, line);
-}
-
 /* ---- committed entries, on raftlog's thread --------------------------------------------------- */
 
 void wrep_meta_finish(struct rlog_request *req, int result)
@@ -608,7 +547,7 @@ static void tell_damage(struct wrep *w, const struct change *c)
 
 enum verdict { TO_BE_JUDGED, TOOK_EFFECT, REFUSED };
 
-/* All `changes` or none. The verdict is known where the manifest has it (group.c). 1: they took effect, and
+/* All `changes` or none. The verdict is known where the manifest has it (txn/multi_commit.c). 1: they took effect, and
  * all locks are held; else none is: 0, no effect; -EAGAIN, nothing has happened, and this node's files are
  * unfit. */
 static int apply_changes(struct wrep *w, uint64_t index, uint64_t term, enum verdict verdict,
@@ -766,7 +705,7 @@ static void queue_group(struct wrep *w, uint64_t index, struct change *changes, 
 	wrep_applier_push(w, item);
 }
 
-/* The files that an application here has open are about to be given up (rename.c). */
+/* The files that an application here has open are about to be given up (names/rename.c). */
 static bool is_moving(struct wrep_db *db)
 {
 	bool moving;

@@ -312,7 +312,7 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 	fsd_leave(fs);
 }
 
-/* Closing a descriptor, and fsync: both may be a commit (walrepl's direct.c). */
+/* Closing a descriptor, and fsync: both may be a commit (walrepl's txn/unjournaled.c). */
 static void sync_or_flush(fuse_req_t req, struct fuse_file_info *fi,
 			  int (*call)(struct wrep_file *f, struct wrep_op *op))
 {

@@ -1,7 +1,7 @@
 /* The applier: one thread that brings the backing files up to what the log says, in its order.
  *
- * Transactions are applied or installed (apply.c), gates closed and opened (gate.c), databases created and
- * removed (lifetime.c, dir.c, rename.c), applications let in.
+ * Transactions are applied or installed (apply.c), gates closed and opened (apply/fence.c), databases created and
+ * removed (names/database.c, db/directory.c, names/rename.c), applications let in.
  *
  * What is busy (a reader in rollback mode, a writer that has not noticed that it lost) is tried
  * again, and everything behind it waits: the order of the log is kept. Only opens are served

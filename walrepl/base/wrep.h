@@ -33,7 +33,7 @@ struct wrep {
 	 * moves them, and `names_index` with them: the entry that these are as of. */
 	struct wrep_db *by_name[WREP_BUCKETS];
 	struct wrep_db *by_id[WREP_BUCKETS];
-	struct wrep_file *supers; /* super.c: references */
+	struct wrep_file *supers; /* txn/super_journal.c: references */
 	struct wrep_dir *dirs[WREP_BUCKETS];
 	struct wrep_dir *retired_dirs; /* while a fetch goes on */
 	unsigned top_dirs;	       /* directories at the top */
@@ -74,7 +74,7 @@ struct wrep {
 	/* raftlog's thread holds it while it deals with an entry, and looks at `fetching` inside. */
 	pthread_mutex_t delivery;
 	/* GROUP entries behind the snapshot that took effect, and up to which entry the manifest says so: see
-	 * group.c. Guarded by `delivery`. */
+	 * txn/multi_commit.c. Guarded by `delivery`. */
 	struct wrep_manifest groups; /* without databases */
 	bool fetching;	    /* lock: nothing is delivered until the files are whole again */
 	bool fetch_running; /* lock: the applier is at it; it uses `log` */
@@ -86,7 +86,8 @@ struct wrep {
 	struct wrep_keeper *keeper;
 	struct wrep_scrub *scrub;
 	struct wrep_exclusive *exclusive;
-	pthread_mutex_t idle_lock; /* a leaf: the databases that are idle and not synced (idle.c) */
+	pthread_mutex_t
+		idle_lock; /* a leaf: the databases that are idle and not synced (db/pin.c) */
 	struct wrep_db *idle, **idle_tail;
 	unsigned idle_count;
 	int fd_limit,

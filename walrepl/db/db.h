@@ -27,7 +27,7 @@ struct wrep_file {
 	_Atomic unsigned refs;
 	enum wrep_kind kind;
 	struct wrep_db *db; /* a reference */
-	/* db->lock: the backing file, open while the database is held (idle.c), else perhaps -1 */
+	/* db->lock: the backing file, open while the database is held (db/pin.c), else perhaps -1 */
 	int fd;
 	ino_t ino; /* of the backing file, known while it is closed */
 	_Atomic(void *) host_data;
@@ -52,7 +52,7 @@ struct wrep_name {
 	char text[];
 };
 
-/* Writes into the database file that no journal covers; direct.c. */
+/* Writes into the database file that no journal covers; txn/unjournaled.c. */
 struct wrep_direct {
 	bool active; /* the overlay holds such */
 	bool alone; /* the writer takes none of SQLite's locks: nobody else may have the file open */
@@ -93,9 +93,9 @@ struct wrep_db {
 	uint64_t local_version, local_index;
 	bool local_wal_mode;
 	bool touched;	/* since the manifest last told of it */
-	unsigned holds; /* idle.c: opens of its files, and others who use their descriptors */
+	unsigned holds; /* db/pin.c: opens of its files, and others who use their descriptors */
 	bool unsynced;	/* its files were written to since they were synced */
-	bool wal_held;	/* the manifest counts on frames of the -wal: see keeper.c */
+	bool wal_held;	/* the manifest counts on frames of the -wal: see snapshot/snapshotter.c */
 	bool wal_aside; /* restored: there may be a -wal that was moved aside (restore.c) */
 	bool wal_going; /* the applier may be starting it over, or removing it: no manifest counts on it */
 	pthread_cond_t wal_gone; /* it is done with that: wrep_gate_wal_gone() */
@@ -129,7 +129,7 @@ struct wrep_db {
 	struct wrep_outgoing *spent; /* parts that wait for nothing: a DISCARD is to be submitted */
 	unsigned opens;		     /* of the database file, by applications */
 	bool conn_idle;		     /* the applier knows, or will, that nobody has it open */
-	bool folding; /* the applier is about to fold it: opens go through its queue (fold.c) */
+	bool folding; /* the applier is about to fold it: opens go through its queue (apply/fold.c) */
 
 	/* the applier's own */
 	struct wrep_conn *conn;

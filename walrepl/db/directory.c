@@ -1,6 +1,6 @@
 /* Directories: made and removed on every node, in order with all else.
  *
- * An application's mkdir becomes a MKDIR entry. When it is delivered, the tree (tree.h) says whether it
+ * An application's mkdir becomes a MKDIR entry. When it is delivered, the tree (state/name_tree.h) says whether it
  * takes effect; then the applier makes the backing directory, and one on the tmpfs for the -shm files in
  * it, lets the name be found, and answers the application. A directory is known by the index of its MKDIR
  * entry and keeps its name for as long as it lives. Mode, owner and times are those of the backing

@@ -6,9 +6,9 @@
  *   -wal      judged by capture.c; all but the last write of a transaction go straight through.
  *   database  in WAL mode a checkpoint writes here, and content that is committed already is let
  *             through; in rollback mode, under a hot journal, pages gather in the overlay. What comes
- *             without a journal does, too: see direct.c.
+ *             without a journal does, too: see txn/unjournaled.c.
  *   -journal  local; removing, truncating or zeroing it is the commit.
- *   -mj...    local: super.c; removing it is the commit of several databases.
+ *   -mj...    local: txn/super_journal.c; removing it is the commit of several databases.
  *   -shm      never comes here: the kernel passes it through to the backing file.
  *   strays    side files of no database are ordinary files of this node: stray.c.
  */

@@ -34,7 +34,7 @@ struct wrep_dir;
 #define WREP_PATH_MAX 1000
 #define WREP_STATE_DIR ".dqlitefs" /* nothing at the top is called so, or begins like it */
 
-/* The four files of a database; the super-journals of transactions over several (super.c), any
+/* The four files of a database; the super-journals of transactions over several (txn/super_journal.c), any
  * number, each called after one of them; and what is called like a side file, or is rsync's copy of one, and is
  * no database's (stray.h). */
 enum wrep_kind { WREP_DB, WREP_WAL, WREP_SHM, WREP_JOURNAL, WREP_SUPER, WREP_STRAY };
@@ -212,7 +212,7 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 
 /* An application opens the file: -ESTALE when it is no longer called so; waits until this node has
  * caught up and, on a node that may not write, until the gate of the database is closed. -EBUSY while
- * the database is being replaced (direct.c), and with O_TRUNC where somebody has it open; -EMFILE, -ENFILE,
+ * the database is being replaced (txn/unjournaled.c), and with O_TRUNC where somebody has it open; -EMFILE, -ENFILE,
  * and a line in the log, where the daemon has no descriptors left. */
 int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op *op);
 /* The same for who had it open before it was there; waits for nothing. From the host's `appears` only. */
@@ -240,7 +240,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 /* `opened`: by a descriptor, else by its name (truncate(2)): of a database then a transaction of its own. */
 int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct wrep_op *op);
 
-/* fsync. A database that is written without a journal is committed by it (direct.c): as
+/* fsync. A database that is written without a journal is committed by it (txn/unjournaled.c): as
  * wrep_file_write(). */
 int wrep_file_sync(struct wrep_file *f, struct wrep_op *op);
 

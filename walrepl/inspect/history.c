@@ -9,7 +9,7 @@
  * A log that was compacted begins with what the manifest says. Entries up to the snapshot's index are
  * not delivered any more, though some may still lie in the log; those behind it are, but for the
  * databases that were ahead of the snapshot when it was taken: what led to these is passed over. Whether a
- * group took effect is in the manifest, as far as that cannot be judged (group.c). */
+ * group took effect is in the manifest, as far as that cannot be judged (txn/multi_commit.c). */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -568,7 +568,7 @@ static int run(struct wrep *w, struct wrep_item *item, const char *to)
 		rc = wrep_moved_place(w, db->id, to);
 		wrep_dir_touch(w, to);
 	}
-	/* One that an entry yet to come removes was perhaps not even made (lifetime.c). */
+	/* One that an entry yet to come removes was perhaps not even made (names/database.c). */
 	if (!rc && old.held && old.files[WREP_DB]) {
 		fd = fcntl(old.files[WREP_DB]->fd, F_DUPFD_CLOEXEC, 0);
 		rc = fd < 0 ? -errno : 0;

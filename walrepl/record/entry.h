@@ -7,11 +7,11 @@
  * forget the PAGES. A transaction over several databases ends in one GROUP entry, which holds the COMMIT
  * of each of them; before it come the PAGES of each.
  *
- * PAGES may be sent before the transaction is complete (ahead.c), so they may hold what is not of it
+ * PAGES may be sent before the transaction is complete (txn/streaming.c), so they may hold what is not of it
  * after all. Of several images of a page the last one in the log counts; a page above the COMMIT's
  * `page_count`, and one that the COMMIT names as dropped, does not count at all.
  *
- * All numbers are little-endian; a diagram stands in entry.c.
+ * All numbers are little-endian; a diagram stands in record/entry.c.
  */
 #ifndef WALREPL_ENTRY_H
 #define WALREPL_ENTRY_H

@@ -42,7 +42,7 @@ struct wrep_manifest {
 	uint64_t redo_until;
 	size_t count, capacity;
 	struct wrep_manifest_db *dbs; /* in no order before wrep_manifest_sort() */
-	/* Of the GROUP entries behind the snapshot up to this one, those that took effect: why, group.c says. */
+	/* Of the GROUP entries behind the snapshot up to this one, those that took effect: why, txn/multi_commit.c says. */
 	uint64_t judged_until;
 	size_t group_count;
 	uint64_t *groups; /* indices, ascending */

@@ -2,9 +2,9 @@
  * this node lacks (it is new, or was away for long), or a file is damaged.
  *
  * In the good case the applier is told by a FETCH item. From wrep_fetch_wanted() on nothing more is
- * delivered, nor applied of what is queued (applier.c). Peers that fetch from here are sent away, and all
+ * delivered, nor applied of what is queued (base/work.c). Peers that fetch from here are sent away, and all
  * databases are *retired*: their names lead nowhere, what applications had open answers with errors, new
- * opens wait, and what is still queued for them is dropped (the log has it). Then the leader is asked (offer.c): for its snapshot, and for each
+ * opens wait, and what is still queued for them is dropped (the log has it). Then the leader is asked (repair/page_server.c): for its snapshot, and for each
  * database in it for the hashes of its pages. Before the first file is touched a mark in DATA/.dqlitefs
  * says, also after a crash, that the files are not what the manifest says; until then a restart finds
  * them, and what the -wal files hold, as they were. The pages of the file that lies here are hashed;

@@ -13,13 +13,13 @@
  * one in there (`redo_until`). Until a database has got there it is *unproven*: its checksum is taken
  * from the entries and not compared. Then the hashes, added up anew, must give it: wrep_prove(). That
  * finds a lost or flipped hash, and a write of the log's that did not come through; a flipped bit in a
- * page is found when the page is read (scrub.c).
+ * page is found when the page is read (repair/scrubber.c).
  *
  * A transaction over several databases may be in the files of some and not of others. The manifest says
- * which of them took effect (group.c).
+ * which of them took effect (txn/multi_commit.c).
  *
  * Names are as the manifest says: the directories of the last durable point are made where they are
- * missing, and what changes names behind `names_index` is done again (dir.c, rename.c).
+ * missing, and what changes names behind `names_index` is done again (db/directory.c, names/rename.c).
  *
  * The -wal that the manifest counts on is moved aside, to DATA/.dqlitefs/wal-ID, since its name belongs
  * to applications from now on; it is kept until a manifest is written that needs it no more, so that

@@ -1,4 +1,4 @@
-/* The bytes of a -wal file: see the diagram in walfile.h. */
+/* The bytes of a -wal file: see the diagram in sqlite/wal_format.h. */
 #include "sqlite/wal_format.h"
 
 #include <assert.h>

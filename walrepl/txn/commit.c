@@ -11,7 +11,7 @@
  *   PAGES 0 ..    delivered | in flight, at most WINDOW_PARTS | not read yet        COMMIT
  *                           next_part - in_flight             next_part
  *
- * Of a very large one most parts have left before, while it was being written (ahead.c): then the window
+ * Of a very large one most parts have left before, while it was being written (txn/streaming.c): then the window
  * begins behind these, and only what they do not hold already is sent.
  *
  * So memory does not grow with the transaction; and as long as parts are on their way, the COMMIT has

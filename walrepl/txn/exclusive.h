@@ -1,4 +1,4 @@
-/* When does a writer without a journal let go of its EXCLUSIVE lock? See direct.c for what that is for.
+/* When does a writer without a journal let go of its EXCLUSIVE lock? See txn/unjournaled.c for what that is for.
  *
  * A database whose session is not committed is watched. A thread looks after those: when the host tells that
  * the lock was released, and now and then without, it asks whoever started it whether the session has ended.

@@ -1,6 +1,6 @@
 /* A transaction over several databases on its way through Raft.
  *
- * In the good case its super-journal is being removed (super.c). Each database that has something to commit
+ * In the good case its super-journal is being removed (txn/super_journal.c). Each database that has something to commit
  * gets a struct wrep_commit, which makes its transaction the undecided one there, as for one database. What
  * does not fit one entry together goes ahead in PAGES, one database after the other; when all are delivered
  * a GROUP entry follows, with the COMMIT of each. It takes effect if each of these COMMITs would: decided in

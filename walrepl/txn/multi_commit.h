@@ -1,5 +1,5 @@
 /* A transaction of an application here over several databases, on its way through Raft; and what a restart
- * needs to know of those that took effect. Private to walrepl; a paragraph on both stands in group.c.
+ * needs to know of those that took effect. Private to walrepl; a paragraph on both stands in txn/multi_commit.c.
  */
 #ifndef WALREPL_GROUP_H
 #define WALREPL_GROUP_H

@@ -12,7 +12,7 @@
  *                              (big-endian; SQLite's readSuperJournal())
  *
  * Here the removal is held back, as that of a -journal is for one database: the overlays of all databases
- * of this mount whose hot -journals name the file, and are named in it, become one GROUP entry (group.c).
+ * of this mount whose hot -journals name the file, and are named in it, become one GROUP entry (txn/multi_commit.c).
  * Once that has committed all overlays go into the database files, and the super-journal with them; so the
  * application finds nothing to commit when it removes its -journals, and if it dies before, these are
  * stale. Refused, the super-journal stays, and SQLite rolls back each database by its own -journal. The

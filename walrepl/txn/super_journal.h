@@ -2,7 +2,7 @@
  * walrepl.
  *
  * They are local to this node, and live from the commit of a transaction to its end: those that are left
- * when nobody can roll back by them any more are removed (super.c). All functions may be called by any
+ * when nobody can roll back by them any more are removed (txn/super_journal.c). All functions may be called by any
  * thread; locks are named at each.
  */
 #ifndef WALREPL_SUPER_H
