@@ -55,6 +55,7 @@
 #include "txn/commit.h"
 #include "txn/exclusive.h"
 #include "txn/multi_commit.h"
+#include "txn/proposal.h"
 #include "txn/streaming.h"
 #include "txn/super_journal.h"
 #include "txn/unjournaled.h"
@@ -65,17 +66,6 @@
 #define CLOSE_POINT_MS 2000 /* for a last durable point */
 
 /* ---- committed entries, on raftlog's thread --------------------------------------------------- */
-
-void wrep_meta_finish(struct rlog_request *req, int result)
-{
-	struct wrep_meta_request *m = (struct wrep_meta_request *)req;
-
-	if (!m)
-		return;
-	if (m->op)
-		m->op->done(m->op, result);
-	free(m);
-}
 
 void wrep_meta_push(struct wrep *w, struct wrep_item *item, struct rlog_buf *buf,
 		    struct rlog_request *req)

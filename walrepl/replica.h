@@ -20,8 +20,6 @@ void wrep_parts_applied(struct wrep_db *db, struct wrep_parts *parts);
  * the locks it needs. [any thread] */
 void wrep_parts_drop_dead(struct wrep *w, uint64_t term);
 
-/* End the request of a CREATE, UNLINK, SETATTR, MKDIR, RMDIR or RENAME; NULL: it was another node's. */
-void wrep_meta_finish(struct rlog_request *req, int result);
 /* The same when the applier has done it. Fills in buf and what is the request's, which is freed. */
 void wrep_meta_push(struct wrep *w, struct wrep_item *item, struct rlog_buf *buf,
 		    struct rlog_request *req);

@@ -36,7 +36,9 @@
 #include "sqlite/conn.h"
 #include "state/parts.h"
 #include "txn/commit.h"
+#include "txn/journal.h"
 #include "txn/multi_commit.h"
+#include "txn/proposal.h"
 #include "txn/unjournaled.h"
 
 #define RETRY_MS 2	       /* between attempts at a busy lock */

@@ -30,7 +30,7 @@
 #include "replica.h"
 #include "sqlite/names.h"
 #include "state/name_tree.h"
-#include "txn/commit.h"
+#include "txn/proposal.h"
 #include "txn/super_journal.h"
 
 /* ---- what applications see ---------------------------------------------------------------------- */

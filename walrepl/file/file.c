@@ -42,12 +42,12 @@
 #include "sqlite/names.h"
 #include "sqlite/wal_format.h"
 #include "txn/commit.h"
+#include "txn/journal.h"
+#include "txn/proposal.h"
+#include "txn/shape.h"
 #include "txn/streaming.h"
 #include "txn/super_journal.h"
 #include "txn/unjournaled.h"
-
-/* The first 8 bytes of a journal that holds something to roll back (SQLite's file format, 3.0). */
-static const uint8_t journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
 
 /* The byte of a -shm that the WAL write lock is taken on (SQLite's "WAL-mode File Format", 2.3). */
 #define SHM_WRITE_LOCK 120
@@ -626,35 +626,10 @@ ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
 	return n;
 }
 
-bool wrep_journal_is_hot(struct wrep_db *db)
-{
-	struct wrep_file *journal = wrep_db_file(db, WREP_JOURNAL);
-	uint8_t head[8];
-	bool hot;
-
-	if (!journal)
-		return false;
-	hot = pread(journal->fd, head, sizeof head, 0) == sizeof head &&
-	      !memcmp(head, journal_magic, sizeof head);
-	wrep_file_unref(journal);
-	return hot;
-}
-
 static int refuse_write(struct wrep_db *db, const char *what)
 {
 	wrep_logf(db->w, 'W', "write refused: %s database=%s", what, db->name);
 	return -EPERM;
-}
-
-/* Frames are a little longer than pages, so that a transaction of just the limit may be refused in
- * WAL mode; none that is larger is let through. */
-int wrep_refuse_large(struct wrep_db *db)
-{
-	wrep_logf(db->w, 'W',
-		  "transaction refused: it is larger than %llu MiB database=%s; split it, or mount "
-		  "with a larger --max-transaction",
-		  (unsigned long long)(db->w->config.max_transaction_bytes >> 20), db->name);
-	return -ENOSPC;
 }
 
 /* Is that what the database file holds there? */
@@ -800,16 +775,6 @@ static bool wal_may_go(struct wrep_db *db)
 	return false;
 }
 
-bool wrep_wal_has_frames(struct wrep_db *db)
-{
-	struct wrep_file *wal = wrep_db_file(db, WREP_WAL);
-	struct stat st;
-	bool has = wal && fstat(wal->fd, &st) == 0 && st.st_size > 0;
-
-	wrep_file_unref(wal);
-	return has;
-}
-
 /* Does a -wal of `size` bytes lack committed frames? (One that is only cut behind them,
  * PRAGMA journal_size_limit, does not.) db->lock held. */
 static bool cuts_wal(struct wrep_db *db, uint64_t size)
@@ -831,24 +796,6 @@ static bool starts_wal_over(struct wrep_file *f, const uint8_t *buf, size_t len,
 		return false;
 	part = sizeof header - off < len ? sizeof header - (size_t)off : len;
 	return memcmp(header + off, buf, part) != 0;
-}
-
-int wrep_overlay_begin(struct wrep_file *f)
-{
-	struct wrep_db *db = f->db;
-	struct stat st;
-	int rc;
-
-	if (db->overlay)
-		return 0;
-	wrep_ahead_forget(db);
-	rc = fstat(f->fd, &st) < 0
-		     ? -errno
-		     : wrep_overlay_open(&db->overlay, db->w->config.data_fd, (uint64_t)st.st_size);
-	db->differed = false;
-	if (rc)
-		db->direct.active = false; /* without an overlay there is nothing to commit */
-	return rc;
 }
 
 /* Somebody writes while what the overlay holds waits for Raft. Under a journal, and in fsync, SQLite
@@ -934,7 +881,8 @@ static int write_journal(struct wrep_file *f, const uint8_t *buf, size_t len, ui
 	struct wrep_commit *shape;
 	int rc;
 
-	if (len >= sizeof journal_magic && !memcmp(buf, journal_magic, sizeof journal_magic)) {
+	if (len >= sizeof wrep_journal_magic &&
+	    !memcmp(buf, wrep_journal_magic, sizeof wrep_journal_magic)) {
 		db->journaled = true;
 		db->journal_tid = op->tid;
 	}
@@ -1169,7 +1117,7 @@ static int truncate_file(struct wrep_file *f, uint64_t size, bool opened, struct
 			rc = wrep_capture_truncate(db->capture, size);
 			break;
 		case WREP_JOURNAL:
-			if (size >= sizeof journal_magic || !journal_commits(db))
+			if (size >= sizeof wrep_journal_magic || !journal_commits(db))
 				break;
 			shape = calloc(1, sizeof *shape);
 			if (!shape) {
@@ -1223,24 +1171,6 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct w
 }
 
 /* ---- attributes and names ------------------------------------------------------------------------ */
-
-void wrep_setattr_entry(uint64_t id, const struct wrep_attr *attr, struct wrep_entry *e)
-{
-	*e = (struct wrep_entry){
-		.type = WREP_ENTRY_SETATTR,
-		.db_id = id,
-		.attr_valid = attr->valid,
-		.mode = attr->mode & 07777,
-		.uid = attr->uid,
-		.gid = attr->gid,
-	};
-	e->atime_omit = attr->atime.tv_nsec == UTIME_OMIT;
-	e->mtime_omit = attr->mtime.tv_nsec == UTIME_OMIT;
-	if (!e->atime_omit)
-		e->atime_ns = attr->atime.tv_sec * 1000000000LL + attr->atime.tv_nsec;
-	if (!e->mtime_omit)
-		e->mtime_ns = attr->mtime.tv_sec * 1000000000LL + attr->mtime.tv_nsec;
-}
 
 int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct wrep_op *op)
 {

@@ -67,6 +67,7 @@
 #include "sqlite/wal_format.h"
 #include "state/name_tree.h"
 #include "txn/commit.h"
+#include "txn/proposal.h"
 #include "txn/streaming.h"
 #include "txn/super_journal.h"
 #include "txn/unjournaled.h"

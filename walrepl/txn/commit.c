@@ -53,6 +53,7 @@
 #include "record/entry.h"
 #include "state/parts.h"
 #include "txn/multi_commit.h"
+#include "txn/shape.h"
 #include "txn/streaming.h"
 #include "txn/unjournaled.h"
 
@@ -515,7 +516,7 @@ void wrep_commit_log_refused(struct wrep_db *db, const char *why)
 }
 
 /* What the application is told of a request that raftlog has ended. */
-static int refusal(const struct rlog_request *req, enum rlog_outcome outcome)
+int wrep_request_error(const struct rlog_request *req, enum rlog_outcome outcome)
 {
 	return outcome == RLOG_REFUSED && req->error ? req->error : -EIO;
 }
@@ -549,7 +550,7 @@ static void part_ended(struct rlog_request *req, uint64_t term, int error)
 /* raftlog: refused, or unknown, which for a part comes to the same. */
 static void part_done(struct rlog_request *req, enum rlog_outcome outcome)
 {
-	part_ended(req, 0, refusal(req, outcome));
+	part_ended(req, 0, wrep_request_error(req, outcome));
 }
 
 void wrep_commit_part_delivered(struct rlog_request *req, uint64_t term, bool counts)
@@ -592,7 +593,7 @@ static void commit_done(struct rlog_request *req, enum rlog_outcome outcome)
 	pthread_mutex_lock(&db->lock);
 	if (outcome == RLOG_REFUSED)
 		forget_parts(db, c->out);
-	end_refused(c, refusal(req, outcome)); /* unlocks */
+	end_refused(c, wrep_request_error(req, outcome)); /* unlocks */
 }
 
 /* What left before the transaction was complete is of no use. db->lock held. */
@@ -683,108 +684,6 @@ fail:
 	return rc;
 }
 
-static uint32_t be32(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-/* With SQLITE_FCNTL_CHUNK_SIZE there may be a piece of a page behind the last one. db->lock held. */
-static bool ends_with_zeros(struct wrep_db *db, uint64_t file_size, uint32_t page_size)
-{
-	size_t len = (size_t)(file_size % page_size);
-	uint8_t *piece = malloc(len);
-	bool zeros = piece &&
-		     wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, piece, len,
-				       file_size - len) == (ssize_t)len &&
-		     piece[0] == 0 && memcmp(piece, piece + 1, len - 1) == 0;
-
-	free(piece);
-	return zeros;
-}
-
-/* See SQLite's file format, 1.3. A file that shrinks is cut only after the commit, so the header's size
- * counts where it is valid, else that of the file. */
-bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_count, bool *whole)
-{
-	static const char magic[16] = "SQLite format 3";
-	uint64_t file_size = wrep_overlay_size(db->overlay);
-	uint8_t head[100];
-	uint32_t size, pages;
-
-	*page_size = *page_count = 0;
-	*whole = true;
-	if (!file_size)
-		return true;
-	if (wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, head, sizeof head, 0) !=
-		    sizeof head ||
-	    memcmp(head, magic, sizeof magic) != 0)
-		return false;
-	size = (uint32_t)head[16] << 8 | head[17];
-	if (size == 1)
-		size = 65536;
-	if (size < 512 || size > 65536 || (size & (size - 1)) || file_size / size > UINT32_MAX)
-		return false;
-	*page_size = size;
-	*page_count = (uint32_t)(file_size / size);
-	pages = be32(head + 24) == be32(head + 92) ? be32(head + 28) : 0;
-	*whole = pages <= *page_count &&
-		 (file_size % size == 0 || (pages && ends_with_zeros(db, file_size, size)));
-	if (pages && pages < *page_count)
-		*page_count = pages;
-	return true;
-}
-
-/* The pages of the overlay that differ from the committed ones. */
-static int overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page_count,
-			   struct wrep_page_change **out, uint32_t *count)
-{
-	struct wrep_page_change *changes = NULL;
-	uint32_t n = 0, capacity = 0, pgno = 1;
-	uint8_t *page = malloc(page_size);
-	int rc = page ? 0 : -ENOMEM;
-
-	while (!rc && (pgno = wrep_overlay_next(db->overlay, page_size, pgno)) != 0 &&
-	       pgno <= page_count) {
-		ssize_t got = wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, page,
-						page_size, (uint64_t)(pgno - 1) * page_size);
-		uint64_t hash;
-
-		if (got < 0) {
-			rc = (int)got;
-			break;
-		}
-		memset(page + got, 0, page_size - (size_t)got);
-		hash = wrep_page_hash(pgno, page, page_size);
-		if (pgno != wrep_lock_page(page_size) &&
-		    (db->sum.page_size != page_size || pgno > db->sum.page_count ||
-		     db->sum.hash[pgno - 1] != hash)) {
-			if (n == capacity) {
-				struct wrep_page_change *more;
-
-				capacity = capacity ? capacity * 2 : 64;
-				more = realloc(changes, capacity * sizeof *changes);
-				if (!more) {
-					rc = -ENOMEM;
-					break;
-				}
-				changes = more;
-			}
-			changes[n++] = (struct wrep_page_change){pgno, hash};
-		}
-		if (pgno == UINT32_MAX)
-			break;
-		pgno++;
-	}
-	free(page);
-	if (rc) {
-		free(changes);
-		return rc;
-	}
-	*out = changes;
-	*count = n;
-	return 0;
-}
-
 static bool same_process(struct wrep_db *db, pid_t a, pid_t b)
 {
 	struct wrep_host *host = &db->w->config.host;
@@ -840,8 +739,8 @@ int wrep_commit_prepare(struct wrep_db *db, struct wrep_commit *c)
 		goto fail;
 	}
 	if (c->page_count) {
-		rc = overlay_changes(db, c->page_size, c->page_count, &c->changes,
-				     &c->change_count);
+		rc = wrep_overlay_changes(db, c->page_size, c->page_count, &c->changes,
+					  &c->change_count);
 		if (rc < 0)
 			goto fail;
 	}
@@ -881,74 +780,15 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 	return rc;
 }
 
-int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c)
-{
-	struct wrep_file *journal = db->files[WREP_JOURNAL];
-	char name[WREP_NAME_MAX + 16];
-
-	if (!journal)
-		return 0;
-	switch (c->trigger) {
-	case WREP_TRIGGER_UNLINK:
-		wrep_db_backing_name(db, WREP_JOURNAL, name);
-		if (unlinkat(wrep_dir_fd(db->w, WREP_JOURNAL), name, 0) < 0 && errno != ENOENT)
-			return -errno;
-		wrep_db_forget_file(db, WREP_JOURNAL);
-		return 0;
-	case WREP_TRIGGER_TRUNCATE:
-		return ftruncate(journal->fd, (off_t)c->journal_size) < 0 ? -errno : 0;
-	case WREP_TRIGGER_WRITE:
-		if (pwrite(journal->fd, c->journal_bytes, c->journal_len, (off_t)c->journal_off) !=
-		    (ssize_t)c->journal_len)
-			return errno ? -errno : -EIO;
-		return 0;
-	case WREP_TRIGGER_NONE:
-	case WREP_TRIGGER_SYNC:
-	case WREP_TRIGGER_CLOSE:
-		break;
-	}
-	return 0;
-}
-
 /* ---- CREATE, UNLINK, SETATTR --------------------------------------------------------------------- */
 
-static void meta_done(struct rlog_request *req, enum rlog_outcome outcome)
+/* Frames are a little longer than pages, so that a transaction of just the limit may be refused in
+ * WAL mode; none that is larger is let through. */
+int wrep_refuse_large(struct wrep_db *db)
 {
-	struct wrep_meta_request *m = (struct wrep_meta_request *)req;
-
-	if (outcome == RLOG_UNKNOWN)
-		wrep_logf(m->w, 'W',
-			  "outcome unknown: no majority answered in time; the "
-			  "application got EIO");
-	m->op->done(m->op, outcome == RLOG_REFUSED && !req->error ? -EROFS : refusal(req, outcome));
-	free(m);
-}
-
-int wrep_submit_meta(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e, int open_flags,
-		     struct wrep_op *op)
-{
-	struct wrep_meta_request *m = calloc(1, sizeof *m);
-
-	(void)db;
-	if (!m)
-		return -ENOMEM;
-	m->request.buf = wrep_entry_encode(e);
-	if (!m->request.buf) {
-		free(m);
-		return -ENOMEM;
-	}
-	m->request.done = meta_done;
-	m->w = w;
-	m->open_flags = open_flags;
-	m->op = op;
-	rlog_submit(w->log, &m->request);
-	return WREP_PENDING;
-}
-
-int wrep_submit_attr(struct wrep_db *db, const struct wrep_attr *attr, struct wrep_op *op)
-{
-	struct wrep_entry e;
-
-	wrep_setattr_entry(db->id, attr, &e);
-	return wrep_submit_meta(db->w, db, &e, 0, op);
+	wrep_logf(db->w, 'W',
+		  "transaction refused: it is larger than %llu MiB database=%s; split it, or mount "
+		  "with a larger --max-transaction",
+		  (unsigned long long)(db->w->config.max_transaction_bytes >> 20), db->name);
+	return -ENOSPC;
 }

@@ -109,13 +109,13 @@ int wrep_commit_fill(struct wrep_commit *c, struct wrep_entry *e);
 /* It is undecided no more, and took no effect on the files here; `refused`: nor will it, so its parts need
  * not be kept. Frees it. No lock held. */
 void wrep_commit_dismiss(struct wrep_commit *c, bool refused);
-/* The shape that the overlay leaves behind, from the header of page 1; false: no database. Both 0: an
- * empty one. `whole`: all pages that the header speaks of are there. db->lock held. */
-bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_count, bool *whole);
 /* Submit what there is to be submitted of the database's transactions. db->lock held, released. */
 void wrep_commit_feed(struct wrep_db *db);
-/* Do to the journal what the application asked for. db->lock held. */
-int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c);
+
+/* What the application is told of a request that raftlog has ended: -errno. */
+int wrep_request_error(const struct rlog_request *req, enum rlog_outcome outcome);
+/* A transaction is larger than it may be: a line that says so. Returns -ENOSPC. */
+int wrep_refuse_large(struct wrep_db *db);
 
 /* A commit was refused for certain: a line says why, now and then. [any thread, any lock] */
 #define WREP_REFUSED_NO_LEADER "this node does not lead, or does not any more"
@@ -126,20 +126,7 @@ void wrep_commit_log_refused(struct wrep_db *db, const char *why);
  * harm: the log keeps the order in which the two were submitted. No lock held. */
 void wrep_submit_discard(struct wrep *w, uint64_t db_id, uint64_t origin, uint64_t sequence);
 
-/* What a SETATTR of a database or directory says. */
-void wrep_setattr_entry(uint64_t id, const struct wrep_attr *attr, struct wrep_entry *e);
-/* Submit a SETATTR entry: as wrep_submit_meta(). */
-int wrep_submit_attr(struct wrep_db *db, const struct wrep_attr *attr, struct wrep_op *op);
-/* Submit an entry of CREATE, UNLINK, SETATTR, MKDIR, RMDIR or RENAME; `op` is finished by the applier. */
-int wrep_submit_meta(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e, int open_flags,
-		     struct wrep_op *op);
-
-/* A request as it comes back to replica.c's apply: the kind is told by which struct it heads. */
-struct wrep_meta_request {
-	struct rlog_request request; /* first */
-	struct wrep *w;
-	int open_flags;
-	struct wrep_op *op;
-};
+/* A transaction is larger than it may be: a line that says so. Returns -ENOSPC. */
+int wrep_refuse_large(struct wrep_db *db);
 
 #endif

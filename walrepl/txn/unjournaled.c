@@ -59,12 +59,13 @@
 #include "db/pin.h"
 #include "db/table.h"
 #include "file/departure.h"
-#include "file/file.h"
 #include "file/stray.h"
 #include "pages/overlay.h"
 #include "record/entry.h"
 #include "txn/commit.h"
 #include "txn/exclusive.h"
+#include "txn/journal.h"
+#include "txn/shape.h"
 #include "txn/super_journal.h"
 
 #define PAIR_MS 60000 /* what is closed that long after a copy is not of the same copy */

@@ -1,0 +1,135 @@
+/* What the overlay of a transaction leaves behind: how large the database is, and which pages differ. */
+#include "txn/shape.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "db/db.h"
+#include "pages/overlay.h"
+#include "pages/pagesum.h"
+#include "txn/streaming.h"
+
+static uint32_t be32(const uint8_t *p)
+{
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+/* With SQLITE_FCNTL_CHUNK_SIZE there may be a piece of a page behind the last one. db->lock held. */
+static bool ends_with_zeros(struct wrep_db *db, uint64_t file_size, uint32_t page_size)
+{
+	size_t len = (size_t)(file_size % page_size);
+	uint8_t *piece = malloc(len);
+	bool zeros = piece &&
+		     wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, piece, len,
+				       file_size - len) == (ssize_t)len &&
+		     piece[0] == 0 && memcmp(piece, piece + 1, len - 1) == 0;
+
+	free(piece);
+	return zeros;
+}
+
+/* See SQLite's file format, 1.3. A file that shrinks is cut only after the commit, so the header's size
+ * counts where it is valid, else that of the file. */
+bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_count, bool *whole)
+{
+	static const char magic[16] = "SQLite format 3";
+	uint64_t file_size = wrep_overlay_size(db->overlay);
+	uint8_t head[100];
+	uint32_t size, pages;
+
+	*page_size = *page_count = 0;
+	*whole = true;
+	if (!file_size)
+		return true;
+	if (wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, head, sizeof head, 0) !=
+		    sizeof head ||
+	    memcmp(head, magic, sizeof magic) != 0)
+		return false;
+	size = (uint32_t)head[16] << 8 | head[17];
+	if (size == 1)
+		size = 65536;
+	if (size < 512 || size > 65536 || (size & (size - 1)) || file_size / size > UINT32_MAX)
+		return false;
+	*page_size = size;
+	*page_count = (uint32_t)(file_size / size);
+	pages = be32(head + 24) == be32(head + 92) ? be32(head + 28) : 0;
+	*whole = pages <= *page_count &&
+		 (file_size % size == 0 || (pages && ends_with_zeros(db, file_size, size)));
+	if (pages && pages < *page_count)
+		*page_count = pages;
+	return true;
+}
+
+/* The pages of the overlay that differ from the committed ones. */
+int wrep_overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page_count,
+			 struct wrep_page_change **out, uint32_t *count)
+{
+	struct wrep_page_change *changes = NULL;
+	uint32_t n = 0, capacity = 0, pgno = 1;
+	uint8_t *page = malloc(page_size);
+	int rc = page ? 0 : -ENOMEM;
+
+	while (!rc && (pgno = wrep_overlay_next(db->overlay, page_size, pgno)) != 0 &&
+	       pgno <= page_count) {
+		ssize_t got = wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, page,
+						page_size, (uint64_t)(pgno - 1) * page_size);
+		uint64_t hash;
+
+		if (got < 0) {
+			rc = (int)got;
+			break;
+		}
+		memset(page + got, 0, page_size - (size_t)got);
+		hash = wrep_page_hash(pgno, page, page_size);
+		if (pgno != wrep_lock_page(page_size) &&
+		    (db->sum.page_size != page_size || pgno > db->sum.page_count ||
+		     db->sum.hash[pgno - 1] != hash)) {
+			if (n == capacity) {
+				struct wrep_page_change *more;
+
+				capacity = capacity ? capacity * 2 : 64;
+				more = realloc(changes, capacity * sizeof *changes);
+				if (!more) {
+					rc = -ENOMEM;
+					break;
+				}
+				changes = more;
+			}
+			changes[n++] = (struct wrep_page_change){pgno, hash};
+		}
+		if (pgno == UINT32_MAX)
+			break;
+		pgno++;
+	}
+	free(page);
+	if (rc) {
+		free(changes);
+		return rc;
+	}
+	*out = changes;
+	*count = n;
+	return 0;
+}
+
+int wrep_overlay_begin(struct wrep_file *f)
+{
+	struct wrep_db *db = f->db;
+	struct stat st;
+	int rc;
+
+	if (db->overlay)
+		return 0;
+	wrep_ahead_forget(db);
+	rc = fstat(f->fd, &st) < 0
+		     ? -errno
+		     : wrep_overlay_open(&db->overlay, db->w->config.data_fd, (uint64_t)st.st_size);
+	db->differed = false;
+	if (rc)
+		db->direct.active = false; /* without an overlay there is nothing to commit */
+	return rc;
+}
