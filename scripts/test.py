@@ -362,6 +362,7 @@ def unit_suites(options, missing):
             yield Suite(source.stem, [program], seconds, count_tap, env={"CMOCKA_MESSAGE_OUTPUT": "TAP"})
         else:
             missing.append((source.stem, "not built: is it listed in tests/unit/meson.build?"))
+    yield Suite("layers", ["/usr/bin/python3", "-B", "tests/layers.py"], 120, count_summary)
 
 
 def sim_suites(options, missing):
