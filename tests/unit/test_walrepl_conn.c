@@ -374,10 +374,10 @@ static void start(struct fixture *f, unsigned page_size)
 static void start_wal(struct fixture *f, unsigned page_size)
 {
 	start(f, page_size);
-	assert_int_equal(wrep_conn_gate_close(f->b, false), 0);
+	assert_int_equal(wrep_conn_fence_close(f->b, false), 0);
 	assert_int_equal(wrep_conn_apply_direct(f->b, next_txn(f, true)), 0);
-	assert_int_equal(wrep_conn_gate_close(f->b, true), 0);
-	assert_true(wrep_conn_gate_closed(f->b));
+	assert_int_equal(wrep_conn_fence_close(f->b, true), 0);
+	assert_true(wrep_conn_fence_closed(f->b));
 }
 
 static void stop(struct fixture *f)
@@ -637,14 +637,14 @@ static void apply_invalid_transaction_refused(void **state)
 	txn.pgnos = pgnos;
 	assert_int_equal(wrep_conn_apply_wal(f.b, &txn), -EINVAL);
 	assert_int_equal(wrep_conn_apply_wal(f.b, &f.txn), 0);
-	wrep_conn_gate_open(f.b);
+	wrep_conn_fence_open(f.b);
 	assert_int_equal(wrep_conn_apply_wal(f.b, &f.txn), -EINVAL);
 	stop(&f);
 }
 
-/* ---- the gate ------------------------------------------------------------------------------- */
+/* ---- the fence ------------------------------------------------------------------------------- */
 
-static void gate_closed_keeps_writers_out(void **state, bool wal)
+static void fence_closed_keeps_writers_out(void **state, bool wal)
 {
 	struct fixture f;
 	struct app app;
@@ -652,24 +652,24 @@ static void gate_closed_keeps_writers_out(void **state, bool wal)
 
 	start_wal(&f, 4096);
 	if (!wal) {
-		assert_int_equal(wrep_conn_gate_close(f.b, false), 0);
+		assert_int_equal(wrep_conn_fence_close(f.b, false), 0);
 		assert_int_equal(wrep_conn_apply_direct(f.b, next_txn(&f, false)), 0);
 	}
 	app_open(&app, &f);
 	app_expect_version(&app, 0);
 	assert_int_equal(app_exec(&app, "INSERT INTO t(x) VALUES (1)"), SQLITE_BUSY);
 	assert_int_equal(app_exec(&app, "BEGIN IMMEDIATE"), SQLITE_BUSY);
-	assert_int_equal(wrep_conn_gate_close(f.b, wal), 0);
+	assert_int_equal(wrep_conn_fence_close(f.b, wal), 0);
 	assert_int_equal(app_exec(&app, "BEGIN IMMEDIATE"), SQLITE_BUSY);
 	app_expect_version(&app, 0);
 
-	wrep_conn_gate_open(f.b);
-	assert_false(wrep_conn_gate_closed(f.b));
+	wrep_conn_fence_open(f.b);
+	assert_false(wrep_conn_fence_closed(f.b));
 	assert_int_equal(app_exec(&app, "BEGIN; UPDATE meta SET v = 7"), SQLITE_OK);
-	assert_int_equal(wrep_conn_gate_close(f.b, wal), -EBUSY);
-	assert_false(wrep_conn_gate_closed(f.b));
+	assert_int_equal(wrep_conn_fence_close(f.b, wal), -EBUSY);
+	assert_false(wrep_conn_fence_closed(f.b));
 	assert_int_equal(app_exec(&app, "COMMIT"), SQLITE_OK);
-	assert_int_equal(wrep_conn_gate_close(f.b, wal), 0);
+	assert_int_equal(wrep_conn_fence_close(f.b, wal), 0);
 	assert_int_equal(app_exec(&app, "UPDATE meta SET v = 8"), SQLITE_BUSY);
 	app_expect_version(&app, 7);
 
@@ -681,14 +681,14 @@ static void gate_closed_keeps_writers_out(void **state, bool wal)
 	stop(&f);
 }
 
-static void gate_in_wal_mode_keeps_writers_out(void **state)
+static void fence_in_wal_mode_keeps_writers_out(void **state)
 {
-	gate_closed_keeps_writers_out(state, true);
+	fence_closed_keeps_writers_out(state, true);
 }
 
-static void gate_in_rollback_mode_keeps_writers_out(void **state)
+static void fence_in_rollback_mode_keeps_writers_out(void **state)
 {
-	gate_closed_keeps_writers_out(state, false);
+	fence_closed_keeps_writers_out(state, false);
 }
 
 static void attached_application_deletes_nothing(void **state)
@@ -700,7 +700,7 @@ static void attached_application_deletes_nothing(void **state)
 
 	start_wal(&f, 4096);
 	apply_random(&f, 3);
-	wrep_conn_gate_open(f.b);
+	wrep_conn_fence_open(f.b);
 	app_open(&app, &f);
 	assert_int_equal(app_exec(&app, "UPDATE t SET x = 1"), SQLITE_OK);
 	a = app_say(&app, 'x', "PRAGMA journal_mode=DELETE");
@@ -712,7 +712,7 @@ static void attached_application_deletes_nothing(void **state)
 	stop(&f);
 }
 
-static void gate_joins_running_application(void **state)
+static void fence_joins_running_application(void **state)
 {
 	struct fixture f;
 	struct app app;
@@ -725,9 +725,9 @@ static void gate_joins_running_application(void **state)
 	assert_int_equal(app_exec(&app, "BEGIN; UPDATE meta SET v = 5; COMMIT"), SQLITE_OK);
 	assert_int_equal(app_exec(&app, "BEGIN IMMEDIATE; UPDATE meta SET v = 6"), SQLITE_OK);
 	b_open(&f);
-	assert_int_equal(wrep_conn_gate_close(f.b, true), -EBUSY);
+	assert_int_equal(wrep_conn_fence_close(f.b, true), -EBUSY);
 	assert_int_equal(app_exec(&app, "COMMIT"), SQLITE_OK);
-	assert_int_equal(wrep_conn_gate_close(f.b, true), 0);
+	assert_int_equal(wrep_conn_fence_close(f.b, true), 0);
 	app_expect_version(&app, 6);
 	app_stop(&app, SIGKILL);
 
@@ -738,16 +738,16 @@ static void gate_joins_running_application(void **state)
 	stop(&f);
 }
 
-static void gate_close_without_wal_says_so(void **state)
+static void fence_close_without_wal_says_so(void **state)
 {
 	struct fixture f;
 	(void)state;
 
 	start(&f, 4096);
-	assert_int_equal(wrep_conn_gate_close(f.b, false), 0);
+	assert_int_equal(wrep_conn_fence_close(f.b, false), 0);
 	assert_int_equal(wrep_conn_apply_direct(f.b, next_txn(&f, false)), 0);
-	assert_int_equal(wrep_conn_gate_close(f.b, true), -EINVAL);
-	assert_true(wrep_conn_gate_closed(f.b)); /* the other one, still */
+	assert_int_equal(wrep_conn_fence_close(f.b, true), -EINVAL);
+	assert_true(wrep_conn_fence_closed(f.b)); /* the other one, still */
 	stop(&f);
 }
 
@@ -761,7 +761,7 @@ static void direct_apply_waits_for_readers(void **state)
 
 	start(&f, 1024);
 	assert_int_equal(wrep_conn_apply_direct(f.b, next_txn(&f, false)), -EINVAL);
-	assert_int_equal(wrep_conn_gate_close(f.b, false), 0);
+	assert_int_equal(wrep_conn_fence_close(f.b, false), 0);
 	assert_int_equal(wrep_conn_apply_direct(f.b, &f.txn), 0);
 	app_open(&old, &f);
 	app_open(&new, &f);
@@ -805,7 +805,7 @@ static void mode_there_and_back_lets_nobody_between(void **state)
 	(void)state;
 
 	start(&f, 4096);
-	assert_int_equal(wrep_conn_gate_close(f.b, false), 0);
+	assert_int_equal(wrep_conn_fence_close(f.b, false), 0);
 	assert_int_equal(wrep_conn_apply_direct(f.b, next_txn(&f, false)), 0);
 	app_open(&app, &f);
 	app_open(&late, &f);
@@ -815,11 +815,11 @@ static void mode_there_and_back_lets_nobody_between(void **state)
 		/* into WAL mode */
 		a_random(&f);
 		assert_int_equal(wrep_conn_apply_direct(f.b, next_txn(&f, true)), 0);
-		assert_true(wrep_conn_gate_closed(f.b));
+		assert_true(wrep_conn_fence_closed(f.b));
 		assert_true(exists(&f, "b.db-wal"));
 		app_expect_version(&app, f.version);
 		assert_int_equal(app_exec(&app, "UPDATE meta SET v = 0"), SQLITE_BUSY);
-		assert_int_equal(wrep_conn_gate_close(f.b, true), 0);
+		assert_int_equal(wrep_conn_fence_close(f.b, true), 0);
 		assert_int_equal(app_exec(&app, "UPDATE meta SET v = 0"), SQLITE_BUSY);
 		app_expect(&app, "PRAGMA journal_mode", "wal");
 		apply_random(&f, 20);
@@ -828,16 +828,16 @@ static void mode_there_and_back_lets_nobody_between(void **state)
 		/* and out of it: whoever is there must leave first, and nobody comes in */
 		a_random(&f);
 		next_txn(&f, false);
-		assert_int_equal(wrep_conn_gate_close(f.b, false), -EBUSY);
-		assert_true(wrep_conn_gate_closed(f.b));
-		assert_int_equal(wrep_conn_gate_close(f.b, true), 0);
-		assert_int_equal(wrep_conn_gate_close(f.b, false), -EBUSY);
+		assert_int_equal(wrep_conn_fence_close(f.b, false), -EBUSY);
+		assert_true(wrep_conn_fence_closed(f.b));
+		assert_int_equal(wrep_conn_fence_close(f.b, true), 0);
+		assert_int_equal(wrep_conn_fence_close(f.b, false), -EBUSY);
 		assert_int_equal(app_exec(&late, "SELECT * FROM meta"), SQLITE_BUSY);
 		app_expect_version(&app, f.version - 1);
 		assert_int_equal(app_say(&app, 'c', "").rc, SQLITE_OK);
 		assert_int_equal(app_say(&app, 'o', f.b_path).rc, SQLITE_OK);
-		assert_int_equal(wrep_conn_gate_close(f.b, false), 0);
-		assert_true(wrep_conn_gate_closed(f.b));
+		assert_int_equal(wrep_conn_fence_close(f.b, false), 0);
+		assert_true(wrep_conn_fence_closed(f.b));
 		assert_int_equal(app_exec(&app, "SELECT * FROM meta"), SQLITE_BUSY);
 		assert_int_equal(wrep_conn_apply_direct(f.b, &f.txn), 0);
 		assert_false(exists(&f, "b.db-wal"));
@@ -862,9 +862,9 @@ static void side_files_belong_to_the_owner_of_the_database(void **state)
 	start(&f, 4096);
 	if (geteuid() == 0)
 		assert_int_equal(chown(f.b_path, 12345, 54321), 0);
-	assert_int_equal(wrep_conn_gate_close(f.b, false), 0);
+	assert_int_equal(wrep_conn_fence_close(f.b, false), 0);
 	assert_int_equal(wrep_conn_apply_direct(f.b, next_txn(&f, true)), 0);
-	assert_int_equal(wrep_conn_gate_close(f.b, true), 0);
+	assert_int_equal(wrep_conn_fence_close(f.b, true), 0);
 	assert_int_equal(stat(f.b_path, &db), 0);
 	assert_int_equal(fstatat(f.dir_fd, "b.db-wal", &wal, 0), 0);
 	assert_int_equal(db.st_uid, wal.st_uid);
@@ -876,7 +876,7 @@ static void side_files_belong_to_the_owner_of_the_database(void **state)
 /* ---- a writer that died before it updated the wal-index -------------------------------------- */
 
 /* The wal-index as it was at `header`, behind a transaction that is in the -wal already. */
-static void dead_writer_is_repaired(bool gate)
+static void dead_writer_is_repaired(bool fence)
 {
 	struct fixture f;
 	struct app app;
@@ -905,15 +905,15 @@ static void dead_writer_is_repaired(bool gate)
 		if (!pgno)
 			break;
 	}
-	if (!gate)
-		wrep_conn_gate_open(f.b);
+	if (!fence)
+		wrep_conn_fence_open(f.b);
 	assert_int_equal(wrep_shm_repair(shm, frames, salt), 1);
 	assert_int_equal(wrep_shm_repair(shm, frames, salt), 0);
-	if (gate) /* nobody else can recover it then */
-		assert_int_equal(wrep_conn_gate_close(f.b, true), 0);
+	if (fence) /* nobody else can recover it then */
+		assert_int_equal(wrep_conn_fence_close(f.b, true), 0);
 	app_expect_version(&app, f.version);
 	assert_int_equal(wrep_shm_repair(shm, frames, salt), 0);
-	assert_int_equal(wrep_conn_gate_close(f.b, true), 0);
+	assert_int_equal(wrep_conn_fence_close(f.b, true), 0);
 	apply_random(&f, 10);
 	app_expect_version(&app, f.version);
 	close(fd);
@@ -922,13 +922,13 @@ static void dead_writer_is_repaired(bool gate)
 	stop(&f);
 }
 
-static void dead_writer_with_open_gate_next_reader_recovers(void **state)
+static void dead_writer_with_open_fence_next_reader_recovers(void **state)
 {
 	(void)state;
 	dead_writer_is_repaired(false);
 }
 
-static void dead_writer_with_closed_gate_recovered_by_closing_it(void **state)
+static void dead_writer_with_closed_fence_recovered_by_closing_it(void **state)
 {
 	(void)state;
 	dead_writer_is_repaired(true);
@@ -966,16 +966,16 @@ int main(void)
 		cmocka_unit_test(apply_smaller_database_truncates_at_checkpoint),
 		cmocka_unit_test(wal_with_checkpoints_starts_over),
 		cmocka_unit_test(apply_invalid_transaction_refused),
-		cmocka_unit_test(gate_in_wal_mode_keeps_writers_out),
-		cmocka_unit_test(gate_in_rollback_mode_keeps_writers_out),
+		cmocka_unit_test(fence_in_wal_mode_keeps_writers_out),
+		cmocka_unit_test(fence_in_rollback_mode_keeps_writers_out),
 		cmocka_unit_test(attached_application_deletes_nothing),
-		cmocka_unit_test(gate_joins_running_application),
-		cmocka_unit_test(gate_close_without_wal_says_so),
+		cmocka_unit_test(fence_joins_running_application),
+		cmocka_unit_test(fence_close_without_wal_says_so),
 		cmocka_unit_test(direct_apply_waits_for_readers),
 		cmocka_unit_test(mode_there_and_back_lets_nobody_between),
 		cmocka_unit_test(side_files_belong_to_the_owner_of_the_database),
-		cmocka_unit_test(dead_writer_with_open_gate_next_reader_recovers),
-		cmocka_unit_test(dead_writer_with_closed_gate_recovered_by_closing_it),
+		cmocka_unit_test(dead_writer_with_open_fence_next_reader_recovers),
+		cmocka_unit_test(dead_writer_with_closed_fence_recovered_by_closing_it),
 		cmocka_unit_test(apply_on_invalid_index_recovers_first),
 	};
 

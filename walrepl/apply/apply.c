@@ -168,7 +168,7 @@ static int apply_cold(struct wrep_db *db, const struct gathered *g)
 static int append(struct wrep_db *db, const struct gathered *g)
 {
 	struct wrep_conn_txn txn = g->txn;
-	int rc = wrep_gate_wal_is_used_up(db) ? wrep_keeper_release(db) : 0;
+	int rc = wrep_fence_wal_is_used_up(db) ? wrep_keeper_release(db) : 0;
 
 	if (rc)
 		return rc;
@@ -177,7 +177,7 @@ static int append(struct wrep_db *db, const struct gathered *g)
 	db->wal_going = !db->wal_held;
 	pthread_mutex_unlock(&db->lock);
 	rc = wrep_conn_apply_wal(db->conn, &txn);
-	wrep_gate_wal_gone(db);
+	wrep_fence_wal_gone(db);
 	return rc;
 }
 
@@ -200,16 +200,16 @@ static int apply_hot(struct wrep_db *db, const struct gathered *g)
 	int rc;
 
 	/* A transaction that was written in rollback mode leaves WAL mode, or has never been in it:
-	 * the gate is closed in the mode of the transaction. */
+	 * the fence is closed in the mode of the transaction. */
 	if (g->mode != WREP_COMMIT_WAL) {
-		rc = wrep_gate_wal_goes(db);
+		rc = wrep_fence_wal_goes(db);
 		if (!rc) {
-			rc = wrep_conn_gate_close(db->conn, false);
-			wrep_gate_wal_gone(db);
+			rc = wrep_conn_fence_close(db->conn, false);
+			wrep_fence_wal_gone(db);
 		}
 		return rc ? rc : apply_direct(db, g);
 	}
-	rc = wrep_conn_gate_close(db->conn, true);
+	rc = wrep_conn_fence_close(db->conn, true);
 	if (!rc)
 		rc = append(db, g);
 	if (rc)
@@ -218,14 +218,14 @@ static int apply_hot(struct wrep_db *db, const struct gathered *g)
 	if (db->frames_to_copy < CHECKPOINT_FRAMES)
 		return 0;
 	/* Readers may hold some frames back, or the disk is full; the next transaction tries again. */
-	rc = wrep_gate_checkpoint(db, false, &frames, &copied);
+	rc = wrep_fence_checkpoint(db, false, &frames, &copied);
 	if (rc == 0)
 		db->frames_to_copy = frames - copied;
 	return rc == -EBUSY || rc == -ENOSPC ? 0 : rc;
 }
 
 /* Bring the database to where a transaction can be applied to it. 1: it is cold, apply_cold(); 0: it is
- * hot and its gate closed, apply_hot(); -EBUSY, -errno. */
+ * hot and its fence closed, apply_hot(); -EBUSY, -errno. */
 static int make_ready(struct wrep_db *db, enum wrep_commit_mode mode)
 {
 	bool open, undecided;
@@ -238,13 +238,13 @@ static int make_ready(struct wrep_db *db, enum wrep_commit_mode mode)
 	if (undecided) /* it will be refused, being built on what was before */
 		return -EBUSY;
 	if (open && mode == WREP_COMMIT_REPLACE) {
-		wrep_gate_open(db);
+		wrep_fence_open(db);
 		if (!wrep_db_revoke(db, false))
 			return -EBUSY;
 		open = false;
 	}
 	if (!open) {
-		rc = wrep_gate_make_cold(db);
+		rc = wrep_fence_make_cold(db);
 		if (rc == 0) {
 			/* This node may write: opens do not come through this thread. The local
 			 * version still lags, so nothing that is built now can commit, but readers
@@ -258,7 +258,7 @@ static int make_ready(struct wrep_db *db, enum wrep_commit_mode mode)
 			return rc;
 		}
 	}
-	return wrep_gate_close(db);
+	return wrep_fence_close(db);
 }
 
 static int apply_once(struct wrep_db *db, const struct gathered *g)
@@ -354,7 +354,7 @@ static void applied(struct wrep_db *db, const struct wrep_entry *e, const struct
 		wrep_capture_forget(db->capture);
 	pthread_mutex_unlock(&db->lock);
 	if (atomic_load(&db->w->may_write))
-		wrep_gate_open(db); /* a transaction of ours whose outcome had been unknown */
+		wrep_fence_open(db); /* a transaction of ours whose outcome had been unknown */
 }
 
 /* It is passed over, and what is behind it will be: either the node stops, or gets its files from the leader; or

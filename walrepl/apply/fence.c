@@ -1,10 +1,10 @@
-/* The gate: while this node may not write, the daemon's connection (conn.h) to every database that an
+/* The fence: while this node may not write, the daemon's connection (conn.h) to every database that an
  * application has open holds the writers' lock.
  *
  * It is taken before an application's first open returns, and when leadership went elsewhere (as soon as the
  * writer that holds it lets go; until then its commits are refused by Raft). It is opened when this node leads
  * and everything before its barrier is applied, which is when the VIEW item comes to the head of the
- * applier's queue. Behind a closed gate nobody but the daemon writes the -wal: what it does with that, and
+ * applier's queue. Behind a closed fence nobody but the daemon writes the -wal: what it does with that, and
  * how a database that nobody has open any more is folded up, stands here as well.
  */
 #include "apply/fence.h"
@@ -32,7 +32,7 @@
 
 #define TRIM_CONNS 256 /* connections closed, until the memory of so many goes back to the system */
 
-/* ---- one gate ------------------------------------------------------------------------------------- */
+/* ---- one fence ------------------------------------------------------------------------------------- */
 
 static int conn_mounted_open(void *ctx, const char *name, int flags)
 {
@@ -77,7 +77,7 @@ static void discard_overlay(struct wrep_db *db)
 	bool changed, has_super;
 
 	pthread_mutex_lock(&db->lock);
-	changed = db->overlay && !db->pending && (db->gated || !db->opens);
+	changed = db->overlay && !db->pending && (db->fenced || !db->opens);
 	if (changed)
 		wrep_db_drop_overlay(db);
 	wrep_commit_feed(db); /* unlocks */
@@ -93,7 +93,7 @@ static void discard_overlay(struct wrep_db *db)
 		wrep_db_unhold(db);
 	}
 	wrep_file_unref(journal);
-	changed = !db->overlay && !db->pending && (db->gated || !db->opens) &&
+	changed = !db->overlay && !db->pending && (db->fenced || !db->opens) &&
 		  unlinkat(wrep_dir_fd(db->w, WREP_JOURNAL), name, 0) == 0;
 	if (changed)
 		wrep_db_forget_file(db, WREP_JOURNAL);
@@ -114,8 +114,8 @@ static bool has_overlay(struct wrep_db *db)
 	return has;
 }
 
-/* Close the gate of a database, making its connection if there is none. 0, -EBUSY, -errno. */
-static int close_gate(struct wrep_db *db)
+/* Close the fence of a database, making its connection if there is none. 0, -EBUSY, -errno. */
+static int close_fence(struct wrep_db *db)
 {
 	struct wrep_conn_host host = {
 		.data_fd = db->w->config.data_fd,
@@ -134,7 +134,7 @@ static int close_gate(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 	if (!db->conn)
 		rc = wrep_conn_open(&db->conn, db->name, &host);
-	/* What a dead writer left must be gone before the gate's RESERVED lock is there: beside that, a
+	/* What a dead writer left must be gone before the fence's RESERVED lock is there: beside that, a
 	 * reader takes the journal for a living writer's, and what lies in the overlay for committed. */
 	if (!rc && !wal_mode && has_overlay(db)) {
 		rc = wrep_conn_keep_out(db->conn);
@@ -143,13 +143,13 @@ static int close_gate(struct wrep_db *db)
 		direct = alone && db->direct.active && !db->pending;
 		pthread_mutex_unlock(&db->lock);
 		if (direct) { /* written without fsync, and others may have read it since */
-			wrep_gate_open(db);
+			wrep_fence_open(db);
 			wrep_db_revoke(db, true);
 			return -EBUSY;
 		}
 	}
 	if (!rc)
-		rc = wrep_conn_gate_close(db->conn, wal_mode);
+		rc = wrep_conn_fence_close(db->conn, wal_mode);
 	if (rc) {
 		if (alone)
 			wrep_conn_let_in(db->conn);
@@ -161,13 +161,13 @@ static int close_gate(struct wrep_db *db)
 	if (db->pending || (db->overlay && !wal_mode && !alone))
 		rc = -EBUSY;
 	else
-		db->gated = true;
+		db->fenced = true;
 	/* What the daemon is about to write, it does behind the capture's back. */
 	if (!rc && db->capture)
 		wrep_capture_forget(db->capture);
 	pthread_mutex_unlock(&db->lock);
 	if (rc) {
-		wrep_conn_gate_open(db->conn);
+		wrep_conn_fence_open(db->conn);
 		return rc;
 	}
 	wrep_strays_displaced(db);
@@ -177,7 +177,7 @@ static int close_gate(struct wrep_db *db)
 	return 0;
 }
 
-void wrep_gate_open(struct wrep_db *db)
+void wrep_fence_open(struct wrep_db *db)
 {
 	if (!db->conn)
 		return;
@@ -187,13 +187,13 @@ void wrep_gate_open(struct wrep_db *db)
 		malloc_trim(0);
 	pthread_mutex_lock(&db->lock);
 	/* Where the lock was not to be had, nothing was written, and a commit may be undecided. */
-	if (db->gated && db->capture)
+	if (db->fenced && db->capture)
 		wrep_capture_forget(db->capture);
-	db->gated = false;
+	db->fenced = false;
 	pthread_mutex_unlock(&db->lock);
 }
 
-/* Nobody here has had the database open for a while: its connection goes. Opens of a database whose gate
+/* Nobody here has had the database open for a while: its connection goes. Opens of a database whose fence
  * is not closed come through this thread. */
 static void drop_idle_conn(struct wrep_db *db)
 {
@@ -202,17 +202,17 @@ static void drop_idle_conn(struct wrep_db *db)
 	pthread_mutex_lock(&db->lock);
 	db->conn_idle = false;
 	idle = !db->opens && !db->pending;
-	if (idle && db->gated) {
+	if (idle && db->fenced) {
 		if (db->capture)
 			wrep_capture_forget(db->capture);
-		db->gated = false;
+		db->fenced = false;
 	}
 	pthread_mutex_unlock(&db->lock);
 	if (idle)
-		wrep_gate_open(db);
+		wrep_fence_open(db);
 }
 
-unsigned wrep_gates_trim(struct wrep *w, unsigned max)
+unsigned wrep_fences_trim(struct wrep *w, unsigned max)
 {
 	unsigned dropped = 0;
 
@@ -230,7 +230,7 @@ unsigned wrep_gates_trim(struct wrep *w, unsigned max)
 	return dropped;
 }
 
-void wrep_gates_keep(struct wrep *w, struct wrep_item *item)
+void wrep_fences_keep(struct wrep *w, struct wrep_item *item)
 {
 	item->next = NULL;
 	*w->idle_conns_tail = item;
@@ -238,17 +238,17 @@ void wrep_gates_keep(struct wrep *w, struct wrep_item *item)
 	w->idle_conn_count++;
 }
 
-/* close_gate(), and where descriptors are short, again without the connections that nobody needs. */
-int wrep_gate_close(struct wrep_db *db)
+/* close_fence(), and where descriptors are short, again without the connections that nobody needs. */
+int wrep_fence_close(struct wrep_db *db)
 {
-	int rc = close_gate(db);
+	int rc = close_fence(db);
 
-	if ((rc == -EMFILE || rc == -ENFILE) && wrep_gates_trim(db->w, 0))
-		rc = close_gate(db);
+	if ((rc == -EMFILE || rc == -ENFILE) && wrep_fences_trim(db->w, 0))
+		rc = close_fence(db);
 	return rc;
 }
 
-int wrep_gate_checkpoint(struct wrep_db *db, bool all, uint32_t *frames, uint32_t *copied)
+int wrep_fence_checkpoint(struct wrep_db *db, bool all, uint32_t *frames, uint32_t *copied)
 {
 	pthread_mutex_lock(&db->lock);
 	db->unsynced = true;
@@ -256,7 +256,7 @@ int wrep_gate_checkpoint(struct wrep_db *db, bool all, uint32_t *frames, uint32_
 	return wrep_conn_checkpoint(db->conn, all, frames, copied);
 }
 
-int wrep_gate_wal_goes(struct wrep_db *db)
+int wrep_fence_wal_goes(struct wrep_db *db)
 {
 	int rc;
 
@@ -268,7 +268,7 @@ int wrep_gate_wal_goes(struct wrep_db *db)
 			return 0;
 		}
 		pthread_mutex_unlock(&db->lock);
-		rc = wrep_gate_checkpoint(db, false, NULL, NULL);
+		rc = wrep_fence_checkpoint(db, false, NULL, NULL);
 		if (!rc)
 			rc = wrep_keeper_release(db);
 		if (rc)
@@ -276,7 +276,7 @@ int wrep_gate_wal_goes(struct wrep_db *db)
 	}
 }
 
-void wrep_gate_wal_gone(struct wrep_db *db)
+void wrep_fence_wal_gone(struct wrep_db *db)
 {
 	pthread_mutex_lock(&db->lock);
 	db->wal_going = false;
@@ -284,7 +284,7 @@ void wrep_gate_wal_gone(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 }
 
-bool wrep_gate_wal_is_used_up(struct wrep_db *db)
+bool wrep_fence_wal_is_used_up(struct wrep_db *db)
 {
 	struct wrep_wal_position at;
 	struct wrep_file *shm;
@@ -301,7 +301,7 @@ bool wrep_gate_wal_is_used_up(struct wrep_db *db)
 	return used_up;
 }
 
-int wrep_gate_make_cold(struct wrep_db *db)
+int wrep_fence_make_cold(struct wrep_db *db)
 {
 	struct stat st;
 	struct wrep_file *wal;
@@ -317,47 +317,47 @@ int wrep_gate_make_cold(struct wrep_db *db)
 		discard_overlay(db);
 		return 0;
 	}
-	rc = wrep_gate_close(db);
+	rc = wrep_fence_close(db);
 	if (!rc && has_frames) {
-		rc = wrep_gate_wal_goes(db);
+		rc = wrep_fence_wal_goes(db);
 		if (!rc) {
-			rc = wrep_gate_checkpoint(db, true, NULL, NULL);
-			wrep_gate_wal_gone(db);
+			rc = wrep_fence_checkpoint(db, true, NULL, NULL);
+			wrep_fence_wal_gone(db);
 		}
 	}
 	if (rc)
 		return rc;
-	wrep_gate_open(db);
+	wrep_fence_open(db);
 	return 0;
 }
 
-bool wrep_gates_settle(struct wrep *w)
+bool wrep_fences_settle(struct wrep *w)
 {
 	bool may_write = atomic_load(&w->may_write), again = false;
 	bool short_of_descriptors = false;
 	struct wrep_db **all;
 	size_t count;
 
-	if (!may_write && wrep_now_ms() < w->gates_not_before_ms)
+	if (!may_write && wrep_now_ms() < w->fences_not_before_ms)
 		return true;
 	if (wrep_db_all(w, &all, &count) < 0)
 		return true;
 	for (size_t i = 0; i < count; i++) {
 		struct wrep_db *db = all[i];
-		bool want, gated;
+		bool want, fenced;
 
 		pthread_mutex_lock(&db->lock);
 		want = !may_write && db->opens > 0 && !db->removed;
-		gated = db->gated;
+		fenced = db->fenced;
 		pthread_mutex_unlock(&db->lock);
 		if (may_write) {
-			wrep_gate_open(db);
-		} else if (want && !gated) {
-			int rc = short_of_descriptors ? -EBUSY : wrep_gate_close(db);
+			wrep_fence_open(db);
+		} else if (want && !fenced) {
+			int rc = short_of_descriptors ? -EBUSY : wrep_fence_close(db);
 
 			if (wrep_out_of_descriptors(w, rc, db->name)) {
-				/* Who writes there without a gate is refused by Raft. */
-				w->gates_not_before_ms = wrep_now_ms() + WREP_FULL_RETRY_MS;
+				/* Who writes there without a fence is refused by Raft. */
+				w->fences_not_before_ms = wrep_now_ms() + WREP_FULL_RETRY_MS;
 				short_of_descriptors = again = true;
 			} else if (rc == -EBUSY)
 				again = true;

@@ -5,26 +5,26 @@
 #include "base/work.h"
 #include "db/db.h"
 
-/* Close the gate of a database, making its connection if there is none. 0, -EBUSY, -errno. */
-int wrep_gate_close(struct wrep_db *db);
-/* Bring every gate to where it belongs. True: one could not be closed yet. */
-bool wrep_gates_settle(struct wrep *w);
-/* The last application closed a database that has a gate: its connection may go. Takes the item. */
-void wrep_gates_keep(struct wrep *w, struct wrep_item *item);
+/* Close the fence of a database, making its connection if there is none. 0, -EBUSY, -errno. */
+int wrep_fence_close(struct wrep_db *db);
+/* Bring every fence to where it belongs. True: one could not be closed yet. */
+bool wrep_fences_settle(struct wrep *w);
+/* The last application closed a database that has a fence: its connection may go. Takes the item. */
+void wrep_fences_keep(struct wrep *w, struct wrep_item *item);
 /* Keep `max` of the connections that nobody needs, those of the databases that were closed last. How many
  * others there were. */
-unsigned wrep_gates_trim(struct wrep *w, unsigned max);
+unsigned wrep_fences_trim(struct wrep *w, unsigned max);
 #define WREP_IDLE_CONNS 32 /* that many of them */
 /* Nobody here has the database open: fold its -wal into the database file and let go of it. 0, -EBUSY, -errno. */
-int wrep_gate_make_cold(struct wrep_db *db);
+int wrep_fence_make_cold(struct wrep_db *db);
 /* As wrep_conn_checkpoint(). What is copied into the database file is not on the disk yet. */
-int wrep_gate_checkpoint(struct wrep_db *db, bool all, uint32_t *frames, uint32_t *copied);
-/* SQLite is about to start the -wal over, or to remove it: until wrep_gate_wal_gone() no manifest will count
+int wrep_fence_checkpoint(struct wrep_db *db, bool all, uint32_t *frames, uint32_t *copied);
+/* SQLite is about to start the -wal over, or to remove it: until wrep_fence_wal_gone() no manifest will count
  * on it. If the last one does, the database file is made durable first. 0, -EBUSY (readers keep frames from
  * being copied, so the -wal stays as it is anyway), -errno. */
-int wrep_gate_wal_goes(struct wrep_db *db);
-void wrep_gate_wal_gone(struct wrep_db *db);
+int wrep_fence_wal_goes(struct wrep_db *db);
+void wrep_fence_wal_gone(struct wrep_db *db);
 /* May the next append start the -wal over? SQLite does so once all of it has been copied. */
-bool wrep_gate_wal_is_used_up(struct wrep_db *db);
+bool wrep_fence_wal_is_used_up(struct wrep_db *db);
 
 #endif

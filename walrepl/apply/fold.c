@@ -78,7 +78,7 @@ static void remove_empty(struct wrep_db *db, const struct stat before[3])
 	char name[WREP_NAME_MAX + 16];
 
 	pthread_mutex_lock(&db->lock);
-	for (int i = 0; i < 3 && is_idle(db) && !db->gated; i++) {
+	for (int i = 0; i < 3 && is_idle(db) && !db->fenced; i++) {
 		if (kinds[i] != WREP_JOURNAL && !look(db, WREP_WAL).st_size) {
 			wrep_db_backing_name(db, kinds[i], name);
 			if (unlinkat(wrep_dir_fd(db->w, kinds[i]), name, 0) == 0)
@@ -104,11 +104,11 @@ void wrep_fold(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 	if (!due)
 		return;
-	rc = wrep_gate_make_cold(db);
+	rc = wrep_fence_make_cold(db);
 	if (!rc)
 		remove_empty(db, before);
 	else if (atomic_load(&db->w->may_write))
-		wrep_gate_open(db);
+		wrep_fence_open(db);
 	pthread_mutex_lock(&db->lock);
 	db->folding = false;
 	pthread_mutex_unlock(&db->lock);

@@ -1,6 +1,6 @@
 /* The applier: one thread that brings the backing files up to what the log says, in its order.
  *
- * Transactions are applied or installed (apply.c), gates closed and opened (apply/fence.c), databases created and
+ * Transactions are applied or installed (apply.c), fences closed and opened (apply/fence.c), databases created and
  * removed (names/database.c, db/directory.c, names/rename.c), applications let in.
  *
  * What is busy (a reader in rollback mode, a writer that has not noticed that it lost) is tried
@@ -160,7 +160,7 @@ void wrep_serve_opens(struct wrep *w)
 	while ((item = opens)) {
 		opens = item->next;
 		if (item->type == WREP_ITEM_IDLE) {
-			wrep_gates_keep(w, item);
+			wrep_fences_keep(w, item);
 			continue;
 		}
 		if (item->type == WREP_ITEM_OPEN) {
@@ -202,7 +202,7 @@ bool wrep_is_shortage(int rc)
 void wrep_wait_for_space(struct wrep *w, const char *name, int rc, uint64_t *logged)
 {
 	if (wrep_out_of_descriptors(w, rc, name)) {
-		wrep_gates_trim(w, 0);
+		wrep_fences_trim(w, 0);
 	} else if (!*logged || wrep_now_ms() - *logged > FULL_LOG_MS) {
 		*logged = wrep_now_ms();
 		wrep_logf(w, 'E', "disk full, replication waits: free some space database=%s",
@@ -241,7 +241,7 @@ static void open_database(struct wrep *w, struct wrep_item *item, bool may_fold)
 	if (!rc && may_fold)
 		wrep_fold(db);
 	if (!rc && !atomic_load(&w->may_write)) {
-		rc = wrep_gate_close(db);
+		rc = wrep_fence_close(db);
 		/* A writer of before is still at it: it cannot commit, and readers are welcome. */
 		if (rc == -EBUSY)
 			rc = 0;
@@ -307,11 +307,11 @@ static bool view_changed(struct wrep *w, const struct wrep_item *item)
 
 	pthread_mutex_lock(&w->lock);
 	latest = item->view_sequence == w->view_sequence;
-	/* Only the latest view opens the gate: a later one may lie behind entries yet to come. */
+	/* Only the latest view opens the fence: a later one may lie behind entries yet to come. */
 	if (latest && w->view.role == RLOG_LEADER && w->view.ready && !w->fetching)
 		atomic_store(&w->may_write, true);
 	pthread_mutex_unlock(&w->lock);
-	return latest ? wrep_gates_settle(w) : false;
+	return latest ? wrep_fences_settle(w) : false;
 }
 
 /* The file is as long as its pages need, and no longer missing. Everything is applied, and nobody has it
@@ -406,10 +406,10 @@ static void point(struct wrep *w, struct wrep_item *item)
 			bool wal;
 
 			pthread_mutex_lock(&db->lock);
-			wal = db->gated && db->local_wal_mode && !db->removed;
+			wal = db->fenced && db->local_wal_mode && !db->removed;
 			pthread_mutex_unlock(&db->lock);
-			if (wal && db->conn && wrep_conn_gate_closed(db->conn))
-				wrep_gate_checkpoint(db, false, NULL, NULL);
+			if (wal && db->conn && wrep_conn_fence_closed(db->conn))
+				wrep_fence_checkpoint(db, false, NULL, NULL);
 			wrep_db_unref(db);
 		}
 		free(all);
@@ -459,7 +459,7 @@ static bool take_back(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 	if (!any)
 		return false;
-	wrep_gate_open(db);
+	wrep_fence_open(db);
 	return wrep_db_revoke(db, true);
 }
 
@@ -569,7 +569,7 @@ static void *applier_main(void *arg)
 			continue;
 		}
 		if (!item) {
-			retry = wrep_gates_settle(w);
+			retry = wrep_fences_settle(w);
 			continue;
 		}
 		if (follows_log(item) && wrep_fetching(w)) {
@@ -626,8 +626,8 @@ static void *applier_main(void *arg)
 			point(w, item);
 			break;
 		case WREP_ITEM_IDLE:
-			wrep_gates_keep(w, item);
-			wrep_gates_trim(w, WREP_IDLE_CONNS);
+			wrep_fences_keep(w, item);
+			wrep_fences_trim(w, WREP_IDLE_CONNS);
 			item = NULL;
 			break;
 		case WREP_ITEM_FOLD:
@@ -700,11 +700,11 @@ void wrep_applier_stop(struct wrep *w)
 		}
 	}
 	/* The connections were the applier's; it is gone. */
-	wrep_gates_trim(w, 0);
+	wrep_fences_trim(w, 0);
 	if (wrep_db_all(w, &all, &count) < 0)
 		return;
 	for (size_t i = 0; i < count; i++) {
-		wrep_gate_open(all[i]);
+		wrep_fence_open(all[i]);
 		take_back(all[i]);
 		wrep_db_unref(all[i]);
 	}

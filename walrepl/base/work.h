@@ -20,13 +20,13 @@ enum wrep_item_type {
 	WREP_ITEM_REVERT, /* what was written without a journal is not committed: take it back */
 	WREP_ITEM_APPLY_GROUP,	 /* as APPLY, one over several databases */
 	WREP_ITEM_INSTALL_GROUP, /* as INSTALL */
-	WREP_ITEM_OPEN,		 /* an application opens the database: catch up, close the gate */
+	WREP_ITEM_OPEN,		 /* an application opens the database: catch up, close the fence */
 	WREP_ITEM_READY,	 /* somebody waits until this node has caught up */
 	WREP_ITEM_VIEW,		 /* leadership changed */
 	WREP_ITEM_TAKE_BACK,	 /* what is written under journals that nobody sees */
 	WREP_ITEM_CAUGHT_UP,
 	WREP_ITEM_POINT, /* the keeper waits until what is queued so far is in the files */
-	WREP_ITEM_IDLE,	 /* the last application closed a database that has a gate */
+	WREP_ITEM_IDLE,	 /* the last application closed a database that has a fence */
 	WREP_ITEM_FOLD,	 /* and one that left something in its -wal or -journal */
 	WREP_ITEM_MKDIR,
 	WREP_ITEM_RMDIR,
@@ -91,7 +91,7 @@ bool wrep_is_shortage(int rc);
 void wrep_wait_for_space(struct wrep *w, const char *name, int rc, uint64_t *logged);
 struct timespec wrep_to_timespec(int64_t ns, bool omit);
 /* Let the writers of a database in; its connection goes. Applier only. */
-void wrep_gate_open(struct wrep_db *db);
+void wrep_fence_open(struct wrep_db *db);
 
 bool wrep_closing(struct wrep *w);
 bool wrep_db_is_removed(struct wrep_db *db);

@@ -108,7 +108,7 @@ struct wrep {
 	 * and whether it lacks descriptors for more. */
 	struct wrep_item *idle_conns, **idle_conns_tail;
 	unsigned idle_conn_count, closed_conns;
-	uint64_t gates_not_before_ms;
+	uint64_t fences_not_before_ms;
 	_Atomic pid_t applier_tid;
 };
 

@@ -98,11 +98,11 @@ struct wrep_db {
 	bool wal_held;	/* the manifest counts on frames of the -wal: see snapshot/snapshotter.c */
 	bool wal_aside; /* restored: there may be a -wal that was moved aside (restore.c) */
 	bool wal_going; /* the applier may be starting it over, or removing it: no manifest counts on it */
-	pthread_cond_t wal_gone; /* it is done with that: wrep_gate_wal_gone() */
+	pthread_cond_t wal_gone; /* it is done with that: wrep_fence_wal_gone() */
 	bool retired; /* its file is being replaced by what a peer has: nobody may see it (fetch.c) */
 	bool lost;    /* restored without its file */
 	bool damaged;	   /* its file is, and no other node has a copy: nobody can open it */
-	bool gated;	   /* the applier holds the writers' lock: applications here cannot write */
+	bool fenced;	   /* the applier holds the writers' lock: applications here cannot write */
 	bool half_applied; /* part of a transaction is in its file: nobody reads it */
 	bool left_behind; /* a transaction was passed over, as its file is gone: the next are, too */
 	struct wrep_file *files[4];   /* by enum wrep_kind; the table's references */

@@ -260,9 +260,10 @@ static int empty_side_file(struct wrep_file *f)
 	if (f->kind == WREP_JOURNAL)
 		in_use = db->overlay || db->pending;
 	else if (f->kind == WREP_SHM)
-		in_use = db->opens || db->gated; /* mapped */
+		in_use = db->opens || db->fenced; /* mapped */
 	else if (f->kind == WREP_WAL)
-		in_use = db->gated || wrep_capture_position(db->capture, &at) < 0 || at.frame_count;
+		in_use =
+			db->fenced || wrep_capture_position(db->capture, &at) < 0 || at.frame_count;
 	if (in_use) {
 		wrep_logf(db->w, 'W',
 			  "refused to empty a file that holds transactions, or is in use name=%s: "
@@ -338,7 +339,7 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 		pthread_mutex_lock(&db->lock);
 		if (db->files[WREP_DB] != f) /* just now */
 			rc = -ESTALE;
-		else if ((atomic_load(&w->may_write) || db->gated) && !db->direct.ending &&
+		else if ((atomic_load(&w->may_write) || db->fenced) && !db->direct.ending &&
 			 !db->folding && (db->opens || !wrep_fold_is_due(db)))
 			rc = wrep_file_opened(f, flags, internal, op);
 		else
@@ -570,7 +571,7 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 		last = --db->opens == 0;
 		if (last) {
 			wrep_ahead_stop(db);
-			idle = !db->conn_idle && (db->gated || !atomic_load(&db->w->may_write));
+			idle = !db->conn_idle && (db->fenced || !atomic_load(&db->w->may_write));
 		}
 		db->conn_idle |= idle;
 		revert = wrep_direct_released(db);
@@ -703,14 +704,14 @@ static struct wrep_capture *capture_of(struct wrep_db *db)
 	return db->capture;
 }
 
-/* The capture looks at the -wal again, if that may hold more by now: behind a closed gate the daemon
+/* The capture looks at the -wal again, if that may hold more by now: behind a closed fence the daemon
  * writes it, and tells the capture when it is done. An application's checkpoint may be quicker.
  * db->lock held. */
 static bool look_again(struct wrep_db *db)
 {
-	if (db->gated)
+	if (db->fenced)
 		wrep_capture_forget(db->capture);
-	return db->gated;
+	return db->fenced;
 }
 
 /* A checkpoint copies committed pages into the database file; so nothing else is let through, and
@@ -960,7 +961,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		rc = goes_on_with_ended(db, off);
 		if (rc)
 			break;
-		/* The gate keeps applications out; one that lost its lock is refused here. */
+		/* The fence keeps applications out; one that lost its lock is refused here. */
 		if (starts_wal_over(f, buf, len, off)) {
 			if (!wal_may_go(db)) {
 				rc = -EIO;
@@ -971,15 +972,15 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 				return wrep_keeper_defer(f, WREP_DEFER_WRITE, buf, len, off, op);
 			}
 		}
-		if (!db->gated && wrep_capture_uncommitted(db->capture, len, off) >
-					  db->w->config.max_transaction_bytes) {
+		if (!db->fenced && wrep_capture_uncommitted(db->capture, len, off) >
+					   db->w->config.max_transaction_bytes) {
 			rc = wrep_refuse_large(db);
 			wrep_ahead_stop(db);
 			break;
 		}
-		if (db->gated)
+		if (db->fenced)
 			wrep_commit_log_refused(db, WREP_REFUSED_NO_LEADER);
-		rc = db->gated ? -EIO : wrep_capture_write(db->capture, buf, len, off, &txn);
+		rc = db->fenced ? -EIO : wrep_capture_write(db->capture, buf, len, off, &txn);
 		if (rc == 1 && txn->repeats && is_unpublished(db)) {
 			rc = wrep_capture_committed(db->capture);
 			if (rc == -ENOSPC)
@@ -1106,7 +1107,7 @@ static int truncate_file(struct wrep_file *f, uint64_t size, bool opened, struct
 		case WREP_DB:
 			return truncate_database(f, size, opened, op); /* unlocks */
 		case WREP_WAL:
-			if (db->gated || (cuts_wal(db, size) && !wal_may_go(db))) {
+			if (db->fenced || (cuts_wal(db, size) && !wal_may_go(db))) {
 				rc = -EIO;
 				break;
 			}
@@ -1254,8 +1255,8 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		rc = atomic_load(&w->may_write) ? wrep_submit_meta(w, db, &e, 0, op) : -EROFS;
 		goto out;
 	} else if ((db->pending && !(kind == WREP_JOURNAL && wrep_direct_is_ending(db))) ||
-		   (db->gated && db->local_wal_mode && kind != WREP_JOURNAL)) {
-		rc = -EBUSY; /* under the gate the daemon's SQLite has -wal and -shm open */
+		   (db->fenced && db->local_wal_mode && kind != WREP_JOURNAL)) {
+		rc = -EBUSY; /* under the fence the daemon's SQLite has -wal and -shm open */
 	} else if (kind == WREP_WAL && !wal_may_go(db)) {
 		rc = -EBUSY;
 	} else if (kind == WREP_WAL && db->wal_held) {
@@ -1296,8 +1297,8 @@ static void flush_shm(struct wrep_file *f, struct wrep_op *op)
 	struct wrep_wal_position at;
 	pid_t holder;
 
-	/* Under the gate only the daemon's SQLite writes, and it does not die half-way alone. */
-	if (db->files[WREP_SHM] != f || db->gated || !db->capture || db->pending ||
+	/* Under the fence only the daemon's SQLite writes, and it does not die half-way alone. */
+	if (db->files[WREP_SHM] != f || db->fenced || !db->capture || db->pending ||
 	    wrep_capture_position(db->capture, &at) != 0 || at.frame_count == 0 ||
 	    !wrep_shm_lags(f->fd, at.frame_count, at.salt))
 		return;

@@ -211,7 +211,7 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 		bool internal, struct wrep_op *op);
 
 /* An application opens the file: -ESTALE when it is no longer called so; waits until this node has
- * caught up and, on a node that may not write, until the gate of the database is closed. -EBUSY while
+ * caught up and, on a node that may not write, until the fence of the database is closed. -EBUSY while
  * the database is being replaced (txn/unjournaled.c), and with O_TRUNC where somebody has it open; -EMFILE, -ENFILE,
  * and a line in the log, where the daemon has no descriptors left. */
 int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op *op);

@@ -22,11 +22,11 @@
 #include "txn/commit.h"
 
 /* Applications have had it open before it was there, and cannot write so far. Not on a node that does not lead,
- * afterwards either: its gate takes over the mount's lock, without a moment between. True: the gate is to be
+ * afterwards either: its fence takes over the mount's lock, without a moment between. True: the fence is to be
  * closed later. */
-static bool hand_to_gate(struct wrep *w, struct wrep_db *db)
+static bool hand_to_fence(struct wrep *w, struct wrep_db *db)
 {
-	int rc = atomic_load(&w->may_write) ? 0 : wrep_gate_close(db);
+	int rc = atomic_load(&w->may_write) ? 0 : wrep_fence_close(db);
 
 	w->config.host.let_go(w->config.host_ctx, db->name);
 	if (rc && rc != -EBUSY && !wrep_out_of_descriptors(w, rc, db->name))
@@ -84,7 +84,7 @@ bool wrep_create_run(struct wrep *w, struct wrep_item *item)
 		w->config.host.invalidate_name(w->config.host_ctx, db->name);
 	}
 	if (adopted)
-		again = hand_to_gate(w, db);
+		again = hand_to_fence(w, db);
 	wrep_out_of_descriptors(w, open_rc, db->name);
 	if (item->op)
 		item->op->done(item->op, rc ? rc : open_rc);
@@ -107,7 +107,7 @@ void wrep_unlink_run(struct wrep *w, struct wrep_item *item)
 	bool retired; /* what has its names now is another's */
 	int rc = 0;
 
-	wrep_gate_open(db);
+	wrep_fence_open(db);
 	pthread_mutex_lock(&db->lock);
 	retired = db->retired;
 	f = wrep_db_file(db, WREP_DB);

@@ -5,7 +5,7 @@
 #include "base/work.h"
 
 bool wrep_create_run(struct wrep *w,
-		     struct wrep_item *item); /* true: a gate could not be closed yet */
+		     struct wrep_item *item); /* true: a fence could not be closed yet */
 void wrep_unlink_run(struct wrep *w, struct wrep_item *item);
 void wrep_setattr_run(struct wrep_item *item);
 

@@ -356,7 +356,7 @@ static int give_up(struct wrep_db *db, struct former *old)
 		wrep_ahead_forget(db); /* it reads through the capture */
 		old->capture = db->capture;
 		db->capture = NULL;
-		if (old->capture && db->gated) /* the daemon's SQLite wrote behind its back */
+		if (old->capture && db->fenced) /* the daemon's SQLite wrote behind its back */
 			wrep_capture_forget(old->capture);
 		for (int k = 0; k < 4; k++) {
 			if (old->files[k])
@@ -549,9 +549,9 @@ static int run(struct wrep *w, struct wrep_item *item, const char *to)
 		return rc;
 	invalidate(w, old.files[WREP_DB]);
 	invalidate(w, old.files[WREP_WAL]);
-	wrep_gate_open(db); /* the locks of its connection are on the old inode */
+	wrep_fence_open(db); /* the locks of its connection are on the old inode */
 	if (replaced)
-		wrep_gate_open(replaced);
+		wrep_fence_open(replaced);
 	wrep_keeper_lock(
 		w); /* not earlier: what the kernel wants to write may wait for the keeper */
 	for (;;) {

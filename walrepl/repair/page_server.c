@@ -202,7 +202,7 @@ static int read_pages(struct wrep_db *db, uint32_t page_size, const uint8_t *pgn
 	wal = rc ? NULL : wrep_db_file(db, WREP_WAL);
 	memset(offset, 0, sizeof offset);
 	if (wal) {
-		if (db->gated && !db->pending)
+		if (db->fenced && !db->pending)
 			wrep_capture_forget(db->capture);
 		rc = wrep_capture_find(db->capture, page_size, pgno, count, offset);
 	}

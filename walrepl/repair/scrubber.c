@@ -59,7 +59,7 @@ static bool page_is_sound(struct wrep_db *db, uint32_t pgno, const uint8_t *page
 		wrep_file_unref(wrep_db_file(db, WREP_WAL));
 	if (!db->capture)
 		return false;
-	if (db->gated)
+	if (db->fenced)
 		wrep_capture_forget(db->capture);
 	return wrep_capture_holds(db->capture, pgno, db->sum.hash[pgno - 1]);
 }

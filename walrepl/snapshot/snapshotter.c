@@ -147,8 +147,8 @@ static int note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_sync
 		return 1; /* its file is gone, and no other node has a copy */
 	wrep_synced_take(db, s, true);
 	if (s->files[1]) {
-		/* Behind the gate the daemon's SQLite writes it. */
-		if (db->gated && !db->pending)
+		/* Behind the fence the daemon's SQLite writes it. */
+		if (db->fenced && !db->pending)
 			wrep_capture_forget(db->capture);
 		if (wrep_capture_position(db->capture, &at) < 0)
 			at.frame_count = 0;
@@ -446,7 +446,7 @@ int wrep_keeper_release(struct wrep_db *db)
 	    db->files[WREP_DB]) /* else it is being renamed, and this is done there */
 		wrep_synced_take(db, &s, false);
 	if (s.files[0] && db->capture) {
-		if (db->gated && !db->pending)
+		if (db->fenced && !db->pending)
 			wrep_capture_forget(db->capture);
 		copied = wrep_capture_copied(db->capture, s.files[0]->fd, &db->sum);
 	}

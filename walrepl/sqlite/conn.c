@@ -1,15 +1,15 @@
-/* The daemon's own SQLite connection to one database, and the gate.
+/* The daemon's own SQLite connection to one database, and the fence.
  *
  * A database is in one of two modes, by what page 1 says, and this connection with it:
  *
  *	             WAL mode                          rollback mode
  *	SQLite       attached: SHARED on the database, not opened: it would hold a SHARED
  *	             -wal and -shm open                that keeps us from EXCLUSIVE
- *	the gate     WAL write lock                    RESERVED
+ *	the fence     WAL write lock                    RESERVED
  *	applying     sqlite3_wal_append()              pwrite() under EXCLUSIVE
  *
  * Going from one mode to the other nobody may slip in between, neither a reader that would find
- * half of it nor a writer past the gate. So the way in holds PENDING from the transaction that
+ * half of it nor a writer past the fence. So the way in holds PENDING from the transaction that
  * writes "WAL" into page 1 until the WAL write lock is ours, which is before
  * wrep_conn_apply_direct() returns; and the way out takes EXCLUSIVE first, as SQLite does, which
  * says that no application has the database open in WAL mode, then checkpoints, deletes -wal and
@@ -153,9 +153,9 @@ static int attach(struct wrep_conn *c)
 	return r;
 }
 
-/* ---- the gate ---- */
+/* ---- the fence ---- */
 
-static int close_wal_gate(struct wrep_conn *c)
+static int close_wal_fence(struct wrep_conn *c)
 {
 	int r;
 
@@ -217,16 +217,16 @@ static int leave_wal(struct wrep_conn *c)
 	return r;
 }
 
-int wrep_conn_gate_close(struct wrep_conn *c, bool wal_mode)
+int wrep_conn_fence_close(struct wrep_conn *c, bool wal_mode)
 {
 	if (wal_mode)
-		return close_wal_gate(c);
+		return close_wal_fence(c);
 	if (c->db)
 		return leave_wal(c);
 	return wrep_vfs_hold(c->vfs, WREP_HOLD_RESERVED);
 }
 
-void wrep_conn_gate_open(struct wrep_conn *c)
+void wrep_conn_fence_open(struct wrep_conn *c)
 {
 	c->leaving = false;
 	wrep_vfs_drop(c->vfs, WREP_HOLD_DATABASE | WREP_HOLD_WAL_WRITE);
@@ -257,7 +257,7 @@ void wrep_conn_let_in(struct wrep_conn *c)
 		wrep_vfs_drop(c->vfs, WREP_HOLD_PENDING | WREP_HOLD_EXCLUSIVE);
 }
 
-bool wrep_conn_gate_closed(const struct wrep_conn *c)
+bool wrep_conn_fence_closed(const struct wrep_conn *c)
 {
 	return wrep_vfs_held(c->vfs) & (c->db ? WREP_HOLD_WAL_WRITE : WREP_HOLD_RESERVED);
 }
@@ -306,7 +306,7 @@ int wrep_conn_apply_wal(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 	struct append a = {.txn = txn};
 	int rc;
 
-	if (!c->db || !wrep_conn_gate_closed(c) || txn->page_size > 65536 ||
+	if (!c->db || !wrep_conn_fence_closed(c) || txn->page_size > 65536 ||
 	    txn->image_count > INT32_MAX)
 		return -EINVAL;
 	wrep_vfs_keep_wal(c->vfs, txn->keep_wal);
@@ -386,7 +386,7 @@ int wrep_conn_apply_direct(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 	unsigned char version[2]; /* of the file format, for writing and for reading; 2: WAL */
 	int r;
 
-	if (c->db || !wrep_conn_gate_closed(c) || !size_valid(txn))
+	if (c->db || !wrep_conn_fence_closed(c) || !size_valid(txn))
 		return -EINVAL;
 	r = wrep_vfs_hold(c->vfs, WREP_HOLD_PENDING);
 	if (r == 0)
@@ -401,8 +401,8 @@ int wrep_conn_apply_direct(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 	if (pread(wrep_vfs_database_fd(c->vfs), version, sizeof(version), 18) == sizeof(version) &&
 	    version[1] == 2) {
 		/* Into WAL mode: a writer there does not ask for RESERVED. Everybody stays out
-		 * until the gate of that mode is closed, which nobody is there to prevent. */
-		r = close_wal_gate(c);
+		 * until the fence of that mode is closed, which nobody is there to prevent. */
+		r = close_wal_fence(c);
 		return r == -EBUSY ? 0 : r;
 	}
 	wrep_vfs_drop(c->vfs, WREP_HOLD_PENDING);

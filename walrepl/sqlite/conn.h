@@ -1,5 +1,5 @@
 /* The daemon's own SQLite connection to one database: applying transactions of other nodes,
- * checkpointing, and the gate. Private to walrepl; used by the applier thread only, which may block
+ * checkpointing, and the fence. Private to walrepl; used by the applier thread only, which may block
  * in system calls but never in a lock of SQLite's: what is busy returns -EBUSY and is tried again.
  *
  * It is an ordinary participant of SQLite's locking protocol whose locks (OFD locks) are taken on
@@ -35,18 +35,18 @@ int wrep_conn_open(struct wrep_conn **out, const char *name, const struct wrep_c
 /* Drops all locks. Leaves the -wal and -shm as they are (no checkpoint, no deletion). */
 void wrep_conn_close(struct wrep_conn *c);
 
-/* Close the gate: hold the lock that a writer needs, the WAL write lock (-shm byte 120) of a
+/* Close the fence: hold the lock that a writer needs, the WAL write lock (-shm byte 120) of a
  * database in WAL mode, or the RESERVED byte otherwise. For WAL mode this attaches to the -wal and
  * the -shm. 0 when held (also when held already), -EBUSY, -errno; -EINVAL when told of a WAL mode
  * that page 1 of the file does not show. `wal_mode`: what page 1 of the committed database says.
  *
- * In WAL mode every call also recovers the wal-index if it is invalid: behind a closed gate nobody
+ * In WAL mode every call also recovers the wal-index if it is invalid: behind a closed fence nobody
  * else can. From attached in WAL mode, `false` leaves WAL mode: needs EXCLUSIVE on the database, so
  * -EBUSY while an application has it open (PENDING stays held, which lets no more of them in, until
- * that is done or the gate is opened); then checkpoints, removes -wal and -shm, and keeps EXCLUSIVE
- * until the transaction that leaves WAL mode has been applied directly, or the gate is opened. */
-int wrep_conn_gate_close(struct wrep_conn *c, bool wal_mode);
-void wrep_conn_gate_open(struct wrep_conn *c);
+ * that is done or the fence is opened); then checkpoints, removes -wal and -shm, and keeps EXCLUSIVE
+ * until the transaction that leaves WAL mode has been applied directly, or the fence is opened. */
+int wrep_conn_fence_close(struct wrep_conn *c, bool wal_mode);
+void wrep_conn_fence_open(struct wrep_conn *c);
 
 /* Rollback mode: keep readers out, too, until wrep_conn_let_in(). 0, -EBUSY (then they are not),
  * -errno. In WAL mode this does nothing. */
@@ -54,7 +54,7 @@ int wrep_conn_keep_out(struct wrep_conn *c);
 /* The same, but on -EBUSY no more readers are let in, so that it succeeds once those have ended. */
 int wrep_conn_drain(struct wrep_conn *c);
 void wrep_conn_let_in(struct wrep_conn *c);
-bool wrep_conn_gate_closed(const struct wrep_conn *c);
+bool wrep_conn_fence_closed(const struct wrep_conn *c);
 
 struct wrep_conn_txn {
 	uint32_t page_size, page_count;
@@ -76,14 +76,14 @@ struct wrep_conn_txn {
 #define WREP_CONN_FETCH_MAX 64
 
 /* Append the transaction to the -wal as one commit and publish the wal-index, through the patched
- * SQLite. The gate must be closed for WAL mode. Readers keep their snapshots and are never blocked.
+ * SQLite. The fence must be closed for WAL mode. Readers keep their snapshots and are never blocked.
  * 0, -EBUSY (nothing changed), -errno (the caller stops the node). */
 int wrep_conn_apply_wal(struct wrep_conn *c, const struct wrep_conn_txn *txn);
 
 /* Write the transaction into the database file itself, under SQLite's EXCLUSIVE lock (PENDING keeps
  * new readers out while old ones finish: call again on -EBUSY; PENDING stays held meanwhile). The
- * gate must be closed for rollback mode. No journal: the Raft log redoes it after a crash. When
- * page 1 says WAL afterwards, the gate is closed for WAL mode on return. After an error other than
+ * fence must be closed for rollback mode. No journal: the Raft log redoes it after a crash. When
+ * page 1 says WAL afterwards, the fence is closed for WAL mode on return. After an error other than
  * -EBUSY the EXCLUSIVE lock stays, so that nobody reads half a transaction. */
 int wrep_conn_apply_direct(struct wrep_conn *c, const struct wrep_conn_txn *txn);
 

@@ -516,7 +516,7 @@ static int vfs_shm_lock(sqlite3_file *file, int first, int n, int flags)
 	else if (v->keep_wal && first == SHM_CKPT)
 		return SQLITE_BUSY;
 
-	/* The gate has the write lock: in the kernel it is and stays locked for writing. */
+	/* The fence has the write lock: in the kernel it is and stays locked for writing. */
 	if (write_held) {
 		start++;
 		len--;

@@ -8,7 +8,7 @@
  *
  * (A child process that keeps the descriptors keeps the locks: they are all close-on-exec.)
  *
- * On the same descriptors conn.c holds locks of its own (the gate, and those for writing the
+ * On the same descriptors conn.c holds locks of its own (the fence, and those for writing the
  * database directly). The kernel sees the union: what SQLite gives back stays locked while it is
  * held here, and the other way round.
  */

@@ -149,7 +149,7 @@ static bool is_at_an_end(struct wrep_db *db)
 
 bool wrep_direct_may_write(const struct wrep_db *db)
 {
-	return atomic_load(&db->w->may_write) && !db->gated;
+	return atomic_load(&db->w->may_write) && !db->fenced;
 }
 
 static int refuse_follower(struct wrep_db *db)
@@ -175,7 +175,7 @@ int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 	}
 	if (d->active && is_at_an_end(db))
 		return WREP_PENDING;
-	/* Nobody who minds the gate comes here; who had begun before it closed is refused at once, and not only at
+	/* Nobody who minds the fence comes here; who had begun before it closed is refused at once, and not only at
 	 * his commit: what gathers in the overlay is what everybody else on this node reads. */
 	if (hot && !wrep_direct_may_write(db)) {
 		db->journaled = false; /* it will be rolled back */
@@ -629,7 +629,7 @@ void wrep_direct_revert(struct wrep *w, struct wrep_item *item)
 	}
 	wrep_commit_feed(db); /* unlocks */
 	if (revoke) {
-		wrep_gate_open(db);
+		wrep_fence_open(db);
 		wrep_db_revoke(db, true);
 	} else if (f) {
 		w->config.host.invalidate(w->config.host_ctx, f, 0, 0);
@@ -665,6 +665,6 @@ void wrep_direct_shut_out(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 	if (!is)
 		return;
-	wrep_gate_open(db);
+	wrep_fence_open(db);
 	wrep_db_revoke(db, true);
 }

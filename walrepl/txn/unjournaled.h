@@ -12,7 +12,7 @@
 int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op);
 /* The same, with O_TRUNC, for who is about to open the file. */
 int wrep_direct_admit_open(struct wrep_file *f, int flags, struct wrep_op *op);
-/* Does this node lead, and is the gate open? db->lock held. */
+/* Does this node lead, and is the fence open? db->lock held. */
 bool wrep_direct_may_write(const struct wrep_db *db);
 /* A write, or cut, that was admitted has failed, or one was not. db->lock held. */
 void wrep_direct_failed(struct wrep_db *db);
@@ -47,8 +47,8 @@ void wrep_direct_refused(struct wrep_commit *c, int result);
 void wrep_direct_end_all(struct wrep *w);
 /* Applier only. */
 void wrep_direct_revert(struct wrep *w, struct wrep_item *item);
-/* Before the gate closes: nobody writes without locks any more, nor is about to leave WAL mode, in which
- * the gate will be. Applier only. */
+/* Before the fence closes: nobody writes without locks any more, nor is about to leave WAL mode, in which
+ * the fence will be. Applier only. */
 void wrep_direct_shut_out(struct wrep_db *db);
 
 #endif
