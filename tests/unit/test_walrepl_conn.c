@@ -29,6 +29,7 @@
 #include <sqlite3.h>
 
 #include "sqlite/conn.h"
+#include "sqlite/wal_index.h"
 
 #define TEST_SECONDS 60
 

@@ -15,7 +15,7 @@
 #include <cmocka.h>
 #include <sqlite3.h>
 
-#include "sqlite/conn.h"
+#include "sqlite/wal_index.h"
 
 struct fixture {
 	char dir[64], path[80], shm_path[84], wal_path[84];

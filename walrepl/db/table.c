@@ -27,6 +27,7 @@
 #include "record/entry.h"
 #include "replica.h"
 #include "sqlite/conn.h"
+#include "sqlite/wal_index.h"
 #include "state/parts.h"
 #include "txn/commit.h"
 #include "txn/streaming.h"

@@ -41,6 +41,7 @@
 #include "sqlite/conn.h"
 #include "sqlite/names.h"
 #include "sqlite/wal_format.h"
+#include "sqlite/wal_index.h"
 #include "txn/commit.h"
 #include "txn/journal.h"
 #include "txn/proposal.h"

@@ -65,6 +65,7 @@
 #include "sqlite/conn.h"
 #include "sqlite/names.h"
 #include "sqlite/wal_format.h"
+#include "sqlite/wal_index.h"
 #include "state/name_tree.h"
 #include "txn/commit.h"
 #include "txn/proposal.h"

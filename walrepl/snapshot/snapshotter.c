@@ -57,6 +57,7 @@
 #include "replica.h"
 #include "snapshot/restore.h"
 #include "sqlite/conn.h"
+#include "sqlite/wal_index.h"
 #include "txn/multi_commit.h"
 #include "txn/streaming.h"
 

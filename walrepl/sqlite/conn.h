@@ -92,21 +92,4 @@ int wrep_conn_apply_direct(struct wrep_conn *c, const struct wrep_conn_txn *txn)
  * (may be NULL): frames in the -wal afterwards; `*copied`: how many of them are in the database. */
 int wrep_conn_checkpoint(struct wrep_conn *c, bool all, uint32_t *wal_frames, uint32_t *copied);
 
-/* ---- the wal-index after a writer died ---- */
-
-/* Compare the wal-index in the backing -shm `shm_fd` with what is committed in the -wal (`frames`
- * frames of the generation with `salt`); where it lags, or is of another generation, make the next
- * reader recover it (both copies of the header become invalid). Returns 1 when it did so, 0 when
- * all was well or there is no wal-index yet, -errno. Callable from any thread. */
-int wrep_shm_repair(int shm_fd, uint32_t frames, const uint32_t salt[2]);
-
-/* Makes the wal-index invalid, whatever it says. Who has it open looks at the -wal before it reads again,
- * and so learns that it has lost that: what it has cached might be all that it needs. 0 or -errno. */
-int wrep_shm_spoil(int shm_fd);
-/* Does the wal-index say that the first `frames` frames of that generation have all been copied into
- * the database file (nBackfill)? False also when there is no valid wal-index. */
-bool wrep_shm_copied(int shm_fd, uint32_t frames, const uint32_t salt[2]);
-/* Would it? Changes nothing. */
-bool wrep_shm_lags(int shm_fd, uint32_t frames, const uint32_t salt[2]);
-
 #endif

@@ -1,4 +1,4 @@
-/* The wal-index after a writer died, see conn.h.
+/* The wal-index after a writer died.
  *
  * A writer commits in two steps: the commit frame goes into the -wal, and then the new header goes
  * into the wal-index. Killed in between it leaves a committed transaction that local readers do not
@@ -34,14 +34,14 @@
  * died right there. Neither needs us: the one will be valid in a moment, the other is invalid
  * already.
  */
+#include "sqlite/wal_index.h"
+
 #include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "sqlite/conn.h"
 
 struct shm_header {
 	uint32_t version;
