@@ -908,12 +908,12 @@ static void dead_writer_is_repaired(bool fence)
 	}
 	if (!fence)
 		wrep_conn_fence_open(f.b);
-	assert_int_equal(wrep_shm_repair(shm, frames, salt), 1);
-	assert_int_equal(wrep_shm_repair(shm, frames, salt), 0);
+	assert_int_equal(wrep_wal_index_repair(shm, frames, salt), 1);
+	assert_int_equal(wrep_wal_index_repair(shm, frames, salt), 0);
 	if (fence) /* nobody else can recover it then */
 		assert_int_equal(wrep_conn_fence_close(f.b, true), 0);
 	app_expect_version(&app, f.version);
-	assert_int_equal(wrep_shm_repair(shm, frames, salt), 0);
+	assert_int_equal(wrep_wal_index_repair(shm, frames, salt), 0);
 	assert_int_equal(wrep_conn_fence_close(f.b, true), 0);
 	apply_random(&f, 10);
 	app_expect_version(&app, f.version);

@@ -409,7 +409,7 @@ bool wrep_db_revoke(struct wrep_db *db, bool lost)
 		old[1]->revoked = true;
 	wrep_db_forget_file(db, WREP_WAL);
 	if (db->files[WREP_SHM] && db->files[WREP_SHM]->fd >= 0)
-		wrep_shm_spoil(db->files[WREP_SHM]->fd);
+		wrep_wal_index_spoil(db->files[WREP_SHM]->fd);
 	unlinkat(wrep_dir_fd(w, WREP_SHM), name, 0);
 	wrep_db_forget_file(db, WREP_SHM);
 	wrep_db_drop_overlay(db);

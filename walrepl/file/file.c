@@ -660,7 +660,7 @@ static bool is_unpublished(struct wrep_db *db)
 	struct wrep_file *shm = wrep_db_file(db, WREP_SHM);
 	struct wrep_wal_position at;
 	bool is = shm && wrep_capture_position(db->capture, &at) == 0 &&
-		  wrep_shm_lags(shm->fd, at.frame_count, at.salt);
+		  wrep_wal_index_lags(shm->fd, at.frame_count, at.salt);
 
 	wrep_file_unref(shm);
 	return is;
@@ -1301,13 +1301,13 @@ static void flush_shm(struct wrep_file *f, struct wrep_op *op)
 	/* Under the fence only the daemon's SQLite writes, and it does not die half-way alone. */
 	if (db->files[WREP_SHM] != f || db->fenced || !db->capture || db->pending ||
 	    wrep_capture_position(db->capture, &at) != 0 || at.frame_count == 0 ||
-	    !wrep_shm_lags(f->fd, at.frame_count, at.salt))
+	    !wrep_wal_index_lags(f->fd, at.frame_count, at.salt))
 		return;
 	/* Another process that holds the WAL write lock is about to update the wal-index itself. */
 	holder = host->lock_holder(ctx, f, SHM_WRITE_LOCK);
 	if (holder && holder != host->process_of(ctx, op->tid)) /* not known: may live */
 		return;
-	if (wrep_shm_repair(f->fd, at.frame_count, at.salt) == 1)
+	if (wrep_wal_index_repair(f->fd, at.frame_count, at.salt) == 1)
 		wrep_logf(db->w, 'I',
 			  "a writer died between its commit and the wal-index; the next "
 			  "reader recovers it database=%s frames=%u",

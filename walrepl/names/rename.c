@@ -369,7 +369,7 @@ static int give_up(struct wrep_db *db, struct former *old)
 		wrep_db_drop_overlay(db);
 		/* Else what readers have cached might be all that they need. */
 		if (old->files[WREP_SHM] && old->files[WREP_SHM]->fd >= 0)
-			wrep_shm_spoil(old->files[WREP_SHM]->fd);
+			wrep_wal_index_spoil(old->files[WREP_SHM]->fd);
 		db->opens = 0;
 		db->locker_tid = 0;
 	}

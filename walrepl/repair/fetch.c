@@ -574,7 +574,7 @@ static void retire(struct wrep_db *db)
 	if (file[0] && db->direct.active)
 		file[0]->lost = true;
 	if (db->files[WREP_SHM])
-		wrep_shm_spoil(db->files[WREP_SHM]->fd);
+		wrep_wal_index_spoil(db->files[WREP_SHM]->fd);
 	if (!db->pending)
 		wrep_db_drop_overlay(db);
 	if (!db->pending)

@@ -155,7 +155,7 @@ static int note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_sync
 			at.frame_count = 0;
 	}
 	shm = at.frame_count ? wrep_db_file(db, WREP_SHM) : NULL;
-	if (at.frame_count && !(shm && wrep_shm_copied(shm->fd, at.frame_count, at.salt))) {
+	if (at.frame_count && !(shm && wrep_wal_index_copied(shm->fd, at.frame_count, at.salt))) {
 		d->wal_frames = at.frame_count;
 		memcpy(d->wal_salt, at.salt, sizeof d->wal_salt);
 		db->wal_held = true;

@@ -104,12 +104,12 @@ static int index_lags(int shm_fd, uint32_t frames, const uint32_t salt[2])
 	       header_lags(&h[0], frames, salt);
 }
 
-bool wrep_shm_lags(int shm_fd, uint32_t frames, const uint32_t salt[2])
+bool wrep_wal_index_lags(int shm_fd, uint32_t frames, const uint32_t salt[2])
 {
 	return index_lags(shm_fd, frames, salt) == 1;
 }
 
-bool wrep_shm_copied(int shm_fd, uint32_t frames, const uint32_t salt[2])
+bool wrep_wal_index_copied(int shm_fd, uint32_t frames, const uint32_t salt[2])
 {
 	struct {
 		struct shm_header h[2];
@@ -139,7 +139,7 @@ static int invalidate(int shm_fd)
 	return 0;
 }
 
-int wrep_shm_repair(int shm_fd, uint32_t frames, const uint32_t salt[2])
+int wrep_wal_index_repair(int shm_fd, uint32_t frames, const uint32_t salt[2])
 {
 	int lags = index_lags(shm_fd, frames, salt);
 	int rc = lags == 1 ? invalidate(shm_fd) : 0;
@@ -147,7 +147,7 @@ int wrep_shm_repair(int shm_fd, uint32_t frames, const uint32_t salt[2])
 	return rc ? rc : lags;
 }
 
-int wrep_shm_spoil(int shm_fd)
+int wrep_wal_index_spoil(int shm_fd)
 {
 	struct stat st;
 

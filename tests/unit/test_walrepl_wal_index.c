@@ -1,6 +1,6 @@
 /* Repairing the wal-index, against SQLite's own wal-index of a database on plain files. That a
  * connection takes part is not needed: SQLite's connections in one process share the mapping, and
- * what wrep_shm_repair() writes to the file is in it. */
+ * what wrep_wal_index_repair() writes to the file is in it. */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -49,7 +49,7 @@ static void start(struct fixture *f)
 {
 	alarm(60);
 	memset(f, 0, sizeof(*f));
-	strcpy(f->dir, "/tmp/test_walrepl_shm.XXXXXX");
+	strcpy(f->dir, "/tmp/test_walrepl_wal_index.XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
 	snprintf(f->path, sizeof(f->path), "%s/t.db", f->dir);
 	snprintf(f->shm_path, sizeof(f->shm_path), "%s-shm", f->path);
@@ -94,8 +94,8 @@ static void index_up_to_date_is_left_alone(void **state)
 
 	start(&f);
 	look(&f);
-	assert_int_equal(wrep_shm_repair(f.shm, f.frames, f.salt), 0);
-	assert_int_equal(wrep_shm_repair(f.shm, f.frames - 1, f.salt), 0);
+	assert_int_equal(wrep_wal_index_repair(f.shm, f.frames, f.salt), 0);
+	assert_int_equal(wrep_wal_index_repair(f.shm, f.frames - 1, f.salt), 0);
 	assert_int_equal(pread(f.shm, now, sizeof(now), 0), sizeof(now));
 	assert_memory_equal(now, f.saved, sizeof(now));
 	stop(&f);
@@ -111,12 +111,12 @@ static void index_behind_is_recovered(void **state)
 	exec(f.db, "INSERT INTO t(x) VALUES (2)");
 	restore(&f);
 	assert_int_equal(ask(f.other, "SELECT count(*) FROM t"), 1);
-	assert_int_equal(wrep_shm_repair(f.shm, f.frames + 1, f.salt), 1);
+	assert_int_equal(wrep_wal_index_repair(f.shm, f.frames + 1, f.salt), 1);
 	assert_int_equal(ask(f.other, "SELECT count(*) FROM t"), 2);
 	exec(f.other, "INSERT INTO t(x) VALUES (3)");
 	assert_int_equal(ask(f.db, "SELECT count(*) FROM t"), 3);
 	look(&f);
-	assert_int_equal(wrep_shm_repair(f.shm, f.frames, f.salt), 0);
+	assert_int_equal(wrep_wal_index_repair(f.shm, f.frames, f.salt), 0);
 	stop(&f);
 }
 
@@ -130,10 +130,10 @@ static void index_of_another_generation_is_recovered(void **state)
 	look(&f);
 	memcpy(salt, f.salt, sizeof(salt));
 	salt[1] ^= 1;
-	assert_int_equal(wrep_shm_repair(f.shm, f.frames, salt), 1);
+	assert_int_equal(wrep_wal_index_repair(f.shm, f.frames, salt), 1);
 	assert_int_equal(ask(f.other, "SELECT count(*) FROM t"), 1);
 	/* the -wal is empty, the index speaks of frames */
-	assert_int_equal(wrep_shm_repair(f.shm, 0, salt), 1);
+	assert_int_equal(wrep_wal_index_repair(f.shm, 0, salt), 1);
 	assert_int_equal(ask(f.other, "SELECT count(*) FROM t"), 1);
 	stop(&f);
 }
@@ -147,17 +147,17 @@ static void index_restarted_or_truncated_is_left_alone(void **state)
 	look(&f);
 	/* restarts the header and then truncates the -wal; `f` knows the time between */
 	exec(f.db, "PRAGMA wal_checkpoint(TRUNCATE)");
-	assert_int_equal(wrep_shm_repair(f.shm, f.frames, f.salt), 0);
+	assert_int_equal(wrep_wal_index_repair(f.shm, f.frames, f.salt), 0);
 	/* but not when the new generation has a commit already that it does not show */
 	look(&f);
 	assert_int_equal(f.frames, 0);
 	exec(f.db, "INSERT INTO t(x) VALUES (2)");
 	restore(&f);
-	assert_int_equal(wrep_shm_repair(f.shm, 1, f.salt), 1);
+	assert_int_equal(wrep_wal_index_repair(f.shm, 1, f.salt), 1);
 	assert_int_equal(ask(f.other, "SELECT count(*) FROM t"), 2);
 
 	exec(f.db, "PRAGMA wal_checkpoint(TRUNCATE)");
-	assert_int_equal(wrep_shm_repair(f.shm, 0, f.salt), 0);
+	assert_int_equal(wrep_wal_index_repair(f.shm, 0, f.salt), 0);
 	assert_int_equal(ask(f.other, "SELECT count(*) FROM t"), 2);
 	stop(&f);
 }
@@ -173,20 +173,20 @@ static void index_missing_or_being_written_is_left_alone(void **state)
 	start(&f);
 	fd = open(f.dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	assert_true(fd >= 0);
-	assert_int_equal(wrep_shm_repair(fd, 5, salt), 0);
+	assert_int_equal(wrep_wal_index_repair(fd, 5, salt), 0);
 	assert_int_equal(ftruncate(fd, 3), 0);
-	assert_int_equal(wrep_shm_repair(fd, 5, salt), 0);
+	assert_int_equal(wrep_wal_index_repair(fd, 5, salt), 0);
 	assert_int_equal(ftruncate(fd, 32768), 0);
-	assert_int_equal(wrep_shm_repair(fd, 5, salt), 0);
+	assert_int_equal(wrep_wal_index_repair(fd, 5, salt), 0);
 	look(&f);
 	memcpy(half, f.saved, sizeof(half));
 	half[48 + 16]++; /* the second copy is one frame ahead */
 	assert_int_equal(pwrite(fd, half, sizeof(half), 0), sizeof(half));
-	assert_int_equal(wrep_shm_repair(fd, f.frames + 5, f.salt), 0);
+	assert_int_equal(wrep_wal_index_repair(fd, f.frames + 5, f.salt), 0);
 	assert_int_equal(pread(fd, f.saved, sizeof(f.saved), 0), sizeof(f.saved));
 	assert_memory_equal(half, f.saved, sizeof(half));
 	close(fd);
-	assert_true(wrep_shm_repair(-1, 5, salt) < 0);
+	assert_true(wrep_wal_index_repair(-1, 5, salt) < 0);
 	stop(&f);
 }
 
@@ -207,7 +207,7 @@ static void live_writer(bool commit)
 	assert_true(now.st_size > before.st_size + 100000);
 
 	look(&f);
-	assert_int_equal(wrep_shm_repair(f.shm, f.frames + 1, f.salt), 1);
+	assert_int_equal(wrep_wal_index_repair(f.shm, f.frames + 1, f.salt), 1);
 	exec(f.db, "UPDATE t SET x = randomblob(902) WHERE id % 2"); /* overwrites its own frames */
 	exec(f.db, commit ? "COMMIT" : "ROLLBACK");
 	assert_int_equal(ask(f.other, "SELECT count(*) FROM t"), rows);
@@ -217,12 +217,12 @@ static void live_writer(bool commit)
 				      " WHERE integrity_check = 'ok'"),
 			 1);
 	look(&f);
-	assert_int_equal(wrep_shm_repair(f.shm, f.frames, f.salt), 0);
+	assert_int_equal(wrep_wal_index_repair(f.shm, f.frames, f.salt), 0);
 
 	/* and what the index says is what the -wal says */
 	exec(f.db, "INSERT INTO t(x) VALUES (1)");
 	look(&f);
-	assert_int_equal(wrep_shm_repair(f.shm, f.frames + 1, f.salt), 1);
+	assert_int_equal(wrep_wal_index_repair(f.shm, f.frames + 1, f.salt), 1);
 	assert_int_equal(ask(f.other, "SELECT count(*) FROM t"), rows + 1);
 	stop(&f);
 }
@@ -251,5 +251,5 @@ int main(void)
 		cmocka_unit_test(invalid_under_writer_who_rolls_back_harmless),
 	};
 
-	return cmocka_run_group_tests_name("walrepl_shm", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("walrepl_wal_index", tests, NULL, NULL);
 }
