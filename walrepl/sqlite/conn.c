@@ -39,6 +39,7 @@
 #include "base/io.h"
 #include "sqlite/conn.h"
 #include "sqlite/vfs.h"
+#include "sqlite/vfs_lock.h"
 
 struct wrep_conn {
 	struct wrep_vfs *vfs;

@@ -20,14 +20,6 @@
 
 struct wrep_vfs;
 
-/* What conn.c may hold. The first three are bytes of the database file (os.h of SQLite,
- * "PENDING_BYTE"), the last is byte 120 of the -shm (section 2.3 of the WAL-index format). */
-#define WREP_HOLD_RESERVED 1u  /* the intention to write: keeps writers out */
-#define WREP_HOLD_PENDING 2u   /* keeps new readers out */
-#define WREP_HOLD_EXCLUSIVE 4u /* there are no readers */
-#define WREP_HOLD_WAL_WRITE 8u /* keeps writers of a database in WAL mode out */
-#define WREP_HOLD_DATABASE (WREP_HOLD_RESERVED | WREP_HOLD_PENDING | WREP_HOLD_EXCLUSIVE)
-
 /* Opens the backing database and, through the mount, the file to lock. 0 or -errno. */
 int wrep_vfs_open(struct wrep_vfs **out, const char *name, const struct wrep_conn_host *host);
 /* The SQLite connection is closed already. Drops every lock. */
@@ -37,21 +29,8 @@ void wrep_vfs_close(struct wrep_vfs *v);
 const char *wrep_vfs_filename(const struct wrep_vfs *v);
 const char *wrep_vfs_name(const struct wrep_vfs *v);
 
-/* Take one lock, without waiting. 0 (also when held already), -EBUSY, -errno. WREP_HOLD_WAL_WRITE
- * needs the -shm, see wrep_vfs_in_wal(). */
-int wrep_vfs_hold(struct wrep_vfs *v, unsigned lock);
-void wrep_vfs_drop(struct wrep_vfs *v, unsigned locks);
-unsigned wrep_vfs_held(const struct wrep_vfs *v);
-
 /* SQLITE_CANTOPEN: for lack of descriptors (-EMFILE, -ENFILE)? Else 0. */
 int wrep_vfs_shortage(const struct wrep_vfs *v);
-
-/* Has SQLite attached to the wal-index? */
-bool wrep_vfs_in_wal(const struct wrep_vfs *v);
-
-/* From now on SQLite finds the checkpoint lock taken, and so starts no -wal over
- * (sqlite/0002-*.patch). */
-void wrep_vfs_keep_wal(struct wrep_vfs *v, bool keep);
 
 /* The backing database; owned by the VFS. */
 int wrep_vfs_database_fd(const struct wrep_vfs *v);
