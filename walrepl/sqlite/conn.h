@@ -12,20 +12,9 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "sqlite/conn_host.h"
 
 struct wrep_conn;
-
-struct wrep_conn_host {
-	int data_fd, shm_fd; /* directories of the backing files */
-	/* As in struct wrep_host; names as in the mount. A file descriptor or -errno. */
-	int (*mounted_open)(void *ctx, const char *name, int flags);
-	/* suffix: "" (the database), "-wal". Before SQLite goes on. */
-	void (*invalidate)(void *ctx, const char *suffix, uint64_t off, uint64_t len);
-	/* The backing file of "-wal" or "-shm" was unlinked, because the database left WAL mode.
-	 * Nobody has the database open. May be NULL. */
-	void (*removed)(void *ctx, const char *suffix);
-	void *ctx;
-};
 
 /* Register the VFS and set SQLite up; once per process, before any other call. */
 int wrep_conn_init(void);

@@ -59,13 +59,13 @@ static int main_close(sqlite3_file *file)
 {
 	wrep_vfs_unlock(file,
 			SQLITE_LOCK_NONE); /* SQLite leaves SHARED to us, and the file stays open */
-	wrep_vfs_detach(((struct vfs_file *)file)->v);
+	wrep_vfs_detach(((struct wrep_vfs_file *)file)->v);
 	return SQLITE_OK;
 }
 
 static int wal_close(sqlite3_file *file)
 {
-	struct vfs_file *f = (struct vfs_file *)file;
+	struct wrep_vfs_file *f = (struct wrep_vfs_file *)file;
 
 	close(f->mounted_fd);
 	close(f->fd);
@@ -137,10 +137,10 @@ static int vfs_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *file,
 		    int *out_flags)
 {
 	struct wrep_vfs *v = vfs->pAppData;
-	struct vfs_file *f = (struct vfs_file *)file;
+	struct wrep_vfs_file *f = (struct wrep_vfs_file *)file;
 
 	(void)name;
-	*f = (struct vfs_file){.v = v, .fd = -1};
+	*f = (struct wrep_vfs_file){.v = v, .fd = -1};
 	if (flags & SQLITE_OPEN_MAIN_DB) {
 		f->fd = v->db_fd;
 		f->mounted_fd = v->db_lock_fd;
@@ -277,7 +277,7 @@ int wrep_vfs_open(struct wrep_vfs **out, const char *name, const struct wrep_con
 	snprintf(v->vfs_name, sizeof(v->vfs_name), "dqlitefs-%p", (void *)v);
 	v->base = (sqlite3_vfs){
 		.iVersion = 2,
-		.szOsFile = sizeof(struct vfs_file),
+		.szOsFile = sizeof(struct wrep_vfs_file),
 		.mxPathname = PATH_MAX,
 		.zName = v->vfs_name,
 		.pAppData = v,

@@ -15,8 +15,7 @@
 #ifndef WALREPL_VFS_H
 #define WALREPL_VFS_H
 
-#include <stdbool.h>
-#include "sqlite/conn.h"
+#include "sqlite/conn_host.h"
 
 struct wrep_vfs;
 

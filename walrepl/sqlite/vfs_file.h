@@ -9,7 +9,7 @@
 
 #include <sqlite3.h>
 
-#include "sqlite/conn.h"
+#include "sqlite/conn_host.h"
 
 struct wrep_vfs {
 	sqlite3_vfs base; /* registered under vfs_name; base.pAppData is this struct */
@@ -34,13 +34,13 @@ struct wrep_vfs {
 };
 
 /* One open file of SQLite's. Its size is what szOsFile tells SQLite to allocate. */
-struct vfs_file {
+struct wrep_vfs_file {
 	sqlite3_file base;
 	struct wrep_vfs *v;
 	int fd;
 	int mounted_fd;	     /* the same file through the mount; owned only for the -wal */
 	sqlite3_int64 known; /* the kernel knows the mounted file to be at least this long */
-	const char *suffix;  /* as conn.h's invalidate() takes it */
+	const char *suffix;  /* as conn_host.h's invalidate() takes it */
 };
 
 /* Keep why an open failed (0: it did not); all that SQLite is told is SQLITE_CANTOPEN. */

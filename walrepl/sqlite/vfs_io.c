@@ -11,7 +11,7 @@
 
 int wrep_vfs_read(sqlite3_file *file, void *buf, int len, sqlite3_int64 off)
 {
-	struct vfs_file *f = (struct vfs_file *)file;
+	struct wrep_vfs_file *f = (struct wrep_vfs_file *)file;
 	char *p = buf;
 
 	while (len > 0) {
@@ -44,7 +44,7 @@ int wrep_vfs_read(sqlite3_file *file, void *buf, int len, sqlite3_int64 off)
  * proven known, before the page and the wal-index that leads to it are written. (By statx(), which
  * takes no lock: lseek(SEEK_END) would wait for an application's change of the attributes, and that
  * may wait for us.) */
-static int grow(struct vfs_file *f, sqlite3_int64 end)
+static int grow(struct wrep_vfs_file *f, sqlite3_int64 end)
 {
 	sqlite3_int64 want = end;
 	struct statx known = {0};
@@ -79,7 +79,7 @@ static int grow(struct vfs_file *f, sqlite3_int64 end)
 
 int wrep_vfs_write(sqlite3_file *file, const void *buf, int len, sqlite3_int64 off)
 {
-	struct vfs_file *f = (struct vfs_file *)file;
+	struct wrep_vfs_file *f = (struct wrep_vfs_file *)file;
 	const char *p = buf;
 	sqlite3_int64 at = off;
 	int left = len, rc = grow(f, off + len);
@@ -108,7 +108,7 @@ int wrep_vfs_write(sqlite3_file *file, const void *buf, int len, sqlite3_int64 o
 
 int wrep_vfs_truncate(sqlite3_file *file, sqlite3_int64 size)
 {
-	struct vfs_file *f = (struct vfs_file *)file;
+	struct wrep_vfs_file *f = (struct wrep_vfs_file *)file;
 	struct stat st;
 	uint64_t lo, hi;
 
@@ -132,7 +132,7 @@ int wrep_vfs_sync(sqlite3_file *file, int flags)
 
 int wrep_vfs_size(sqlite3_file *file, sqlite3_int64 *size)
 {
-	struct vfs_file *f = (struct vfs_file *)file;
+	struct wrep_vfs_file *f = (struct wrep_vfs_file *)file;
 	struct stat st;
 
 	if (fstat(f->fd, &st))

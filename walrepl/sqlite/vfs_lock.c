@@ -116,7 +116,7 @@ unsigned wrep_vfs_held(const struct wrep_vfs *v)
  * this connection's business: busy. */
 int wrep_vfs_lock(sqlite3_file *file, int level)
 {
-	struct wrep_vfs *v = ((struct vfs_file *)file)->v;
+	struct wrep_vfs *v = ((struct wrep_vfs_file *)file)->v;
 	int r;
 
 	if (level > SQLITE_LOCK_SHARED)
@@ -141,7 +141,7 @@ int wrep_vfs_lock(sqlite3_file *file, int level)
 
 int wrep_vfs_unlock(sqlite3_file *file, int level)
 {
-	struct wrep_vfs *v = ((struct vfs_file *)file)->v;
+	struct wrep_vfs *v = ((struct wrep_vfs_file *)file)->v;
 	int r = 0;
 
 	if (level >= SQLITE_LOCK_SHARED || !v->shared)
@@ -154,7 +154,7 @@ int wrep_vfs_unlock(sqlite3_file *file, int level)
 
 int wrep_vfs_check_reserved(sqlite3_file *file, int *out)
 {
-	struct wrep_vfs *v = ((struct vfs_file *)file)->v;
+	struct wrep_vfs *v = ((struct wrep_vfs_file *)file)->v;
 	struct flock l = {.l_type = F_WRLCK,
 			  .l_whence = SEEK_SET,
 			  .l_start = RESERVED_BYTE,
@@ -242,7 +242,7 @@ static int shm_extend(struct wrep_vfs *v, off_t size)
 
 int wrep_vfs_shm_map(sqlite3_file *file, int region, int size, int extend, void volatile **out)
 {
-	struct wrep_vfs *v = ((struct vfs_file *)file)->v;
+	struct wrep_vfs *v = ((struct wrep_vfs_file *)file)->v;
 	off_t want = ((off_t)region + 1) * size;
 	struct stat st;
 	void **grown;
@@ -285,7 +285,7 @@ int wrep_vfs_shm_map(sqlite3_file *file, int region, int size, int extend, void 
 
 int wrep_vfs_shm_lock(sqlite3_file *file, int first, int n, int flags)
 {
-	struct wrep_vfs *v = ((struct vfs_file *)file)->v;
+	struct wrep_vfs *v = ((struct wrep_vfs_file *)file)->v;
 	unsigned mask = (1u << (first + n)) - (1u << first);
 	off_t start = SHM_LOCK_BASE + first;
 	short type = flags & SQLITE_SHM_EXCLUSIVE ? F_WRLCK : F_RDLCK;
@@ -329,7 +329,7 @@ void wrep_vfs_shm_barrier(sqlite3_file *file)
 int wrep_vfs_shm_unmap(sqlite3_file *file, int delete_it)
 {
 	(void)delete_it;
-	wrep_vfs_detach(((struct vfs_file *)file)->v);
+	wrep_vfs_detach(((struct wrep_vfs_file *)file)->v);
 	return SQLITE_OK;
 }
 

@@ -1,0 +1,21 @@
+/* The files that a connection stands on, and whom it tells of changes: given by whoever opens it. Private to
+ * walrepl. All calls come from the connection's thread.
+ */
+#ifndef WALREPL_SQLITE_CONN_HOST_H
+#define WALREPL_SQLITE_CONN_HOST_H
+
+#include <stdint.h>
+
+struct wrep_conn_host {
+	int data_fd, shm_fd; /* directories of the backing files */
+	/* As in struct wrep_host; names as in the mount. A file descriptor or -errno. */
+	int (*mounted_open)(void *ctx, const char *name, int flags);
+	/* suffix: "" (the database), "-wal". Before SQLite goes on. */
+	void (*invalidate)(void *ctx, const char *suffix, uint64_t off, uint64_t len);
+	/* The backing file of "-wal" or "-shm" was unlinked, because the database left WAL mode.
+	 * Nobody has the database open. May be NULL. */
+	void (*removed)(void *ctx, const char *suffix);
+	void *ctx;
+};
+
+#endif
