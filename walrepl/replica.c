@@ -140,9 +140,9 @@ static void apply_create(struct wrep *w, uint64_t index, const struct wrep_entry
 /* The open transaction of a database will not be committed, or has been. db->lock held. */
 static struct wrep_parts *take_parts(struct wrep_db *db)
 {
-	struct wrep_parts *parts = db->parts;
+	struct wrep_parts *parts = db->state.parts;
 
-	db->parts = NULL;
+	db->state.parts = NULL;
 	return parts;
 }
 
@@ -162,7 +162,7 @@ static void drop_parts(struct wrep *w, struct wrep_parts *parts)
 uint64_t wrep_parts_first_index(const struct wrep_db *db)
 {
 	/* Those that are committed came before the one that is open. */
-	const struct wrep_parts *first = db->unapplied ? db->unapplied : db->parts;
+	const struct wrep_parts *first = db->unapplied ? db->unapplied : db->state.parts;
 
 	return first ? first->first_index : 0;
 }
@@ -198,7 +198,7 @@ void wrep_parts_drop_dead(struct wrep *w, uint64_t term)
 		struct wrep_parts *dead = NULL;
 
 		pthread_mutex_lock(&all[i]->lock);
-		if (all[i]->parts && all[i]->parts->term < term)
+		if (all[i]->state.parts && all[i]->state.parts->term < term)
 			dead = take_parts(all[i]);
 		pthread_mutex_unlock(&all[i]->lock);
 		drop_parts(w, dead);
@@ -228,10 +228,10 @@ static void discard_dead(struct wrep *w)
 		bool dead;
 
 		pthread_mutex_lock(&db->lock);
-		dead = db->parts && db->parts->term < term;
+		dead = db->state.parts && db->state.parts->term < term;
 		if (dead) {
-			origin = db->parts->origin;
-			sequence = db->parts->sequence;
+			origin = db->state.parts->origin;
+			sequence = db->state.parts->sequence;
 		}
 		pthread_mutex_unlock(&db->lock);
 		if (dead)
@@ -273,17 +273,17 @@ static void apply_pages(struct wrep *w, struct wrep_db *db, const struct wrep_en
 	int rc = 0;
 
 	pthread_mutex_lock(&db->lock);
-	if (e->part == 0 || !wrep_parts_same(db->parts, e->origin, e->sequence) ||
-	    db->parts->term != term)
+	if (e->part == 0 || !wrep_parts_same(db->state.parts, e->origin, e->sequence) ||
+	    db->state.parts->term != term)
 		dead = take_parts(db);
-	if (!db->parts && e->part == 0) {
-		db->parts = wrep_parts_new(e, index, term);
-		rc = db->parts ? 0 : -ENOMEM;
+	if (!db->state.parts && e->part == 0) {
+		db->state.parts = wrep_parts_new(e, index, term);
+		rc = db->state.parts ? 0 : -ENOMEM;
 	}
-	if (!rc && db->parts && e->part == db->parts->count) {
-		rc = wrep_parts_add(db->parts, e);
+	if (!rc && db->state.parts && e->part == db->state.parts->count) {
+		rc = wrep_parts_add(db->state.parts, e);
 		item = wrep_item_new(WREP_ITEM_PAGES, db);
-		item->parts = wrep_parts_ref(db->parts);
+		item->parts = wrep_parts_ref(db->state.parts);
 		item->buf = rlog_buf_ref(buf);
 		item->bytes = buf->len;
 	}
@@ -303,7 +303,7 @@ static void apply_discard(struct wrep *w, struct wrep_db *db, const struct wrep_
 	struct wrep_parts *dead = NULL;
 
 	pthread_mutex_lock(&db->lock);
-	if (wrep_parts_same(db->parts, e->origin, e->sequence))
+	if (wrep_parts_same(db->state.parts, e->origin, e->sequence))
 		dead = take_parts(db);
 	pthread_mutex_unlock(&db->lock);
 	drop_parts(w, dead);
@@ -380,10 +380,11 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 	}
 	db->pending = NULL;
 	if (!rc) { /* else a durable point would count on what is not there */
-		assert(db->local_version == c->base_version && db->version == c->base_version + 1);
-		db->local_version = db->version;
-		db->local_index = db->index;
-		db->local_wal_mode = db->wal_mode;
+		assert(db->local_version == c->base_version &&
+		       db->state.version == c->base_version + 1);
+		db->local_version = db->state.version;
+		db->local_index = db->state.index;
+		db->local_wal_mode = db->state.wal_mode;
 	}
 	pthread_mutex_unlock(&db->lock);
 	if (rc < 0)
@@ -419,7 +420,7 @@ static void end_own(struct wrep_commit *c, int result)
 static bool checksum_holds(struct wrep *w, struct wrep_db *db, uint64_t index, uint64_t got,
 			   uint64_t expected)
 {
-	if (db->unproven && index <= w->redo_until)
+	if (db->state.unverified && index <= w->redo_until)
 		return true;
 	/* The redo was over with the entry before: now they must add up. */
 	return wrep_prove(db) && got == expected;
@@ -467,10 +468,10 @@ static void drop_all(struct wrep *w, struct change *changes, uint32_t count)
 /* db->lock held. */
 static void judge(struct change *c, uint64_t term)
 {
-	bool complete = wrep_parts_complete(c->db->parts, &c->e, term);
+	bool complete = wrep_parts_complete(c->db->state.parts, &c->e, term);
 
 	c->parts = take_parts(c->db);
-	c->holds = !c->db->removed && c->e.base_version == c->db->version && complete;
+	c->holds = !c->db->removed && c->e.base_version == c->db->state.version && complete;
 }
 
 /* Its pages, and the checksum that they lead to. db->lock held. */
@@ -491,7 +492,7 @@ static int reckon(struct change *c)
 	else
 		rc = hash_images(e, &c->pages);
 	if (!rc)
-		c->sum = wrep_pagesum_preview(&c->db->sum, e->page_size, e->page_count,
+		c->sum = wrep_pagesum_preview(&c->db->state.sum, e->page_size, e->page_count,
 					      c->pages.changes, c->pages.count);
 	return rc;
 }
@@ -503,19 +504,19 @@ static int take_effect(struct change *c, uint64_t index)
 	const struct wrep_entry *e = &c->e;
 	int rc;
 
-	c->nothing = !c->pages.count && e->page_size == db->sum.page_size &&
-		     e->page_count == db->sum.page_count;
-	rc = wrep_pagesum_apply(&db->sum, e->page_size, e->page_count, c->pages.changes,
+	c->nothing = !c->pages.count && e->page_size == db->state.sum.page_size &&
+		     e->page_count == db->state.sum.page_count;
+	rc = wrep_pagesum_apply(&db->state.sum, e->page_size, e->page_count, c->pages.changes,
 				c->pages.count);
 
 	if (rc < 0)
 		return rc;
-	db->sum.sum = e->checksum;
-	db->version++;
-	db->index = index;
+	db->state.sum.sum = e->checksum;
+	db->state.version++;
+	db->state.index = index;
 	db->touched = db->unsynced = true;
 	if (c->pages.sets_wal_mode)
-		db->wal_mode = c->pages.wal_mode;
+		db->state.wal_mode = c->pages.wal_mode;
 	return 0;
 }
 
@@ -564,7 +565,7 @@ static int apply_changes(struct wrep *w, uint64_t index, uint64_t term, enum ver
 					  "version=%llu",
 					  changes[i].db->name,
 					  (unsigned long long)changes[i].e.base_version,
-					  (unsigned long long)changes[i].db->version);
+					  (unsigned long long)changes[i].db->state.version);
 		drop_all(w, changes, count);
 		return 0;
 	}
@@ -729,7 +730,7 @@ static int apply_group(struct wrep *w, uint64_t index, uint64_t term, const stru
 		if (own && (own->members[count]->db != c->db || is_moving(c->db)))
 			retired = own;
 		/* Only this thread moves it, and a restart. */
-		c->past = c->db && index <= c->db->index;
+		c->past = c->db && index <= c->db->state.index;
 		count++;
 		if (count == e->member_count)
 			break;
@@ -827,7 +828,7 @@ static int apply_entry(struct wrep *w, uint64_t index, uint64_t term, struct rlo
 	}
 	/* Removed by an earlier entry, or restored with this one in its file already (attributes are set
 	 * once more: an own transaction may have overtaken them; names have an index of their own). */
-	if (!db || (index <= db->index && carries_pages(&e))) {
+	if (!db || (index <= db->state.index && carries_pages(&e))) {
 		pass_over(req, &e, term, db ? -EIO : -ENOENT);
 		wrep_db_unref(db);
 		return 0;
@@ -1191,13 +1192,15 @@ int wrep_databases(struct wrep *w, struct wrep_db_status **out, size_t *count)
 			struct wrep_db_status *s = &list[living++];
 
 			snprintf(s->name, sizeof s->name, "%s", db->name);
-			s->version = db->version;
-			s->checksum = db->sum.sum;
-			s->page_size = db->sum.page_size;
-			s->page_count = db->sum.page_count;
+			s->version = db->state.version;
+			s->checksum = db->state.sum.sum;
+			s->page_size = db->state.sum.page_size;
+			s->page_count = db->state.sum.page_count;
 			s->damaged = db->damaged;
 			s->uncommitted = db->direct.active && !db->direct.alone;
-			s->mode = !db->sum.page_count ? "empty" : db->wal_mode ? "wal" : "delete";
+			s->mode = !db->state.sum.page_count ? "empty"
+				  : db->state.wal_mode	    ? "wal"
+							    : "delete";
 		}
 		pthread_mutex_unlock(&db->lock);
 		wrep_db_unref(db);

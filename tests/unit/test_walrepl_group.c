@@ -447,7 +447,7 @@ static uint64_t number(const char *name, int what)
 	while (!(db = wrep_db_by_name(w, name))) /* the applier shows it */
 		usleep(500);
 	pthread_mutex_lock(&db->lock);
-	n = what == 0 ? db->version : what == 1 ? db->local_version : db->id;
+	n = what == 0 ? db->state.version : what == 1 ? db->local_version : db->id;
 	pthread_mutex_unlock(&db->lock);
 	wrep_db_unref(db);
 	return n;

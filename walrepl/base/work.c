@@ -318,20 +318,21 @@ static bool view_changed(struct wrep *w, const struct wrep_item *item)
  * open. db->lock held. */
 static bool file_is_whole(struct wrep_db *db)
 {
-	uint32_t pages = db->sum.page_count;
+	uint32_t pages = db->state.sum.page_count;
 	struct stat st;
 	bool whole;
 	int rc;
 
-	if (db->opens || db->local_version != db->version || db->overlay || !db->files[WREP_DB])
+	if (db->opens || db->local_version != db->state.version || db->overlay ||
+	    !db->files[WREP_DB])
 		return true; /* what is read is checked then */
-	while (pages && !db->sum.hash[pages - 1])
+	while (pages && !db->state.sum.hash[pages - 1])
 		pages--; /* never written */
 	rc = wrep_db_hold(db, true);
 	if (rc)
 		return rc != -ENOENT; /* not now */
 	whole = fstat(db->files[WREP_DB]->fd, &st) == 0 &&
-		(uint64_t)st.st_size >= (uint64_t)pages * db->sum.page_size;
+		(uint64_t)st.st_size >= (uint64_t)pages * db->state.sum.page_size;
 	wrep_db_unhold(db);
 	return whole;
 }

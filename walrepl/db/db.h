@@ -17,6 +17,7 @@
 #include "pages/pagesum.h"
 #include "sqlite/conn.h"
 #include "state/parts.h"
+#include "state/version.h"
 
 struct wrep_commit;
 struct wrep_ahead;
@@ -81,13 +82,9 @@ struct wrep_db {
 
 	pthread_mutex_t lock; /* guards everything down to the next comment */
 	/* replicated */
+	struct wrep_version state;
 	bool removed;
-	unsigned moving;	 /* RENAME entries delivered that the applier has not got to */
-	bool wal_mode;		 /* page 1 says so */
-	uint64_t version, index; /* of the entry that led to it */
-	struct wrep_pagesum sum;
-	bool unproven; /* restored, and what the log's tail holds is not all applied again yet */
-	struct wrep_parts *parts;     /* of the open transaction; a reference, or NULL */
+	unsigned moving;	      /* RENAME entries delivered that the applier has not got to */
 	struct wrep_parts *unapplied; /* of committed ones that the files lag behind; references */
 	/* local */
 	uint64_t local_version, local_index;

@@ -62,10 +62,10 @@ void wrep_db_unref(struct wrep_db *db)
 		db->spent = out->next;
 		free(out);
 	}
-	wrep_parts_unref(db->parts);
+	wrep_parts_unref(db->state.parts);
 	while (db->unapplied)
 		wrep_parts_applied(db, db->unapplied);
-	wrep_pagesum_close(&db->sum);
+	wrep_pagesum_close(&db->state.sum);
 	pthread_mutex_destroy(&db->lock);
 	pthread_cond_destroy(&db->wal_gone);
 	while (db->names) {
@@ -167,7 +167,7 @@ struct wrep_db *wrep_db_new(struct wrep *w, const char *name, uint64_t id)
 	}
 	atomic_init(&db->refs, 1);
 	db->w = w;
-	db->id = db->index = db->local_index = id;
+	db->id = db->state.index = db->local_index = id;
 	db->touched = true;
 	pthread_mutex_init(&db->lock, NULL);
 	pthread_cond_init(&db->wal_gone, NULL);

@@ -719,7 +719,7 @@ static bool look_again(struct wrep_db *db)
  * nothing that the log does not hold can get there. db->lock held. */
 static int check_checkpoint(struct wrep_db *db, const uint8_t *buf, size_t len, uint64_t off)
 {
-	uint32_t size = db->sum.page_size;
+	uint32_t size = db->state.sum.page_size;
 
 	if (!size || off % size || len % size)
 		return -EPERM;
@@ -730,7 +730,7 @@ static int check_checkpoint(struct wrep_db *db, const uint8_t *buf, size_t len, 
 		if (page > UINT32_MAX)
 			return -EPERM;
 		hash = wrep_page_hash((uint32_t)page, buf + at, size);
-		if (page <= db->sum.page_count && db->sum.hash[page - 1] == hash)
+		if (page <= db->state.sum.page_count && db->state.sum.hash[page - 1] == hash)
 			continue;
 		/* an older image: the newest is beyond what readers let the checkpoint copy */
 		if (!capture_of(db) ||
@@ -749,8 +749,8 @@ static bool only_grows(struct wrep_file *f, const uint8_t *buf, size_t len, uint
 {
 	struct stat st;
 
-	return f->db->sum.page_count && fstat(f->fd, &st) == 0 && off >= (uint64_t)st.st_size &&
-	       buf[0] == 0 && memcmp(buf, buf + 1, len - 1) == 0;
+	return f->db->state.sum.page_count && fstat(f->fd, &st) == 0 &&
+	       off >= (uint64_t)st.st_size && buf[0] == 0 && memcmp(buf, buf + 1, len - 1) == 0;
 }
 
 /* The overlay belongs to a transaction that waits for Raft. (In WAL mode a checkpoint goes on
@@ -767,8 +767,8 @@ static bool wal_may_go(struct wrep_db *db)
 {
 	struct wrep_file *f = db->files[WREP_DB];
 
-	if (!db->capture || !f || db->local_version != db->version ||
-	    wrep_capture_copied(db->capture, f->fd, &db->sum))
+	if (!db->capture || !f || db->local_version != db->state.version ||
+	    wrep_capture_copied(db->capture, f->fd, &db->state.sum))
 		return true;
 	wrep_logf(db->w, 'W',
 		  "refused to remove the -wal, which holds transactions that the database "
@@ -1033,12 +1033,12 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
  * db->lock held. */
 static bool is_checkpoint_size(struct wrep_db *db, uint64_t size)
 {
-	uint64_t whole = db->sum.page_size ? size / db->sum.page_size : 0;
+	uint64_t whole = db->state.sum.page_size ? size / db->state.sum.page_size : 0;
 	uint32_t pages = whole < UINT32_MAX ? (uint32_t)whole : UINT32_MAX;
 
 	if (!pages)
 		return false;
-	return (db->local_version == db->version && pages >= db->sum.page_count) ||
+	return (db->local_version == db->state.version && pages >= db->state.sum.page_count) ||
 	       (capture_of(db) && (wrep_capture_fits(db->capture, pages) ||
 				   (look_again(db) && wrep_capture_fits(db->capture, pages))));
 }
@@ -1058,7 +1058,7 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 	} else if (!written && (uint64_t)st.st_size == size) {
 		rc = 0;
 	} else if (!written && (size > (uint64_t)st.st_size
-					? opened && db->sum.page_count /* as only_grows() */
+					? opened && db->state.sum.page_count /* as only_grows() */
 					: db->local_wal_mode && is_checkpoint_size(db, size))) {
 		db->unsynced = true;
 		rc = ftruncate(f->fd, (off_t)size) < 0 ? -errno : 0;

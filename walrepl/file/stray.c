@@ -623,7 +623,7 @@ int wrep_strays_admit(struct wrep_db *db, int flags)
 		if ((*p)->played && (flags & O_ACCMODE) == O_RDONLY)
 			continue; /* who copies it takes that along; others see wrep_stray_open() */
 		/* SQLite removes those of an empty database itself. */
-		if (!(*p)->left && !(*p)->played && db->sum.page_count &&
+		if (!(*p)->left && !(*p)->played && db->state.sum.page_count &&
 		    (!(*p)->complete || holds_locked(*p, kinds[i])))
 			rc = -EBUSY;
 		else

@@ -158,13 +158,14 @@ static int send_sums(struct offer *o)
 		rc = fstat(db->files[WREP_DB]->fd, &st) < 0 ? -EIO : 0;
 		wrep_db_unhold(db);
 	}
-	wrep_put32(a, db->sum.page_size);
-	wrep_put32(a + 4, db->sum.page_count);
-	if (first <= db->sum.page_count) {
-		count = db->sum.page_count - first + 1;
+	wrep_put32(a, db->state.sum.page_size);
+	wrep_put32(a + 4, db->state.sum.page_count);
+	if (first <= db->state.sum.page_count) {
+		count = db->state.sum.page_count - first + 1;
 		if (count > WREP_STREAM_SUMS_MAX)
 			count = WREP_STREAM_SUMS_MAX;
-		memcpy(a + WREP_STREAM_SUMS_HEAD, db->sum.hash + first - 1, (size_t)count * 8);
+		memcpy(a + WREP_STREAM_SUMS_HEAD, db->state.sum.hash + first - 1,
+		       (size_t)count * 8);
 	}
 	pthread_mutex_unlock(&db->lock);
 	wrep_db_unref(db);
@@ -194,7 +195,7 @@ static int read_pages(struct wrep_db *db, uint32_t page_size, const uint8_t *pgn
 	pthread_mutex_lock(&db->lock);
 	if (!db->files[WREP_DB] || db->removed)
 		rc = -ENOENT;
-	else if (db->sum.page_size != page_size)
+	else if (db->state.sum.page_size != page_size)
 		rc = -ESTALE;
 	if (!rc)
 		rc = wrep_db_hold(db, true);

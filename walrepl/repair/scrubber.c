@@ -35,18 +35,19 @@
 /* Can nothing be said of the pages of `db` now? db->lock held. */
 static bool in_motion(const struct wrep_db *db)
 {
-	return db->removed || db->damaged || db->unproven || db->local_version != db->version ||
-	       db->overlay || db->pending || !db->files[WREP_DB] || !db->sum.page_count;
+	return db->removed || db->damaged || db->state.unverified ||
+	       db->local_version != db->state.version || db->overlay || db->pending ||
+	       !db->files[WREP_DB] || !db->state.sum.page_count;
 }
 
 bool wrep_page_is_newest(const struct wrep_db *db, uint32_t pgno, const uint8_t *page)
 {
 	uint64_t hash;
 
-	if (in_motion(db) || pgno > db->sum.page_count)
+	if (in_motion(db) || pgno > db->state.sum.page_count)
 		return true;
-	hash = db->sum.hash[pgno - 1];
-	return !hash || hash == wrep_page_hash(pgno, page, db->sum.page_size);
+	hash = db->state.sum.hash[pgno - 1];
+	return !hash || hash == wrep_page_hash(pgno, page, db->state.sum.page_size);
 }
 
 /* Is the page, read from the file under this hold of db->lock, what it may be? */
@@ -61,20 +62,20 @@ static bool page_is_sound(struct wrep_db *db, uint32_t pgno, const uint8_t *page
 		return false;
 	if (db->fenced)
 		wrep_capture_forget(db->capture);
-	return wrep_capture_holds(db->capture, pgno, db->sum.hash[pgno - 1]);
+	return wrep_capture_holds(db->capture, pgno, db->state.sum.hash[pgno - 1]);
 }
 
 void wrep_page_damaged(struct wrep_db *db, uint32_t pgno)
 {
 	wrep_damagef(db->w, "a page of a database file is damaged database=%s page=%u offset=%llu",
-		     db->name, pgno, (unsigned long long)(pgno - 1) * db->sum.page_size);
+		     db->name, pgno, (unsigned long long)(pgno - 1) * db->state.sum.page_size);
 	wrep_fetch_wanted(db->w, "the database file is damaged", db);
 }
 
 /* The page as it is in the file under this hold of db->lock. */
 static bool read_page(struct wrep_db *db, uint32_t pgno, uint8_t *page)
 {
-	uint32_t size = db->sum.page_size;
+	uint32_t size = db->state.sum.page_size;
 	ssize_t n = pread(db->files[WREP_DB]->fd, page, size, (off_t)(pgno - 1) * size);
 
 	if (n < 0)
@@ -90,7 +91,7 @@ static bool look_again(struct wrep_db *db, uint32_t pgno)
 	bool sound = true;
 
 	pthread_mutex_lock(&db->lock);
-	page = in_motion(db) ? NULL : malloc(db->sum.page_size);
+	page = in_motion(db) ? NULL : malloc(db->state.sum.page_size);
 	if (page)
 		sound = read_page(db, pgno, page) && page_is_sound(db, pgno, page);
 	pthread_mutex_unlock(&db->lock);
@@ -106,11 +107,11 @@ bool wrep_pages_are_sound(struct wrep_file *f, const uint8_t *buf, size_t got, s
 	uint32_t size, suspect = 0;
 
 	pthread_mutex_lock(&db->lock);
-	size = in_motion(db) || db->files[WREP_DB] != f ? 0 : db->sum.page_size;
+	size = in_motion(db) || db->files[WREP_DB] != f ? 0 : db->state.sum.page_size;
 	/* What lies behind the last page is nobody's. */
-	if (size && off + len > (uint64_t)db->sum.page_count * size)
-		len = off < (uint64_t)db->sum.page_count * size
-			      ? (size_t)((uint64_t)db->sum.page_count * size - off)
+	if (size && off + len > (uint64_t)db->state.sum.page_count * size)
+		len = off < (uint64_t)db->state.sum.page_count * size
+			      ? (size_t)((uint64_t)db->state.sum.page_count * size - off)
 			      : 0;
 	pthread_mutex_unlock(&db->lock);
 	if (!size)
@@ -122,8 +123,8 @@ bool wrep_pages_are_sound(struct wrep_file *f, const uint8_t *buf, size_t got, s
 		uint64_t hash = whole ? wrep_page_hash(pgno, buf + (at - off), size) : 0;
 
 		pthread_mutex_lock(&db->lock);
-		differs = db->sum.page_size == size && pgno <= db->sum.page_count &&
-			  db->sum.hash[pgno - 1] && db->sum.hash[pgno - 1] != hash;
+		differs = db->state.sum.page_size == size && pgno <= db->state.sum.page_count &&
+			  db->state.sum.hash[pgno - 1] && db->state.sum.hash[pgno - 1] != hash;
 		pthread_mutex_unlock(&db->lock);
 		if (differs && !look_again(db, pgno))
 			suspect = pgno;
@@ -168,7 +169,7 @@ static size_t check_chunk(struct wrep_db *db, uint64_t *off, uint8_t *chunk)
 	int rc;
 
 	pthread_mutex_lock(&db->lock);
-	end = (uint64_t)db->sum.page_count * db->sum.page_size;
+	end = (uint64_t)db->state.sum.page_count * db->state.sum.page_size;
 	f = (in_motion(db) && !end) || *off >= end ? NULL : wrep_db_file(db, WREP_DB);
 	rc = f ? wrep_db_hold(db, true) : 0;
 	pthread_mutex_unlock(&db->lock);

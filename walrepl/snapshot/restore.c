@@ -10,7 +10,7 @@
  * among them, and so may the stored hashes. Entries carry whole pages, so applying again whatever was
  * written since `version` makes all of that right, and what a page held in between does not matter. All
  * of it was delivered to this process's predecessor, so it is in the local log: no index above the last
- * one in there (`redo_until`). Until a database has got there it is *unproven*: its checksum is taken
+ * one in there (`redo_until`). Until a database has got there it is *unverified*: its checksum is taken
  * from the entries and not compared. Then the hashes, added up anew, must give it: wrep_prove(). That
  * finds a lost or flipped hash, and a write of the log's that did not come through; a flipped bit in a
  * page is found when the page is read (repair/scrubber.c).
@@ -168,16 +168,16 @@ static int restore_database(struct wrep *w, const struct wrep_manifest_db *d, ui
 	if (!rc)
 		rc = wrep_sumfile_load(w->config.state_fd, d->id, d->page_count, &hash);
 	if (!rc)
-		rc = wrep_pagesum_load(&db->sum, d->page_size, d->page_count, hash);
+		rc = wrep_pagesum_load(&db->state.sum, d->page_size, d->page_count, hash);
 	if (rc) {
 		free(hash);
 		return rc;
 	}
-	db->sum.sum = d->checksum;
-	db->version = db->local_version = d->version;
-	db->index = db->local_index = d->index;
-	db->wal_mode = db->local_wal_mode = d->wal_mode;
-	db->unproven = db->wal_aside = true;
+	db->state.sum.sum = d->checksum;
+	db->state.version = db->local_version = d->version;
+	db->state.index = db->local_index = d->index;
+	db->state.wal_mode = db->local_wal_mode = d->wal_mode;
+	db->state.unverified = db->wal_aside = true;
 	db->touched = d->wal_frames > 0;
 	fd = d->gone ? -1 : openat(w->config.data_fd, d->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 && (d->gone || errno == ENOENT)) {
@@ -318,10 +318,10 @@ int wrep_restore(struct wrep *w, const struct wrep_manifest *m, uint64_t last_in
 
 bool wrep_prove(struct wrep_db *db)
 {
-	if (!db->unproven)
+	if (!db->state.unverified)
 		return true;
-	if (db->lost || wrep_pagesum_total(&db->sum) != db->sum.sum)
+	if (db->lost || wrep_pagesum_total(&db->state.sum) != db->state.sum.sum)
 		return false;
-	db->unproven = false;
+	db->state.unverified = false;
 	return true;
 }

@@ -139,9 +139,9 @@ static int note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_sync
 		return rc;
 	d->version = db->local_version;
 	d->index = db->local_index;
-	d->checksum = db->sum.sum;
-	d->page_size = db->sum.page_size;
-	d->page_count = db->sum.page_count;
+	d->checksum = db->state.sum.sum;
+	d->page_size = db->state.sum.page_size;
+	d->page_count = db->state.sum.page_count;
 	d->wal_mode = db->local_wal_mode;
 	db->touched = false;
 	if (rc)
@@ -212,7 +212,7 @@ static int sync_database(struct wrep_db *db, const struct wrep_synced *s)
 	int rc = s->files[0] ? wrep_keeper_sync(db, s) : 0;
 
 	if (!rc)
-		rc = wrep_sumfile_store(db->w->config.state_fd, db->id, &db->sum, &db->lock);
+		rc = wrep_sumfile_store(db->w->config.state_fd, db->id, &db->state.sum, &db->lock);
 	return rc;
 }
 
@@ -247,8 +247,8 @@ static int fill_in(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manife
 	rc = note(db, d, &s);
 	if (rc == 0) { /* it keeps its name until the entry that removes it */
 		d->gone = true;
-		d->version = db->version;
-		d->index = db->index;
+		d->version = db->state.version;
+		d->index = db->state.index;
 		pthread_mutex_unlock(&db->lock);
 		return 0;
 	}
@@ -449,7 +449,7 @@ int wrep_keeper_release(struct wrep_db *db)
 	if (s.files[0] && db->capture) {
 		if (db->fenced && !db->pending)
 			wrep_capture_forget(db->capture);
-		copied = wrep_capture_copied(db->capture, s.files[0]->fd, &db->sum);
+		copied = wrep_capture_copied(db->capture, s.files[0]->fd, &db->state.sum);
 	}
 	pthread_mutex_unlock(&db->lock);
 	if (!held || rc)

@@ -329,8 +329,8 @@ static void end_refused(struct wrep_commit *c, int result)
  * goes on to count them, until the log says otherwise. db->lock held. */
 static void forget_parts(struct wrep_db *db, const struct wrep_outgoing *out)
 {
-	if (wrep_parts_same(db->parts, db->w->origin, out->sequence))
-		atomic_store(&db->parts->dead, true);
+	if (wrep_parts_same(db->state.parts, db->w->origin, out->sequence))
+		atomic_store(&db->state.parts->dead, true);
 }
 
 struct wrep_outgoing *wrep_outgoing_new(struct wrep *w)
@@ -615,7 +615,7 @@ static int start(struct wrep_db *db, struct wrep_commit *c)
 {
 	uint32_t per_entry = images_per_entry(c), group_max = 0;
 
-	if (db->removed || db->moving || db->local_version != db->version) {
+	if (db->removed || db->moving || db->local_version != db->state.version) {
 		wrep_commit_log_refused(db, WREP_REFUSED_TOO_LATE);
 		return -EIO; /* built on a state that is no longer the database's */
 	}
@@ -632,8 +632,8 @@ static int start(struct wrep_db *db, struct wrep_commit *c)
 		c->out = wrep_outgoing_new(db->w);
 	if (!c->out)
 		return -ENOMEM;
-	c->base_version = db->version;
-	c->checksum = wrep_pagesum_preview(&db->sum, c->page_size, c->page_count, c->changes,
+	c->base_version = db->state.version;
+	c->checksum = wrep_pagesum_preview(&db->state.sum, c->page_size, c->page_count, c->changes,
 					   c->change_count);
 	if (c->group && c->page_size)
 		group_max = wrep_entry_group_images_max(c->page_size, c->group->count);
@@ -747,9 +747,9 @@ int wrep_commit_prepare(struct wrep_db *db, struct wrep_commit *c)
 	/* Of an empty file that was emptied nobody expects anything. */
 	commit = c->page_count && is_commit(db, c);
 	db->journaled = false;
-	if (!commit && db->local_version == db->version && !c->change_count &&
-	    c->page_count == db->sum.page_count &&
-	    (c->page_size == db->sum.page_size || !c->page_count)) {
+	if (!commit && db->local_version == db->state.version && !c->change_count &&
+	    c->page_count == db->state.sum.page_count &&
+	    (c->page_size == db->state.sum.page_size || !c->page_count)) {
 		/* The database file holds it already. */
 		wrep_db_drop_overlay(db);
 		wrep_commit_free(c);

@@ -87,8 +87,8 @@ int wrep_overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page_c
 		memset(page + got, 0, page_size - (size_t)got);
 		hash = wrep_page_hash(pgno, page, page_size);
 		if (pgno != wrep_lock_page(page_size) &&
-		    (db->sum.page_size != page_size || pgno > db->sum.page_count ||
-		     db->sum.hash[pgno - 1] != hash)) {
+		    (db->state.sum.page_size != page_size || pgno > db->state.sum.page_count ||
+		     db->state.sum.hash[pgno - 1] != hash)) {
 			if (n == capacity) {
 				struct wrep_page_change *more;
 

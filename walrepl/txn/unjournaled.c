@@ -117,7 +117,7 @@ static void begin(struct wrep_db *db, bool alone, pid_t process)
  * else has it open. */
 static int begin_alone(struct wrep_db *db, pid_t process)
 {
-	if (db->local_version != db->version || db->pending)
+	if (db->local_version != db->state.version || db->pending)
 		return refuse(db, "a transaction is on its way into the file; try again");
 	if (wrep_journal_is_hot(db))
 		return refuse(db, "its -journal holds what undoes an unfinished transaction; let "
@@ -372,7 +372,7 @@ void wrep_direct_copied(struct wrep_db *db, uint64_t index, bool strays)
 bool wrep_direct_is_copy(const struct wrep_db *db, uint64_t played_index)
 {
 	return db->copied.index && (!db->copied.strays || db->copied.index == played_index) &&
-	       db->copied.index == db->local_index && db->local_version == db->version &&
+	       db->copied.index == db->local_index && db->local_version == db->state.version &&
 	       !db->removed && !db->retired && db->files[WREP_DB] && !db->overlay && !db->pending &&
 	       wrep_direct_may_write(db) && wrep_now_ms() - db->copied.at_ms < PAIR_MS;
 }
