@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "cli/cli.h"
+#include "daemon/serve.h"
 #include "daemon/start.h"
 #include "node/log.h"
 

@@ -8,7 +8,8 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "mount/mount.h"
+#include "daemon/control.h"
+#include "mount/stop.h"
 #include "node/log.h"
 
 #define REQUEST_MAX 4096

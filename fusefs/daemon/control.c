@@ -12,6 +12,8 @@
  * The directory is 0700, so only root gets here. A path in sockaddr_un ends at 108 bytes, and a data
  * directory's may be longer: the socket is named through /proc/self/fd.
  */
+#include "daemon/control.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +21,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include "mount/mount.h"
 #include "node/log.h"
 #include "node/values.h"
 #include "ops/open_queue.h"

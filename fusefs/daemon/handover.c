@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include "mount/mount.h"
+#include "mount/stop.h"
 #include "node/log.h"
 
 #define TRANSFER_TIMEOUT_MS 2000

@@ -1,41 +1,24 @@
 /* What walrepl calls up for: files opened through the mount, the kernel's cache, logging, and the
  * end of the daemon.
  */
-#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
-#include <fuse_lowlevel.h>
+#include "daemon/host.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
+#include "mount/clone.h"
+#include "mount/fuse.h"
 #include "mount/locks.h"
+#include "mount/stop.h"
 #include "node/log.h"
 #include "ops/inode.h"
 #include "ops/standin.h"
-
-void fsd_wake(struct fsd *fs)
-{
-	uint64_t one = 1;
-
-	/* Fails only when it is more than awake already. */
-	if (write(fs->wake_fd, &one, sizeof(one)) < 0)
-		return;
-}
-
-void fsd_stop(struct fsd *fs, int exit_code)
-{
-	if (exit_code)
-		atomic_store(&fs->exit_code, exit_code);
-	atomic_store(&fs->stopping, true);
-	fsd_wake(fs);
-}
 
 /* A side file that the applier makes looks like its database's, as SQLite would have it. */
 static int create_like_database(struct fsd *fs, const char *name, int flags, struct wrep_file **out)
@@ -59,36 +42,6 @@ static int create_like_database(struct fsd *fs, const char *name, int flags, str
 	assert(rv != WREP_PENDING); /* side files are local */
 	*out = op.file;
 	return rv;
-}
-
-/* FUSE's file handle (the kernel's fs/fuse/inode.c, fuse_encode_fh): the node id, high word first,
- * and the generation, which is always 0 here. */
-static int open_by_number(int dir_fd, uint64_t number, int flags)
-{
-	union {
-		struct file_handle handle;
-		char bytes[sizeof(struct file_handle) + 3 * sizeof(uint32_t)];
-	} h = {.handle = {.handle_bytes = 3 * sizeof(uint32_t), .handle_type = 0x81}};
-	const uint32_t words[3] = {(uint32_t)(number >> 32), (uint32_t)number, 0};
-	int fd;
-
-	memcpy(h.bytes + offsetof(struct file_handle, f_handle), words, sizeof(words));
-	fd = open_by_handle_at(dir_fd, &h.handle, flags);
-	return fd < 0 ? -errno : fd;
-}
-
-int fsd_open_inode(struct fsd *fs, uint64_t number, int flags)
-{
-	int fd, dir_fd;
-
-	pthread_mutex_lock(&fs->up_lock);
-	dir_fd = fs->up == FSD_UP ? fcntl(fs->clone_dir_fd, F_DUPFD_CLOEXEC, 0) : -1;
-	pthread_mutex_unlock(&fs->up_lock);
-	if (dir_fd < 0)
-		return -ENOTCONN;
-	fd = open_by_number(dir_fd, number, flags);
-	close(dir_fd);
-	return fd;
 }
 
 /* Opened by number, not by name: a walk to the name may want the directory's lock, which an
@@ -126,8 +79,8 @@ static int mounted_open(void *ctx, const char *name, int flags)
 		fsd_inode_unref(fs, inode);
 		return rv;
 	}
-	rv = open_by_number(dir_fd, inode->id,
-			    (flags & ~(O_CREAT | O_EXCL)) | O_CLOEXEC | O_NOFOLLOW);
+	rv = fsd_open_by_number(dir_fd, inode->id,
+				(flags & ~(O_CREAT | O_EXCL)) | O_CLOEXEC | O_NOFOLLOW);
 	if (created)
 		wrep_file_release(inode->file, true);
 	fsd_inode_unref(fs, inode);

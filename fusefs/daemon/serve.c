@@ -16,6 +16,8 @@
  * not where he made it cannot finish. So the names stay until walrepl has taken back whatever is not
  * committed.
  */
+#include "daemon/serve.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -25,9 +27,11 @@
 #include <unistd.h>
 #include "daemon/clients.h"
 #include "daemon/handover.h"
-#include "mount/mount.h"
+#include "mount/session.h"
+#include "mount/stop.h"
 #include "node/log.h"
 #include "node/mountinfo.h"
+#include "ops/admission.h"
 #include "ops/open_queue.h"
 #include "ops/standin.h"
 

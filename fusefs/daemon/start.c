@@ -25,6 +25,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "cli/cli.h"
+#include "daemon/control.h"
+#include "daemon/host.h"
+#include "mount/clone.h"
+#include "mount/session.h"
 #include "node/log.h"
 #include "node/mountinfo.h"
 

@@ -6,8 +6,7 @@
  * that the way is open. The daemon itself uses only the clone, so its open files never keep the
  * visible mount busy; the file system lives until both are gone and nobody has a file open.
  */
-#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
-#include <fuse_lowlevel.h>
+#include "mount/session.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,9 +18,12 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "mount/mount.h"
+#include "mount/clone.h"
+#include "mount/fuse.h"
+#include "mount/stop.h"
 #include "node/log.h"
 #include "node/mountinfo.h"
+#include "ops/ops.h"
 #include "ops/refusals.h"
 
 #ifndef MOVE_MOUNT_BENEATH /* Linux 6.5 */
@@ -29,14 +31,6 @@
 #endif
 
 #define INIT_TIMEOUT_S 10
-
-static void set_up(struct fsd *fs, enum fsd_up up)
-{
-	pthread_mutex_lock(&fs->up_lock);
-	fs->up = up;
-	pthread_cond_broadcast(&fs->up_changed);
-	pthread_mutex_unlock(&fs->up_lock);
-}
 
 void fsd_mount_init_done(struct fsd *fs, bool passthrough)
 {
@@ -46,35 +40,6 @@ void fsd_mount_init_done(struct fsd *fs, bool passthrough)
 		fs->up = FSD_INIT_DONE;
 	pthread_cond_broadcast(&fs->up_changed);
 	pthread_mutex_unlock(&fs->up_lock);
-}
-
-int fsd_mount_wait(struct fsd *fs)
-{
-	int fd;
-
-	pthread_mutex_lock(&fs->up_lock);
-	while (fs->up != FSD_UP && fs->up != FSD_GONE)
-		pthread_cond_wait(&fs->up_changed, &fs->up_lock);
-	fd = fs->up == FSD_UP ? fs->clone_dir_fd : -ENOTCONN;
-	pthread_mutex_unlock(&fs->up_lock);
-	return fd;
-}
-
-void fsd_mount_drop_clone(struct fsd *fs)
-{
-	int fd, dir_fd;
-
-	pthread_mutex_lock(&fs->up_lock);
-	fd = fs->clone_fd;
-	dir_fd = fs->clone_dir_fd;
-	fs->clone_fd = fs->clone_dir_fd = -1;
-	fs->up = FSD_GONE;
-	pthread_cond_broadcast(&fs->up_changed);
-	pthread_mutex_unlock(&fs->up_lock);
-	if (dir_fd >= 0)
-		close(dir_fd);
-	if (fd >= 0)
-		close(fd);
 }
 
 /* While the mount starts, libfuse's complaint becomes part of the one error line. Only the main
@@ -203,36 +168,6 @@ static void start_guarding(struct fsd *fs, unsigned connection)
 			strerror(-rv), connection);
 }
 
-static int open_clone(struct fsd *fs)
-{
-	struct stat st;
-	int dir_fd = -1, rv = 0;
-	int fd = open_tree(AT_FDCWD, fs->mountpoint, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-
-	if (fd >= 0)
-		dir_fd = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir_fd < 0 || fstat(dir_fd, &st)) {
-		rv = -errno;
-		if (dir_fd >= 0)
-			close(dir_fd);
-		if (fd >= 0)
-			close(fd);
-		return rv;
-	}
-	rv = fsd_guard_hold(&fs->guard, fd);
-	if (rv)
-		fsd_log('W',
-			"the guard does not keep the mount error=%s: should the daemon be killed, it "
-			"may hang",
-			strerror(-rv));
-	pthread_mutex_lock(&fs->up_lock);
-	fs->clone_fd = fd;
-	fs->clone_dir_fd = dir_fd;
-	pthread_mutex_unlock(&fs->up_lock);
-	set_up(fs, FSD_UP);
-	return 0;
-}
-
 int fsd_mount_prepare(struct fsd *fs, const char *options, char errmsg[FSD_ERRMSG_SIZE])
 {
 	fuse_set_log_func(log_libfuse);
@@ -340,7 +275,7 @@ int fsd_mount_start(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 		fs->dead_mount = false;
 		fs->mount_id = read_mount_id(fs->mountpoint, NULL);
 	}
-	rv = open_clone(fs);
+	rv = fsd_mount_open_clone(fs);
 	if (rv) {
 		snprintf(errmsg, FSD_ERRMSG_SIZE, "cannot clone the mount: %s", strerror(-rv));
 		goto fail;

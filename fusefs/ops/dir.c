@@ -1,6 +1,5 @@
 /* Reading directories. A reader sees the names as of its first read, or of its last rewind. */
-#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
-#include <fuse_lowlevel.h>
+#include "ops/dir.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -8,9 +7,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "ops/admission.h"
 #include "ops/inode.h"
 #include "ops/open_queue.h"
-#include "ops/ops.h"
+#include "ops/path.h"
+#include "ops/pending.h"
 
 /* What one reader of the directory sees: the names as of its first read. */
 struct listing {

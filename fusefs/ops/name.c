@@ -4,65 +4,16 @@
  * A directory keeps its path for as long as it lives. One that is gone, or whose name is another's by now,
  * answers ESTALE, on which the kernel walks the path again.
  */
-#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
-#include <fuse_lowlevel.h>
+#include "ops/name.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include "node/log.h"
-#include "ops/open_queue.h"
-#include "ops/ops.h"
-
-#define NAME_BYTES 255
-
-int fsd_path(struct fsd *fs, fuse_ino_t parent, const char *name, char path[FSD_PATH_SIZE])
-{
-	struct fsd_inode *inode;
-	int rv = 0;
-
-	if (strlen(name) > NAME_BYTES)
-		return -ENAMETOOLONG;
-	if (parent == FUSE_ROOT_ID) {
-		strcpy(path, name);
-		return 0;
-	}
-	inode = fsd_inode_find(fs, parent);
-	if (!inode)
-		return -ESTALE;
-	if (!inode->dir)
-		rv = -ENOTDIR;
-	else if (wrep_dir_is_gone(inode->dir))
-		rv = -ESTALE;
-	else if (snprintf(path, FSD_PATH_SIZE, "%s/%s", wrep_dir_path(inode->dir), name) >=
-		 FSD_PATH_SIZE)
-		rv = -ENAMETOOLONG;
-	fsd_inode_unref(fs, inode);
-	return rv;
-}
-
-void fsd_inherit(struct fsd *fs, fuse_ino_t parent, gid_t *gid, mode_t *dir_mode)
-{
-	struct fsd_inode *inode;
-	struct stat st;
-	int rv;
-
-	if (parent == FUSE_ROOT_ID) {
-		rv = fstat(fs->data_fd, &st);
-	} else {
-		inode = fsd_inode_find(fs, parent);
-		rv = inode && inode->dir ? wrep_dir_stat(inode->dir, &st) : -ESTALE;
-		if (inode)
-			fsd_inode_unref(fs, inode);
-	}
-	if (rv || !(st.st_mode & S_ISGID))
-		return;
-	*gid = st.st_gid;
-	if (dir_mode)
-		*dir_mode |= S_ISGID;
-}
+#include "ops/admission.h"
+#include "ops/lookup.h"
+#include "ops/path.h"
+#include "ops/pending.h"
+#include "ops/reply.h"
 
 /* ---- directories --------------------------------------------------------------------------------- */
 
@@ -128,6 +79,26 @@ void fsd_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	rv = fsd_path(fs, parent, name, path);
 	if (!rv)
 		rv = wrep_rmdir(fs->wrep, path, &pend->op);
+	if (rv != WREP_PENDING)
+		fsd_plain_done(&pend->op, rv);
+	fsd_leave(fs);
+}
+
+/* ---- removal ------------------------------------------------------------------------------------ */
+
+void fsd_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fsd *fs = fsd_of(req);
+	char path[FSD_PATH_SIZE];
+	struct fsd_pend *pend = fsd_pend_enter(req, fsd_plain_done);
+	int rv;
+
+	if (!pend)
+		return;
+	pend->op.tid = fuse_req_ctx(req)->pid;
+	rv = fsd_path(fs, parent, name, path);
+	if (!rv)
+		rv = wrep_unlink(fs->wrep, path, &pend->op);
 	if (rv != WREP_PENDING)
 		fsd_plain_done(&pend->op, rv);
 	fsd_leave(fs);

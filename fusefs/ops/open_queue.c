@@ -21,43 +21,19 @@
  * FSD_OPENS_MAX, the oldest is answered EINTR, on which SQLite just tries again: else the applier's
  * own open through the mount, without which the node never catches up, would find no place.
  */
-#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
-#include <fuse_lowlevel.h>
-
 #include "ops/open_queue.h"
-#include "ops/refusals.h"
+#include "ops/pending.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "mount/fuse.h"
+#include "mount/stop.h"
 #include "node/log.h"
 
 #define TICK_MS 100
 #define AGAIN_MS 1000 /* so soon, a thread's next open is the same one */
-
-struct fsd_pend *fsd_pend_new(struct fsd *fs, struct fuse_req *req)
-{
-	struct fsd_pend *pend = calloc(1, sizeof(*pend));
-
-	if (pend) {
-		pend->fs = fs;
-		pend->req = req;
-		atomic_init(&pend->refs, 1);
-	}
-	return pend;
-}
-
-void fsd_pend_unref(struct fsd_pend *pend)
-{
-	if (atomic_fetch_sub(&pend->refs, 1) != 1)
-		return;
-	free(pend->name);
-	if (pend->spare)
-		fsd_refusals_spare_back(pend->fs);
-	else
-		free(pend);
-}
 
 static void interrupt(struct fsd_pend *pend)
 {

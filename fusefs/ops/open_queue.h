@@ -1,46 +1,10 @@
-/* Requests that walrepl answers later, and the list of opens among them. */
-#ifndef FUSEFS_OPENS_H
-#define FUSEFS_OPENS_H
+/* Opens that wait until the node has caught up. */
+#ifndef FUSEFS_OPEN_QUEUE_H
+#define FUSEFS_OPEN_QUEUE_H
 
-#include "ops/inode.h"
+#include "mount/mount.h"
 
-struct fuse_req;
-
-/* A request in walrepl's hands. */
-struct fsd_pend {
-	struct wrep_op op; /* first: walrepl hands this back */
-	struct fsd *fs;
-	struct fuse_req *req;
-	struct fsd_inode *inode; /* a reference, or NULL */
-	bool internal;
-	int flags;	       /* open and create: O_... */
-	uint64_t parent;       /* lookup */
-	char *name;	       /* lookup; owned */
-	struct wrep_attr attr; /* setattr: what is still to do once the size is changed */
-	bool cuts;	       /* setattr: the size, too */
-
-	/* write */
-	uint64_t ino, off, size;
-	bool cached;	   /* the kernel has put the bytes into its cache */
-	bool written_back; /* they are of a dirty page of a mapping */
-	/* and when it is refused (refusals.c; `next` is its list's) */
-	int error;
-	bool answered;
-	uint64_t late_ns;
-	bool spare; /* it is the one for when there is no memory */
-
-	/* opens that wait */
-	pid_t tid;
-	bool for_name;	   /* what waits is a lookup, or the open of a directory ... */
-	bool is_known;	   /* ... of which an answer of before is there */
-	uint64_t since_ms; /* opens_lock */
-	bool listed;	   /* opens_lock */
-	_Atomic unsigned refs;
-	struct fsd_pend *next, *prev; /* opens_lock; of a write, its guard is that of refusals.c */
-};
-
-struct fsd_pend *fsd_pend_new(struct fsd *fs, struct fuse_req *req);
-void fsd_pend_unref(struct fsd_pend *pend);
+struct fsd_pend;
 
 /* Wait for a name until the node has caught up, interruptibly. 0, WREP_PENDING (then `ready` is called, once,
  * from another thread), -errno: -ETIMEDOUT when it makes no progress. */

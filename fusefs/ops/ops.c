@@ -16,130 +16,21 @@
  * Extended attributes are left out for the same effect: the
  * kernel asks once and answers EOPNOTSUPP from then on, instead of asking before each write.
  */
-#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
-#include <fuse_lowlevel.h>
+#include "ops/ops.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
-#include "node/log.h"
-#include "ops/open_queue.h"
-#include "ops/ops.h"
-
-/* ---- the gate ---------------------------------------------------------------------------------- */
-
-struct fsd *fsd_of(fuse_req_t req)
-{
-	return fuse_req_userdata(req);
-}
-
-/* The daemon's own applier, and its cleaner (refusals.c), reach their files through the mount, too. */
-bool fsd_is_internal(struct fsd *fs, fuse_req_t req)
-{
-	pid_t tid = fuse_req_ctx(req)->pid;
-
-	return tid == wrep_applier_tid(fs->wrep) || tid == atomic_load(&fs->cleaner);
-}
-
-static _Thread_local bool is_writing; /* this thread is inside, and entered to write */
-
-/* A handle knows who opened it; otherwise the caller is asked, which needs walrepl, so only once inside. */
-static bool enter(struct fsd *fs, fuse_req_t req, bool internal, bool to_write)
-{
-	static _Thread_local bool prepared;
-	int gate;
-
-	if (!prepared) {
-		/* libfuse ends its ring threads with pthread_cancel(): not inside a handler. */
-		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-		prepared = true;
-	}
-	is_writing = to_write;
-	atomic_fetch_add(&fs->inside, 1);
-	if (to_write)
-		atomic_fetch_add(&fs->inside_to_write, 1);
-	gate = atomic_load(&fs->gate);
-	if (gate == FSD_GATE_OPEN ||
-	    (gate == FSD_GATE_READING &&
-	     (!to_write || internal || fuse_req_ctx(req)->pid == atomic_load(&fs->applier))))
-		return true;
-	fsd_leave(fs);
-	return false;
-}
-
-bool fsd_enter_as(struct fsd *fs, fuse_req_t req, bool internal)
-{
-	return enter(fs, req, internal, false);
-}
-
-bool fsd_enter_to_write_as(struct fsd *fs, fuse_req_t req, bool internal)
-{
-	return enter(fs, req, internal, true);
-}
-
-void fsd_leave(struct fsd *fs)
-{
-	if (is_writing)
-		atomic_fetch_sub(&fs->inside_to_write, 1);
-	is_writing = false;
-	atomic_fetch_sub(&fs->inside, 1);
-}
-
-bool fsd_enter(struct fsd *fs, fuse_req_t req)
-{
-	if (fsd_enter_as(fs, req, false))
-		return true;
-	fuse_reply_err(req, ENOTCONN);
-	return false;
-}
-
-bool fsd_enter_to_write(struct fsd *fs, fuse_req_t req)
-{
-	if (fsd_enter_to_write_as(fs, req, false))
-		return true;
-	fuse_reply_err(req, EIO);
-	return false;
-}
-
-void fsd_reply_read_err(fuse_req_t req, int rv)
-{
-	bool means_damage = rv == -EIO || rv == -ENXIO || rv == -ERANGE;
-
-	fuse_reply_err(req, means_damage ? EBADMSG : -rv);
-}
-
-struct fsd_pend *fsd_pend_enter(fuse_req_t req, void (*done)(struct wrep_op *op, int result))
-{
-	struct fsd *fs = fsd_of(req);
-	struct fsd_pend *pend;
-
-	if (!fsd_enter_to_write(fs, req))
-		return NULL;
-	pend = fsd_pend_new(fs, req);
-	if (pend) {
-		pend->op.done = done;
-		return pend;
-	}
-	fuse_reply_err(req, ENOMEM);
-	fsd_leave(fs);
-	return NULL;
-}
-
-void fsd_plain_done(struct wrep_op *op, int result)
-{
-	struct fsd_pend *pend = (struct fsd_pend *)op;
-
-	fuse_reply_err(pend->req, -result);
-	fsd_pend_unref(pend);
-}
-
-void fsd_ops_close_gate(struct fsd *fs, enum fsd_gate gate)
-{
-	atomic_store(&fs->gate, (int)gate);
-	while (atomic_load(gate == FSD_GATE_SHUT ? &fs->inside : &fs->inside_to_write))
-		usleep(500);
-}
+#include "mount/session.h"
+#include "ops/admission.h"
+#include "ops/attr.h"
+#include "ops/dir.h"
+#include "ops/file.h"
+#include "ops/lookup.h"
+#include "ops/name.h"
+#include "ops/open.h"
+#include "ops/reply.h"
 
 /* ---- the connection ----------------------------------------------------------------------------- */
 
@@ -176,19 +67,6 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 }
 
 /* ---- what does not exist here ------------------------------------------------------------------ */
-
-bool fsd_is_hidden(fuse_ino_t parent, const char *name)
-{
-	return parent == FUSE_ROOT_ID && !strncmp(name, FSD_STATE_DIR, strlen(FSD_STATE_DIR));
-}
-
-void fsd_refuse(fuse_req_t req, const char *what, const char *name)
-{
-	static struct fsd_log_limit limit;
-
-	fsd_log_limited(&limit, 'W', "refused %s name=%s: " WREP_NAME_RULE, what, name);
-	fuse_reply_err(req, EPERM);
-}
 
 static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {

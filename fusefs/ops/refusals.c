@@ -24,9 +24,6 @@
  * answers, one request after the other. What it has not come to in LATE_MS another one answers, and
  * the cleaner drops it when it comes to it.
  */
-#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
-#include <fuse_lowlevel.h>
-
 #include "ops/refusals.h"
 
 #include <errno.h>
@@ -36,7 +33,10 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+#include "mount/clone.h"
+#include "mount/fuse.h"
 #include "node/log.h"
+#include "ops/pending.h"
 
 #define LATE_MS 1000
 #define PAGE_BYTES 4096u

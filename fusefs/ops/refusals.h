@@ -1,8 +1,11 @@
-/* Write requests that are refused: see refusals.c. Includers define FUSE_USE_VERSION first. */
+/* Write requests that are refused: see refusals.c. */
 #ifndef FUSEFS_REFUSALS_H
 #define FUSEFS_REFUSALS_H
 
-#include "ops/open_queue.h"
+#include "mount/mount.h"
+
+struct fsd_pend;
+struct fuse_req;
 
 /* The threads; before the session's first request. 0 or -errno. */
 int fsd_refusals_start(struct fsd *fs);

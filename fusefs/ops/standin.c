@@ -24,9 +24,6 @@
  * serves requests may do it), answers, and looks now and then what has become of each. It alone takes one out of
  * the list. `lock` is held for moments, and while a database's is taken.
  */
-#define FUSE_USE_VERSION FUSE_MAKE_VERSION(3, 18)
-#include <fuse_lowlevel.h>
-
 #include "ops/standin.h"
 
 #include <errno.h>
@@ -36,8 +33,11 @@
 #include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
+#include "mount/clone.h"
 #include "node/log.h"
-#include "ops/ops.h"
+#include "ops/admission.h"
+#include "ops/attr.h"
+#include "ops/handle.h"
 
 #define RESERVED_BYTE 0x40000001 /* SQLite's os.h */
 #define LOOK_MS 20

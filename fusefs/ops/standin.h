@@ -5,7 +5,7 @@
 #define FUSEFS_STANDIN_H
 
 #include "ops/inode.h"
-#include "ops/open_queue.h"
+#include "ops/pending.h"
 
 /* Bits of a file handle of a stand-in: the descriptor by which the daemon locks it; another one of the daemon's
  * own, which counts for nothing. */
