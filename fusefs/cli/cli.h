@@ -37,10 +37,4 @@ const char *fsd_shown(const char *bytes, char out[FSD_SHOWN_SIZE]);
 /* A size in bytes, or with a suffix in powers of 1024: K, M, G, T. 0 or -EINVAL. */
 int fsd_parse_size(const char *text, uint64_t *out);
 
-/* `path` as an absolute path without links; its end need not exist yet. 0 or -errno. */
-int fsd_path_resolve(const char *path, char out[PATH_MAX]);
-
-/* Is `path` equal to `dir`, or beneath it? Both absolute and resolved. */
-int fsd_path_within(const char *path, const char *dir);
-
 #endif

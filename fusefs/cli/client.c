@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include "cli/cli.h"
 #include "node/identity.h"
+#include "node/paths.h"
 
 int fsd_client_find(const char *mountpoint, char *path, struct fsd_mountinfo *out)
 {

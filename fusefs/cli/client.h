@@ -3,7 +3,7 @@
 #define FUSEFS_CLIENT_H
 
 #include "cli/cli.h"
-#include "node/mountinfo.h"
+#include "mount/mountinfo.h"
 #include "node/values.h"
 
 /* The dqlitefs mount at `mountpoint`, which may be dead. `path` (PATH_MAX bytes) gets its absolute

@@ -7,7 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 #include "cli/cli.h"
-#include "node/mountinfo.h"
+#include "mount/mountinfo.h"
+#include "node/paths.h"
 
 static void complain_of_lock(const char *data, int err, pid_t owner)
 {

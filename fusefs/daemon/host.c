@@ -8,8 +8,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include "mount/clone.h"
@@ -17,6 +15,7 @@
 #include "mount/locks.h"
 #include "mount/stop.h"
 #include "node/log.h"
+#include "node/process.h"
 #include "ops/inode.h"
 #include "ops/standin.h"
 
@@ -130,20 +129,7 @@ static void invalidate_name(void *ctx, const char *name)
 
 static pid_t process_of(void *ctx, pid_t tid)
 {
-	char path[64], line[128];
-	int pid = tid;
-	FILE *file;
-
-	(void)ctx;
-	snprintf(path, sizeof(path), "/proc/%d/status", tid);
-	file = fopen(path, "re");
-	if (!file)
-		return tid;
-	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, "Tgid: %d", &pid) == 1)
-			break;
-	fclose(file);
-	return pid;
+	return fsd_process_of(tid);
 }
 
 static struct fsd_locked_file locked_file(struct fsd *fs, struct wrep_file *file)
@@ -209,33 +195,9 @@ static void wait_lock_calls(void *ctx, int timeout_ms)
 	fsd_locktrace_wait(&fs->locktrace, timeout_ms);
 }
 
-/* /proc/TID/stat: what follows the name, which may hold anything, is the 3rd field on. The 9th are its
- * flags, the 52nd is what it exits with, as of wait(2). */
 static bool is_killed(void *ctx, pid_t tid)
 {
-	const unsigned long exiting = 4; /* PF_EXITING */
-	unsigned long flags = 0, code = 0;
-	char path[64], text[1024], *at;
-	size_t len;
-	FILE *file;
-
-	(void)ctx;
-	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
-	file = fopen(path, "re");
-	if (!file)
-		return false;
-	len = fread(text, 1, sizeof(text) - 1, file);
-	fclose(file);
-	text[len] = '\0';
-	at = strrchr(text, ')');
-	for (int field = 3; at && field <= 52; field++) {
-		at = strchr(at + 1, ' ');
-		if (at && field == 9)
-			flags = strtoul(at, NULL, 10);
-		else if (at && field == 52)
-			code = strtoul(at, NULL, 10);
-	}
-	return (flags & exiting) && (code & 0x7f);
+	return fsd_process_is_killed(tid);
 }
 
 static void fatal(void *ctx, const char *msg)

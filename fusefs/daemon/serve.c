@@ -27,10 +27,10 @@
 #include <unistd.h>
 #include "daemon/clients.h"
 #include "daemon/handover.h"
+#include "mount/mountinfo.h"
 #include "mount/session.h"
 #include "mount/stop.h"
 #include "node/log.h"
-#include "node/mountinfo.h"
 #include "ops/admission.h"
 #include "ops/open_queue.h"
 #include "ops/standin.h"

@@ -40,8 +40,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "mount/kernel.h"
+#include "mount/mountinfo.h"
 #include "node/log.h"
-#include "node/mountinfo.h"
+#include "node/process.h"
 
 #define ANSWER_TIMEOUT_MS 5000
 #define DEATH_SIGNAL SIGUSR1
@@ -297,25 +298,6 @@ void fsd_guard_stop(struct fsd_guard *guard)
 
 /* ---- in the next program ----------------------------------------------------------------------- */
 
-/* The main thread has ended, but the process has not. */
-static bool is_dying(pid_t pid)
-{
-	char path[64], text[512];
-	const char *after_name;
-	ssize_t got;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	got = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[got > 0 ? got : 0] = '\0';
-	after_name = strrchr(text, ')');
-	return after_name && !strncmp(after_name, ") Z", 3);
-}
-
 /* Who holds the lock of a data directory; 0: nobody. */
 static pid_t owner_of(const char *data)
 {
@@ -345,7 +327,7 @@ void fsd_guard_stand_in(const char *mountpoint)
 		return;
 	owner = owner_of(mount.source);
 	/* Nobody is asked for this: the device is the kernel's own knowledge. */
-	if (!owner || !is_dying(owner) ||
+	if (!owner || !fsd_process_is_dying(owner) ||
 	    statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &stx))
 		return;
 	fd = fsd_kernel_open_abort(stx.stx_dev_minor);

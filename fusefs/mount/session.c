@@ -20,9 +20,9 @@
 #include <unistd.h>
 #include "mount/clone.h"
 #include "mount/fuse.h"
+#include "mount/mountinfo.h"
 #include "mount/stop.h"
 #include "node/log.h"
-#include "node/mountinfo.h"
 #include "ops/ops.h"
 #include "ops/refusals.h"
 

@@ -25,12 +25,12 @@
 #include "ops/pending.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "mount/fuse.h"
 #include "mount/stop.h"
 #include "node/log.h"
+#include "node/process.h"
 
 #define TICK_MS 100
 #define AGAIN_MS 1000 /* so soon, a thread's next open is the same one */
@@ -152,28 +152,6 @@ void fsd_opens_remove(struct fsd_pend *pend, int result)
 			pend->for_name ? "looking up a name" : "opening a file", reason, name);
 }
 
-/* Has the thread a signal that it does not block? A thread that is gone counts as one. */
-static bool signal_pending(pid_t tid)
-{
-	unsigned long long pending = 0, blocked = 0, mask;
-	char path[64], line[256];
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", tid);
-	file = fopen(path, "re");
-	if (!file)
-		return errno == ENOENT; /* and not for want of a descriptor */
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "SigPnd: %llx", &mask) == 1 ||
-		    sscanf(line, "ShdPnd: %llx", &mask) == 1)
-			pending |= mask;
-		else if (sscanf(line, "SigBlk: %llx", &mask) == 1)
-			blocked = mask;
-	}
-	fclose(file);
-	return (pending & ~blocked) != 0;
-}
-
 int fsd_opens_tick(struct fsd *fs)
 {
 	struct look {
@@ -201,7 +179,7 @@ int fsd_opens_tick(struct fsd *fs)
 	for (size_t i = 0; i < count; i++) {
 		struct fsd_pend *pend = looks[i].pend;
 
-		if (signal_pending(pend->tid))
+		if (fsd_process_has_signal(pend->tid))
 			wrep_op_interrupt(fs->wrep, &pend->op);
 		else if (looks[i].late)
 			wrep_op_time_out(fs->wrep, &pend->op);

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "cli/cli.h"
-#include "node/mountinfo.h"
+#include "mount/mountinfo.h"
+#include "node/paths.h"
 
 static void unescape_of_octal_gives_the_character(void **state)
 {

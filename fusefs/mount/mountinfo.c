@@ -7,7 +7,7 @@
  * with blanks and backslashes inside a field written as \ooo. Later lines lie on top of earlier
  * ones at the same mount point.
  */
-#include "node/mountinfo.h"
+#include "mount/mountinfo.h"
 
 #include <errno.h>
 #include <fcntl.h>
