@@ -87,9 +87,9 @@ def count_tap(suite, status):
 
 
 def count_summary(suite, status):
-    """The last line that reads "N passed, N failed"."""
-    found = re.findall(r"^(\d+) passed, (\d+) failed", suite.output(), re.M)
-    return Result(*map(int, found[-1])) if found else Result()
+    """The last line that reads "N passed, N failed[, N skipped]"."""
+    found = re.findall(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?", suite.output(), re.M)
+    return Result(*(int(count or 0) for count in found[-1])) if found else Result()
 
 
 def count_pytest(suite, status):
@@ -362,7 +362,8 @@ def unit_suites(options, missing):
             yield Suite(source.stem, [program], seconds, count_tap, env={"CMOCKA_MESSAGE_OUTPUT": "TAP"})
         else:
             missing.append((source.stem, "not built: is it listed in tests/unit/meson.build?"))
-    yield Suite("layers", ["/usr/bin/python3", "-B", "tests/layers.py"], 120, count_summary)
+    for name in ("layers", "locks"):
+        yield Suite(name, ["/usr/bin/python3", "-B", f"tests/{name}.py"], 600, count_summary, 20)
 
 
 def sim_suites(options, missing):

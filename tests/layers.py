@@ -21,8 +21,6 @@ import sys
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[1]
-KNOWN = TOP / "tests" / "layers.known"
-
 # The floors, lowest first. A folder sees itself and the folders of lower lines. Folders of one line do not
 # see each other. "." is a library's own folder; "include" holds its public headers.
 FLOORS = {
@@ -261,18 +259,23 @@ def check_sizes(tree):
         lines = text.splitlines()
         if len(lines) > LINES:
             yield "lines", file, f"{file}: {len(lines)}"
-        begin = None
-        for number, line in enumerate(lines, 1):
-            # clang-format leaves these two in the first column for functions alone
-            if line == "{":
-                begin = number
-            elif line == "}" and begin:
-                name, parameters = signature(lines, begin - 1)
-                if number - begin + 1 > FUNCTION_LINES:
-                    yield "function", name, f"{file}:{begin}: {number - begin + 1}"
-                if parameters > PARAMETERS and not re.fullmatch(GIVEN, name):
-                    yield "parameters", name, f"{file}:{begin}: {parameters}"
-                begin = None
+        for begin, end in functions(lines):
+            name, parameters = signature(lines, begin - 1)
+            if end - begin + 1 > FUNCTION_LINES:
+                yield "function", name, f"{file}:{begin}: {end - begin + 1}"
+            if parameters > PARAMETERS and not re.fullmatch(GIVEN, name):
+                yield "parameters", name, f"{file}:{begin}: {parameters}"
+
+
+def functions(lines):
+    """The numbers of the lines with their { and }: clang-format has these in the first column for them alone."""
+    begin = None
+    for number, line in enumerate(lines, 1):
+        if line == "{":
+            begin = number
+        elif line == "}" and begin:
+            yield begin, number
+            begin = None
 
 
 def signature(lines, end):
@@ -306,37 +309,46 @@ def violations(tree, build):
 # ---- the known ones, and what is told ------------------------------------------------------------
 
 
-def read_known():
-    lines = KNOWN.read_text().splitlines() if KNOWN.exists() else []
-    return [line for line in lines if line and not line.startswith("#")]
+class Known:
+    """A list of violations that are known: "RULE KEY" a line."""
+
+    def __init__(self, path):
+        self.path = path
+        self.name = path.relative_to(TOP)
+
+    def lines(self):
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return {line for line in lines if line and not line.startswith("#")}
+
+    def drop(self, stale):
+        lines = self.path.read_text().splitlines(keepends=True)
+        self.path.write_text("".join(line for line in lines if line.rstrip("\n") not in stale))
+        print(f"{len(stale)} line(s) taken out of {self.name}")
 
 
-def drop_known(stale):
-    lines = KNOWN.read_text().splitlines(keepends=True)
-    KNOWN.write_text("".join(line for line in lines if line.rstrip("\n") not in stale))
-
-
-def main():
-    parser = argparse.ArgumentParser(prog="tests/layers.py", allow_abbrev=False)
+def options_of(name):
+    parser = argparse.ArgumentParser(prog=name, allow_abbrev=False)
     parser.add_argument("--all", action="store_true", help="show the places of known violations, too")
-    parser.add_argument("--update", action="store_true", help="take lines out of tests/layers.known")
+    parser.add_argument("--update", action="store_true", help="take lines out of the list of known ones")
     parser.add_argument("build", nargs="?", type=Path, default=TOP / "build")
-    options = parser.parse_args()
+    return parser.parse_args()
 
+
+def report(rules, violations, known, options):
+    """Compares with what is known, and prints. Returns whether a rule failed."""
     found = {}  # "rule key": places
-    for rule, key, place in violations(Tree(), options.build.resolve()):
+    for rule, key, place in violations:
         found.setdefault(f"{rule} {key}", []).append(place)
-    known = set(read_known())
-    stale = known - set(found)
+    expected = known.lines()
+    stale = expected - set(found)
     if options.update and stale:
-        drop_known(stale)
-        print(f"layers: {len(stale)} line(s) taken out of {KNOWN.relative_to(TOP)}")
+        known.drop(stale)
         stale = set()
 
     failed = 0
-    for rule, meaning in RULES.items():
+    for rule, meaning in rules.items():
         mine = {line: places for line, places in found.items() if line.split()[0] == rule}
-        new = {line for line in mine if line not in known}
+        new = {line for line in mine if line not in expected}
         gone = {line for line in stale if line.split()[0] == rule}
         failed += bool(new or gone)
         count = f" ({len(mine) - len(new)} known)" if len(mine) > len(new) else ""
@@ -346,9 +358,16 @@ def main():
                 print(f"     | {line}{'' if line in new else ' (known)'}")
                 print(*(f"     |     {place}" for place in mine[line]), sep="\n")
         for line in sorted(gone):
-            print(f"     | {line}: is gone, so take it out of {KNOWN.relative_to(TOP)} (--update)")
-    print(f"{len(RULES) - failed} passed, {failed} failed")
-    return bool(failed)
+            print(f"     | {line}: is gone, so take it out of {known.name} (--update)")
+    print(f"{len(rules) - failed} passed, {failed} failed")
+    return failed > 0
 
 
-sys.exit(main())
+def main():
+    options = options_of("tests/layers.py")
+    known = Known(TOP / "tests" / "layers.known")
+    return report(RULES, violations(Tree(), options.build.resolve()), known, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
