@@ -1,6 +1,7 @@
-/* Little-endian numbers in what walrepl writes to the log, to disks and to peers. */
-#ifndef WALREPL_BYTES_H
-#define WALREPL_BYTES_H
+/* Numbers as bytes: little-endian in what walrepl writes to the log, to disks and to peers, big-endian in
+ * SQLite's files. Private to walrepl; any thread. */
+#ifndef WALREPL_BASE_BYTES_H
+#define WALREPL_BASE_BYTES_H
 
 #include <stdint.h>
 
@@ -35,6 +36,24 @@ static inline uint32_t wrep_get32(const uint8_t *p)
 static inline uint64_t wrep_get64(const uint8_t *p)
 {
 	return (uint64_t)wrep_get32(p) | (uint64_t)wrep_get32(p + 4) << 32;
+}
+
+static inline void wrep_put_be32(uint8_t *p, uint32_t v)
+{
+	p[0] = (uint8_t)(v >> 24);
+	p[1] = (uint8_t)(v >> 16);
+	p[2] = (uint8_t)(v >> 8);
+	p[3] = (uint8_t)v;
+}
+
+static inline uint16_t wrep_get_be16(const uint8_t *p)
+{
+	return (uint16_t)(p[0] << 8 | p[1]);
+}
+
+static inline uint32_t wrep_get_be32(const uint8_t *p)
+{
+	return (uint32_t)wrep_get_be16(p) << 16 | wrep_get_be16(p + 2);
 }
 
 #endif

@@ -46,6 +46,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "base/bytes.h"
 #include "base/io.h"
 #include "base/report.h"
 #include "base/work.h"
@@ -402,8 +403,7 @@ static int last_size(int wal_fd, const struct wrep_wal_position *at, uint32_t *p
 	int rc = wrep_read_exact(wal_fd, head, sizeof head,
 				 wrep_wal_frame_offset(at->page_size, at->frame_count - 1));
 
-	*page_count = (uint32_t)head[4] << 24 | (uint32_t)head[5] << 16 | (uint32_t)head[6] << 8 |
-		      head[7];
+	*page_count = wrep_get_be32(head + 4);
 	return rc ? rc : *page_count ? 0 : -EBADMSG;
 }
 

@@ -48,6 +48,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/bytes.h"
 #include "base/io.h"
 #include "sqlite/wal_format.h"
 
@@ -772,8 +773,7 @@ int wrep_capture_read_frames(const struct wrep_capture *c, uint32_t first, uint3
 
 uint32_t wrep_capture_frame_pgno(const struct wrep_capture *c, const uint8_t *header)
 {
-	uint32_t pgno = (uint32_t)header[0] << 24 | (uint32_t)header[1] << 16 |
-			(uint32_t)header[2] << 8 | header[3];
+	uint32_t pgno = wrep_get_be32(header);
 
 	return without_checksum(header) || memcmp(header + 8, c->header.salt, 8) == 0 ? pgno : 0;
 }

@@ -19,17 +19,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include "base/bytes.h"
 #include "base/io.h"
 #include "pages/overlay.h"
 #include "sqlite/wal_format.h"
 #include "txn/super_journal.h"
 
 #define PENDING_BYTE 0x40000000u /* no page is where SQLite takes its locks */
-
-static uint32_t be32(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
 
 static bool is_power_of_2(uint32_t n, uint32_t min, uint32_t max)
 {
@@ -139,11 +135,11 @@ static bool read_journal_header(int fd, uint64_t off, struct header *h)
 	    memcmp(bytes, journal_magic, sizeof journal_magic) != 0)
 		return false;
 	*h = (struct header){
-		.records = be32(bytes + 8),
-		.nonce = be32(bytes + 12),
-		.page_count = be32(bytes + 16),
-		.sector = be32(bytes + 20),
-		.page_size = be32(bytes + 24),
+		.records = wrep_get_be32(bytes + 8),
+		.nonce = wrep_get_be32(bytes + 12),
+		.page_count = wrep_get_be32(bytes + 16),
+		.sector = wrep_get_be32(bytes + 20),
+		.page_size = wrep_get_be32(bytes + 24),
 	};
 	return is_power_of_2(h->sector, 32, 65536) && is_power_of_2(h->page_size, 512, 65536);
 }
@@ -182,9 +178,9 @@ static int play_record(struct journal *j, uint64_t off, uint32_t nonce)
 		return 0;
 	if (wrep_read_exact(j->fd, j->record, page_size + 8, off))
 		return -EIO;
-	pgno = be32(j->record);
+	pgno = wrep_get_be32(j->record);
 	if (!pgno || pgno == PENDING_BYTE / page_size + 1 ||
-	    checksum(page, page_size, nonce) != be32(page + page_size))
+	    checksum(page, page_size, nonce) != wrep_get_be32(page + page_size))
 		return 0;
 	if (pgno > j->first.page_count || (j->done[pgno / 8] & 1u << pgno % 8))
 		return 1;

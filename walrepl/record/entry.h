@@ -17,6 +17,7 @@
 #define WALREPL_ENTRY_H
 
 #include <stdbool.h>
+#include "base/bytes.h"
 #include "raftlog.h"
 #include "walrepl.h"
 
@@ -74,9 +75,7 @@ struct wrep_entry {
 
 static inline uint32_t wrep_entry_number(const uint8_t *numbers, uint32_t i)
 {
-	const uint8_t *p = numbers + (size_t)i * 4;
-
-	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+	return wrep_get32(numbers + (size_t)i * 4);
 }
 
 static inline uint32_t wrep_entry_pgno(const struct wrep_entry *e, uint32_t i)

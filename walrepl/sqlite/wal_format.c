@@ -3,22 +3,10 @@
 
 #include <assert.h>
 #include <string.h>
+#include "base/bytes.h"
 
 #define WAL_MAGIC 0x377f0682u /* the lowest bit: big-endian checksums */
 #define WAL_VERSION 3007000u
-
-static uint32_t get_be32(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static void put_be32(uint8_t *p, uint32_t v)
-{
-	p[0] = (uint8_t)(v >> 24);
-	p[1] = (uint8_t)(v >> 16);
-	p[2] = (uint8_t)(v >> 8);
-	p[3] = (uint8_t)v;
-}
 
 void wrep_wal_checksum(bool big_endian, const void *data, size_t len, uint32_t sum[2])
 {
@@ -48,66 +36,66 @@ void wrep_wal_checksum(bool big_endian, const void *data, size_t len, uint32_t s
 
 bool wrep_wal_header_parse(const uint8_t bytes[WREP_WAL_HEADER_BYTES], struct wrep_wal_header *out)
 {
-	uint32_t magic = get_be32(bytes);
+	uint32_t magic = wrep_get_be32(bytes);
 
-	if ((magic & ~1u) != WAL_MAGIC || get_be32(bytes + 4) != WAL_VERSION)
+	if ((magic & ~1u) != WAL_MAGIC || wrep_get_be32(bytes + 4) != WAL_VERSION)
 		return false;
 	out->big_endian = (magic & 1) != 0;
-	out->page_size = get_be32(bytes + 8);
+	out->page_size = wrep_get_be32(bytes + 8);
 	if (out->page_size < 512 || out->page_size > 65536 ||
 	    (out->page_size & (out->page_size - 1)) != 0)
 		return false;
-	out->checkpoint_seq = get_be32(bytes + 12);
+	out->checkpoint_seq = wrep_get_be32(bytes + 12);
 	memcpy(out->salt, bytes + 16, sizeof(out->salt));
 	out->sum[0] = out->sum[1] = 0;
 	wrep_wal_checksum(out->big_endian, bytes, 24, out->sum);
-	return out->sum[0] == get_be32(bytes + 24) && out->sum[1] == get_be32(bytes + 28);
+	return out->sum[0] == wrep_get_be32(bytes + 24) && out->sum[1] == wrep_get_be32(bytes + 28);
 }
 
 bool wrep_wal_frame_parse(const struct wrep_wal_header *h, const uint32_t before[2],
 			  const uint8_t bytes[WREP_FRAME_HEADER_BYTES], const uint8_t *page,
 			  struct wrep_wal_frame *out)
 {
-	out->pgno = get_be32(bytes);
-	out->page_count = get_be32(bytes + 4);
+	out->pgno = wrep_get_be32(bytes);
+	out->page_count = wrep_get_be32(bytes + 4);
 	if (out->pgno == 0 || memcmp(bytes + 8, h->salt, sizeof(h->salt)) != 0)
 		return false;
 	out->sum[0] = before[0];
 	out->sum[1] = before[1];
 	wrep_wal_checksum(h->big_endian, bytes, 8, out->sum);
 	wrep_wal_checksum(h->big_endian, page, h->page_size, out->sum);
-	return out->sum[0] == get_be32(bytes + 16) && out->sum[1] == get_be32(bytes + 20);
+	return out->sum[0] == wrep_get_be32(bytes + 16) && out->sum[1] == wrep_get_be32(bytes + 20);
 }
 
 void wrep_wal_header_encode(struct wrep_wal_header *h, uint8_t bytes[WREP_WAL_HEADER_BYTES])
 {
-	put_be32(bytes, WAL_MAGIC | (h->big_endian ? 1 : 0));
-	put_be32(bytes + 4, WAL_VERSION);
-	put_be32(bytes + 8, h->page_size);
-	put_be32(bytes + 12, h->checkpoint_seq);
+	wrep_put_be32(bytes, WAL_MAGIC | (h->big_endian ? 1 : 0));
+	wrep_put_be32(bytes + 4, WAL_VERSION);
+	wrep_put_be32(bytes + 8, h->page_size);
+	wrep_put_be32(bytes + 12, h->checkpoint_seq);
 	memcpy(bytes + 16, h->salt, sizeof(h->salt));
 	h->sum[0] = h->sum[1] = 0;
 	wrep_wal_checksum(h->big_endian, bytes, 24, h->sum);
-	put_be32(bytes + 24, h->sum[0]);
-	put_be32(bytes + 28, h->sum[1]);
+	wrep_put_be32(bytes + 24, h->sum[0]);
+	wrep_put_be32(bytes + 28, h->sum[1]);
 }
 
 void wrep_wal_frame_header(const struct wrep_wal_header *h, uint32_t pgno, uint32_t page_count,
 			   const uint32_t sum[2], uint8_t bytes[WREP_FRAME_HEADER_BYTES])
 {
-	put_be32(bytes, pgno);
-	put_be32(bytes + 4, page_count);
+	wrep_put_be32(bytes, pgno);
+	wrep_put_be32(bytes + 4, page_count);
 	memcpy(bytes + 8, h->salt, sizeof(h->salt));
-	put_be32(bytes + 16, sum[0]);
-	put_be32(bytes + 20, sum[1]);
+	wrep_put_be32(bytes + 16, sum[0]);
+	wrep_put_be32(bytes + 20, sum[1]);
 }
 
 void wrep_wal_frame_encode(const struct wrep_wal_header *h, const uint32_t before[2],
 			   struct wrep_wal_frame *frame, const uint8_t *page,
 			   uint8_t bytes[WREP_FRAME_HEADER_BYTES])
 {
-	put_be32(bytes, frame->pgno);
-	put_be32(bytes + 4, frame->page_count);
+	wrep_put_be32(bytes, frame->pgno);
+	wrep_put_be32(bytes + 4, frame->page_count);
 	frame->sum[0] = before[0];
 	frame->sum[1] = before[1];
 	wrep_wal_checksum(h->big_endian, bytes, 8, frame->sum);

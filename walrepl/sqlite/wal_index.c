@@ -42,6 +42,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/bytes.h"
 
 struct shm_header {
 	uint32_t version;
@@ -72,13 +73,6 @@ static bool header_valid(const struct shm_header *h)
 	return h->is_init && h->checksum[0] == s1 && h->checksum[1] == s2;
 }
 
-static uint32_t big_endian(uint32_t word)
-{
-	const unsigned char *b = (const unsigned char *)&word;
-
-	return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
-}
-
 static bool header_lags(const struct shm_header *h, uint32_t frames, const uint32_t salt[2])
 {
 	if (frames == 0)
@@ -87,7 +81,8 @@ static bool header_lags(const struct shm_header *h, uint32_t frames, const uint3
 		return h->max_frame < frames; /* more: published since `frames` was looked up */
 	/* All frames were checkpointed and the log restarted, which the -wal itself will not show
 	 * before the next commit: walRestartHdr() adds 1 to the first salt. */
-	return h->max_frame > 0 || big_endian(h->salt[0]) != big_endian(salt[0]) + 1;
+	return h->max_frame > 0 ||
+	       wrep_get_be32((const uint8_t *)h->salt) != wrep_get_be32((const uint8_t *)salt) + 1;
 }
 
 /* 1: it lags; 0: all is well, or there is none yet; -errno. */

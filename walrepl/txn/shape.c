@@ -9,15 +9,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/bytes.h"
 #include "db/db.h"
 #include "pages/overlay.h"
 #include "pages/pagesum.h"
 #include "txn/streaming.h"
-
-static uint32_t be32(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
 
 /* With SQLITE_FCNTL_CHUNK_SIZE there may be a piece of a page behind the last one. db->lock held. */
 static bool ends_with_zeros(struct wrep_db *db, uint64_t file_size, uint32_t page_size)
@@ -57,7 +53,7 @@ bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_
 		return false;
 	*page_size = size;
 	*page_count = (uint32_t)(file_size / size);
-	pages = be32(head + 24) == be32(head + 92) ? be32(head + 28) : 0;
+	pages = wrep_get_be32(head + 24) == wrep_get_be32(head + 92) ? wrep_get_be32(head + 28) : 0;
 	*whole = pages <= *page_count &&
 		 (file_size % size == 0 || (pages && ends_with_zeros(db, file_size, size)));
 	if (pages && pages < *page_count)

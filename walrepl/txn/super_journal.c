@@ -40,6 +40,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/bytes.h"
 #include "base/io.h"
 #include "base/wrep.h"
 #include "db/db.h"
@@ -262,11 +263,6 @@ void wrep_super_forget_all(struct wrep *w)
 
 static const uint8_t journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
 
-static uint32_t be32(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
 bool wrep_super_of_journal(int fd, char path[WREP_SUPER_PATH_MAX])
 {
 	uint8_t tail[16];
@@ -277,14 +273,14 @@ bool wrep_super_of_journal(int fd, char path[WREP_SUPER_PATH_MAX])
 	    wrep_read_exact(fd, tail, sizeof tail, (uint64_t)st.st_size - sizeof tail) ||
 	    memcmp(tail + 8, journal_magic, sizeof journal_magic) != 0)
 		return false;
-	len = be32(tail);
+	len = wrep_get_be32(tail);
 	if (len == 0 || len >= WREP_SUPER_PATH_MAX || len > (uint64_t)st.st_size - sizeof tail ||
 	    wrep_read_exact(fd, path, len, (uint64_t)st.st_size - sizeof tail - len))
 		return false;
 	for (uint32_t i = 0; i < len; i++)
 		sum += (uint32_t)path[i]; /* signed or not, as SQLite on this machine */
 	path[len] = '\0';
-	return sum == be32(tail + 4) && path[0] != '\0';
+	return sum == wrep_get_be32(tail + 4) && path[0] != '\0';
 }
 
 /* Does the path, as some application sees it, mean the file that this mount calls `name`? */
