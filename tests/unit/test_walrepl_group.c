@@ -32,6 +32,7 @@
 #include "txn/commit.h"
 #include "txn/streaming.h"
 #include "txn/unjournaled.h"
+#include "sqlite/journal_format.h"
 #include "txn/super_journal.h"
 
 #define PAGE 4096u

@@ -26,6 +26,7 @@
 #include "record/entry.h"
 #include "snapshot/snapshotter.h"
 #include "sqlite/conn.h"
+#include "sqlite/journal_format.h"
 #include "sqlite/wal_index.h"
 #include "txn/commit.h"
 #include "txn/super_journal.h"

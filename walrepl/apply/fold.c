@@ -23,6 +23,7 @@
 #include "db/table.h"
 #include "file/stray.h"
 #include "record/entry.h"
+#include "sqlite/journal_format.h"
 #include "txn/commit.h"
 #include "txn/super_journal.h"
 

@@ -64,6 +64,7 @@
 #include "snapshot/restore.h"
 #include "snapshot/snapshotter.h"
 #include "sqlite/conn.h"
+#include "sqlite/journal_format.h"
 #include "sqlite/names.h"
 #include "sqlite/wal_format.h"
 #include "sqlite/wal_index.h"

@@ -1,17 +1,5 @@
 /* See playback.h. The -wal as SQLite recovers it (file format, section 4): the frames whose chain is valid, up to
  * the last one that commits; the newest image of a page counts, and that frame says how long the database is.
- *
- * The rollback journal (section 3): it begins with a header in a sector of its own, which pages follow, and may go on
- * with another header at the next sector, and so on. All numbers are big-endian.
- *
- *    0  magic, 8 bytes                            page record:
- *    8  records behind it, or -1: to the end         0  page number
- *   12  nonce of the checksums                       4  the page as it was
- *   16  pages of the database as it was             ..  checksum: the nonce, and every 200th byte
- *   20  sector size                                     of the page, from the end
- *   24  page size
- *
- * Of a page the first record counts; the first record that is not right ends it all.
  */
 #include "pages/playback.h"
 
@@ -22,8 +10,8 @@
 #include "base/bytes.h"
 #include "base/io.h"
 #include "pages/overlay.h"
+#include "sqlite/journal_format.h"
 #include "sqlite/wal_format.h"
-#include "txn/super_journal.h"
 
 #define PENDING_BYTE 0x40000000u /* no page is where SQLite takes its locks */
 
@@ -121,51 +109,21 @@ int wrep_playback_wal(int wal_fd, struct wrep_overlay *o, int base_fd)
 
 /* ---- a -journal ---------------------------------------------------------------------------------- */
 
-static const uint8_t journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
-
-struct header {
-	uint32_t records, nonce, page_count, sector, page_size;
-};
-
-static bool read_journal_header(int fd, uint64_t off, struct header *h)
-{
-	uint8_t bytes[28];
-
-	if (wrep_read_exact(fd, bytes, sizeof bytes, off) ||
-	    memcmp(bytes, journal_magic, sizeof journal_magic) != 0)
-		return false;
-	*h = (struct header){
-		.records = wrep_get_be32(bytes + 8),
-		.nonce = wrep_get_be32(bytes + 12),
-		.page_count = wrep_get_be32(bytes + 16),
-		.sector = wrep_get_be32(bytes + 20),
-		.page_size = wrep_get_be32(bytes + 24),
-	};
-	return is_power_of_2(h->sector, 32, 65536) && is_power_of_2(h->page_size, 512, 65536);
-}
-
 int wrep_playback_journal_holds(int journal_fd)
 {
-	struct header h;
+	struct wrep_journal_header h;
 
-	return read_journal_header(journal_fd, 0, &h);
+	return wrep_journal_read_header(journal_fd, 0, &h);
 }
 
 struct journal {
 	int fd, base_fd;
 	uint64_t size;
-	struct header first;
+	struct wrep_journal_header first;
 	struct wrep_overlay *overlay;
 	uint8_t *record; /* room for one */
 	uint8_t *done;	 /* a bit for each page of the database as it was */
 };
-
-static uint32_t checksum(const uint8_t *page, uint32_t page_size, uint32_t nonce)
-{
-	for (int64_t i = (int64_t)page_size - 200; i > 0; i -= 200)
-		nonce += page[i];
-	return nonce;
-}
 
 /* 1; 0: here it ends; -errno. */
 static int play_record(struct journal *j, uint64_t off, uint32_t nonce)
@@ -180,7 +138,7 @@ static int play_record(struct journal *j, uint64_t off, uint32_t nonce)
 		return -EIO;
 	pgno = wrep_get_be32(j->record);
 	if (!pgno || pgno == PENDING_BYTE / page_size + 1 ||
-	    checksum(page, page_size, nonce) != wrep_get_be32(page + page_size))
+	    wrep_journal_checksum(page, page_size, nonce) != wrep_get_be32(page + page_size))
 		return 0;
 	if (pgno > j->first.page_count || (j->done[pgno / 8] & 1u << pgno % 8))
 		return 1;
@@ -193,7 +151,7 @@ static int play_record(struct journal *j, uint64_t off, uint32_t nonce)
 
 static int play(struct journal *j)
 {
-	struct header h = j->first;
+	struct wrep_journal_header h = j->first;
 	uint64_t off = 0;
 	int rc = wrep_overlay_truncate(j->overlay, (uint64_t)h.page_count * h.page_size);
 
@@ -210,7 +168,7 @@ static int play(struct journal *j)
 		if (more < 1)
 			return more;
 		off = (end + h.sector - 1) / h.sector * h.sector;
-		if (off + h.sector > j->size || !read_journal_header(j->fd, off, &h) ||
+		if (off + h.sector > j->size || !wrep_journal_read_header(j->fd, off, &h) ||
 		    h.page_size != j->first.page_size)
 			break;
 	}
@@ -225,7 +183,7 @@ int wrep_playback_journal(int journal_fd, struct wrep_overlay *o, int base_fd)
 	uint32_t size;
 	int rc;
 
-	if (!read_journal_header(journal_fd, 0, &j.first))
+	if (!wrep_journal_read_header(journal_fd, 0, &j.first))
 		return 0;
 	if (wrep_super_of_journal(journal_fd, super))
 		return -EXDEV;

@@ -48,6 +48,7 @@
 #include "db/table.h"
 #include "pages/overlay.h"
 #include "record/entry.h"
+#include "sqlite/journal_format.h"
 #include "sqlite/names.h"
 #include "txn/commit.h"
 #include "txn/multi_commit.h"
@@ -262,26 +263,6 @@ void wrep_super_forget_all(struct wrep *w)
 /* ---- names in journals -------------------------------------------------------------------------- */
 
 static const uint8_t journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
-
-bool wrep_super_of_journal(int fd, char path[WREP_SUPER_PATH_MAX])
-{
-	uint8_t tail[16];
-	uint32_t len, sum = 0;
-	struct stat st;
-
-	if (fstat(fd, &st) < 0 || st.st_size < (off_t)sizeof tail ||
-	    wrep_read_exact(fd, tail, sizeof tail, (uint64_t)st.st_size - sizeof tail) ||
-	    memcmp(tail + 8, journal_magic, sizeof journal_magic) != 0)
-		return false;
-	len = wrep_get_be32(tail);
-	if (len == 0 || len >= WREP_SUPER_PATH_MAX || len > (uint64_t)st.st_size - sizeof tail ||
-	    wrep_read_exact(fd, path, len, (uint64_t)st.st_size - sizeof tail - len))
-		return false;
-	for (uint32_t i = 0; i < len; i++)
-		sum += (uint32_t)path[i]; /* signed or not, as SQLite on this machine */
-	path[len] = '\0';
-	return sum == wrep_get_be32(tail + 4) && path[0] != '\0';
-}
 
 /* Does the path, as some application sees it, mean the file that this mount calls `name`? */
 static bool is_path_of(const char *path, const char *name)

@@ -37,9 +37,6 @@ void wrep_super_decided(struct wrep_file *f, int result);
 /* Forget all. Their names may go with the databases' (restore.c), or have gone. */
 void wrep_super_forget_all(struct wrep *w);
 
-#define WREP_SUPER_PATH_MAX 4096
-/* The super-journal that a -journal names, as a path in the eyes of who wrote it; false: none. */
-bool wrep_super_of_journal(int journal_fd, char path[WREP_SUPER_PATH_MAX]);
 /* The -journal that named `path` is gone, its writer too: so goes the super-journal, if it is of this
  * mount and no other -journal names it. No lock held. */
 void wrep_super_orphaned(struct wrep *w, const char *path);

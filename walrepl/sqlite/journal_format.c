@@ -1,0 +1,58 @@
+/* The bytes of a rollback journal, see journal_format.h. */
+#include "sqlite/journal_format.h"
+
+#include <string.h>
+#include <sys/stat.h>
+#include "base/bytes.h"
+#include "base/io.h"
+
+static const uint8_t journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
+
+static bool is_power_of_2(uint32_t n, uint32_t min, uint32_t max)
+{
+	return n >= min && n <= max && !(n & (n - 1));
+}
+
+bool wrep_journal_read_header(int fd, uint64_t off, struct wrep_journal_header *h)
+{
+	uint8_t bytes[28];
+
+	if (wrep_read_exact(fd, bytes, sizeof bytes, off) ||
+	    memcmp(bytes, journal_magic, sizeof journal_magic) != 0)
+		return false;
+	*h = (struct wrep_journal_header){
+		.records = wrep_get_be32(bytes + 8),
+		.nonce = wrep_get_be32(bytes + 12),
+		.page_count = wrep_get_be32(bytes + 16),
+		.sector = wrep_get_be32(bytes + 20),
+		.page_size = wrep_get_be32(bytes + 24),
+	};
+	return is_power_of_2(h->sector, 32, 65536) && is_power_of_2(h->page_size, 512, 65536);
+}
+
+uint32_t wrep_journal_checksum(const uint8_t *page, uint32_t page_size, uint32_t nonce)
+{
+	for (int64_t i = (int64_t)page_size - 200; i > 0; i -= 200)
+		nonce += page[i];
+	return nonce;
+}
+
+bool wrep_super_of_journal(int fd, char path[WREP_SUPER_PATH_MAX])
+{
+	uint8_t tail[16];
+	uint32_t len, sum = 0;
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || st.st_size < (off_t)sizeof tail ||
+	    wrep_read_exact(fd, tail, sizeof tail, (uint64_t)st.st_size - sizeof tail) ||
+	    memcmp(tail + 8, journal_magic, sizeof journal_magic) != 0)
+		return false;
+	len = wrep_get_be32(tail);
+	if (len == 0 || len >= WREP_SUPER_PATH_MAX || len > (uint64_t)st.st_size - sizeof tail ||
+	    wrep_read_exact(fd, path, len, (uint64_t)st.st_size - sizeof tail - len))
+		return false;
+	for (uint32_t i = 0; i < len; i++)
+		sum += (uint32_t)path[i]; /* signed or not, as SQLite on this machine */
+	path[len] = '\0';
+	return sum == wrep_get_be32(tail + 4) && path[0] != '\0';
+}

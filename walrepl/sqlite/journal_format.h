@@ -1,0 +1,34 @@
+/* The bytes of a rollback journal. Private to walrepl; any thread.
+ *
+ * The rollback journal (section 3): it begins with a header in a sector of its own, which pages follow, and may go on
+ * with another header at the next sector, and so on. All numbers are big-endian.
+ *
+ *    0  magic, 8 bytes                            page record:
+ *    8  records behind it, or -1: to the end         0  page number
+ *   12  nonce of the checksums                       4  the page as it was
+ *   16  pages of the database as it was             ..  checksum: the nonce, and every 200th byte
+ *   20  sector size                                     of the page, from the end
+ *   24  page size
+ *
+ * Of a page the first record counts; the first record that is not right ends it all.
+ */
+#ifndef WALREPL_SQLITE_JOURNAL_FORMAT_H
+#define WALREPL_SQLITE_JOURNAL_FORMAT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct wrep_journal_header {
+	uint32_t records, nonce, page_count, sector, page_size;
+};
+
+/* The header at `off`; false: there is none, or not one of a journal that holds something. */
+bool wrep_journal_read_header(int fd, uint64_t off, struct wrep_journal_header *h);
+/* Of a page record. */
+uint32_t wrep_journal_checksum(const uint8_t *page, uint32_t page_size, uint32_t nonce);
+
+#define WREP_SUPER_PATH_MAX 4096
+/* The super-journal that a -journal names, as a path in the eyes of who wrote it; false: none. */
+bool wrep_super_of_journal(int journal_fd, char path[WREP_SUPER_PATH_MAX]);
+
+#endif
