@@ -32,7 +32,6 @@
 #include "txn/commit.h"
 #include "txn/streaming.h"
 #include "txn/unjournaled.h"
-#include "sqlite/journal_format.h"
 #include "txn/super_journal.h"
 
 #define PAGE 4096u
@@ -798,35 +797,6 @@ static void sync_commits_where_the_super_journal_is_elsewhere(void **state)
 	close_both();
 }
 
-static void only_a_whole_record_at_the_end_names_a_super_journal(void **state)
-{
-	char path[WREP_SUPER_PATH_MAX];
-	uint8_t journal[1024];
-	size_t len = fill_journal(journal, "/x/" SUPER);
-	int fd = openat(dir_fd, ".", O_TMPFILE | O_RDWR, 0600);
-
-	(void)state;
-	assert_int_equal(pwrite(fd, journal, len, 0), (ssize_t)len);
-	assert_true(wrep_super_of_journal(fd, path));
-	assert_string_equal(path, "/x/" SUPER);
-	/* what a journal that is kept has behind its end is nothing */
-	assert_int_equal(ftruncate(fd, (off_t)len + 1), 0);
-	assert_false(wrep_super_of_journal(fd, path));
-	for (size_t cut = 0; cut < len; cut++) {
-		assert_int_equal(ftruncate(fd, (off_t)cut), 0);
-		assert_false(wrep_super_of_journal(fd, path));
-		assert_int_equal(ftruncate(fd, (off_t)len), 0);
-		assert_int_equal(pwrite(fd, journal, len, 0), (ssize_t)len);
-	}
-	for (size_t at = 516; at < len; at++) {
-		journal[at] ^= 4;
-		assert_int_equal(pwrite(fd, journal, len, 0), (ssize_t)len);
-		assert_false(wrep_super_of_journal(fd, path));
-		journal[at] ^= 4;
-	}
-	close(fd);
-}
-
 /* ---- of another node -------------------------------------------------------------------------------- */
 
 static void group_of_another_node_takes_effect_on_all_or_none(void **state)
@@ -1293,7 +1263,6 @@ int main(void)
 		TEST(what_one_entry_cannot_hold_goes_ahead),
 		TEST(failed_part_ends_the_group),
 		TEST(sync_commits_where_the_super_journal_is_elsewhere),
-		TEST(only_a_whole_record_at_the_end_names_a_super_journal),
 		TEST(group_of_another_node_takes_effect_on_all_or_none),
 		TEST(copy_that_differs_stops_the_group_before_it_begins),
 		TEST(nothing_is_applied_behind_what_a_fetch_passes_over),

@@ -91,7 +91,7 @@ static void discard_overlay(struct wrep_db *db)
 	journal = wrep_db_file(db, WREP_JOURNAL);
 	has_super = journal && wrep_db_hold(db, true) == 0;
 	if (has_super) {
-		has_super = wrep_super_of_journal(journal->fd, super);
+		has_super = wrep_journal_super(journal->fd, super);
 		wrep_db_unhold(db);
 	}
 	wrep_file_unref(journal);

@@ -55,7 +55,7 @@ static bool is_of_several(struct wrep_db *db)
 
 	wrep_db_backing_name(db, WREP_JOURNAL, name);
 	fd = openat(db->w->config.data_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	is = fd < 0 || wrep_super_of_journal(fd, super);
+	is = fd < 0 || wrep_journal_super(fd, super);
 	if (fd >= 0)
 		close(fd);
 	return is;

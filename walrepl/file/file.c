@@ -39,6 +39,7 @@
 #include "repair/scrubber.h"
 #include "snapshot/snapshotter.h"
 #include "sqlite/conn.h"
+#include "sqlite/journal_format.h"
 #include "sqlite/names.h"
 #include "sqlite/wal_format.h"
 #include "sqlite/wal_index.h"
@@ -883,8 +884,7 @@ static int write_journal(struct wrep_file *f, const uint8_t *buf, size_t len, ui
 	struct wrep_commit *shape;
 	int rc;
 
-	if (len >= sizeof wrep_journal_magic &&
-	    !memcmp(buf, wrep_journal_magic, sizeof wrep_journal_magic)) {
+	if (wrep_journal_begins(buf, len)) {
 		db->journaled = true;
 		db->journal_tid = op->tid;
 	}
@@ -1119,7 +1119,7 @@ static int truncate_file(struct wrep_file *f, uint64_t size, bool opened, struct
 			rc = wrep_capture_truncate(db->capture, size);
 			break;
 		case WREP_JOURNAL:
-			if (size >= sizeof wrep_journal_magic || !journal_commits(db))
+			if (size >= WREP_JOURNAL_MAGIC_BYTES || !journal_commits(db))
 				break;
 			shape = calloc(1, sizeof *shape);
 			if (!shape) {

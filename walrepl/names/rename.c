@@ -354,7 +354,7 @@ static int give_up(struct wrep_db *db, struct former *old)
 		old->files[k] = wrep_db_file(db, k);
 	if (!rc) {
 		if (old->files[WREP_JOURNAL] && old->held &&
-		    !wrep_super_of_journal(old->files[WREP_JOURNAL]->fd, old->super))
+		    !wrep_journal_super(old->files[WREP_JOURNAL]->fd, old->super))
 			old->super[0] = '\0';
 		wrep_ahead_forget(db); /* it reads through the capture */
 		old->capture = db->capture;

@@ -185,7 +185,7 @@ int wrep_playback_journal(int journal_fd, struct wrep_overlay *o, int base_fd)
 
 	if (!wrep_journal_read_header(journal_fd, 0, &j.first))
 		return 0;
-	if (wrep_super_of_journal(journal_fd, super))
+	if (wrep_journal_super(journal_fd, super))
 		return -EXDEV;
 	size = page_size_of(o, base_fd);
 	if (size && is_power_of_2(size, 512, 65536) && size != j.first.page_size)

@@ -6,11 +6,25 @@
 #include "base/bytes.h"
 #include "base/io.h"
 
-static const uint8_t journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
+static const uint8_t journal_magic[WREP_JOURNAL_MAGIC_BYTES] = {0xd9, 0xd5, 0x05, 0xf9,
+								0x20, 0xa1, 0x63, 0xd7};
 
 static bool is_power_of_2(uint32_t n, uint32_t min, uint32_t max)
 {
 	return n >= min && n <= max && !(n & (n - 1));
+}
+
+bool wrep_journal_begins(const void *bytes, size_t len)
+{
+	return len >= sizeof journal_magic && !memcmp(bytes, journal_magic, sizeof journal_magic);
+}
+
+bool wrep_journal_fd_is_hot(int fd)
+{
+	uint8_t head[sizeof journal_magic];
+
+	return wrep_read_exact(fd, head, sizeof head, 0) == 0 &&
+	       wrep_journal_begins(head, sizeof head);
 }
 
 bool wrep_journal_read_header(int fd, uint64_t off, struct wrep_journal_header *h)
@@ -18,7 +32,7 @@ bool wrep_journal_read_header(int fd, uint64_t off, struct wrep_journal_header *
 	uint8_t bytes[28];
 
 	if (wrep_read_exact(fd, bytes, sizeof bytes, off) ||
-	    memcmp(bytes, journal_magic, sizeof journal_magic) != 0)
+	    !wrep_journal_begins(bytes, sizeof bytes))
 		return false;
 	*h = (struct wrep_journal_header){
 		.records = wrep_get_be32(bytes + 8),
@@ -37,7 +51,7 @@ uint32_t wrep_journal_checksum(const uint8_t *page, uint32_t page_size, uint32_t
 	return nonce;
 }
 
-bool wrep_super_of_journal(int fd, char path[WREP_SUPER_PATH_MAX])
+bool wrep_journal_super(int fd, char path[WREP_SUPER_PATH_MAX])
 {
 	uint8_t tail[16];
 	uint32_t len, sum = 0;

@@ -12,9 +12,8 @@
 #include "db/db.h"
 #include "db/table.h"
 #include "record/entry.h"
+#include "sqlite/journal_format.h"
 #include "txn/commit.h"
-
-const uint8_t wrep_journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
 
 int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c)
 {
@@ -48,13 +47,11 @@ int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c)
 bool wrep_journal_is_hot(struct wrep_db *db)
 {
 	struct wrep_file *journal = wrep_db_file(db, WREP_JOURNAL);
-	uint8_t head[8];
 	bool hot;
 
 	if (!journal)
 		return false;
-	hot = pread(journal->fd, head, sizeof head, 0) == sizeof head &&
-	      !memcmp(head, wrep_journal_magic, sizeof head);
+	hot = wrep_journal_fd_is_hot(journal->fd);
 	wrep_file_unref(journal);
 	return hot;
 }

@@ -4,8 +4,6 @@
 
 #include "db/db.h"
 
-/* The first 8 bytes of a journal that holds something to roll back (SQLite's file format, 3.0). */
-extern const uint8_t wrep_journal_magic[8];
 /* Do to the journal what the application asked for. db->lock held. */
 int wrep_commit_pull_trigger(struct wrep_db *db, const struct wrep_commit *c);
 /* Is there anything in the -wal, old frames included? db->lock held. */

@@ -40,7 +40,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "base/bytes.h"
 #include "base/io.h"
 #include "base/wrep.h"
 #include "db/db.h"
@@ -262,8 +261,6 @@ void wrep_super_forget_all(struct wrep *w)
 
 /* ---- names in journals -------------------------------------------------------------------------- */
 
-static const uint8_t journal_magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
-
 /* Does the path, as some application sees it, mean the file that this mount calls `name`? */
 static bool is_path_of(const char *path, const char *name)
 {
@@ -293,16 +290,13 @@ static bool names_super(struct wrep_db *db, const struct wrep_file *super,
 			char path[WREP_SUPER_PATH_MAX])
 {
 	struct wrep_file *journal = wrep_db_file(db, WREP_JOURNAL);
-	uint8_t head[8];
 	bool named;
 
 	if (!journal || wrep_db_hold(db, true)) {
 		wrep_file_unref(journal);
 		return false;
 	}
-	named = wrep_read_exact(journal->fd, head, sizeof head, 0) == 0 &&
-		memcmp(head, journal_magic, sizeof head) == 0 &&
-		wrep_super_of_journal(journal->fd, path) &&
+	named = wrep_journal_fd_is_hot(journal->fd) && wrep_journal_super(journal->fd, path) &&
 		(!super || is_path_of(path, super->name));
 	wrep_db_unhold(db);
 	wrep_file_unref(journal);
