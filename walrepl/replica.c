@@ -34,6 +34,7 @@
 #include "db/db.h"
 #include "db/directory.h"
 #include "db/pin.h"
+#include "db/spool.h"
 #include "db/table.h"
 #include "file/departure.h"
 #include "file/file.h"
@@ -49,6 +50,7 @@
 #include "snapshot/restore.h"
 #include "snapshot/snapshotter.h"
 #include "sqlite/conn.h"
+#include "sqlite/file_format.h"
 #include "sqlite/names.h"
 #include "state/name_tree.h"
 #include "state/parts.h"
@@ -157,34 +159,6 @@ static void drop_parts(struct wrep *w, struct wrep_parts *parts)
 	item = wrep_item_new(WREP_ITEM_DROP, NULL);
 	item->parts = parts;
 	wrep_applier_push(w, item);
-}
-
-uint64_t wrep_parts_first_index(const struct wrep_db *db)
-{
-	/* Those that are committed came before the one that is open. */
-	const struct wrep_parts *first = db->unapplied ? db->unapplied : db->state.parts;
-
-	return first ? first->first_index : 0;
-}
-
-void wrep_parts_queued(struct wrep_db *db, struct wrep_parts *parts)
-{
-	struct wrep_parts **last = &db->unapplied;
-
-	if (!parts)
-		return;
-	while (*last)
-		last = &(*last)->next;
-	*last = wrep_parts_ref(parts);
-}
-
-void wrep_parts_applied(struct wrep_db *db, struct wrep_parts *parts)
-{
-	if (!parts)
-		return;
-	assert(db->unapplied == parts);
-	db->unapplied = parts->next;
-	wrep_parts_unref(parts); /* the item has another reference: nothing is closed here */
 }
 
 void wrep_parts_drop_dead(struct wrep *w, uint64_t term)

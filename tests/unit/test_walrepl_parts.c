@@ -26,6 +26,7 @@
 #include "db/pin.h"
 #include "db/table.h"
 #include "file/file.h"
+#include "db/spool.h"
 #include "replica.h"
 #include "txn/commit.h"
 #include "txn/streaming.h"

@@ -12,10 +12,5 @@ int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_
 int wrep_file_open_again(struct wrep_file *f, int flags, struct wrep_op *op);
 enum { WREP_OP_OPEN, WREP_OP_CREATE }; /* wrep_op.state: does a failure own op->file? */
 void wrep_op_finish_open(struct wrep_op *op, int result);
-/* Does the committed image say WAL? (bytes 18 and 19 of page 1, the file format versions) */
-static inline bool wrep_page1_is_wal(const uint8_t *page1)
-{
-	return page1[18] == 2 && page1[19] == 2;
-}
 
 #endif

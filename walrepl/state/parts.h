@@ -73,16 +73,4 @@ int wrep_parts_settle(struct wrep_parts *p, const struct wrep_entry *e);
  * alone, hence the same on every node. `p` may be NULL. */
 bool wrep_parts_complete(const struct wrep_parts *p, const struct wrep_entry *e, uint64_t term);
 
-/* ---- local: the applier ------------------------------------------------------------------------ */
-
-/* Append the images of `e` to the file, which is made in `dir_fd` when there is none. 0 or -errno;
- * then nothing has changed, and it may be tried again. Entries come in the order of the log. */
-int wrep_parts_store(struct wrep_parts *p, int dir_fd, const struct wrep_entry *e);
-
-/* As struct wrep_conn_txn wants it, with `p` as ctx: up to WREP_CONN_FETCH_MAX images. */
-int wrep_parts_fetch(void *p, uint32_t first, uint32_t count, uint32_t *pgnos, const void **images);
-
-/* Copy the image of each page to its place in the database file. 0 or -errno. */
-int wrep_parts_copy(struct wrep_parts *p, int db_fd);
-
 #endif

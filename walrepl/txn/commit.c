@@ -51,6 +51,7 @@
 #include "pages/overlay.h"
 #include "pages/pagesum.h"
 #include "record/entry.h"
+#include "sqlite/file_format.h"
 #include "state/parts.h"
 #include "txn/multi_commit.h"
 #include "txn/shape.h"
