@@ -28,6 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
+#include "apply/applier.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"

@@ -26,6 +26,7 @@
 #include "db/db.h"
 #include "db/pin.h"
 #include "db/table.h"
+#include "apply/opening.h"
 #include "file/file.h"
 #include "repair/fetch.h"
 #include "snapshot/snapshotter.h"

@@ -19,6 +19,7 @@
 #include "db/db.h"
 #include "db/pin.h"
 #include "db/table.h"
+#include "apply/opening.h"
 #include "file/file.h"
 #include "snapshot/snapshotter.h"
 #include "txn/commit.h"

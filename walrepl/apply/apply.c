@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "apply/applier.h"
 #include "apply/fence.h"
 #include "base/io.h"
 #include "base/report.h"

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "apply/applier.h"
 #include "base/io.h"
 #include "base/report.h"
 #include "base/work.h"

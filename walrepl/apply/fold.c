@@ -17,8 +17,9 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "apply/applier.h"
 #include "apply/fence.h"
-#include "base/work.h"
+#include "base/wrep.h"
 #include "db/db.h"
 #include "db/table.h"
 #include "file/stray.h"

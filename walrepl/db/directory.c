@@ -19,6 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
+#include "apply/applier.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"

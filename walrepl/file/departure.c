@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include "apply/opening.h"
 #include "base/io.h"
 #include "base/wrep.h"
 #include "db/db.h"

@@ -22,6 +22,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "apply/fold.h"
+#include "apply/opening.h"
 #include "base/io.h"
 #include "base/report.h"
 #include "base/work.h"
@@ -132,25 +133,6 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st)
 
 /* ---- opening ------------------------------------------------------------------------------------ */
 
-int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_op *op)
-{
-	int rc = f->revoked ? -ESTALE : wrep_db_hold(f->db, internal);
-
-	if (rc)
-		return rc;
-	if (f->fd < 0) /* it has lost its name, and the last who had it open is gone */
-		rc = -ESTALE;
-	else if (f->kind == WREP_DB && !internal)
-		rc = wrep_direct_admit_open(f, flags, op);
-	if (!rc && f->kind == WREP_DB && !internal)
-		rc = wrep_strays_admit(f->db, flags);
-	if (rc)
-		wrep_db_unhold(f->db);
-	else if (f->kind == WREP_DB && !internal)
-		f->db->opens++;
-	return rc;
-}
-
 /* A side file springs into being: local to this node. db->lock held. */
 static int create_side_file(struct wrep_db *db, enum wrep_kind kind, mode_t mode, uid_t uid,
 			    gid_t gid, bool internal, struct wrep_file **out)
@@ -177,62 +159,6 @@ static int create_side_file(struct wrep_db *db, enum wrep_kind kind, mode_t mode
 	}
 	*out = wrep_file_ref(db->files[kind]);
 	return 0;
-}
-
-bool wrep_is_ready(struct wrep *w)
-{
-	return atomic_load(&w->caught_up);
-}
-
-bool wrep_knows_names(struct wrep *w)
-{
-	bool knows;
-
-	pthread_mutex_lock(&w->lock);
-	knows = w->caught_up || (w->names_index && !w->fetching);
-	pthread_mutex_unlock(&w->lock);
-	return knows;
-}
-
-uint64_t wrep_progress(struct wrep *w)
-{
-	uint64_t steps;
-
-	pthread_mutex_lock(&w->lock);
-	steps = w->led_term;
-	pthread_mutex_unlock(&w->lock);
-	return steps + atomic_load(&w->delivered_bytes) + atomic_load(&w->taken) +
-	       atomic_load(&w->compared_bytes) + atomic_load(&w->fetched_bytes);
-}
-
-/* 0 when this node has caught up; until then WREP_PENDING, and `*item`, taken, is queued when it has. */
-static int wait_caught_up(struct wrep *w, struct wrep_item **item)
-{
-	int rc = 0;
-
-	pthread_mutex_lock(&w->lock);
-	if (w->closing) {
-		rc = -ENOTCONN;
-	} else if (!w->caught_up) {
-		(*item)->next = w->waiting;
-		w->waiting = *item;
-		*item = NULL;
-		rc = WREP_PENDING;
-	}
-	pthread_mutex_unlock(&w->lock);
-	return rc;
-}
-
-int wrep_wait_ready(struct wrep *w, struct wrep_op *op)
-{
-	struct wrep_item *item = wrep_item_new(WREP_ITEM_READY, NULL);
-	int rc;
-
-	op->state = WREP_OP_OPEN;
-	item->op = op;
-	rc = wait_caught_up(w, &item);
-	wrep_item_free(item);
-	return rc;
 }
 
 /* What an application is told. No lock held. */
@@ -336,7 +262,7 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 	item->op = op;
 	item->open_flags = flags;
 	item->file = f ? wrep_file_ref(f) : NULL;
-	rc = wait_caught_up(w, &item);
+	rc = wrep_wait_caught_up(w, &item);
 	if (!rc && f) {
 		pthread_mutex_lock(&db->lock);
 		if (db->files[WREP_DB] != f) /* just now */
@@ -357,19 +283,6 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 	if (rc == -EAGAIN)
 		rc = wrep_departure_open(f, flags, op);
 	return cannot_open(db, rc);
-}
-
-static void drop_file(struct wrep_op *op)
-{
-	wrep_file_unref(op->file);
-	op->file = NULL;
-}
-
-void wrep_op_finish_open(struct wrep_op *op, int result)
-{
-	if (result < 0 && op->state == WREP_OP_CREATE && op->file)
-		drop_file(op);
-	op->done(op, result);
 }
 
 static void unhold(struct wrep_db *db)
@@ -450,7 +363,7 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 			op->file = f;
 			rc = open_file(db, f, flags, internal, op, WREP_OP_CREATE);
 			if (rc < 0)
-				drop_file(op);
+				wrep_op_drop_file(op);
 		}
 		if (held)
 			unhold(db);
@@ -504,53 +417,6 @@ int wrep_file_adopt(struct wrep_file *f)
 bool wrep_may_write(const struct wrep *w)
 {
 	return atomic_load(&w->may_write);
-}
-
-/* Of those that wait until this node has caught up; NULL. w->lock held. */
-static struct wrep_item *take_waiting(struct wrep *w, const struct wrep_op *op)
-{
-	struct wrep_item *item;
-
-	for (struct wrep_item **p = &w->waiting; (item = *p); p = &item->next) {
-		if (item->op == op) {
-			*p = item->next;
-			break;
-		}
-	}
-	return item;
-}
-
-void wrep_op_interrupt(struct wrep *w, struct wrep_op *op)
-{
-	struct wrep_item *waited;
-	bool found;
-
-	pthread_mutex_lock(&w->lock);
-	waited = take_waiting(w, op);
-	found = waited != NULL;
-	for (struct wrep_item *i = w->queue_head; !found && i; i = i->next) {
-		if ((i->type == WREP_ITEM_OPEN || i->type == WREP_ITEM_READY) && i->op == op) {
-			i->op = NULL;
-			found = true;
-		}
-	}
-	pthread_mutex_unlock(&w->lock);
-	wrep_item_free(waited);
-	if (found)
-		wrep_op_finish_open(op, -EINTR);
-}
-
-void wrep_op_time_out(struct wrep *w, struct wrep_op *op)
-{
-	struct wrep_item *waited;
-
-	pthread_mutex_lock(&w->lock);
-	waited = take_waiting(w, op);
-	pthread_mutex_unlock(&w->lock);
-	if (!waited)
-		return;
-	wrep_item_free(waited);
-	wrep_op_finish_open(op, -ETIMEDOUT);
 }
 
 void wrep_file_release(struct wrep_file *f, bool internal)

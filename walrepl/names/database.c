@@ -6,7 +6,9 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include "apply/applier.h"
 #include "apply/fence.h"
+#include "apply/opening.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
@@ -14,7 +16,6 @@
 #include "db/directory.h"
 #include "db/pin.h"
 #include "db/table.h"
-#include "file/file.h"
 #include "file/stray.h"
 #include "pages/sumfile.h"
 #include "record/entry.h"

@@ -46,6 +46,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "apply/applier.h"
 #include "base/bytes.h"
 #include "base/io.h"
 #include "base/report.h"

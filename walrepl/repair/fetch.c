@@ -34,6 +34,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "apply/applier.h"
 #include "base/bytes.h"
 #include "base/io.h"
 #include "base/report.h"

@@ -40,6 +40,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+#include "apply/applier.h"
 #include "base/io.h"
 #include "base/report.h"
 #include "base/work.h"

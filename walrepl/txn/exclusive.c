@@ -15,9 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include "apply/applier.h"
 #include "base/io.h"
 #include "base/report.h"
-#include "base/work.h"
 #include "base/wrep.h"
 #include "db/db.h"
 #include "db/table.h"

@@ -51,6 +51,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "apply/applier.h"
 #include "base/io.h"
 #include "base/report.h"
 #include "base/work.h"

@@ -13,7 +13,7 @@
  * of the log is begun any more, nor is a durable point taken, which would count on what was passed over); the
  * database is removed, or its file is gone for good (wrep_apply_transaction() has the rule, and asserts it).
  */
-#include "base/work.h"
+#include "apply/applier.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -22,21 +22,21 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 #include "apply/apply.h"
+#include "apply/catch_up.h"
 #include "apply/fence.h"
 #include "apply/fold.h"
+#include "apply/opening.h"
 #include "base/io.h"
 #include "base/report.h"
+#include "base/work.h"
 #include "base/wrep.h"
 #include "db/db.h"
 #include "db/directory.h"
 #include "db/pin.h"
 #include "db/table.h"
-#include "file/departure.h"
-#include "file/file.h"
 #include "names/database.h"
 #include "names/rename.h"
 #include "repair/fetch.h"
-#include "snapshot/restore.h"
 #include "sqlite/conn.h"
 #include "state/parts.h"
 #include "txn/commit.h"
@@ -120,25 +120,6 @@ void wrep_applier_invalidate(struct wrep_db *db, enum wrep_kind kind, uint64_t o
 	wrep_file_unref(f);
 }
 
-static void serve_open(struct wrep *w, struct wrep_item *item, bool may_fold);
-
-/* Has what this item asks for nothing to wait for? w->lock held. */
-static bool can_be_served(const struct wrep_item *item)
-{
-	bool can;
-
-	if (item->type == WREP_ITEM_IDLE) /* descriptors may be what is waited for */
-		return true;
-	if (item->type != WREP_ITEM_OPEN)
-		return item->type ==
-		       WREP_ITEM_REVERT; /* a writer waits for it, whose lock may be in the way */
-	pthread_mutex_lock(&item->db->lock);
-	/* Else its CREATE comes first, it is being renamed, or what is being applied is half in its file. */
-	can = item->db->removed || (item->db->files[WREP_DB] && !item->db->half_applied);
-	pthread_mutex_unlock(&item->db->lock);
-	return can;
-}
-
 /* Serve the opens that are queued; what they find is as old as what those see who are in already. */
 void wrep_serve_opens(struct wrep *w)
 {
@@ -146,7 +127,7 @@ void wrep_serve_opens(struct wrep *w)
 
 	pthread_mutex_lock(&w->lock);
 	for (p = &w->queue_head; (item = *p);) {
-		if (!can_be_served(item)) {
+		if (!wrep_open_can_be_served(item)) {
 			p = &item->next;
 			continue;
 		}
@@ -164,7 +145,7 @@ void wrep_serve_opens(struct wrep *w)
 			continue;
 		}
 		if (item->type == WREP_ITEM_OPEN) {
-			serve_open(w, item, false); /* amid something else */
+			wrep_open_serve(w, item, false); /* amid something else */
 			continue;
 		}
 		wrep_direct_revert(w, item);
@@ -212,188 +193,7 @@ void wrep_wait_for_space(struct wrep *w, const char *name, int rc, uint64_t *log
 	usleep(WREP_FULL_RETRY_MS * 1000);
 }
 
-/* ---- opens, views ---------------------------------------------------------------------------------- */
-
-static void open_database(struct wrep *w, struct wrep_item *item, bool may_fold)
-{
-	struct wrep_db *db = item->db;
-	struct wrep_op *op;
-	struct wrep_file *f;
-	bool damaged;
-	int rc = 0;
-
-	pthread_mutex_lock(&w->lock);
-	op = item->op; /* NULL: interrupted meanwhile */
-	item->op = NULL;
-	pthread_mutex_unlock(&w->lock);
-	if (!op)
-		return;
-	pthread_mutex_lock(&db->lock);
-	f = db->removed ? NULL : wrep_db_file(db, WREP_DB);
-	damaged = db->damaged;
-	pthread_mutex_unlock(&db->lock);
-	if (!f)
-		rc = -ESTALE; /* the kernel looks the name up again */
-	else if (item->file && item->file != f)
-		rc = -ESTALE; /* renamed meanwhile */
-	else if (damaged)
-		rc = -EBADMSG;
-	if (!rc && may_fold)
-		wrep_fold(db);
-	if (!rc && !atomic_load(&w->may_write)) {
-		rc = wrep_fence_close(db);
-		/* A writer of before is still at it: it cannot commit, and readers are welcome. */
-		if (rc == -EBUSY)
-			rc = 0;
-	}
-	if (!rc) {
-		pthread_mutex_lock(&db->lock);
-		rc = wrep_file_opened(f, item->open_flags, false, op);
-		pthread_mutex_unlock(&db->lock);
-	}
-	if (rc == -EAGAIN)
-		rc = wrep_departure_open(f, item->open_flags, op);
-	if (rc == WREP_PENDING) {
-		/* Its turn comes when the last other one has gone. */
-	} else if (!rc) {
-		if (op->state == WREP_OP_CREATE && !op->file)
-			op->file = wrep_file_ref(f);
-	} else if (rc == -ENOENT) {
-		wrep_db_missing(db);
-		rc = -ESTALE;
-	} else if (!wrep_out_of_descriptors(w, rc, db->name) && rc != -ESTALE && !damaged) {
-		wrep_logf(w, 'E', "cannot attach to a database name=%s error=%s", db->name,
-			  strerror(-rc));
-	}
-	wrep_file_unref(f);
-	if (rc != WREP_PENDING)
-		wrep_op_finish_open(op, rc);
-}
-
-/* While a fetch is due an open waits for its end: what the file shows will not go on, and the applier may have
- * been stopped in the middle of a transaction. Takes the item. */
-static void serve_open(struct wrep *w, struct wrep_item *item, bool may_fold)
-{
-	bool later;
-
-	pthread_mutex_lock(&w->lock);
-	later = w->fetching && !w->closing && !w->failed;
-	if (later) {
-		item->next = w->waiting;
-		w->waiting = item;
-	}
-	pthread_mutex_unlock(&w->lock);
-	if (later)
-		return;
-	open_database(w, item, may_fold);
-	wrep_item_free(item);
-}
-
-static void ready(struct wrep *w, struct wrep_item *item)
-{
-	struct wrep_op *op;
-
-	pthread_mutex_lock(&w->lock);
-	op = item->op; /* NULL: interrupted meanwhile */
-	item->op = NULL;
-	pthread_mutex_unlock(&w->lock);
-	if (op)
-		op->done(op, 0);
-}
-
-static bool view_changed(struct wrep *w, const struct wrep_item *item)
-{
-	bool latest;
-
-	pthread_mutex_lock(&w->lock);
-	latest = item->view_sequence == w->view_sequence;
-	/* Only the latest view opens the fence: a later one may lie behind entries yet to come. */
-	if (latest && w->view.role == RLOG_LEADER && w->view.ready && !w->fetching)
-		atomic_store(&w->may_write, true);
-	pthread_mutex_unlock(&w->lock);
-	return latest ? wrep_fences_settle(w) : false;
-}
-
-/* The file is as long as its pages need, and no longer missing. Everything is applied, and nobody has it
- * open. db->lock held. */
-static bool file_is_whole(struct wrep_db *db)
-{
-	uint32_t pages = db->state.sum.page_count;
-	struct stat st;
-	bool whole;
-	int rc;
-
-	if (db->opens || db->local_version != db->state.version || db->overlay ||
-	    !db->files[WREP_DB])
-		return true; /* what is read is checked then */
-	while (pages && !db->state.sum.hash[pages - 1])
-		pages--; /* never written */
-	rc = wrep_db_hold(db, true);
-	if (rc)
-		return rc != -ENOENT; /* not now */
-	whole = fstat(db->files[WREP_DB]->fd, &st) == 0 &&
-		(uint64_t)st.st_size >= (uint64_t)pages * db->state.sum.page_size;
-	wrep_db_unhold(db);
-	return whole;
-}
-
-/* Is what was restored, and brought up to date since, what the checksums say? False: what is not is
- * being fetched. */
-static bool prove_all(struct wrep *w)
-{
-	struct wrep_db **all;
-	size_t count;
-	bool fetching;
-
-	if (wrep_db_all(w, &all, &count) < 0)
-		return false;
-	for (size_t i = 0; i < count; i++) {
-		struct wrep_db *db = all[i];
-		bool sound;
-
-		pthread_mutex_lock(&db->lock);
-		sound = db->removed || db->damaged || (wrep_prove(db) && file_is_whole(db));
-		pthread_mutex_unlock(&db->lock);
-		if (!sound)
-			wrep_fetch_wanted(w, "the database file is damaged", db);
-		wrep_db_unref(db);
-	}
-	free(all);
-	fetching = wrep_fetching(w);
-	return !fetching;
-}
-
-static void caught_up(struct wrep *w)
-{
-	struct wrep_item *waiting, *next;
-	bool early;
-
-	pthread_mutex_lock(&w->lock);
-	while (!w->opened && !w->closing) /* so that it is known whether this node is alone */
-		pthread_cond_wait(&w->queue_wake, &w->lock);
-	atomic_store(&w->prove_waits, true);
-	early = atomic_load(&w->delivered) < w->prove_from;
-	if (!early)
-		atomic_store(&w->prove_waits, false);
-	pthread_mutex_unlock(&w->lock);
-	if (early)
-		return; /* on_apply() comes back to it */
-	if (!prove_all(w))
-		return; /* raftlog tells again after the fetch */
-	pthread_mutex_lock(&w->lock);
-	if (w->fetching) {
-		pthread_mutex_unlock(&w->lock);
-		return;
-	}
-	atomic_store(&w->caught_up, true);
-	waiting = w->waiting;
-	w->waiting = NULL;
-	pthread_mutex_unlock(&w->lock);
-	for (; waiting; waiting = next) {
-		next = waiting->next;
-		wrep_applier_push(w, waiting); /* as OPEN items, behind what is queued */
-	}
-}
+/* ---- barriers -------------------------------------------------------------------------------------- */
 
 /* The keeper's barrier. What the daemon's SQLite can still copy out of a -wal need not be held there. */
 static void point(struct wrep *w, struct wrep_item *item)
@@ -608,20 +408,20 @@ static void *applier_main(void *arg)
 			wrep_install_group(w, item);
 			break;
 		case WREP_ITEM_OPEN:
-			serve_open(w, item, true);
+			wrep_open_serve(w, item, true);
 			item = NULL;
 			break;
 		case WREP_ITEM_READY:
-			ready(w, item);
+			wrep_ready_run(w, item);
 			break;
 		case WREP_ITEM_VIEW:
-			retry = view_changed(w, item) || retry;
+			retry = wrep_view_run(w, item) || retry;
 			break;
 		case WREP_ITEM_TAKE_BACK:
 			take_all_back(w);
 			break;
 		case WREP_ITEM_CAUGHT_UP:
-			caught_up(w);
+			wrep_caught_up_run(w);
 			break;
 		case WREP_ITEM_POINT:
 			point(w, item);

@@ -1,0 +1,139 @@
+/* This node catches up.
+ *
+ * Raftlog tells when everything up to the leader's commit index at first contact is here. Then the applier proves that
+ * the files are what the checksums say, lets in who waits for that, and opens the fences where this node leads.
+ */
+#include "apply/catch_up.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include "apply/applier.h"
+#include "apply/fence.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/db.h"
+#include "db/pin.h"
+#include "db/table.h"
+#include "repair/fetch.h"
+#include "snapshot/restore.h"
+
+bool wrep_is_ready(struct wrep *w)
+{
+	return atomic_load(&w->caught_up);
+}
+
+bool wrep_knows_names(struct wrep *w)
+{
+	bool knows;
+
+	pthread_mutex_lock(&w->lock);
+	knows = w->caught_up || (w->names_index && !w->fetching);
+	pthread_mutex_unlock(&w->lock);
+	return knows;
+}
+
+uint64_t wrep_progress(struct wrep *w)
+{
+	uint64_t steps;
+
+	pthread_mutex_lock(&w->lock);
+	steps = w->led_term;
+	pthread_mutex_unlock(&w->lock);
+	return steps + atomic_load(&w->delivered_bytes) + atomic_load(&w->taken) +
+	       atomic_load(&w->compared_bytes) + atomic_load(&w->fetched_bytes);
+}
+
+bool wrep_view_run(struct wrep *w, const struct wrep_item *item)
+{
+	bool latest;
+
+	pthread_mutex_lock(&w->lock);
+	latest = item->view_sequence == w->view_sequence;
+	/* Only the latest view opens the fence: a later one may lie behind entries yet to come. */
+	if (latest && w->view.role == RLOG_LEADER && w->view.ready && !w->fetching)
+		atomic_store(&w->may_write, true);
+	pthread_mutex_unlock(&w->lock);
+	return latest ? wrep_fences_settle(w) : false;
+}
+
+/* The file is as long as its pages need, and no longer missing. Everything is applied, and nobody has it
+ * open. db->lock held. */
+static bool file_is_whole(struct wrep_db *db)
+{
+	uint32_t pages = db->state.sum.page_count;
+	struct stat st;
+	bool whole;
+	int rc;
+
+	if (db->opens || db->local_version != db->state.version || db->overlay ||
+	    !db->files[WREP_DB])
+		return true; /* what is read is checked then */
+	while (pages && !db->state.sum.hash[pages - 1])
+		pages--; /* never written */
+	rc = wrep_db_hold(db, true);
+	if (rc)
+		return rc != -ENOENT; /* not now */
+	whole = fstat(db->files[WREP_DB]->fd, &st) == 0 &&
+		(uint64_t)st.st_size >= (uint64_t)pages * db->state.sum.page_size;
+	wrep_db_unhold(db);
+	return whole;
+}
+
+/* Is what was restored, and brought up to date since, what the checksums say? False: what is not is
+ * being fetched. */
+static bool prove_all(struct wrep *w)
+{
+	struct wrep_db **all;
+	size_t count;
+	bool fetching;
+
+	if (wrep_db_all(w, &all, &count) < 0)
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		struct wrep_db *db = all[i];
+		bool sound;
+
+		pthread_mutex_lock(&db->lock);
+		sound = db->removed || db->damaged || (wrep_prove(db) && file_is_whole(db));
+		pthread_mutex_unlock(&db->lock);
+		if (!sound)
+			wrep_fetch_wanted(w, "the database file is damaged", db);
+		wrep_db_unref(db);
+	}
+	free(all);
+	fetching = wrep_fetching(w);
+	return !fetching;
+}
+
+void wrep_caught_up_run(struct wrep *w)
+{
+	struct wrep_item *waiting, *next;
+	bool early;
+
+	pthread_mutex_lock(&w->lock);
+	while (!w->opened && !w->closing) /* so that it is known whether this node is alone */
+		pthread_cond_wait(&w->queue_wake, &w->lock);
+	atomic_store(&w->prove_waits, true);
+	early = atomic_load(&w->delivered) < w->prove_from;
+	if (!early)
+		atomic_store(&w->prove_waits, false);
+	pthread_mutex_unlock(&w->lock);
+	if (early)
+		return; /* on_apply() comes back to it */
+	if (!prove_all(w))
+		return; /* raftlog tells again after the fetch */
+	pthread_mutex_lock(&w->lock);
+	if (w->fetching) {
+		pthread_mutex_unlock(&w->lock);
+		return;
+	}
+	atomic_store(&w->caught_up, true);
+	waiting = w->waiting;
+	w->waiting = NULL;
+	pthread_mutex_unlock(&w->lock);
+	for (; waiting; waiting = next) {
+		next = waiting->next;
+		wrep_applier_push(w, waiting); /* as OPEN items, behind what is queued */
+	}
+}
