@@ -59,6 +59,7 @@
 #include "txn/exclusive.h"
 #include "txn/multi_commit.h"
 #include "txn/proposal.h"
+#include "txn/sender.h"
 #include "txn/streaming.h"
 #include "txn/super_journal.h"
 #include "txn/unjournaled.h"

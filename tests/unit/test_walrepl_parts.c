@@ -29,6 +29,7 @@
 #include "db/spool.h"
 #include "replica.h"
 #include "txn/commit.h"
+#include "txn/sender.h"
 #include "txn/streaming.h"
 #include "txn/unjournaled.h"
 

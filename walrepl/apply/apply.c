@@ -41,6 +41,7 @@
 #include "txn/journal.h"
 #include "txn/multi_commit.h"
 #include "txn/proposal.h"
+#include "txn/sender.h"
 #include "txn/unjournaled.h"
 
 #define RETRY_MS 2	       /* between attempts at a busy lock */

@@ -27,9 +27,10 @@
 #include "record/entry.h"
 #include "snapshot/snapshotter.h"
 #include "sqlite/conn.h"
+#include "sqlite/conn_host.h"
 #include "sqlite/journal_format.h"
 #include "sqlite/wal_index.h"
-#include "txn/commit.h"
+#include "txn/sender.h"
 #include "txn/super_journal.h"
 #include "txn/unjournaled.h"
 

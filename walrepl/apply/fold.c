@@ -25,8 +25,7 @@
 #include "file/stray.h"
 #include "record/entry.h"
 #include "sqlite/journal_format.h"
-#include "txn/commit.h"
-#include "txn/super_journal.h"
+#include "txn/sender.h"
 
 static bool is_idle(const struct wrep_db *db)
 {

@@ -26,10 +26,11 @@
 #include "pages/overlay.h"
 #include "pages/pagesum.h"
 #include "record/entry.h"
+#include "replica.h"
 #include "sqlite/conn.h"
 #include "sqlite/wal_index.h"
 #include "state/parts.h"
-#include "txn/commit.h"
+#include "txn/sender.h"
 #include "txn/streaming.h"
 
 static const char *const suffix[] = {"", "-wal", "-shm", "-journal"};

@@ -20,7 +20,7 @@
 #include "pages/sumfile.h"
 #include "record/entry.h"
 #include "snapshot/restore.h"
-#include "txn/commit.h"
+#include "txn/sender.h"
 
 /* Applications have had it open before it was there, and cannot write so far. Not on a node that does not lead,
  * afterwards either: its fence takes over the mount's lock, without a moment between. True: the fence is to be

@@ -52,9 +52,8 @@
 #include "repair/wire.h"
 #include "snapshot/restore.h"
 #include "snapshot/snapshotter.h"
-#include "sqlite/conn.h"
 #include "sqlite/wal_index.h"
-#include "txn/commit.h"
+#include "txn/sender.h"
 #include "txn/streaming.h"
 #include "txn/super_journal.h"
 

@@ -57,7 +57,6 @@
 #include "record/entry.h"
 #include "record/manifest.h"
 #include "snapshot/restore.h"
-#include "sqlite/conn.h"
 #include "sqlite/wal_index.h"
 #include "txn/multi_commit.h"
 #include "txn/streaming.h"

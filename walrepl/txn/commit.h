@@ -17,25 +17,6 @@ enum wrep_trigger {
 	WREP_TRIGGER_CLOSE,
 };
 
-/* The PAGES entries of a transaction that leave this node. Guarded by the database's lock. They belong
- * to the commit, or before there is one to db->ahead, or, when `given_up`, to nobody: then they go with
- * the last that is in flight. */
-struct wrep_outgoing {
-	uint64_t sequence;
-	uint32_t next_part; /* the next to be submitted */
-	uint32_t in_flight; /* submitted, their end not told */
-	uint64_t term;	    /* of the parts delivered, 0: none yet */
-	int failed;	    /* -errno: given up, their COMMIT will not be submitted */
-	bool given_up;
-	struct wrep_outgoing *next; /* in db->spent */
-};
-struct wrep_outgoing *wrep_outgoing_new(struct wrep *w); /* NULL: no memory */
-/* Make `buf` (taken in any case) the next of them, to be submitted. db->lock held. NULL: no memory. */
-struct rlog_request *wrep_outgoing_part(struct wrep_db *db, struct wrep_outgoing *out,
-					struct rlog_buf *buf);
-/* The owner lets go of them. Whoever calls this ends with wrep_commit_feed(). db->lock held. */
-void wrep_outgoing_give_up(struct wrep_db *db, struct wrep_outgoing *out, int error);
-
 struct wrep_commit {
 	struct rlog_request request; /* first */
 	struct wrep_db *db;
@@ -81,18 +62,6 @@ void wrep_commit_tell(struct wrep_commit *c, int result);
  * before, or, with `result` 0, what others made of it. Tells, and frees, at once or later. No lock held. */
 void wrep_commit_end(struct wrep_commit *c, int result);
 
-/* A PAGES entry of this node that is on its way. */
-struct wrep_part_request {
-	struct rlog_request request; /* first */
-	struct wrep_db *db;	     /* a reference */
-	struct wrep_outgoing *out;
-};
-/* It was delivered, in `term`; `counts`: its database is there. Frees the request. */
-void wrep_commit_part_delivered(struct rlog_request *req, uint64_t term, bool counts);
-/* The parts cannot be kept here. False: too late, the COMMIT is on its way, or they are not those of
- * an undecided transaction of this node. */
-bool wrep_commit_give_up(struct wrep_db *db, const struct wrep_parts *parts, int error);
-
 /* A write completed `txn`; db->lock held on entry, released before the return. */
 int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct wrep_op *op);
 /* A journal is being removed, truncated or zeroed by the application: agree on what the overlay
@@ -109,22 +78,19 @@ int wrep_commit_fill(struct wrep_commit *c, struct wrep_entry *e);
 /* It is undecided no more, and took no effect on the files here; `refused`: nor will it, so its parts need
  * not be kept. Frees it. No lock held. */
 void wrep_commit_dismiss(struct wrep_commit *c, bool refused);
-/* Submit what there is to be submitted of the database's transactions. db->lock held, released. */
-void wrep_commit_feed(struct wrep_db *db);
 
-/* What the application is told of a request that raftlog has ended: -errno. */
-int wrep_request_error(const struct rlog_request *req, enum rlog_outcome outcome);
 /* A transaction is larger than it may be: a line that says so. Returns -ENOSPC. */
 int wrep_refuse_large(struct wrep_db *db);
+
+/* For sender.c. */
+struct rlog_request *wrep_commit_next(struct wrep_db *db);
+void wrep_commit_arrive(struct wrep_commit *c);
+void wrep_commit_end_refused(struct wrep_commit *c, int result);
 
 /* A commit was refused for certain: a line says why, now and then. [any thread, any lock] */
 #define WREP_REFUSED_NO_LEADER "this node does not lead, or does not any more"
 #define WREP_REFUSED_TOO_LATE "the database has changed since it began"
 void wrep_commit_log_refused(struct wrep_db *db, const char *why);
-
-/* Tell all nodes that these parts wait for nothing. Behind a COMMIT whose outcome is unknown it does no
- * harm: the log keeps the order in which the two were submitted. No lock held. */
-void wrep_submit_discard(struct wrep *w, uint64_t db_id, uint64_t origin, uint64_t sequence);
 
 /* A transaction is larger than it may be: a line that says so. Returns -ENOSPC. */
 int wrep_refuse_large(struct wrep_db *db);

@@ -1,12 +1,7 @@
 /* What an application's -journal and -wal say, and what it does to its -journal when it commits. */
 #include "txn/journal.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "db/db.h"

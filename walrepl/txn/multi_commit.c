@@ -28,7 +28,6 @@
  */
 #include "txn/multi_commit.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +37,7 @@
 #include "record/entry.h"
 #include "record/manifest.h"
 #include "txn/commit.h"
+#include "txn/sender.h"
 #include "txn/super_journal.h"
 
 /* ---- on its way -------------------------------------------------------------------------------- */

@@ -2,19 +2,13 @@
  * entry is submitted, and the applier ends the request when it has done what the entry says. */
 #include "txn/proposal.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include "base/report.h"
 #include "base/wrep.h"
 #include "db/db.h"
 #include "record/entry.h"
-#include "txn/commit.h"
+#include "txn/sender.h"
 
 static void meta_done(struct rlog_request *req, enum rlog_outcome outcome)
 {

@@ -1,14 +1,10 @@
 /* What the overlay of a transaction leaves behind: how large the database is, and which pages differ. */
 #include "txn/shape.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include "base/bytes.h"
 #include "db/db.h"
 #include "pages/overlay.h"

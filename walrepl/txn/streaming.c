@@ -42,6 +42,7 @@
 #include "snapshot/snapshotter.h"
 #include "sqlite/wal_format.h"
 #include "txn/commit.h"
+#include "txn/sender.h"
 #include "txn/shape.h"
 
 #define START_BYTES (16u << 20) /* what is smaller is sent when it is complete */

@@ -66,6 +66,7 @@
 #include "txn/commit.h"
 #include "txn/exclusive.h"
 #include "txn/journal.h"
+#include "txn/sender.h"
 #include "txn/shape.h"
 #include "txn/super_journal.h"
 
