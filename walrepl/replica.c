@@ -38,7 +38,6 @@
 #include "db/spool.h"
 #include "db/table.h"
 #include "file/departure.h"
-#include "file/file.h"
 #include "file/stray.h"
 #include "names/rename.h"
 #include "pages/capture.h"
@@ -225,7 +224,7 @@ void wrep_db_unlinked(struct wrep_db *db)
 	db->removed = true;
 	dead = take_parts(db);
 	wrep_ahead_forget(db);
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 	drop_parts(db->w, dead);
 	wrep_db_remove(db);
 }
@@ -354,7 +353,7 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 		wrep_applier_push(w, item);
 		return;
 	}
-	db->pending = NULL;
+	wrep_commit_detach(db);
 	if (!rc) { /* else a durable point would count on what is not there */
 		assert(db->local_version == c->base_version &&
 		       db->state.version == c->base_version + 1);
@@ -383,7 +382,7 @@ static void end_own(struct wrep_commit *c, int result)
 
 	pthread_mutex_lock(&db->lock);
 	assert(db->pending == c);
-	db->pending = NULL;
+	wrep_commit_detach(db);
 	if (c->mode == WREP_COMMIT_WAL)
 		wrep_capture_refused(db->capture);
 	wrep_db_settled(db);
@@ -741,7 +740,7 @@ static void pass_over(struct rlog_request *req, const struct wrep_entry *e, uint
 	if (e->type == WREP_ENTRY_COMMIT)
 		end_own((struct wrep_commit *)req, -EIO);
 	else if (e->type == WREP_ENTRY_PAGES)
-		wrep_commit_part_delivered(req, term, false);
+		wrep_part_delivered(req, term, false);
 	else if (e->type == WREP_ENTRY_DISCARD)
 		free(req);
 	else
@@ -825,7 +824,7 @@ static int apply_entry(struct wrep *w, uint64_t index, uint64_t term, struct rlo
 	case WREP_ENTRY_PAGES:
 		apply_pages(w, db, &e, buf, index, term);
 		if (req)
-			wrep_commit_part_delivered(req, term, true);
+			wrep_part_delivered(req, term, true);
 		break;
 	case WREP_ENTRY_DISCARD:
 		apply_discard(w, db, &e);

@@ -29,7 +29,6 @@
 #include "db/pin.h"
 #include "db/spool.h"
 #include "db/table.h"
-#include "file/file.h"
 #include "pages/capture.h"
 #include "pages/overlay.h"
 #include "record/entry.h"
@@ -286,7 +285,7 @@ static int store_part(struct wrep *w, struct wrep_db *db, struct wrep_parts *par
 		rc = wrep_parts_store(parts, w->config.data_fd, e);
 		if (!wrep_is_shortage(rc))
 			break;
-		if (!wrep_commit_give_up(db, parts, -ENOSPC))
+		if (!wrep_part_not_kept(db, parts, -ENOSPC))
 			wrep_wait_for_space(w, db->name, rc, &logged);
 		rc = 0;
 	}
@@ -559,7 +558,7 @@ static void install_end(struct wrep_db *db, const struct wrep_commit *c, int rc)
 	} else if (!rc || db->retired) {
 		wrep_db_drop_overlay(db);
 	}
-	db->pending = NULL;
+	wrep_commit_detach(db);
 }
 
 /* What was copied into the database had its times set before; by now the file has been written. False:

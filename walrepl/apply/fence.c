@@ -84,7 +84,7 @@ static void discard_overlay(struct wrep_db *db)
 	changed = db->overlay && !db->pending && (db->fenced || !db->opens);
 	if (changed)
 		wrep_db_drop_overlay(db);
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 	/* The journal goes last: without it a reader takes what the kernel has for committed. */
 	if (changed)
 		wrep_applier_invalidate(db, WREP_DB, 0, 0);

@@ -88,7 +88,7 @@ static void remove_empty(struct wrep_db *db, const struct stat before[3])
 		if (before[i].st_nlink && !look(db, kinds[i]).st_nlink)
 			wrep_stray_trace(db, kinds[i], &before[i]);
 	}
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 }
 
 void wrep_fold(struct wrep_db *db)

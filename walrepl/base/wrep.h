@@ -112,4 +112,11 @@ struct wrep {
 	_Atomic pid_t applier_tid;
 };
 
+#define WREP_LOG_BYTES (64u << 20) /* default of wrep_config.log_bytes */
+/* What the log is kept about as small as. */
+static inline uint64_t wrep_log_bytes(const struct wrep *w)
+{
+	return w->config.log_bytes ? w->config.log_bytes : WREP_LOG_BYTES;
+}
+
 #endif

@@ -22,6 +22,7 @@
 struct wrep_commit;
 struct wrep_ahead;
 struct wrep_outgoing;
+struct wrep_source;
 struct wrep_watched;
 
 struct wrep_file {
@@ -121,11 +122,14 @@ struct wrep_db {
 	pid_t locker_tid; /* a thread of a process that takes SQLite's locks before it writes, or 0 */
 	struct wrep_commit *pending; /* the undecided transaction of an application here */
 	int wal_ended; /* how one in the -wal failed, if none has begun since: its rest may come */
-	bool feeding;  /* a thread is submitting entries of transactions here */
-	struct wrep_ahead *ahead;    /* parts that leave before their transaction is complete */
-	struct wrep_outgoing *spent; /* parts that wait for nothing: a DISCARD is to be submitted */
-	unsigned opens;		     /* of the database file, by applications */
-	bool conn_idle;		     /* the applier knows, or will, that nobody has it open */
+	/* Where entries to be submitted come from: the undecided transaction, and what leaves before there is one */
+	const struct wrep_source *commit_source, *stream_source;
+	bool sending;		  /* a thread is submitting entries of transactions here */
+	struct wrep_ahead *ahead; /* parts that leave before their transaction is complete */
+	struct wrep_outgoing
+		*to_discard; /* parts that wait for nothing: a DISCARD is to be submitted */
+	unsigned opens;	     /* of the database file, by applications */
+	bool conn_idle;	     /* the applier knows, or will, that nobody has it open */
 	bool folding; /* the applier is about to fold it: opens go through its queue (apply/fold.c) */
 
 	/* the applier's own */

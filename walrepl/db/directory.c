@@ -12,7 +12,6 @@
  */
 #include "db/directory.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

@@ -17,6 +17,7 @@
 #include "db/db.h"
 #include "record/entry.h"
 #include "sqlite/conn.h"
+#include "state/parts.h"
 
 #define COPY_BYTES (256u << 10)
 

@@ -26,8 +26,6 @@
 #include "pages/overlay.h"
 #include "pages/pagesum.h"
 #include "record/entry.h"
-#include "replica.h"
-#include "sqlite/conn.h"
 #include "sqlite/wal_index.h"
 #include "state/parts.h"
 #include "txn/sender.h"
@@ -57,12 +55,7 @@ void wrep_db_unref(struct wrep_db *db)
 	if (db->capture)
 		wrep_capture_close(db->capture);
 	wrep_ahead_forget(db);
-	while (db->spent) {
-		struct wrep_outgoing *out = db->spent;
-
-		db->spent = out->next;
-		free(out);
-	}
+	wrep_sender_free(db);
 	wrep_parts_unref(db->state.parts);
 	while (db->unapplied)
 		wrep_parts_applied(db, db->unapplied);
@@ -416,7 +409,7 @@ bool wrep_db_revoke(struct wrep_db *db, bool lost)
 	wrep_db_drop_overlay(db);
 	db->opens = 0;
 	db->locker_tid = 0;
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 	for (int i = 0; i < 2; i++) {
 		if (old[i])
 			w->config.host.invalidate(w->config.host_ctx, old[i], 0, 0);

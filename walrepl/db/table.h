@@ -32,7 +32,7 @@ void wrep_db_backing_name(const struct wrep_db *db, enum wrep_kind kind,
  * hold, `ino` is its inode then. db->lock held. */
 int wrep_file_make(struct wrep_db *db, enum wrep_kind kind, int fd, ino_t ino,
 		   struct wrep_file **out);
-/* Forget what was written and not committed; wrep_commit_feed() tells the other nodes. db->lock held. */
+/* Forget what was written and not committed; wrep_txn_unlock() tells the other nodes. db->lock held. */
 void wrep_db_drop_overlay(struct wrep_db *db);
 /* All who have the database open lose it: the name leads to a new incarnation of its file, and those of
  * its -wal and -shm are forgotten. `lost`: they are to learn that what they wrote is (they learn it anyway

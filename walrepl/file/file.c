@@ -448,7 +448,7 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 	}
 	wrep_db_ref(db);
 	wrep_file_let_go(f);
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 	if (revert)
 		wrep_applier_push(db->w, revert);
 	if (fold)
@@ -728,7 +728,7 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 		if (rc)
 			wrep_direct_failed(db);
 	}
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 	return rc;
 }
 
@@ -775,7 +775,7 @@ static int write_journal(struct wrep_file *f, const uint8_t *buf, size_t len, ui
 	rc = wrep_commit_rollback(db, shape);
 	if (rc == 0) {
 		rc = wrep_write_all(f->fd, buf, len, off);
-		wrep_commit_feed(db); /* unlocks */
+		wrep_txn_unlock(db);
 	}
 	return rc;
 }
@@ -882,7 +882,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 	default:
 		rc = -EIO;
 	}
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 	if (unfit)
 		wrep_fatalf(
 			db->w,
@@ -957,7 +957,7 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 		else if (rc)
 			wrep_direct_failed(db);
 	}
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 	return rc;
 }
 
@@ -1012,7 +1012,7 @@ static int truncate_file(struct wrep_file *f, uint64_t size, bool opened, struct
 		if (f->kind == WREP_WAL && db->files[WREP_WAL] == f)
 			wrep_capture_forget(db->capture);
 	}
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 	return rc;
 }
 
@@ -1112,7 +1112,7 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 	}
 	if (!f) {
 		rc = kind == WREP_DB ? -ENOENT : wrep_stray_unlink(w, name);
-		wrep_commit_feed(db); /* unlocks */
+		wrep_txn_unlock(db);
 		goto out;
 	}
 	if (kind == WREP_DB) {
@@ -1146,7 +1146,7 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		rc = -errno;
 	if (!rc)
 		wrep_db_forget_file(db, kind);
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 out:
 	if (held)
 		unhold(db);

@@ -130,7 +130,7 @@ void wrep_unlink_run(struct wrep *w, struct wrep_item *item)
 		/* A transaction may still be undecided over the -wal: it keeps the capture. */
 		if (!db->pending)
 			wrep_db_forget_file(db, k);
-		wrep_commit_feed(db); /* unlocks */
+		wrep_txn_unlock(db);
 		if (gone)
 			w->config.host.invalidate_name(w->config.host_ctx, name);
 	}

@@ -375,7 +375,7 @@ static int give_up(struct wrep_db *db, struct former *old)
 		db->opens = 0;
 		db->locker_tid = 0;
 	}
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 	return rc;
 }
 
@@ -533,7 +533,7 @@ static void let_go(struct wrep_db *db)
 		for (int k = 0; k < 4; k++)
 			wrep_db_forget_file(db, k);
 	}
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 	invalidate(w, f);
 	wrep_file_unref(f);
 	wrep_sumfile_remove(w->config.state_fd, db->id);

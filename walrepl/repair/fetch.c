@@ -581,7 +581,7 @@ static void retire(struct wrep_db *db)
 		for (int k = 0; k < 4; k++)
 			wrep_db_forget_file(db, k);
 	wrep_ahead_forget(db);
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 	for (int k = 0; k < 4; k++) {
 		wrep_db_backing_name(db, k, name);
 		w->config.host.invalidate_name(w->config.host_ctx, name);

@@ -61,10 +61,9 @@
 #include "txn/multi_commit.h"
 #include "txn/streaming.h"
 
-#define LOG_BYTES (64u << 20) /* default of wrep_config.log_bytes */
-#define LOOK_MS 200	      /* between looks at the size of the log */
-#define RETRY_MS 2000	      /* after a point that failed */
-#define LOG_LOOKS 16u	      /* looks, at least, while log_bytes are delivered */
+#define LOOK_MS 200   /* between looks at the size of the log */
+#define RETRY_MS 2000 /* after a point that failed */
+#define LOG_LOOKS 16u /* looks, at least, while log_bytes are delivered */
 #define HOLD_MS 10000 /* after a peer has fetched: until its log follows that of the leader */
 
 struct deferred {
@@ -270,11 +269,6 @@ static int fill_in(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manife
 }
 
 /* ---- the manifest ------------------------------------------------------------------------------ */
-
-uint64_t wrep_log_bytes(const struct wrep *w)
-{
-	return w->config.log_bytes ? w->config.log_bytes : LOG_BYTES;
-}
 
 /* How much of the log stays behind for followers that are slow. */
 static uint64_t keep_bytes(const struct wrep *w)

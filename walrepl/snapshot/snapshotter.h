@@ -4,10 +4,9 @@
 
 #include "db/db.h"
 
-uint64_t wrep_log_bytes(const struct wrep *w); /* what the log is kept about as small as */
-int wrep_keeper_new(struct wrep *w);	       /* before raftlog opens */
-int wrep_keeper_start(struct wrep *w);	       /* and after */
-void wrep_keeper_stop(struct wrep *w);	       /* no manifest is written after it */
+int wrep_keeper_new(struct wrep *w);   /* before raftlog opens */
+int wrep_keeper_start(struct wrep *w); /* and after */
+void wrep_keeper_stop(struct wrep *w); /* no manifest is written after it */
 void wrep_keeper_free(struct wrep *w);
 void wrep_keeper_wake(
 	struct wrep *w); /* to trim the idle ones; any lock but the keeper's may be held */

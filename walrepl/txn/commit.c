@@ -44,18 +44,14 @@
 #include "base/report.h"
 #include "db/db.h"
 #include "db/table.h"
-#include "file/file.h"
 #include "pages/capture.h"
 #include "pages/overlay.h"
 #include "pages/pagesum.h"
 #include "record/entry.h"
 #include "sqlite/file_format.h"
-#include "state/parts.h"
-#include "txn/multi_commit.h"
 #include "txn/sender.h"
 #include "txn/shape.h"
 #include "txn/streaming.h"
-#include "txn/unjournaled.h"
 
 void wrep_commit_free(struct wrep_commit *c)
 {
@@ -92,14 +88,16 @@ void wrep_commit_tell(struct wrep_commit *c, int result)
 	tell(writers, result < 0 ? -EIO : -EINTR);
 }
 
+void wrep_commit_tell_writers(struct wrep_commit *c, int result)
+{
+	tell(c->writers, result);
+	c->writers = NULL;
+}
+
 void wrep_commit_end(struct wrep_commit *c, int result)
 {
-	if (result < 0 && c->direct_sequence) {
-		/* Their pages may be locked in the kernel's cache, which is to be emptied before the others
-		 * are told. */
-		tell(c->writers, -EIO);
-		c->writers = NULL;
-		wrep_direct_refused(c, result);
+	if (result < 0 && c->refused) {
+		c->refused(c, result);
 		return;
 	}
 	wrep_commit_tell(c, result);
@@ -276,20 +274,32 @@ static int encode_commit(struct wrep_commit *c, struct rlog_request **out)
 
 /* ---- submitting ---------------------------------------------------------------------------------- */
 
-/* The transaction ended without effect: tell the application. db->lock held, released. */
-void wrep_commit_end_refused(struct wrep_commit *c, int result)
+void wrep_commit_detach(struct wrep_db *db)
+{
+	db->pending = NULL;
+	db->commit_source = NULL;
+}
+
+/* The transaction ended without effect; tell_refused() is to follow. db->lock held. */
+static void end_refused(struct wrep_commit *c, int result)
 {
 	struct wrep_db *db = c->db;
 
 	assert(db->pending == c);
-	db->pending = NULL;
+	wrep_commit_detach(db);
 	if (c->mode == WREP_COMMIT_WAL) {
 		wrep_capture_refused(db->capture);
 		db->wal_ended = result;
 	}
 	unreserve(c);
 	wrep_db_settled(db);
-	pthread_mutex_unlock(&db->lock);
+}
+
+/* No lock held. Takes `c`. */
+static void tell_refused(struct wrep_commit *c, int result)
+{
+	struct wrep_db *db = c->db;
+
 	if (c->out->next_part > 0)
 		wrep_submit_discard(db->w, db->id, db->w->origin, c->out->sequence);
 	wrep_commit_end(c, result);
@@ -302,13 +312,13 @@ void wrep_commit_dismiss(struct wrep_commit *c, bool refused)
 
 	pthread_mutex_lock(&db->lock);
 	assert(db->pending == c);
-	db->pending = NULL;
+	wrep_commit_detach(db);
 	unreserve(c);
 	wrep_db_settled(db);
 	if (refused) { /* some may still be on their way */
 		c->out = NULL;
 		wrep_outgoing_give_up(db, out, -EIO);
-		wrep_commit_feed(db); /* unlocks */
+		wrep_txn_unlock(db);
 	} else {
 		pthread_mutex_unlock(&db->lock);
 		if (out->next_part > 0)
@@ -317,34 +327,19 @@ void wrep_commit_dismiss(struct wrep_commit *c, bool refused)
 	wrep_commit_free(c);
 }
 
-/* A member of a group: is what is to be done for it alone done? db->lock held, released. */
-void wrep_commit_arrive(struct wrep_commit *c)
-{
-	struct wrep_group *group = c->group;
-	bool now = c->started && !c->arrived && c->out->in_flight == 0 &&
-		   (c->out->failed || c->out->next_part == c->parts);
-
-	c->arrived = c->arrived || now;
-	pthread_mutex_unlock(&c->db->lock);
-	if (now)
-		wrep_group_go_on(group);
-}
-
-/* The next entry to be submitted, if the window has room for one. db->lock held. */
-struct rlog_request *wrep_commit_next(struct wrep_db *db)
+/* As struct wrep_source says. */
+static struct rlog_request *next(struct wrep_db *db)
 {
 	struct wrep_commit *c = db->pending;
 	struct rlog_request *req;
 	bool part;
 	int rc;
 
-	if (!c)
-		return wrep_ahead_next(db);
 	if (c->sent || c->out->failed)
 		return NULL;
 	part = c->out->next_part < c->parts;
-	if (c->group && (!part || !c->started))
-		return NULL; /* its turn comes; its COMMIT goes into the group's entry */
+	if (c->member_count && (!part || !c->started))
+		return NULL; /* its turn comes; its COMMIT goes into the entry of all members */
 	if (c->out->in_flight >= (part ? WINDOW_PARTS : 1))
 		return NULL;
 	rc = part ? encode_part(c, &req) : encode_commit(c, &req);
@@ -355,6 +350,57 @@ struct rlog_request *wrep_commit_next(struct wrep_db *db)
 	c->sent = !part;
 	return req;
 }
+
+static struct wrep_outgoing *outgoing(struct wrep_db *db)
+{
+	return db->pending->sent ? NULL : db->pending->out;
+}
+
+static void run_parts_done(struct wrep_due *due)
+{
+	struct wrep_commit *c =
+		(struct wrep_commit *)((char *)due - offsetof(struct wrep_commit, due));
+
+	c->parts_done(c);
+}
+
+static void run_tell_refused(struct wrep_due *due)
+{
+	struct wrep_commit *c =
+		(struct wrep_commit *)((char *)due - offsetof(struct wrep_commit, due));
+
+	tell_refused(c, c->out->failed);
+}
+
+static struct wrep_due *drained(struct wrep_db *db)
+{
+	struct wrep_commit *c = db->pending;
+
+	if (c->out->in_flight)
+		return NULL;
+	if (c->member_count) {
+		if (!c->started || c->arrived || (!c->out->failed && c->out->next_part < c->parts))
+			return NULL;
+		c->arrived = true;
+		c->due.run = run_parts_done;
+		return &c->due;
+	}
+	if (c->sent || !c->out->failed)
+		return NULL;
+	/* (No space, and the like, say so themselves.) */
+	if (c->out->failed == -EIO)
+		wrep_commit_log_refused(db, WREP_REFUSED_NO_LEADER);
+	end_refused(c, c->out->failed);
+	c->due.run = run_tell_refused;
+	return &c->due;
+}
+
+static const struct wrep_source source = {
+	.next = next,
+	.outgoing = outgoing,
+	.part_failed = wrep_outgoing_fail,
+	.drained = drained,
+};
 
 #define REFUSED_LOG_MS 1000 /* between two such lines of a database */
 
@@ -387,24 +433,43 @@ static void commit_done(struct rlog_request *req, enum rlog_outcome outcome)
 	pthread_mutex_lock(&db->lock);
 	if (outcome == RLOG_REFUSED)
 		wrep_outgoing_forget(db, c->out);
-	wrep_commit_end_refused(c, wrep_request_error(req, outcome)); /* unlocks */
+	end_refused(c, wrep_request_error(req, outcome));
+	pthread_mutex_unlock(&db->lock);
+	tell_refused(c, wrep_request_error(req, outcome));
 }
 
-/* What left before the transaction was complete is of no use. db->lock held. */
-static void forget_ahead(struct wrep_db *db, struct wrep_commit *c)
+/* Take over what left before the transaction was complete, if it is of use. db->lock held. */
+static void take_streamed(struct wrep_db *db, struct wrep_commit *c)
 {
-	wrep_outgoing_give_up(db, c->out, -EIO);
-	c->out = NULL;
-	free(c->unsent);
-	c->unsent = NULL;
+	const struct wrep_complete complete = {
+		.mode = c->mode,
+		.page_size = c->page_size,
+		.page_count = c->page_count,
+		.changes = c->changes,
+		.change_count = c->change_count,
+	};
+	struct wrep_streamed s;
+
 	c->send_count = c->change_count;
-	free(c->dropped);
-	c->dropped = NULL;
-	c->dropped_count = 0;
+	if (!wrep_ahead_take(db, &complete, &s))
+		return;
+	if (c->member_count && s.dropped_count > wrep_entry_group_dropped_max(c->member_count)) {
+		wrep_outgoing_give_up(db, s.out, -EIO);
+		free(s.unsent);
+		free(s.dropped);
+		return;
+	}
+	c->out = s.out;
+	c->out->source = &source;
+	c->guessed = c->out->next_part;
+	c->unsent = s.unsent;
+	c->send_count = s.unsent_count;
+	c->dropped = s.dropped;
+	c->dropped_count = s.dropped_count;
 }
 
 /* Fill in what depends on the replicated state, and make it the undecided transaction. db->lock held. 0:
- * feed() is to follow, after which `c` belongs to its requests. */
+ * wrep_txn_unlock() is to follow, after which `c` belongs to its requests. */
 static int start(struct wrep_db *db, struct wrep_commit *c)
 {
 	uint32_t per_entry = images_per_entry(c), group_max = 0;
@@ -416,29 +481,25 @@ static int start(struct wrep_db *db, struct wrep_commit *c)
 	/* Its writes were counted (file.c); a file that grew by truncation was not. */
 	if ((uint64_t)c->change_count * c->page_size > db->w->config.max_transaction_bytes)
 		return wrep_refuse_large(db);
-	c->send_count = c->change_count;
-	c->out = wrep_ahead_take(db, c);
-	if (c->out && c->group && c->dropped_count > wrep_entry_group_dropped_max(c->group->count))
-		forget_ahead(db, c);
-	if (c->out)
-		c->guessed = c->out->next_part;
-	else
-		c->out = wrep_outgoing_new(db->w);
+	take_streamed(db, c);
+	if (!c->out)
+		c->out = wrep_outgoing_new(db->w, &source);
 	if (!c->out)
 		return -ENOMEM;
 	c->base_version = db->state.version;
 	c->checksum = wrep_pagesum_preview(&db->state.sum, c->page_size, c->page_count, c->changes,
 					   c->change_count);
-	if (c->group && c->page_size)
-		group_max = wrep_entry_group_images_max(c->page_size, c->group->count);
+	if (c->member_count && c->page_size)
+		group_max = wrep_entry_group_images_max(c->page_size, c->member_count);
 	/* A COMMIT that drops pages has no room for images, and a group's entry little for each member: what
 	 * is too much for that goes ahead, all of it. */
 	c->parts = c->guessed;
-	if (c->dropped_count || (c->group && c->send_count > group_max))
+	if (c->dropped_count || (c->member_count && c->send_count > group_max))
 		c->parts += (c->send_count + per_entry - 1) / per_entry;
-	else if (c->send_count && !c->group)
+	else if (c->send_count && !c->member_count)
 		c->parts += (c->send_count - 1) / per_entry;
 	db->pending = c;
+	db->commit_source = &source;
 	return 0;
 }
 
@@ -467,7 +528,7 @@ int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct w
 	if (rc == 0)
 		rc = start(db, c);
 	if (rc == 0) {
-		wrep_commit_feed(db); /* unlocks */
+		wrep_txn_unlock(db);
 		return WREP_PENDING;
 	}
 fail:
@@ -505,7 +566,7 @@ static bool is_commit(struct wrep_db *db, const struct wrep_commit *c)
 {
 	if (!wrep_overlay_dirty(db->overlay))
 		return false;
-	if (c->group || c->mode == WREP_COMMIT_REPLACE)
+	if (c->member_count || c->mode == WREP_COMMIT_REPLACE)
 		return true;
 	if (c->direct_sequence)
 		return !db->differed;
@@ -567,7 +628,7 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 	if (rc == 0)
 		return 0;
 	if (rc == 1) {
-		wrep_commit_feed(db); /* unlocks */
+		wrep_txn_unlock(db);
 		return WREP_PENDING;
 	}
 	pthread_mutex_unlock(&db->lock);

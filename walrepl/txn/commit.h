@@ -3,6 +3,7 @@
 #define WALREPL_TXN_COMMIT_H
 
 #include "db/db.h"
+#include "txn/sender.h"
 
 struct wrep_group;
 
@@ -21,7 +22,13 @@ struct wrep_commit {
 	struct rlog_request request; /* first */
 	struct wrep_db *db;
 	struct wrep_op *op;
-	struct wrep_group *group; /* whose entry its COMMIT becomes a part of, or NULL */
+	/* Set by who made it. A member of a multi-commit: of how many (0: it is none), whose entry its COMMIT
+	 * becomes a part of; its parts are delivered, or failed. No lock held. [any thread] */
+	uint32_t member_count;
+	struct wrep_group *group;
+	void (*parts_done)(struct wrep_commit *c);
+	/* It took no effect: tells those who wait, and takes `c`. NULL: wrep_commit_tell(). No lock held. */
+	void (*refused)(struct wrep_commit *c, int result);
 	enum wrep_commit_mode mode;
 	enum wrep_trigger trigger;
 	uint64_t journal_size;	/* TRUNCATE: the journal's size to be */
@@ -52,12 +59,15 @@ struct wrep_commit {
 	uint32_t dropped_count;
 	uint32_t parts; /* PAGES entries before the COMMIT */
 	bool sent;	/* so is the COMMIT: what becomes of it decides */
-	/* Of a group: its turn to have its parts submitted has come; it is over. */
+	/* Of a member: its turn to have its parts submitted has come; it is over. */
 	bool started, arrived;
+	struct wrep_due due;
 };
 void wrep_commit_free(struct wrep_commit *c);
 /* Tell all who wait for it; the caller frees it. No lock held. */
 void wrep_commit_tell(struct wrep_commit *c, int result);
+/* Tell the processes that write, before the others. No lock held. */
+void wrep_commit_tell_writers(struct wrep_commit *c, int result);
 /* It is not decided any more (`db->pending` is cleared), and its application's files show the state
  * before, or, with `result` 0, what others made of it. Tells, and frees, at once or later. No lock held. */
 void wrep_commit_end(struct wrep_commit *c, int result);
@@ -82,10 +92,8 @@ void wrep_commit_dismiss(struct wrep_commit *c, bool refused);
 /* A transaction is larger than it may be: a line that says so. Returns -ENOSPC. */
 int wrep_refuse_large(struct wrep_db *db);
 
-/* For sender.c. */
-struct rlog_request *wrep_commit_next(struct wrep_db *db);
-void wrep_commit_arrive(struct wrep_commit *c);
-void wrep_commit_end_refused(struct wrep_commit *c, int result);
+/* `db` has no undecided transaction any more. db->lock held. */
+void wrep_commit_detach(struct wrep_db *db);
 
 /* A commit was refused for certain: a line says why, now and then. [any thread, any lock] */
 #define WREP_REFUSED_NO_LEADER "this node does not lead, or does not any more"

@@ -126,7 +126,10 @@ static int failure(struct wrep_commit *c)
 	return rc;
 }
 
-void wrep_group_go_on(struct wrep_group *g)
+static void parts_done(struct wrep_commit *c);
+
+/* Have the parts of the next member submitted, or, when all are, the entry. */
+static void go_on(struct wrep_group *g)
 {
 	int rc = g->current ? failure(g->members[g->current - 1]) : 0;
 
@@ -136,7 +139,7 @@ void wrep_group_go_on(struct wrep_group *g)
 		if (c->parts) {
 			pthread_mutex_lock(&c->db->lock);
 			c->started = true;
-			wrep_commit_feed(c->db); /* unlocks, and comes back here */
+			wrep_txn_unlock(c->db); /* parts_done() follows */
 			return;
 		}
 	}
@@ -152,6 +155,11 @@ void wrep_group_go_on(struct wrep_group *g)
 	rlog_submit(g->w->log, &g->request);
 }
 
+static void parts_done(struct wrep_commit *c)
+{
+	go_on(c->group);
+}
+
 /* Make what the overlay of `db` holds the undecided transaction there. 1, 0 (it holds nothing), -errno. */
 static int add_member(struct wrep_group *g, struct wrep_db *db, uint32_t at)
 {
@@ -161,6 +169,8 @@ static int add_member(struct wrep_group *g, struct wrep_db *db, uint32_t at)
 	if (!c)
 		return -ENOMEM;
 	c->group = g;
+	c->member_count = g->count;
+	c->parts_done = parts_done;
 	c->trigger = WREP_TRIGGER_NONE;
 	pthread_mutex_lock(&db->lock);
 	if (db->overlay) {
@@ -171,7 +181,7 @@ static int add_member(struct wrep_group *g, struct wrep_db *db, uint32_t at)
 	}
 	if (rc == 1)
 		g->members[at] = c;
-	wrep_commit_feed(db); /* unlocks; of the member nothing is submitted yet */
+	wrep_txn_unlock(db); /* of the member nothing is submitted yet */
 	return rc;
 }
 
@@ -205,10 +215,11 @@ int wrep_group_commit(struct wrep_file *super, struct wrep_db **dbs, size_t coun
 		g->alone.done = alone_done;
 		pthread_mutex_lock(&c->db->lock);
 		c->group = NULL;
+		c->member_count = 0;
 		c->op = &g->alone;
-		wrep_commit_feed(c->db); /* unlocks */
+		wrep_txn_unlock(c->db);
 	} else {
-		wrep_group_go_on(g);
+		go_on(g);
 	}
 	return WREP_PENDING;
 }

@@ -30,8 +30,6 @@ struct wrep_group {
  * (wrep_super_decided() is called before the op ends), -errno. No lock held. */
 int wrep_group_commit(struct wrep_file *super, struct wrep_db **dbs, size_t count,
 		      struct wrep_op *op);
-/* The parts of the current member are delivered, or have failed. No lock held. */
-void wrep_group_go_on(struct wrep_group *g);
 /* It took no effect on the files here: forget it, and tell the application. No lock held. */
 void wrep_group_end(struct wrep_group *g, int result);
 /* It is in the files: tell the application. Its members were freed. No lock held. */

@@ -1,4 +1,8 @@
-/* Submits the entries of a database. */
+/* One thread at a time submits, so that the entries of a database are submitted in their order. What others
+ * bring about meanwhile it sees when it looks again.
+ *
+ * Parts that are given up wait until none of them is in flight; then a DISCARD goes behind them.
+ */
 #include "txn/sender.h"
 
 #include <errno.h>
@@ -8,8 +12,6 @@
 #include "db/table.h"
 #include "record/entry.h"
 #include "state/parts.h"
-#include "txn/commit.h"
-#include "txn/streaming.h"
 
 static void part_done(struct rlog_request *req, enum rlog_outcome outcome);
 
@@ -50,12 +52,14 @@ void wrep_outgoing_forget(struct wrep_db *db, const struct wrep_outgoing *out)
 		atomic_store(&db->state.parts->dead, true);
 }
 
-struct wrep_outgoing *wrep_outgoing_new(struct wrep *w)
+struct wrep_outgoing *wrep_outgoing_new(struct wrep *w, const struct wrep_source *source)
 {
 	struct wrep_outgoing *out = calloc(1, sizeof *out);
 
-	if (out)
+	if (out) {
+		out->source = source;
 		out->sequence = atomic_fetch_add(&w->sequence, 1);
+	}
 	return out;
 }
 
@@ -80,8 +84,8 @@ struct rlog_request *wrep_outgoing_part(struct wrep_db *db, struct wrep_outgoing
 /* Nobody owns them any more, and none is in flight. */
 static void retire(struct wrep_db *db, struct wrep_outgoing *out)
 {
-	out->next = db->spent;
-	db->spent = out;
+	out->next = db->to_discard;
+	db->to_discard = out;
 }
 
 /* Give them up before their COMMIT is submitted. db->lock held. */
@@ -100,59 +104,63 @@ void wrep_outgoing_give_up(struct wrep_db *db, struct wrep_outgoing *out, int er
 		retire(db, out);
 }
 
-/* Have discarded what nobody owns any more. False: there is nothing. db->lock held, let go meanwhile. */
-static bool discard_spent(struct wrep_db *db)
+/* The next parts that nobody owns any more, or NULL. db->lock held. */
+static struct wrep_outgoing *take_discarded(struct wrep_db *db)
 {
-	struct wrep_outgoing *out = db->spent;
+	struct wrep_outgoing *out = db->to_discard;
 
-	if (!out)
-		return false;
-	db->spent = out->next;
-	pthread_mutex_unlock(&db->lock);
+	if (out)
+		db->to_discard = out->next;
+	return out;
+}
+
+/* No lock held. */
+static void discard(struct wrep_db *db, struct wrep_outgoing *out)
+{
 	if (out->next_part > 0)
 		wrep_submit_discard(db->w, db->id, db->w->origin, out->sequence);
 	free(out);
-	pthread_mutex_lock(&db->lock);
-	return true;
 }
 
-/* Submit what the window has room for. One thread at a time does it, so that the entries of a database
- * are submitted in their order; what others bring about meanwhile it sees when it looks again. db->lock
- * held, released; the pending transaction may be gone afterwards. */
-void wrep_commit_feed(struct wrep_db *db)
+/* db->lock held. */
+static struct rlog_request *next_request(struct wrep_db *db)
 {
-	struct rlog_request *req;
-	struct wrep_commit *c;
+	const struct wrep_source *source =
+		db->commit_source ? db->commit_source : db->stream_source;
 
-	if (db->feeding) {
+	return source ? source->next(db) : NULL;
+}
+
+void wrep_txn_unlock(struct wrep_db *db)
+{
+	struct wrep_due *due = NULL;
+
+	if (db->sending) {
 		pthread_mutex_unlock(&db->lock);
 		return;
 	}
-	db->feeding = true;
+	db->sending = true;
 	wrep_db_ref(db);
 	for (;;) {
-		if (discard_spent(db))
-			continue;
-		req = wrep_commit_next(db);
-		if (!req && !db->spent)
+		struct wrep_outgoing *discarded = take_discarded(db);
+		struct rlog_request *req = discarded ? NULL : next_request(db);
+
+		/* Where the source gives up its parts, it returns no entry. */
+		if (!discarded && !req && !db->to_discard)
 			break;
-		if (!req)
-			continue;
 		pthread_mutex_unlock(&db->lock);
-		rlog_submit(db->w->log, req);
+		if (discarded)
+			discard(db, discarded);
+		else if (req)
+			rlog_submit(db->w->log, req);
 		pthread_mutex_lock(&db->lock);
 	}
-	db->feeding = false;
-	c = db->pending;
-	if (c && c->group)
-		wrep_commit_arrive(c); /* unlocks */
-	else if (c && !c->sent && c->out->failed && c->out->in_flight == 0) {
-		/* (No space, and the like, say so themselves.) */
-		if (c->out->failed == -EIO)
-			wrep_commit_log_refused(db, WREP_REFUSED_NO_LEADER);
-		wrep_commit_end_refused(c, c->out->failed); /* unlocks */
-	} else
-		pthread_mutex_unlock(&db->lock);
+	db->sending = false;
+	if (db->commit_source)
+		due = db->commit_source->drained(db);
+	pthread_mutex_unlock(&db->lock);
+	if (due)
+		due->run(due);
 	wrep_db_unref(db);
 }
 
@@ -180,11 +188,9 @@ static void part_ended(struct rlog_request *req, uint64_t term, int error)
 		if (!out->in_flight)
 			retire(db, out);
 	} else if (error) {
-		wrep_outgoing_fail(db, out, error);
-		if (out == wrep_ahead_outgoing(db))
-			wrep_ahead_stop(db);
+		out->source->part_failed(db, out, error);
 	}
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 	wrep_db_unref(db);
 }
 
@@ -194,26 +200,38 @@ static void part_done(struct rlog_request *req, enum rlog_outcome outcome)
 	part_ended(req, 0, wrep_request_error(req, outcome));
 }
 
-void wrep_commit_part_delivered(struct rlog_request *req, uint64_t term, bool counts)
+void wrep_part_delivered(struct rlog_request *req, uint64_t term, bool counts)
 {
 	part_ended(req, term, counts ? 0 : -EIO);
 }
 
-bool wrep_commit_give_up(struct wrep_db *db, const struct wrep_parts *parts, int error)
+/* Its parts, if they are these. db->lock held. */
+static struct wrep_outgoing *outgoing_of(struct wrep_db *db, const struct wrep_source *source,
+					 const struct wrep_parts *parts)
 {
-	struct wrep_outgoing *ahead, *out;
+	struct wrep_outgoing *out = source ? source->outgoing(db) : NULL;
+
+	return out && wrep_parts_same(parts, db->w->origin, out->sequence) ? out : NULL;
+}
+
+bool wrep_part_not_kept(struct wrep_db *db, const struct wrep_parts *parts, int error)
+{
+	struct wrep_outgoing *out;
 
 	pthread_mutex_lock(&db->lock);
-	ahead = wrep_ahead_outgoing(db);
-	out = db->pending && !db->pending->sent ? db->pending->out : ahead;
-	if (!out || !wrep_parts_same(parts, db->w->origin, out->sequence)) {
-		pthread_mutex_unlock(&db->lock);
-		return false;
-	}
-	if (out == ahead)
-		wrep_ahead_stop(db);
-	else
-		wrep_outgoing_fail(db, out, error);
-	wrep_commit_feed(db); /* unlocks */
-	return true;
+	out = outgoing_of(db, db->commit_source, parts);
+	if (!out)
+		out = outgoing_of(db, db->stream_source, parts);
+	if (out)
+		out->source->part_failed(db, out, error);
+	wrep_txn_unlock(db);
+	return out != NULL;
+}
+
+void wrep_sender_free(struct wrep_db *db)
+{
+	struct wrep_outgoing *out;
+
+	while ((out = take_discarded(db)))
+		free(out);
 }

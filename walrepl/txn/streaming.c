@@ -39,9 +39,7 @@
 #include "pages/overlay.h"
 #include "pages/pagesum.h"
 #include "record/entry.h"
-#include "snapshot/snapshotter.h"
 #include "sqlite/wal_format.h"
-#include "txn/commit.h"
 #include "txn/sender.h"
 #include "txn/shape.h"
 
@@ -119,11 +117,21 @@ void wrep_ahead_forget(struct wrep_db *db)
 	free(db->ahead->written);
 	free(db->ahead);
 	db->ahead = NULL;
+	db->stream_source = NULL;
 }
 
-struct wrep_outgoing *wrep_ahead_outgoing(struct wrep_db *db)
+static const struct wrep_source source;
+
+static struct wrep_ahead *begin(struct wrep_db *db, enum wrep_commit_mode mode)
 {
-	return db->ahead ? db->ahead->out : NULL;
+	struct wrep_ahead *a = calloc(1, sizeof *a);
+
+	if (a) {
+		a->mode = mode;
+		db->ahead = a;
+		db->stream_source = &source;
+	}
+	return a;
 }
 
 void wrep_ahead_wrote_wal(struct wrep_db *db)
@@ -137,10 +145,9 @@ void wrep_ahead_wrote_wal(struct wrep_db *db)
 		a = NULL;
 	}
 	if (!a && (uint64_t)count * page_size >= START_BYTES) {
-		a = db->ahead = calloc(1, sizeof *a);
+		a = begin(db, WREP_COMMIT_WAL);
 		if (!a)
 			return;
-		a->mode = WREP_COMMIT_WAL;
 		a->attempt = attempt;
 		a->page_size = page_size;
 		a->first = a->next = first;
@@ -181,13 +188,10 @@ void wrep_ahead_wrote_overlay(struct wrep_db *db, size_t len, uint64_t off)
 	struct wrep_ahead *a = db->ahead;
 	uint64_t pgno, end;
 
-	if (!a) {
-		a = calloc(1, sizeof *a);
-		if (!a)
-			return;
-		a->mode = WREP_COMMIT_ROLLBACK;
-		db->ahead = a;
-	}
+	if (!a)
+		a = begin(db, WREP_COMMIT_ROLLBACK);
+	if (!a)
+		return;
 	if (!a->page_size)
 		a->page_size = page_size_of(db, len);
 	a->written_ms = wrep_now_ms();
@@ -322,7 +326,7 @@ static int make_part(struct wrep_db *db, struct wrep_ahead *a, uint32_t count,
 			    : -ENOMEM;
 	}
 	if (!rc && !a->out) {
-		a->out = wrep_outgoing_new(db->w);
+		a->out = wrep_outgoing_new(db->w, &source);
 		rc = a->out ? 0 : -ENOMEM;
 		if (!rc)
 			atomic_fetch_add(&db->w->aheads, 1);
@@ -340,7 +344,7 @@ static int make_part(struct wrep_db *db, struct wrep_ahead *a, uint32_t count,
 	return rc;
 }
 
-struct rlog_request *wrep_ahead_next(struct wrep_db *db)
+static struct rlog_request *next(struct wrep_db *db)
 {
 	struct wrep_ahead *a = db->ahead;
 	struct rlog_request *req = NULL;
@@ -364,6 +368,23 @@ struct rlog_request *wrep_ahead_next(struct wrep_db *db)
 	return req;
 }
 
+static struct wrep_outgoing *outgoing(struct wrep_db *db)
+{
+	return db->ahead->out;
+}
+
+static void part_failed(struct wrep_db *db, struct wrep_outgoing *out, int error)
+{
+	wrep_outgoing_fail(db, out, error);
+	stop(db, db->ahead);
+}
+
+static const struct wrep_source source = {
+	.next = next,
+	.outgoing = outgoing,
+	.part_failed = part_failed,
+};
+
 /* ---- the commit ------------------------------------------------------------------------------------ */
 
 static int compare_changes(const void *a, const void *b)
@@ -374,7 +395,7 @@ static int compare_changes(const void *a, const void *b)
 }
 
 /* Compare what was sent with what the transaction is. False: it has to be sent as a whole. */
-static bool compare(struct wrep_ahead *a, struct wrep_commit *c)
+static bool compare(struct wrep_ahead *a, const struct wrep_complete *c, struct wrep_streamed *s)
 {
 	uint32_t *unsent = malloc(((size_t)c->change_count + 1) * sizeof *unsent);
 	uint32_t *dropped = malloc((a->sent_count + 1) * sizeof *dropped);
@@ -404,10 +425,12 @@ static bool compare(struct wrep_ahead *a, struct wrep_commit *c)
 		unsent[unsent_count++] = i++;
 	if (dropped_count > WREP_ENTRY_DROPPED_MAX)
 		goto no;
-	c->unsent = unsent;
-	c->send_count = (uint32_t)unsent_count;
-	c->dropped = dropped;
-	c->dropped_count = (uint32_t)dropped_count;
+	*s = (struct wrep_streamed){
+		.unsent = unsent,
+		.unsent_count = (uint32_t)unsent_count,
+		.dropped = dropped,
+		.dropped_count = (uint32_t)dropped_count,
+	};
 	return true;
 no:
 	free(unsent);
@@ -415,24 +438,26 @@ no:
 	return false;
 }
 
-struct wrep_outgoing *wrep_ahead_take(struct wrep_db *db, struct wrep_commit *c)
+bool wrep_ahead_take(struct wrep_db *db, const struct wrep_complete *c, struct wrep_streamed *s)
 {
 	struct wrep_ahead *a = db->ahead;
-	struct wrep_outgoing *out = NULL;
 	uint32_t first, count, page_size;
+	bool of_use;
 
-	if (a && a->out && !a->out->failed &&
-	    (a->mode == WREP_COMMIT_WAL) == (c->mode == WREP_COMMIT_WAL) &&
-	    a->page_size == c->page_size &&
-	    (a->mode == WREP_COMMIT_ROLLBACK ||
-	     wrep_capture_appended(db->capture, &first, &count, &page_size) == a->attempt) &&
-	    (!a->out->in_flight || wrep_now_ms() - a->submitted_ms < STUCK_MS) && compare(a, c)) {
-		out = a->out;
+	of_use = a && a->out && !a->out->failed &&
+		 (a->mode == WREP_COMMIT_WAL) == (c->mode == WREP_COMMIT_WAL) &&
+		 a->page_size == c->page_size &&
+		 (a->mode == WREP_COMMIT_ROLLBACK ||
+		  wrep_capture_appended(db->capture, &first, &count, &page_size) == a->attempt) &&
+		 (!a->out->in_flight || wrep_now_ms() - a->submitted_ms < STUCK_MS) &&
+		 compare(a, c, s);
+	if (of_use) {
+		s->out = a->out;
 		a->out = NULL;
 		atomic_fetch_sub(&db->w->aheads, 1);
 	}
 	wrep_ahead_forget(db);
-	return out;
+	return of_use;
 }
 
 /* ---- guesses that lead nowhere ----------------------------------------------------------------------- */
@@ -459,7 +484,7 @@ void wrep_ahead_look(struct wrep *w, bool all)
 		pthread_mutex_lock(&db->lock);
 		if (db->ahead && db->ahead->out && (all || leads_nowhere(db, db->ahead)))
 			stop(db, db->ahead);
-		wrep_commit_feed(db); /* unlocks */
+		wrep_txn_unlock(db);
 		wrep_db_unref(db);
 	}
 	free(dbs);

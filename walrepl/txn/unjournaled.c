@@ -277,8 +277,12 @@ static void push_revert(struct wrep_db *db, uint64_t sequence, enum wrep_trigger
 	wrep_applier_push(db->w, new_revert(db, sequence, trigger, commit, op, result));
 }
 
-void wrep_direct_refused(struct wrep_commit *c, int result)
+/* As struct wrep_commit says: the session is taken back first. */
+static void refused(struct wrep_commit *c, int result)
 {
+	/* The pages of the other writers may be locked in the kernel's cache, which is to be emptied before the
+	 * others are told. */
+	wrep_commit_tell_writers(c, -EIO);
 	push_revert(c->db, c->direct_sequence, c->trigger, c, NULL, result);
 }
 
@@ -293,7 +297,7 @@ static int submit(struct wrep_db *db, struct wrep_commit *c, struct wrep_op *op)
 	if (rc == 0) {
 		if (copied) /* the same as before */
 			wrep_direct_copied(db, db->local_index, strays);
-		wrep_commit_feed(db); /* unlocks */
+		wrep_txn_unlock(db);
 	} else if (rc < 0) {
 		push_revert(db, sequence, trigger, NULL, op, rc);
 		rc = WREP_PENDING;
@@ -356,6 +360,7 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 	c->mode = d->alone ? WREP_COMMIT_REPLACE : WREP_COMMIT_ROLLBACK;
 	c->trigger = trigger;
 	c->direct_sequence = sequence;
+	c->refused = refused;
 	db->syncs = trigger == WREP_TRIGGER_SYNC;
 	c->times = d->times;
 	c->strays = d->strays;
@@ -432,6 +437,7 @@ static int commit_unasked(struct wrep_db *db, struct wrep_op *writer)
 	c->mode = WREP_COMMIT_ROLLBACK;
 	c->trigger = WREP_TRIGGER_CLOSE;
 	c->direct_sequence = sequence;
+	c->refused = refused;
 	if (writer)
 		writer->next = NULL;
 	c->writers = writer;
@@ -629,7 +635,7 @@ void wrep_direct_revert(struct wrep *w, struct wrep_item *item)
 			wrep_db_drop_overlay(db);
 		d->failed = item->commit && item->direct_trigger == WREP_TRIGGER_SYNC && !alone;
 	}
-	wrep_commit_feed(db); /* unlocks */
+	wrep_txn_unlock(db);
 	if (revoke) {
 		wrep_fence_open(db);
 		wrep_db_revoke(db, true);

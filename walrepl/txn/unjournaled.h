@@ -40,8 +40,6 @@ int wrep_direct_take_strays(struct wrep_db *db, struct wrep_op *op);
 bool wrep_direct_is_copy(const struct wrep_db *db, uint64_t played_index);
 /* A copy over the database is committed, `strays`: with what lay beside it. db->lock held. */
 void wrep_direct_copied(struct wrep_db *db, uint64_t index, bool strays);
-/* The commit of a session took no effect: take it back, and then tell `result`. Takes `c`. No lock held. */
-void wrep_direct_refused(struct wrep_commit *c, int result);
 /* The daemon ends: take back what is written without a journal, of which nothing else tells a reader that it is
  * not committed. */
 void wrep_direct_end_all(struct wrep *w);
