@@ -7,6 +7,9 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <unistd.h>
+#include "log/compact.h"
+#include "log/disk.h"
+#include "log/open.h"
 #include "log/snapshot.h"
 #include "loop/loop.h"
 

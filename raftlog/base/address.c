@@ -1,8 +1,9 @@
 /* HOST:PORT as text, and as what connect() wants. */
+#include "base/address.h"
+
 #include <errno.h>
 #include <netdb.h>
 #include <string.h>
-#include "loop/loop.h"
 
 int rlog_address_resolve(const char *address, bool names, struct sockaddr_storage *out,
 			 socklen_t *len)

@@ -10,13 +10,17 @@
  * Beginning anew is a segment whose header says so. Until it has its name the old log counts; from then
  * on nothing of it does, whatever is left of its files.
  */
+#include "log/compact.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "log/log_internal.h"
+#include "log/cache.h"
+#include "log/inside.h"
+#include "log/line.h"
 
 const struct rlog_snapshot *rlog_log_snapshot(const struct rlog_log *l)
 {
@@ -139,7 +143,7 @@ void rlog_log_compact(struct rlog_log *l, uint64_t keep_bytes)
 	assert(first <= l->snapshot.index + 1);
 	/* Payloads in memory are of entries not applied yet, or recent: they may be in front. */
 	for (; l->cache_first < first && l->cache_first <= l->index.last; l->cache_first++)
-		rlog_log_cache_drop(l, l->cache_first);
+		rlog_cache_drop(l, l->cache_first);
 	if (l->cache_first < first)
 		l->cache_first = first;
 	rlog_index_drop(&l->index, first);
@@ -163,7 +167,7 @@ int rlog_log_replace(struct rlog_log *l)
 		return err;
 	}
 	for (; l->cache && l->cache_first <= l->index.last; l->cache_first++)
-		rlog_log_cache_drop(l, l->cache_first);
+		rlog_cache_drop(l, l->cache_first);
 	rlog_index_free(&l->index);
 	rlog_index_init(&l->index, first);
 	l->truncate_from = 0;

@@ -5,6 +5,8 @@
  * device has it, and no journal commit when the blocks are already allocated and written. A file
  * system without O_DIRECT (older tmpfs) is served through the page cache; the durability is the
  * same, since it comes from RWF_DSYNC. */
+#include "log/disk.h"
+
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
@@ -16,7 +18,6 @@
 #include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
-#include "log/log.h"
 
 #define IOV_COUNT_MAX 16 /* as in struct rlog_log_write */
 

@@ -16,85 +16,22 @@
  *     +------------------------+--------------+------------------------+
  *                    | cache_first: payloads in memory from here on
  *
- * New segments: log_segments.c. Opening and closing: log_open.c. Formats: segment.c and meta.c.
- * What a crash leaves: recover.c. */
+ * New segments: segments.c. Opening and closing: open.c. Reading back: read.c, and cache.c for what is in
+ * memory. Formats: segment.c and meta.c. What a crash leaves: scan.c. */
+#include "log/log.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "log/log_internal.h"
+#include "log/cache.h"
+#include "log/inside.h"
+#include "log/line.h"
 
-#define WRITE_BYTES (4u << 20)	/* records in one write, unless one alone is larger */
-#define READ_BYTES (256u << 10) /* read ahead from a segment */
+#define WRITE_BYTES (4u << 20) /* records in one write, unless one alone is larger */
 #define STAGE_KEEP (WRITE_BYTES + 2 * RLOG_BLOCK)
-#define READ_KEEP (1u << 20)
-
-void rlog_log_line(const struct rlog_log *l, char level, const char *format, ...)
-{
-	char line[512];
-	va_list args;
-
-	if (!l->opt.log)
-		return;
-	va_start(args, format);
-	vsnprintf(line, sizeof(line), format, args);
-	va_end(args);
-	l->opt.log(l->opt.ctx, level, line);
-}
-
-/* ---- payloads in memory ------------------------------------------------------------------- */
-
-static size_t cache_cost(const struct rlog_buf *buf)
-{
-	return sizeof(*buf) + buf->len;
-}
-
-static int cache_reserve(struct rlog_log *l, size_t count)
-{
-	size_t need = (size_t)(l->index.last + 1 - l->cache_first) + count, room = l->cache_room;
-	struct rlog_buf **bigger;
-
-	if (need <= room)
-		return 0;
-	for (room = room ? room : 64; room < need;)
-		room *= 2;
-	bigger = malloc(room * sizeof(struct rlog_buf *));
-	if (!bigger)
-		return -ENOMEM;
-	for (uint64_t i = l->cache_first; i <= l->index.last; i++)
-		bigger[i % room] = l->cache[i % l->cache_room];
-	free(l->cache);
-	l->cache = bigger;
-	l->cache_room = room;
-	return 0;
-}
-
-static struct rlog_buf **cache_at(struct rlog_log *l, uint64_t index)
-{
-	assert(index >= l->cache_first && index <= l->index.last);
-	return &l->cache[index % l->cache_room];
-}
-
-void rlog_log_cache_drop(struct rlog_log *l, uint64_t index)
-{
-	struct rlog_buf **at = cache_at(l, index);
-
-	l->cache_bytes -= cache_cost(*at);
-	rlog_buf_unref(*at);
-	*at = NULL;
-}
-
-static void cache_trim(struct rlog_log *l)
-{
-	uint64_t limit = l->applied < l->durable ? l->applied : l->durable;
-
-	for (; l->cache_bytes > l->opt.cache_bytes && l->cache_first <= limit; l->cache_first++)
-		rlog_log_cache_drop(l, l->cache_first);
-}
 
 /* ---- writing ------------------------------------------------------------------------------ */
 
@@ -105,7 +42,7 @@ static bool nothing_staged(const struct rlog_log *l)
 
 static size_t staged_bytes(struct rlog_log *l, uint64_t index)
 {
-	return rlog_record_bytes((*cache_at(l, index))->len);
+	return rlog_record_bytes((*rlog_cache_at(l, index))->len);
 }
 
 int rlog_log_append(struct rlog_log *l, const struct rlog_record *records, size_t count)
@@ -118,17 +55,17 @@ int rlog_log_append(struct rlog_log *l, const struct rlog_record *records, size_
 		if (records[i].buf->len > RLOG_RECORD_PAYLOAD_MAX)
 			return -EFBIG;
 	}
-	if (rlog_index_reserve(&l->index, count) < 0 || cache_reserve(l, count) < 0)
+	if (rlog_index_reserve(&l->index, count) < 0 || rlog_cache_reserve(l, count) < 0)
 		return -ENOMEM;
 	for (size_t i = 0; i < count; i++) {
 		const struct rlog_record *r = &records[i];
 
 		rlog_index_add(&l->index, r->term, r->type, (uint32_t)r->buf->len);
-		*cache_at(l, r->index) = rlog_buf_ref(r->buf);
-		l->cache_bytes += cache_cost(r->buf);
+		*rlog_cache_at(l, r->index) = rlog_buf_ref(r->buf);
+		l->cache_bytes += rlog_cache_cost(r->buf);
 		l->bytes_since += rlog_record_bytes(r->buf->len);
 	}
-	cache_trim(l);
+	rlog_cache_trim(l);
 	return 0;
 }
 
@@ -141,7 +78,7 @@ int rlog_log_truncate(struct rlog_log *l, uint64_t index)
 	if (index > l->index.last)
 		return 0;
 	for (uint64_t i = l->index.last; i >= index && i >= l->cache_first; i--)
-		rlog_log_cache_drop(l, i);
+		rlog_cache_drop(l, i);
 	if (l->cache_first > index)
 		l->cache_first = index;
 	rlog_index_truncate(&l->index, index);
@@ -211,7 +148,7 @@ static void stage_record(struct rlog_log *l, struct rlog_record_header *r, const
 
 static void stage_entry(struct rlog_log *l, uint64_t index, bool last)
 {
-	struct rlog_buf *buf = *cache_at(l, index);
+	struct rlog_buf *buf = *rlog_cache_at(l, index);
 	struct rlog_index_entry e;
 	struct rlog_record_header r;
 
@@ -316,116 +253,10 @@ void rlog_log_write_end(struct rlog_log *l, int64_t result)
 			l->stage_room = RLOG_BLOCK;
 		}
 	}
-	cache_trim(l);
+	rlog_cache_trim(l);
 }
 
-/* ---- reading ------------------------------------------------------------------------------ */
-
-/* Make the window hold [offset, offset + bytes) of segment `seq`. */
-static int window_load(struct rlog_log *l, uint64_t seq, uint64_t offset, size_t bytes)
-{
-	uint64_t base = offset / RLOG_BLOCK * RLOG_BLOCK;
-	size_t need = (size_t)(offset - base) + bytes;
-	char name[RLOG_SEGMENT_NAME_SIZE];
-	int handle = l->tail.handle;
-	int64_t got;
-
-	need = (need + RLOG_BLOCK - 1) / RLOG_BLOCK * RLOG_BLOCK;
-	if (need < READ_BYTES)
-		need = READ_BYTES;
-	if (need > l->window.room || l->window.room > READ_KEEP) {
-		free(l->window.bytes);
-		l->window.room = 0;
-		l->window.bytes = aligned_alloc(RLOG_BLOCK, need);
-		if (!l->window.bytes) {
-			l->window.len = 0;
-			return -ENOMEM;
-		}
-		l->window.room = need;
-	}
-	l->window.len = 0;
-	if (l->window.handle >= 0 && (seq == l->tail.seq || seq != l->window.seq)) {
-		l->d->close(l->d, l->window.handle);
-		l->window.handle = -1;
-	}
-	l->window.seq = seq;
-	if (seq != l->tail.seq && l->window.handle < 0) {
-		rlog_segment_name(name, seq);
-		l->window.handle = l->d->open(l->d, name, false);
-		if (l->window.handle < 0)
-			return l->window.handle;
-	}
-	if (seq != l->tail.seq)
-		handle = l->window.handle;
-	got = l->d->pread(l->d, handle, l->window.bytes, need, base);
-	if (got < 0)
-		return (int)got;
-	/* Behind the end of what is durable, bytes still change: they are not to be kept. */
-	if (seq == l->tail.seq && base + (uint64_t)got > l->tail.durable_offset)
-		got = (int64_t)(l->tail.durable_offset - base);
-	l->window.offset = base;
-	l->window.len = (size_t)got;
-	return 0;
-}
-
-static bool window_has(const struct rlog_log *l, uint64_t seq, uint64_t offset, size_t bytes)
-{
-	return l->window.seq == seq && offset >= l->window.offset &&
-	       offset + bytes <= l->window.offset + l->window.len;
-}
-
-static int read_record(struct rlog_log *l, uint64_t index, const struct rlog_index_entry *e,
-		       struct rlog_buf **buf)
-{
-	size_t bytes = rlog_record_bytes(e->len);
-	char name[RLOG_SEGMENT_NAME_SIZE];
-	struct rlog_record_header r;
-	const uint8_t *at;
-	int err = 0;
-
-	rlog_segment_name(name, e->seq);
-	if (!window_has(l, e->seq, e->offset, bytes))
-		err = window_load(l, e->seq, e->offset, bytes);
-	if (err < 0) {
-		rlog_log_line(l, 'E',
-			      "cannot read the raft log file=%s offset=%" PRIu64 " error=\"%s\"",
-			      name, e->offset, strerror(-err));
-		return err;
-	}
-	at = l->window.bytes + (e->offset - l->window.offset);
-	if (!window_has(l, e->seq, e->offset, bytes) ||
-	    !rlog_record_decode(at, bytes, l->meta.epoch, &r) || r.index != index ||
-	    r.term != e->term || r.type != e->type || r.len != e->len) {
-		l->window.len = 0;
-		rlog_log_line(l, 'E',
-			      "raft log damaged file=%s offset=%" PRIu64 " index=%" PRIu64
-			      " (the record is not valid): " RLOG_RESTORE_HINT,
-			      name, e->offset, index);
-		return -EBADMSG;
-	}
-	*buf = rlog_buf_new(r.len);
-	if (!*buf)
-		return -ENOMEM;
-	memcpy((*buf)->data, at + RLOG_RECORD_HEADER, r.len);
-	return 0;
-}
-
-int rlog_log_read(struct rlog_log *l, uint64_t index, struct rlog_record *out)
-{
-	struct rlog_index_entry e;
-	int err;
-
-	if (!rlog_index_get(&l->index, index, &e))
-		return -ENOENT;
-	*out = (struct rlog_record){.index = index, .term = e.term, .type = e.type};
-	if (index >= l->cache_first) {
-		out->buf = rlog_buf_ref(*cache_at(l, index));
-		return 0;
-	}
-	assert(index <= l->durable);
-	err = read_record(l, index, &e, &out->buf);
-	return err;
-}
+/* ---- what there is ------------------------------------------------------------------------- */
 
 int rlog_log_describe(const struct rlog_log *l, uint64_t index, uint64_t *term, uint8_t *type,
 		      size_t *len)
@@ -444,7 +275,7 @@ void rlog_log_applied(struct rlog_log *l, uint64_t index)
 {
 	if (index > l->applied)
 		l->applied = index;
-	cache_trim(l);
+	rlog_cache_trim(l);
 }
 
 uint64_t rlog_log_first(const struct rlog_log *l)

@@ -2,7 +2,8 @@
 #ifndef RAFTLOG_META_H
 #define RAFTLOG_META_H
 
-#include "log/log.h"
+#include "log/disk.h"
+#include "raftlog.h"
 
 #define RLOG_META_NAME "meta"
 

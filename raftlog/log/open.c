@@ -1,5 +1,7 @@
-/* Making, opening and closing a log. Opening reads all of it (recover.c), builds the index in
+/* Making, opening and closing a log. Opening reads all of it (scan.c), builds the index in
  * memory, drops what a crash tore, and leaves the log where the next write goes on. */
+#include "log/open.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -8,7 +10,11 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "log/log_internal.h"
+#include "log/cache.h"
+#include "log/compact.h"
+#include "log/inside.h"
+#include "log/line.h"
+#include "log/scan.h"
 
 #define SEGMENT_BYTES (8u << 20)
 #define CACHE_BYTES (32u << 20)
@@ -347,7 +353,7 @@ static void log_free(struct rlog_log *l)
 	if (l->window.handle >= 0)
 		l->d->close(l->d, l->window.handle);
 	for (; l->cache_first <= l->index.last && l->cache; l->cache_first++)
-		rlog_log_cache_drop(l, l->cache_first);
+		rlog_cache_drop(l, l->cache_first);
 	rlog_index_free(&l->index);
 	rlog_snapshot_clear(&l->snapshot);
 	free(l->segments);

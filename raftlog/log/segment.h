@@ -1,9 +1,10 @@
 /* The formats of a segment: its name, its header block and its records. Only bytes are turned into
- * values here and back; what follows from them is decided in recover.c and log.c. */
+ * values here and back; what follows from them is decided in scan.c and log.c. */
 #ifndef RAFTLOG_SEGMENT_H
 #define RAFTLOG_SEGMENT_H
 
-#include "log/log.h"
+#include "log/disk.h"
+#include "raftlog.h"
 
 #define RLOG_SEGMENT_NAME_SIZE 32
 

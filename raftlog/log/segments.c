@@ -1,6 +1,8 @@
 /* New segments: made of zeros under a temporary name, ahead of time when the owner has a thread for
  * it, given a header when they are taken into use, and only then their name. A crash on the way
  * leaves a file that the next opening removes. */
+#include "log/segments.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -8,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "log/log_internal.h"
+#include "log/inside.h"
+#include "log/line.h"
 
 /* Left for barriers and membership changes: a node with a full disk can be started, and lead, often. */
 #define ROOM_RESERVE (64u << 10)

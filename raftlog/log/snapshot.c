@@ -8,7 +8,7 @@
 #include <xxhash.h>
 #include "log/scan.h"
 #include "log/snapshot.h"
-#include "wire/message.h"
+#include "base/configuration.h"
 
 #define SNAPSHOT_VERSION 1
 #define SNAPSHOT_ASIDE RLOG_SNAPSHOT_NAME ".tmp"

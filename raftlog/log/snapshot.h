@@ -15,7 +15,8 @@
 #ifndef RAFTLOG_SNAPSHOT_H
 #define RAFTLOG_SNAPSHOT_H
 
-#include "log/log.h"
+#include "log/disk.h"
+#include "raftlog.h"
 
 #define RLOG_SNAPSHOT_NAME "snapshot"
 

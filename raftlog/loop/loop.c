@@ -21,6 +21,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include "log/segments.h"
 #include "loop/loop.h"
 
 #define RING_ENTRIES 256

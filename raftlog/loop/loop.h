@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sys/socket.h>
+#include "base/address.h"
 #include "server/server.h"
 
 /* Something the kernel was asked to do; its completion calls `done` on the loop thread. */
@@ -163,10 +164,5 @@ int rlog_loop_call(struct rlog *l, struct rlog_call *call);
 /* join.c */
 void rlog_join_request(struct rlog *l, struct rlog_conn *c, const struct rlog_message *m);
 void rlog_join_turn(struct rlog *l);
-
-/* address.c */
-/* Resolve HOST:PORT or [HOST]:PORT; only literal addresses unless `names`. 0, -EINVAL, -ENOENT. */
-int rlog_address_resolve(const char *address, bool names, struct sockaddr_storage *out,
-			 socklen_t *len);
 
 #endif

@@ -11,7 +11,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "wire/message.h"
+#include "base/address.h"
+#include "log/open.h"
 
 static int fail(char errmsg[RLOG_ERRMSG_SIZE], int error, const char *what, const char *path)
 {

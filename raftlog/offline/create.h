@@ -2,7 +2,8 @@
 #ifndef RAFTLOG_DIRECTORY_H
 #define RAFTLOG_DIRECTORY_H
 
-#include "log/log.h"
+#include "log/disk.h"
+#include "raftlog.h"
 
 /* Make the names in the directory that `path` lies in durable. 0 or -errno. */
 int rlog_directory_sync_parent(const char *path);

@@ -1,11 +1,11 @@
-/* Showing a log to people: recovery's own scan (recover.c), without what recovery then changes.
+/* Showing a log to people: recovery's own scan (log/scan.c), without what recovery then changes.
  *
  * The scan goes over the log twice. The first time it counts what stands in each segment, so that a
  * segment can be told before its entries, and notes the truncations, so that an entry can be told
  * together with its end: an entry is dropped when a truncation behind it names its index or a lower
  * one. The second time everything is handed over. Damage stops both at the same place.
  *
- * What opening would do about a snapshot that the log does not belong to (match_snapshot() in log_open.c)
+ * What opening would do about a snapshot that the log does not belong to (match_snapshot() in log/open.c)
  * is told, too: all entries are dropped, or it is damage.
  */
 #include "offline/dump.h"
@@ -16,9 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/configuration.h"
 #include "log/scan.h"
 #include "log/snapshot.h"
-#include "wire/message.h"
 
 struct counted {
 	uint64_t seq, entries, used_bytes;

@@ -2,7 +2,8 @@
 #ifndef RAFTLOG_WALK_H
 #define RAFTLOG_WALK_H
 
-#include "log/log.h"
+#include "log/disk.h"
+#include "raftlog.h"
 
 int rlog_walk_disk(struct rlog_disk *d, const struct rlog_walk_ops *ops, void *arg,
 		   struct rlog_walk_end *end, char errmsg[RLOG_ERRMSG_SIZE]);

@@ -42,11 +42,14 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/address.h"
+#include "log/compact.h"
 #include "log/meta.h"
+#include "log/open.h"
+#include "log/read.h"
 #include "log/scan.h"
 #include "log/snapshot.h"
 #include "offline/create.h"
-#include "wire/message.h"
 
 #define ASIDE ".refound"
 #define OLD ".old"

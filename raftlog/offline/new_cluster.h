@@ -2,7 +2,8 @@
 #ifndef RAFTLOG_REFOUND_H
 #define RAFTLOG_REFOUND_H
 
-#include "log/log.h"
+#include "log/disk.h"
+#include "raftlog.h"
 
 struct rlog_refound_options {
 	uint64_t id, cluster_id, new_cluster_id;

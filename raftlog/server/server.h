@@ -16,6 +16,8 @@
 #ifndef RAFTLOG_SERVER_H
 #define RAFTLOG_SERVER_H
 
+#include "log/disk.h"
+#include "log/log.h"
 #include "wire/message.h"
 
 struct rlog_server;

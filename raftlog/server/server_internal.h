@@ -3,6 +3,9 @@
 #ifndef RAFTLOG_SERVER_INTERNAL_H
 #define RAFTLOG_SERVER_INTERNAL_H
 
+#include "log/compact.h"
+#include "log/read.h"
+#include "log/segments.h"
 #include "server/server.h"
 
 /* A message carries about this much payload at most, unless a single entry is larger. */

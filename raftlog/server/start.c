@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/configuration.h"
 #include "log/snapshot.h"
 #include "server/server_internal.h"
 

@@ -1,51 +1,18 @@
 /* Encoding and decoding of messages. See message.h for the frame.
- *
- * An encoder writes through a cursor into memory that is known to be large enough; a decoder reads
- * through a cursor that remembers whether anything was missing, so that the check stands once, at
- * the end of each message, and covers trailing bytes too.
  */
 #include <assert.h>
-#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/configuration.h"
+#include "base/cursor.h"
 #include "wire/message.h"
 #define XXH_STATIC_LINKING_ONLY /* the streaming state on the stack */
 #include <xxhash.h>
 
 static const uint8_t frame_magic[4] = {'d', 'q', 'l', 'R'};
 
-/* ---- cursors ------------------------------------------------------------------------------ */
-
-struct writer {
-	uint8_t *at;
-};
-
-static void put8(struct writer *w, uint8_t v)
-{
-	*w->at++ = v;
-}
-
-static void put16(struct writer *w, uint16_t v)
-{
-	v = htole16(v);
-	memcpy(w->at, &v, sizeof v);
-	w->at += sizeof v;
-}
-
-static void put32(struct writer *w, uint32_t v)
-{
-	v = htole32(v);
-	memcpy(w->at, &v, sizeof v);
-	w->at += sizeof v;
-}
-
-static void put64(struct writer *w, uint64_t v)
-{
-	v = htole64(v);
-	memcpy(w->at, &v, sizeof v);
-	w->at += sizeof v;
-}
+/* ---- addresses ---------------------------------------------------------------------------- */
 
 static void put_address(struct writer *w, const char *address)
 {
@@ -55,58 +22,6 @@ static void put_address(struct writer *w, const char *address)
 	put8(w, (uint8_t)len);
 	memcpy(w->at, address, len);
 	w->at += len;
-}
-
-struct reader {
-	const uint8_t *at;
-	size_t left;
-	bool short_of_bytes;
-};
-
-static bool take(struct reader *r, void *out, size_t len)
-{
-	if (r->left < len) {
-		r->short_of_bytes = true;
-		r->left = 0;
-		memset(out, 0, len);
-		return false;
-	}
-	memcpy(out, r->at, len);
-	r->at += len;
-	r->left -= len;
-	return true;
-}
-
-static uint8_t get8(struct reader *r)
-{
-	uint8_t v;
-
-	take(r, &v, sizeof v);
-	return v;
-}
-
-static uint16_t get16(struct reader *r)
-{
-	uint16_t v;
-
-	take(r, &v, sizeof v);
-	return le16toh(v);
-}
-
-static uint32_t get32(struct reader *r)
-{
-	uint32_t v;
-
-	take(r, &v, sizeof v);
-	return le32toh(v);
-}
-
-static uint64_t get64(struct reader *r)
-{
-	uint64_t v;
-
-	take(r, &v, sizeof v);
-	return le64toh(v);
 }
 
 /* An address is text without a zero byte, shorter than RLOG_ADDRESS_MAX. */
@@ -459,31 +374,4 @@ void rlog_message_clear(struct rlog_message *m)
 	free(m->append.records);
 	m->append.records = NULL;
 	m->append.count = 0;
-}
-
-/* libraft's src/configuration.c: version (u8, 1), count (u64), `count` times id (u64), address
- * (zero-terminated), role (u8); zeros up to a multiple of 8 bytes. */
-int rlog_configuration_check(const uint8_t *bytes, size_t len)
-{
-	struct reader r = {.at = bytes, .left = len};
-	uint64_t count;
-
-	if (get8(&r) != 1)
-		return -EPROTO;
-	count = get64(&r);
-	if (count == 0 || count > RLOG_MEMBERS_MAX)
-		return -EPROTO;
-	for (uint64_t i = 0; i < count; i++) {
-		uint64_t id = get64(&r);
-		size_t address_len = strnlen((const char *)r.at, r.left);
-
-		if (id == 0 || address_len == 0 || address_len >= RLOG_ADDRESS_MAX ||
-		    address_len == r.left)
-			return -EPROTO;
-		r.at += address_len + 1;
-		r.left -= address_len + 1;
-		if (get8(&r) > RAFT_SPARE || r.short_of_bytes)
-			return -EPROTO;
-	}
-	return r.left < 8 ? 0 : -EPROTO;
 }

@@ -18,14 +18,14 @@
 
 #include <raft.h>
 #include <sys/uio.h>
-#include "log/log.h"
+#include "base/address.h"
+#include "base/record.h"
 
 /* Version history: 1, the first. */
 #define RLOG_WIRE_VERSION 1
 #define RLOG_FRAME_HEADER 32
 /* The largest body that is accepted: one entry of this size, about. */
 #define RLOG_FRAME_MAX (1u << 30)
-#define RLOG_ADDRESS_MAX 128 /* with the terminating zero, as in struct rlog_member */
 /* The most entries in one message. */
 #define RLOG_APPEND_MAX 4096
 
@@ -126,9 +126,5 @@ int rlog_frame_header_read(const uint8_t header[RLOG_FRAME_HEADER], struct rlog_
  * caller owns what `out` holds (rlog_message_clear()). */
 int rlog_message_read(const struct rlog_frame_header *h, const uint8_t *body,
 		      struct rlog_message *out);
-
-/* Check the bytes of a membership entry (libraft's encoding) before libraft reads them: it does not
- * look at bounds itself. 0 or -EPROTO. */
-int rlog_configuration_check(const uint8_t *bytes, size_t len);
 
 #endif

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "../sim/memdisk.h"
+#include "log/open.h"
 #include "server/server_internal.h"
 
 enum { CLUSTER = 77, SELF = 1, OTHER = 2, THIRD = 3, SENT_MAX = 256 };

@@ -7,6 +7,7 @@
 #ifndef TESTS_MEMDISK_H
 #define TESTS_MEMDISK_H
 
+#include "log/disk.h"
 #include "log/log.h"
 
 #define MEMDISK_SECTOR 512

@@ -6,6 +6,7 @@
 #include "server/server_internal.h"
 #include "simcheck.h"
 #include "simnet.h"
+#include "log/open.h"
 #include "log/snapshot.h"
 
 #define ROUNDS_PER_MS 4

@@ -11,6 +11,9 @@
 #include <raft.h>
 
 #include "../sim/memdisk.h"
+#include "log/compact.h"
+#include "log/open.h"
+#include "log/read.h"
 #include "log/segment.h"
 #include "log/snapshot.h"
 

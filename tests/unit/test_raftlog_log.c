@@ -11,7 +11,10 @@
 #include <cmocka.h>
 
 #include "../sim/memdisk.h"
+#include "log/open.h"
+#include "log/read.h"
 #include "log/segment.h"
+#include "log/segments.h"
 
 #define SEGMENT_1 "segment-0000000000000001.log"
 #define SEGMENT_2 "segment-0000000000000002.log"

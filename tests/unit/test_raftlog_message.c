@@ -12,6 +12,7 @@
 
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
+#include "base/configuration.h"
 #include "wire/message.h"
 
 struct bytes {

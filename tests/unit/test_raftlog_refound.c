@@ -16,7 +16,10 @@
 
 #include "../sim/memdisk.h"
 #include "offline/create.h"
+#include "log/compact.h"
 #include "log/meta.h"
+#include "log/open.h"
+#include "log/read.h"
 #include "raftlog.h"
 #include "offline/new_cluster.h"
 #include "log/snapshot.h"

@@ -11,7 +11,9 @@
 #include <raft.h>
 
 #include "../sim/memdisk.h"
+#include "log/compact.h"
 #include "log/meta.h"
+#include "log/open.h"
 #include "log/segment.h"
 #include "log/snapshot.h"
 #include "offline/dump.h"

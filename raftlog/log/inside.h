@@ -1,9 +1,12 @@
-/* What the files of the log (log.c, log_segments.c, log_open.c) share. */
-#ifndef RAFTLOG_LOG_INTERNAL_H
-#define RAFTLOG_LOG_INTERNAL_H
+/* A log, as the files of this folder see it; nobody else includes this. The thread that owns the log owns it
+ * all. */
+#ifndef RAFTLOG_LOG_INSIDE_H
+#define RAFTLOG_LOG_INSIDE_H
 
 #include "log/index.h"
-#include "log/scan.h"
+#include "log/meta.h"
+#include "log/open.h"
+#include "log/segments.h"
 #include "log/snapshot.h"
 
 struct rlog_log {
@@ -62,30 +65,5 @@ struct rlog_log {
 	bool spare_again; /* FAILED: another attempt may be made */
 	uint64_t spare_count;
 };
-
-/* One line to the owner's log. */
-__attribute__((format(printf, 3, 4))) void rlog_log_line(const struct rlog_log *l, char level,
-							 const char *format, ...);
-
-/* log.c */
-int rlog_log_stage_reserve(struct rlog_log *l, size_t need);
-void rlog_log_cache_drop(struct rlog_log *l, uint64_t index);
-
-/* log_segments.c */
-
-/* Zeros from `from` to `to`, durable on return. */
-int rlog_log_write_zeros(struct rlog_disk *d, int handle, uint64_t from, uint64_t to);
-/* Write the header into the file `from`, give it its name, return its handle. `*renamed` says
- * whether the name may have changed. */
-int rlog_log_segment_install(struct rlog_disk *d, const char *from,
-			     const struct rlog_segment_header *h, bool *renamed);
-/* Go on in a new segment with room for a record of `record_bytes`. All before is durable. 0,
- * -ENOSPC or -ENOMEM (nothing has changed), or -EIO (the log accepts no more writes). */
-int rlog_log_next_segment(struct rlog_log *l, size_t record_bytes);
-/* Note a file at the end of l->segments. 0 or -ENOMEM. */
-int rlog_log_note_segment(struct rlog_log *l, uint64_t seq, uint64_t bytes);
-
-/* log_compact.c: the files in front of `seq` go, oldest first, up to one that cannot be removed. */
-void rlog_log_remove_before(struct rlog_log *l, uint64_t seq);
 
 #endif
