@@ -40,6 +40,7 @@ SECONDS = {
     "test_catch_up": 130,
     "test_create_elsewhere": 120,
     "test_durable_points": 150,
+    "test_former_landing": 100,
     "test_large_transactions": 90,
     "test_many_databases": 100,
     "test_moves": 120,
@@ -376,7 +377,8 @@ def sim_suites(options, missing):
         missing.append(("simulator", "build/dqlitefs-sim was not built"))
 
 
-def cluster_suites(options, programs):
+def cluster_suites(options, needs):
+    """`needs`: {file: the suite that it waits for}, "": that of all others."""
     seconds = 7200 if options.soak else 900
     env = {"DQLITEFS_SOAK": "1"} if options.soak else {}
     for source in sorted(TOP.glob("tests/cluster/test_*.py")):
@@ -389,7 +391,8 @@ def cluster_suites(options, programs):
                 words += ["--share", f"{share}/{shares}"]
             if options.k:
                 words += ["-k", options.k]
-            yield Suite(name, words, seconds, count_pytest, expected / shares, programs, env)
+            needed = needs.get(source.stem, needs[""])
+            yield Suite(name, words, seconds, count_pytest, expected / shares, needed, env)
 
 
 def compat_suites(options, programs):
@@ -418,21 +421,24 @@ def main():
 
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
-    suites, missing, programs = [], [], None
+    suites, missing, needs = [], [], {"": None}
     if options.cluster or options.compat:
         # Applications of some tests use this SQLite. To compile it is nothing that a test has time for.
         command = ["/usr/bin/python3", "-B", "tests/compat/programs.py"]
         env = {"PYTHONPATH": "tests/cluster"}
-        programs = Suite("programs", command, 900, count_status, env=env)
-        suites.append(programs)
+        needs[""] = Suite("programs", command, 900, count_status, env=env)
+    if options.cluster and not options.k:  # with -k that test builds it, if it is one of those
+        command = ["/usr/bin/python3", "-B", "tests/cluster/former.py"]
+        needs["test_former_landing"] = Suite("former", command, 900, count_status)
+    suites += [suite for suite in needs.values() if suite]
     if options.unit:
         suites += unit_suites(options, missing)
     if options.sim:
         suites += sim_suites(options, missing)
     if options.cluster:
-        suites += cluster_suites(options, programs)
+        suites += cluster_suites(options, needs)
     if options.compat:
-        suites += compat_suites(options, programs)
+        suites += compat_suites(options, needs[""])
 
     run = Run(suites, options.j)
     for name, why in missing:

@@ -482,6 +482,8 @@ class LossyDisk:
 
 
 class Node:
+    program = PROGRAM  # another one for a node that is to run another version
+
     def __init__(self, workspace, name, host="127.0.0.1", options=(), prefix=(), disk=None):
         self.workspace = workspace
         self.name = name
@@ -507,13 +509,13 @@ class Node:
         return self.mnt / db
 
     def command(self, join=None):
-        command = [PROGRAM, "mount", str(self.mnt), "--data", str(self.data)]
+        command = [self.program, "mount", str(self.mnt), "--data", str(self.data)]
         command += ["--listen", self.address, "--foreground", *transport(), *self.options]
         return command + (["--join", join] if join else [])
 
     def launch(self, join=None):
         """Starts the daemon and returns at once."""
-        assert os.access(PROGRAM, os.X_OK), f"{PROGRAM} is missing: run scripts/setup"
+        assert os.access(self.program, os.X_OK), f"{self.program} is missing: run scripts/setup"
         assert self.process is None or self.process.poll() is not None, f"{self} runs already"
         # It must not outlive a test run that was killed.
         command = ["setpriv", "--pdeathsig=KILL", *self.prefix, *self.command(join)]
@@ -586,7 +588,7 @@ class Node:
 
     def stop(self, timeout=20):
         """`dqlitefs umount`, and all that it promises."""
-        result = run([PROGRAM, "umount", str(self.mnt)], timeout)
+        result = run([self.program, "umount", str(self.mnt)], timeout)
         assert result.code == 0, f"umount of {self}: {result}"
         code = self.wait_ended(timeout)
         assert code == 0, f"{self} ended with {code} after umount:\n{self.log_tail(15)}"
@@ -594,14 +596,14 @@ class Node:
 
     def status(self, check=True, timeout=10):
         """`status --json`, or None where it fails and may."""
-        result = run([PROGRAM, "status", str(self.mnt), "--json"], timeout)
+        result = run([self.program, "status", str(self.mnt), "--json"], timeout)
         if result.code != 0:
             assert not check, f"status of {self}: {result}"
             return None
         return json.loads(result.out)
 
     def text_status(self):
-        result = run([PROGRAM, "status", str(self.mnt)])
+        result = run([self.program, "status", str(self.mnt)])
         assert result.code == 0, f"status of {self}: {result}"
         return result.out
 
