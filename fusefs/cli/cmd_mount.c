@@ -242,6 +242,8 @@ static struct fsd *fsd_new(void)
 	pthread_mutex_init(&fs->inode_lock, NULL);
 	pthread_mutex_init(&fs->backing_lock, NULL);
 	pthread_mutex_init(&fs->opens_lock, NULL);
+	pthread_mutex_init(&fs->settle_lock, NULL);
+	pthread_cond_init(&fs->settle_changed, NULL);
 	fsd_standins_init(&fs->standins);
 	fsd_locktrace_init(&fs->locktrace);
 	return fs;

@@ -17,6 +17,7 @@
 #include "node/log.h"
 #include "node/process.h"
 #include "ops/inode.h"
+#include "ops/settle.h"
 #include "ops/standin.h"
 
 /* A side file that the applier makes looks like its database's, as SQLite would have it. */
@@ -117,6 +118,19 @@ static void invalidate(void *ctx, struct wrep_file *file, uint64_t off, uint64_t
 		report("invalidation", wrep_file_name(file),
 		       fuse_lowlevel_notify_inval_inode(session, fsd_inode_number(fs, file),
 							(off_t)off, (off_t)len));
+}
+
+static int settle(void *ctx, struct wrep_file *file, int fd)
+{
+	struct fsd *fs = ctx;
+	struct fsd_inode *inode = fsd_inode_find(fs, fsd_inode_number(fs, file));
+	int rv = 0;
+
+	if (inode) {
+		rv = fsd_settle(fs, inode, fd);
+		fsd_inode_unref(fs, inode);
+	}
+	return rv;
 }
 
 /* Nothing to do: a name that the kernel kept and that means something else by now is noticed when it
@@ -239,6 +253,7 @@ static void let_go(void *ctx, const char *name)
 const struct wrep_host fsd_host = {
 	.mounted_open = mounted_open,
 	.invalidate = invalidate,
+	.settle = settle,
 	.invalidate_name = invalidate_name,
 	.appears = appears,
 	.let_go = let_go,

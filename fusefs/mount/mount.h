@@ -4,8 +4,9 @@
  * applier calls host.c; replies to requests that waited come from walrepl's and raftlog's threads.
  * The main thread starts and stops the mount and, between, runs the loop of serve.c.
  *
- * Lock order: `backing_lock` or `standins.lock`, then `inode_lock`; `opens_lock` and `up_lock` by themselves. Nothing
- * calls walrepl while holding one of them, except for reference counts, and wrep_file_adopt().
+ * Lock order: `backing_lock` or `standins.lock`, then `inode_lock`; `opens_lock`, `up_lock` and `settle_lock`
+ * by themselves. Nothing calls walrepl while holding one of them, except for reference counts, and
+ * wrep_file_adopt().
  */
 #ifndef FUSEFS_MOUNT_H
 #define FUSEFS_MOUNT_H
@@ -117,6 +118,10 @@ struct fsd {
 		progress_ms; /* opens_lock: wrep_progress(), and when it was last seen to change */
 	struct fsd_given_up given_up[FSD_GIVEN_UP]; /* opens_lock: a ring, the last ones */
 	unsigned given_up_count;		    /* opens_lock */
+
+	/* settle.c */
+	pthread_mutex_t settle_lock;
+	pthread_cond_t settle_changed;
 
 	/* refusals.c */
 	struct fsd_refusals *refusals; /* set before the first request */

@@ -24,6 +24,7 @@
 #include "ops/pending.h"
 #include "ops/refusals.h"
 #include "ops/reply.h"
+#include "ops/settle.h"
 #include "ops/standin.h"
 
 /* `inside`: walrepl may be asked. */
@@ -98,6 +99,7 @@ static void setattr_finish(struct fsd_pend *pend, int result)
 	struct fsd_inode *inode = pend->inode;
 	struct stat st;
 
+	fsd_settle_tell(inode);
 	if (!result)
 		result = fsd_inode_attr(inode, &st);
 	if (result && pend->cuts) {
@@ -110,7 +112,7 @@ static void setattr_finish(struct fsd_pend *pend, int result)
 	if (result)
 		fuse_reply_err(pend->req, -result);
 	else
-		fuse_reply_attr(pend->req, &st, fsd_attr_timeout(inode, &st));
+		fuse_reply_attr(pend->req, &st, 0); /* not to be kept: see settle.c */
 	fsd_inode_unref(pend->fs, inode);
 	fsd_pend_unref(pend);
 }
@@ -205,6 +207,7 @@ void fsd_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
 		fsd_leave(fs);
 		return;
 	}
+	fsd_settle_heard(fs, pend->inode);
 	pend->attr = attr;
 	if (!pend->inode->file && !pend->inode->dir) {
 		setattr_finish(pend, fsd_standin_change(pend->inode));

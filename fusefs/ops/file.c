@@ -17,6 +17,7 @@
 #include "ops/pending.h"
 #include "ops/refusals.h"
 #include "ops/reply.h"
+#include "ops/settle.h"
 #include "ops/standin.h"
 
 /* Closing a descriptor, and fsync: both may be a commit (walrepl's txn/unjournaled.c). */
@@ -64,6 +65,7 @@ void fsd_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file
 
 	(void)ino;
 	(void)datasync;
+	fsd_settle_heard(fsd_of(req), fsd_fh_inode(fi->fh));
 	if (!file || (wrep_file_kind(file) != WREP_DB && wrep_file_kind(file) != WREP_STRAY))
 		fuse_reply_err(req, 0); /* what counts of it is in the Raft log */
 	else
@@ -170,6 +172,8 @@ void fsd_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	struct fsd_pend *pend = fsd_pend_new(fs, req), *spare = NULL;
 	int rv;
 
+	if (!fi->writepage) /* what is written back from a mapping comes without the lock */
+		fsd_settle_heard(fs, fsd_fh_inode(fi->fh));
 	if (!pend)
 		spare = pend = fsd_refusals_spare(fs, req);
 	if (!pend) { /* and another one waits to be refused for that */

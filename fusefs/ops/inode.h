@@ -20,6 +20,8 @@ struct fsd_inode {
 	struct fsd_inode *next;	     /* inode_lock */
 	uint64_t lookups;	     /* inode_lock: the kernel's references */
 	unsigned refs;		     /* inode_lock: ours (open files, requests) */
+	/* settle.c: sizes that the kernel was told in answers to SETATTR, and those that it has taken in */
+	_Atomic unsigned told, settled;
 	/* passthrough, -shm only; backing_lock */
 	int backing_id;
 	unsigned backing_opens;

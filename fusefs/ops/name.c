@@ -14,6 +14,7 @@
 #include "ops/path.h"
 #include "ops/pending.h"
 #include "ops/reply.h"
+#include "ops/settle.h"
 
 /* ---- directories --------------------------------------------------------------------------------- */
 
@@ -97,8 +98,10 @@ void fsd_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 		return;
 	pend->op.tid = fuse_req_ctx(req)->pid;
 	rv = fsd_path(fs, parent, name, path);
-	if (!rv)
+	if (!rv) {
+		fsd_settle_heard_path(fs, path);
 		rv = wrep_unlink(fs->wrep, path, &pend->op);
+	}
 	if (rv != WREP_PENDING)
 		fsd_plain_done(&pend->op, rv);
 	fsd_leave(fs);
@@ -119,10 +122,13 @@ void fsd_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
 	rv = fsd_path(fs, parent, name, from);
 	if (!rv)
 		rv = fsd_path(fs, newparent, newname, to);
-	if (!rv)
-		rv = fsd_is_hidden(parent, name)
-			     ? -ENOENT
-			     : wrep_rename(fs->wrep, from, to, flags, &pend->op);
+	if (!rv && fsd_is_hidden(parent, name))
+		rv = -ENOENT;
+	if (!rv) {
+		fsd_settle_heard_path(fs, from);
+		fsd_settle_heard_path(fs, to);
+		rv = wrep_rename(fs->wrep, from, to, flags, &pend->op);
+	}
 	if (rv == -EPERM) {
 		fsd_refuse(req, "to rename to or from what is no database", newname);
 		fsd_pend_unref(pend);

@@ -1,10 +1,11 @@
 """Readers beside a storm of transactions: never malformed, torn, backwards or refused."""
 
+import subprocess
 import threading
 import time
 
 import pytest
-from harness import PROGRAM, PYTHON, WORKERS, Connection, Writer, run, sql
+from harness import PROGRAM, PYTHON, WORKERS, Connection, Writer, run, sql, until
 
 ACCOUNTS = 50
 
@@ -140,6 +141,37 @@ def test_readers_in_a_storm_survive_changes_of_the_leader(cluster, db, soak):
     writer.stop()
     assert min(last) > 0
     cluster.check_rows(db, [writer])
+
+
+def test_size_of_the_wal_that_a_follower_knows_never_becomes_smaller(shared_cluster, db):
+    """Root's SQLite sets the owner of the -wal when it opens it. The kernel takes the size that the answer names
+    for the file's, however late it comes to that: a reader that is led to what lies behind gets nothing."""
+    leader, follower = shared_cluster.leader(), shared_cluster.followers()[0]
+    sql(leader, db, "PRAGMA journal_mode=WAL; CREATE TABLE t(b); INSERT INTO t VALUES(0);")
+    shared_cluster.check_sound(db)
+    wal = follower.data / f"{db}-wal"
+    with Connection(follower, db) as reader, Connection(leader, db, busy_ms=10000) as writer:
+        # so that the -wal grows on and on
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM t")
+        writer.execute("UPDATE t SET b = randomblob(100000)")
+        until("it is applied", lambda: wal.exists() and wal.stat().st_size)
+        sizes = subprocess.Popen(
+            [PYTHON, "-B", WORKERS / "told_sizes.py", follower.path(f"{db}-wal")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        follower.workspace.children.append(sizes)
+        assert sizes.stdout.readline() == "ready\n"
+        for _ in range(120):
+            writer.execute("UPDATE t SET b = randomblob(300000)")
+        until("all is applied", lambda: wal.stat().st_size > 30_000_000)
+        out, _ = sizes.communicate(timeout=20)
+    assert sizes.returncode == 0
+    grown, smaller = out.split(maxsplit=1)
+    assert int(grown) > 3
+    assert smaller == "[]\n"
 
 
 def test_checkpoints_on_a_follower_beside_a_storm_succeed(shared_cluster, db):

@@ -196,8 +196,10 @@ struct fixture {
 	struct wrep_conn_txn txn;
 
 	struct wrep_conn *b;
-	unsigned invalidations, removals;
-	bool published_early;
+	unsigned invalidations, removals, settlements;
+	off_t settled; /* the size of the -wal that the kernel goes on to know, whatever it was told before */
+	bool published_early, written_early;
+	int settle_error;
 };
 
 static int mounted_open(void *ctx, const char *name, int flags)
@@ -208,7 +210,16 @@ static int mounted_open(void *ctx, const char *name, int flags)
 	return fd < 0 ? -errno : fd;
 }
 
-/* No frame is invalidated after the wal-index says that it is there. */
+static off_t wal_size(const struct fixture *f)
+{
+	struct stat st;
+
+	assert_int_equal(fstatat(f->dir_fd, "b.db-wal", &st, 0), 0);
+	return st.st_size;
+}
+
+/* No frame is invalidated after the wal-index says that it is there, nor written where a reader might not get
+ * it. */
 static void invalidate(void *ctx, const char *suffix, uint64_t off, uint64_t len)
 {
 	struct fixture *f = ctx;
@@ -217,12 +228,30 @@ static void invalidate(void *ctx, const char *suffix, uint64_t off, uint64_t len
 
 	assert_true(len > 0);
 	f->invalidations++;
-	if (strcmp(suffix, "-wal") != 0 || off < 32)
+	if (strcmp(suffix, "-wal") != 0)
+		return;
+	if (off + len <= (uint64_t)wal_size(f) && off + len > (uint64_t)f->settled)
+		f->written_early = true;
+	if (off < 32)
 		return;
 	fd = openat(f->dir_fd, "b.db-shm", O_RDONLY | O_CLOEXEC);
 	if (pread(fd, &max_frame, 4, 16) == 4 && (off - 32) / (f->page_size + 24) < max_frame)
 		f->published_early = true;
 	close(fd);
+}
+
+static int settle(void *ctx, const char *suffix, int fd)
+{
+	struct fixture *f = ctx;
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	if (!strcmp(suffix, "-wal")) {
+		f->settlements++;
+		f->settled = st.st_size;
+		assert_int_equal(st.st_size, wal_size(f));
+	}
+	return f->settle_error;
 }
 
 static void removed(void *ctx, const char *suffix)
@@ -344,6 +373,7 @@ static void b_open(struct fixture *f)
 		.shm_fd = f->dir_fd,
 		.mounted_open = mounted_open,
 		.invalidate = invalidate,
+		.settle = settle,
 		.removed = removed,
 		.ctx = f,
 	};
@@ -386,6 +416,7 @@ static void stop(struct fixture *f)
 	static const char *const names[] = {"a.db", "b.db", "b.db-wal", "b.db-shm"};
 
 	assert_false(f->published_early);
+	assert_false(f->written_early);
 	wrep_conn_close(f->b);
 	sqlite3_close(f->a);
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -614,6 +645,32 @@ static void wal_with_checkpoints_starts_over(void **state)
 	assert_int_equal(frames, 0);
 	assert_int_equal(fstatat(f.dir_fd, "b.db-wal", &st, 0), 0);
 	assert_int_equal(st.st_size, 0);
+	app_stop(&app, 0);
+	stop(&f);
+}
+
+static void wal_grows_once_no_former_size_can_come_back(void **state)
+{
+	struct fixture f;
+	struct app app;
+	unsigned before;
+	(void)state;
+
+	start_wal(&f, 4096);
+	app_open(&app, &f);
+	app_expect_version(&app, 0);
+	/* in large steps */
+	before = f.settlements;
+	apply_random(&f, 20);
+	assert_true(f.settlements <= before + 1);
+	a_commit(&f, "INSERT INTO t(x) VALUES (randomblob(2000000))");
+	f.settle_error = -EAGAIN;
+	assert_int_equal(wrep_conn_apply_wal(f.b, next_txn(&f, true)), -EBUSY);
+	app_expect_version(&app, f.version - 1);
+	f.settle_error = 0;
+	assert_int_equal(wrep_conn_apply_wal(f.b, &f.txn), 0);
+	assert_true(f.settlements >= before + 2);
+	app_expect_version(&app, f.version);
 	app_stop(&app, 0);
 	stop(&f);
 }
@@ -966,6 +1023,7 @@ int main(void)
 		cmocka_unit_test(apply_every_page_size_equals_the_source),
 		cmocka_unit_test(apply_smaller_database_truncates_at_checkpoint),
 		cmocka_unit_test(wal_with_checkpoints_starts_over),
+		cmocka_unit_test(wal_grows_once_no_former_size_can_come_back),
 		cmocka_unit_test(apply_invalid_transaction_refused),
 		cmocka_unit_test(fence_in_wal_mode_keeps_writers_out),
 		cmocka_unit_test(fence_in_rollback_mode_keeps_writers_out),

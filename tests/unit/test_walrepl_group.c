@@ -193,6 +193,11 @@ static void host_invalidate(void *ctx, struct wrep_file *file, uint64_t off, uin
 {
 }
 
+static int host_settle(void *ctx, struct wrep_file *file, int fd)
+{
+	return 0;
+}
+
 static void host_invalidate_name(void *ctx, const char *name)
 {
 }
@@ -245,6 +250,7 @@ static void start(void)
 		.log = {.id = 1, .dir = "unused"},
 		.host = {.mounted_open = host_open,
 			 .invalidate = host_invalidate,
+			 .settle = host_settle,
 			 .invalidate_name = host_invalidate_name,
 			 .process_of = host_process_of,
 			 .lock_holder = host_lock_holder,

@@ -174,6 +174,11 @@ static void host_invalidate(void *ctx, struct wrep_file *file, uint64_t off, uin
 {
 }
 
+static int host_settle(void *ctx, struct wrep_file *file, int fd)
+{
+	return 0;
+}
+
 static void host_invalidate_name(void *ctx, const char *name)
 {
 }
@@ -234,6 +239,7 @@ static int setup(void **state)
 		.log = {.id = 1, .dir = "unused"},
 		.host = {.mounted_open = host_open,
 			 .invalidate = host_invalidate,
+			 .settle = host_settle,
 			 .invalidate_name = host_invalidate_name,
 			 .process_of = host_process_of,
 			 .has_open = host_has_open,

@@ -55,6 +55,21 @@ static void conn_invalidate(void *ctx, const char *suffix, uint64_t off, uint64_
 	wrep_applier_invalidate(ctx, *suffix ? WREP_WAL : WREP_DB, off, len);
 }
 
+static int conn_settle(void *ctx, const char *suffix, int fd)
+{
+	struct wrep_db *db = ctx;
+	struct wrep_file *f;
+	int rc = 0;
+
+	pthread_mutex_lock(&db->lock);
+	f = wrep_db_file(db, *suffix ? WREP_WAL : WREP_DB);
+	pthread_mutex_unlock(&db->lock);
+	if (f)
+		rc = db->w->config.host.settle(db->w->config.host_ctx, f, fd);
+	wrep_file_unref(f);
+	return rc;
+}
+
 /* The database left WAL mode: its -wal or -shm is gone from the backing directory. */
 static void conn_removed(void *ctx, const char *suffix)
 {
@@ -126,6 +141,7 @@ static int close_fence(struct wrep_db *db)
 		.shm_fd = db->w->config.shm_fd,
 		.mounted_open = conn_mounted_open,
 		.invalidate = conn_invalidate,
+		.settle = conn_settle,
 		.removed = conn_removed,
 		.ctx = db,
 	};

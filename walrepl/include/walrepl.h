@@ -57,6 +57,9 @@ struct wrep_host {
 	/* Drop `len` bytes at `off` (len 0: everything) of `file`, and its attributes, from the
 	 * kernel's cache; no read that starts after the return sees what was cached. [applier] */
 	void (*invalidate)(void *ctx, struct wrep_file *file, uint64_t off, uint64_t len);
+	/* `file`, of which `fd` is a descriptor of `mounted_open`, was made longer. When this returns, no answer that
+	 * names a former size can make the kernel take that for the file's any more. 0 or -errno. [applier] */
+	int (*settle)(void *ctx, struct wrep_file *file, int fd);
 	/* `name` appeared, disappeared or was replaced. [applier] */
 	void (*invalidate_name)(void *ctx, const char *name);
 	/* `file`, of a database that was just created, is about to be found as `name`. True: applications have it

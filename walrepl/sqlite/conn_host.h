@@ -12,6 +12,8 @@ struct wrep_conn_host {
 	int (*mounted_open)(void *ctx, const char *name, int flags);
 	/* suffix: "" (the database), "-wal". Before SQLite goes on. */
 	void (*invalidate)(void *ctx, const char *suffix, uint64_t off, uint64_t len);
+	/* As in struct wrep_host, with a suffix as above. `fd`: of mounted_open. */
+	int (*settle)(void *ctx, const char *suffix, int fd);
 	/* The backing file of "-wal" or "-shm" was unlinked, because the database left WAL mode.
 	 * Nobody has the database open. May be NULL. */
 	void (*removed)(void *ctx, const char *suffix);

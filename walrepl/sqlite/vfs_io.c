@@ -43,7 +43,8 @@ int wrep_vfs_read(sqlite3_file *file, void *buf, int len, sqlite3_int64 off)
  * first, in large steps for the -wal (SQLite does not mind what lies behind the last frame), and is
  * proven known, before the page and the wal-index that leads to it are written. (By statx(), which
  * takes no lock: lseek(SEEK_END) would wait for an application's change of the attributes, and that
- * may wait for us.) */
+ * may wait for us.) Only then it stays known: what the kernel is told in an answer to such a change it
+ * takes in at any time, however old. These are waited for in between. */
 static int grow(struct wrep_vfs_file *f, sqlite3_int64 end)
 {
 	sqlite3_int64 want = end;
@@ -64,6 +65,8 @@ static int grow(struct wrep_vfs_file *f, sqlite3_int64 end)
 		want = st.st_size;
 	}
 	f->v->host.invalidate(f->v->host.ctx, f->suffix, (uint64_t)end, (uint64_t)(want - end + 1));
+	if (f->v->host.settle(f->v->host.ctx, f->suffix, f->mounted_fd))
+		return SQLITE_BUSY; /* for want of memory or descriptors: later */
 	for (int i = 0; i < LEARN_TRIES && known.stx_size < (uint64_t)want; i++)
 		/* ask; then see what the kernel kept of the answer */
 		if (statx(f->mounted_fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_SIZE,
