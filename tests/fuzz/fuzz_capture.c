@@ -10,7 +10,7 @@
  * a transaction is agreed on, it is made of the pages that the frames it adds hold.
  *
  * With libFuzzer: ninja -C build tests/fuzz/fuzz_capture; build/tests/fuzz/fuzz_capture -max_total_time=60.
- * Without: tests/unit/test_walrepl_hostile.c runs inputs from a seed, and those in there that once came through.
+ * Without: tests/unit/test_walrepl_capture_hostile.c runs inputs from a seed, and those in there that once came through.
  */
 #include "fuzz_capture.h"
 

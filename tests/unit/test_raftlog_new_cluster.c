@@ -421,7 +421,7 @@ static void full_disk_at_each_change_is_told(void **state)
 
 /* ---- directories ------------------------------------------------------------------------------ */
 
-static char base[] = "/var/tmp/test_raftlog_refound.XXXXXX";
+static char base[] = "/var/tmp/test_raftlog_new_cluster.XXXXXX";
 static char dir[64], aside[80], old[80];
 
 static int setup(void **state)
