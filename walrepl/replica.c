@@ -39,6 +39,7 @@
 #include "db/table.h"
 #include "file/departure.h"
 #include "file/stray.h"
+#include "names/directory.h"
 #include "names/rename.h"
 #include "pages/capture.h"
 #include "pages/pagesum.h"

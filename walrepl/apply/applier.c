@@ -22,24 +22,28 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 #include "apply/apply.h"
+#include "apply/apply_multi.h"
 #include "apply/catch_up.h"
 #include "apply/fence.h"
 #include "apply/fold.h"
+#include "apply/install.h"
 #include "apply/opening.h"
 #include "base/io.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
+#include "db/attach.h"
 #include "db/db.h"
-#include "db/directory.h"
 #include "db/pin.h"
 #include "db/table.h"
 #include "names/database.h"
+#include "names/directory.h"
 #include "names/rename.h"
 #include "repair/fetch.h"
-#include "sqlite/conn.h"
+#include "snapshot/snapshotter.h"
 #include "state/parts.h"
 #include "txn/commit.h"
+#include "txn/take_back.h"
 #include "txn/unjournaled.h"
 
 #define RETRY_MS 2	  /* between attempts at a busy lock */
@@ -108,18 +112,6 @@ bool wrep_stopping(struct wrep *w)
 	return stop;
 }
 
-void wrep_applier_invalidate(struct wrep_db *db, enum wrep_kind kind, uint64_t off, uint64_t len)
-{
-	struct wrep_file *f;
-
-	pthread_mutex_lock(&db->lock);
-	f = wrep_db_file(db, kind);
-	pthread_mutex_unlock(&db->lock);
-	if (f)
-		db->w->config.host.invalidate(db->w->config.host_ctx, f, off, len);
-	wrep_file_unref(f);
-}
-
 /* Serve the opens that are queued; what they find is as old as what those see who are in already. */
 void wrep_serve_opens(struct wrep *w)
 {
@@ -153,16 +145,6 @@ void wrep_serve_opens(struct wrep *w)
 	}
 }
 
-bool wrep_db_is_removed(struct wrep_db *db)
-{
-	bool removed;
-
-	pthread_mutex_lock(&db->lock);
-	removed = db->removed;
-	pthread_mutex_unlock(&db->lock);
-	return removed;
-}
-
 bool wrep_fetching(struct wrep *w)
 {
 	bool fetching;
@@ -171,11 +153,6 @@ bool wrep_fetching(struct wrep *w)
 	fetching = w->fetching;
 	pthread_mutex_unlock(&w->lock);
 	return fetching;
-}
-
-bool wrep_is_shortage(int rc)
-{
-	return rc == -ENOSPC || rc == -EDQUOT || rc == -EMFILE || rc == -ENFILE;
 }
 
 /* The disk is full, or there are no descriptors left (`rc`). What is committed is in the log and waits
@@ -191,31 +168,6 @@ void wrep_wait_for_space(struct wrep *w, const char *name, int rc, uint64_t *log
 	}
 	wrep_serve_opens(w);
 	usleep(WREP_FULL_RETRY_MS * 1000);
-}
-
-/* ---- barriers -------------------------------------------------------------------------------------- */
-
-/* The keeper's barrier. What the daemon's SQLite can still copy out of a -wal need not be held there. */
-static void point(struct wrep *w, struct wrep_item *item)
-{
-	struct wrep_db **all;
-	size_t count;
-
-	if (wrep_db_all(w, &all, &count) == 0) {
-		for (size_t i = 0; i < count; i++) {
-			struct wrep_db *db = all[i];
-			bool wal;
-
-			pthread_mutex_lock(&db->lock);
-			wal = db->fenced && db->local_wal_mode && !db->removed;
-			pthread_mutex_unlock(&db->lock);
-			if (wal && db->conn && wrep_conn_fence_closed(db->conn))
-				wrep_fence_checkpoint(db, false, NULL, NULL);
-			wrep_db_unref(db);
-		}
-		free(all);
-	}
-	item->op->done(item->op, 0);
 }
 
 /* ---- the thread ------------------------------------------------------------------------------------ */
@@ -245,61 +197,6 @@ static struct wrep_item *take(struct wrep *w, bool retry)
 	}
 	pthread_mutex_unlock(&w->lock);
 	return item;
-}
-
-/* The daemon is going away, or its mount. What no transaction has committed goes first, out of the kernel's cache as
- * well: that lives on for as long as an application has the file open, and nobody tells any more what in there
- * counts. Who has it open loses it, its writer included, who would find a mixture of his pages and others. False:
- * there is nothing, or it has come to wait for Raft. */
-static bool take_back(struct wrep_db *db)
-{
-	bool any;
-
-	pthread_mutex_lock(&db->lock);
-	any = db->overlay && !db->pending;
-	pthread_mutex_unlock(&db->lock);
-	if (!any)
-		return false;
-	wrep_fence_open(db);
-	return wrep_db_revoke(db, true);
-}
-
-/* The mount is gone. A session without a journal goes on: what ends it comes by a descriptor. */
-static void take_all_back(struct wrep *w)
-{
-	struct wrep_db **all;
-	size_t count;
-
-	atomic_store(&w->taking_back, false);
-	if (wrep_db_all(w, &all, &count) < 0)
-		return;
-	for (size_t i = 0; i < count; i++) {
-		bool journal;
-
-		pthread_mutex_lock(&all[i]->lock);
-		journal = all[i]->overlay && !all[i]->pending && !all[i]->direct.active;
-		pthread_mutex_unlock(&all[i]->lock);
-		if (journal && take_back(all[i]))
-			wrep_logf(w, 'W',
-				  "unmounted while a transaction was being written: it was taken "
-				  "back, and who has the database open loses it database=%s",
-				  all[i]->name);
-		wrep_db_unref(all[i]);
-	}
-	free(all);
-}
-
-void wrep_unmounted(struct wrep *w)
-{
-	atomic_store(&w->unmounted, true);
-	wrep_journals_look(w);
-}
-
-/* Again and again: what waits for Raft when the mount goes may turn out refused. */
-void wrep_journals_look(struct wrep *w)
-{
-	if (atomic_load(&w->unmounted) && !atomic_exchange(&w->taking_back, true))
-		wrep_applier_push(w, wrep_item_new(WREP_ITEM_TAKE_BACK, NULL));
 }
 
 /* Does it do what the log says, or count on all of that being done? */
@@ -341,7 +238,7 @@ static void end_item(struct wrep_item *item)
 	if (!item)
 		return;
 	if (item->type == WREP_ITEM_REVERT)
-		take_back(item->db);
+		wrep_take_back(item->db);
 	if (item->op && (item->type == WREP_ITEM_OPEN || item->type == WREP_ITEM_READY))
 		wrep_op_finish_open(item->op, -ENOTCONN);
 	else if (item->type == WREP_ITEM_REVERT && item->commit)
@@ -418,13 +315,13 @@ static void *applier_main(void *arg)
 			retry = wrep_view_run(w, item) || retry;
 			break;
 		case WREP_ITEM_TAKE_BACK:
-			take_all_back(w);
+			wrep_take_all_back(w);
 			break;
 		case WREP_ITEM_CAUGHT_UP:
 			wrep_caught_up_run(w);
 			break;
 		case WREP_ITEM_POINT:
-			point(w, item);
+			wrep_point_run(w, item);
 			break;
 		case WREP_ITEM_IDLE:
 			wrep_fences_keep(w, item);
@@ -506,7 +403,7 @@ void wrep_applier_stop(struct wrep *w)
 		return;
 	for (size_t i = 0; i < count; i++) {
 		wrep_fence_open(all[i]);
-		take_back(all[i]);
+		wrep_take_back(all[i]);
 		wrep_db_unref(all[i]);
 	}
 	free(all);

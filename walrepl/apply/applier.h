@@ -10,8 +10,7 @@
 #define WREP_FULL_RETRY_MS 250 /* between attempts at a full disk, or for want of descriptors */
 
 int wrep_applier_start(struct wrep *w);
-void wrep_applier_stop(struct wrep *w);	 /* w->closing is set */
-void wrep_journals_look(struct wrep *w); /* the keeper: see wrep_unmounted() */
+void wrep_applier_stop(struct wrep *w); /* w->closing is set */
 void wrep_applier_end_rest(
 	struct wrep *w); /* and once nobody pushes any more: what has come since */
 
@@ -20,17 +19,9 @@ bool wrep_fetching(
 	struct wrep *w); /* everything is about to be replaced: what is queued comes again */
 /* What may be done while something is waited for: the opens that are queued. Applier only. */
 void wrep_serve_opens(struct wrep *w);
-/* Is it space, or descriptors, that an attempt lacked? Then it is worth another one, */
-bool wrep_is_shortage(int rc);
-/* after a while. `logged`: when a full disk was last told of. Applier only. */
+/* Wait until an attempt that a shortage ended is worth another. `logged`: when a full disk was last told of. Applier only. */
 void wrep_wait_for_space(struct wrep *w, const char *name, int rc, uint64_t *logged);
-struct timespec wrep_to_timespec(int64_t ns, bool omit);
-/* Let the writers of a database in; its connection goes. Applier only. */
-void wrep_fence_open(struct wrep_db *db);
 
 bool wrep_closing(struct wrep *w);
-bool wrep_db_is_removed(struct wrep_db *db);
-/* Drop what the kernel keeps of the database's file of `kind`: as struct wrep_host's `invalidate`. */
-void wrep_applier_invalidate(struct wrep_db *db, enum wrep_kind kind, uint64_t off, uint64_t len);
 
 #endif

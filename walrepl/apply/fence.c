@@ -19,6 +19,7 @@
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
+#include "db/attach.h"
 #include "db/db.h"
 #include "db/pin.h"
 #include "db/table.h"
@@ -27,62 +28,13 @@
 #include "record/entry.h"
 #include "snapshot/snapshotter.h"
 #include "sqlite/conn.h"
-#include "sqlite/conn_host.h"
 #include "sqlite/journal_format.h"
 #include "sqlite/wal_index.h"
 #include "txn/sender.h"
 #include "txn/super_journal.h"
 #include "txn/unjournaled.h"
 
-#define TRIM_CONNS 256 /* connections closed, until the memory of so many goes back to the system */
-
 /* ---- one fence ------------------------------------------------------------------------------------- */
-
-static int conn_mounted_open(void *ctx, const char *name, int flags)
-{
-	struct wrep *w = ((struct wrep_db *)ctx)->w;
-	int fd = w->config.host.mounted_open(w->config.host_ctx, name, flags);
-
-	if (fd >= 0 && wrep_descriptor_is_spare(w, fd)) {
-		close(fd);
-		fd = -EMFILE;
-	}
-	return fd;
-}
-
-static void conn_invalidate(void *ctx, const char *suffix, uint64_t off, uint64_t len)
-{
-	wrep_applier_invalidate(ctx, *suffix ? WREP_WAL : WREP_DB, off, len);
-}
-
-static int conn_settle(void *ctx, const char *suffix, int fd)
-{
-	struct wrep_db *db = ctx;
-	struct wrep_file *f;
-	int rc = 0;
-
-	pthread_mutex_lock(&db->lock);
-	f = wrep_db_file(db, *suffix ? WREP_WAL : WREP_DB);
-	pthread_mutex_unlock(&db->lock);
-	if (f)
-		rc = db->w->config.host.settle(db->w->config.host_ctx, f, fd);
-	wrep_file_unref(f);
-	return rc;
-}
-
-/* The database left WAL mode: its -wal or -shm is gone from the backing directory. */
-static void conn_removed(void *ctx, const char *suffix)
-{
-	struct wrep_db *db = ctx;
-	enum wrep_kind kind = !strcmp(suffix, "-wal") ? WREP_WAL : WREP_SHM;
-	char name[WREP_NAME_MAX + 16];
-
-	wrep_db_backing_name(db, kind, name);
-	pthread_mutex_lock(&db->lock);
-	wrep_db_forget_file(db, kind);
-	pthread_mutex_unlock(&db->lock);
-	db->w->config.host.invalidate_name(db->w->config.host_ctx, name);
-}
 
 /* With the writers' lock in hand, or while nobody has the database open, no application is in a
  * transaction: a journal that lies there, and the overlay beneath it, belong to one that died or
@@ -136,15 +88,6 @@ static bool has_overlay(struct wrep_db *db)
 /* Close the fence of a database, making its connection if there is none. 0, -EBUSY, -errno. */
 static int close_fence(struct wrep_db *db)
 {
-	struct wrep_conn_host host = {
-		.data_fd = db->w->config.data_fd,
-		.shm_fd = db->w->config.shm_fd,
-		.mounted_open = conn_mounted_open,
-		.invalidate = conn_invalidate,
-		.settle = conn_settle,
-		.removed = conn_removed,
-		.ctx = db,
-	};
 	bool wal_mode, alone = false, direct;
 	int rc = 0;
 
@@ -152,8 +95,7 @@ static int close_fence(struct wrep_db *db)
 	pthread_mutex_lock(&db->lock);
 	wal_mode = db->local_wal_mode;
 	pthread_mutex_unlock(&db->lock);
-	if (!db->conn)
-		rc = wrep_conn_open(&db->conn, db->name, &host);
+	rc = wrep_db_attach(db);
 	/* What a dead writer left must be gone before the fence's RESERVED lock is there: beside that, a
 	 * reader takes the journal for a living writer's, and what lies in the overlay for committed. */
 	if (!rc && !wal_mode && has_overlay(db)) {
@@ -195,22 +137,6 @@ static int close_fence(struct wrep_db *db)
 	if (alone)
 		wrep_conn_let_in(db->conn);
 	return 0;
-}
-
-void wrep_fence_open(struct wrep_db *db)
-{
-	if (!db->conn)
-		return;
-	wrep_conn_close(db->conn);
-	db->conn = NULL;
-	if (++db->w->closed_conns % TRIM_CONNS == 0)
-		malloc_trim(0);
-	pthread_mutex_lock(&db->lock);
-	/* Where the lock was not to be had, nothing was written, and a commit may be undecided. */
-	if (db->fenced && db->capture)
-		wrep_capture_forget(db->capture);
-	db->fenced = false;
-	pthread_mutex_unlock(&db->lock);
 }
 
 /* Nobody here has had the database open for a while: its connection goes. Opens of a database whose fence
@@ -266,14 +192,6 @@ int wrep_fence_close(struct wrep_db *db)
 	if ((rc == -EMFILE || rc == -ENFILE) && wrep_fences_trim(db->w, 0))
 		rc = close_fence(db);
 	return rc;
-}
-
-int wrep_fence_checkpoint(struct wrep_db *db, bool all, uint32_t *frames, uint32_t *copied)
-{
-	pthread_mutex_lock(&db->lock);
-	db->unsynced = true;
-	pthread_mutex_unlock(&db->lock);
-	return wrep_conn_checkpoint(db->conn, all, frames, copied);
 }
 
 int wrep_fence_wal_goes(struct wrep_db *db)

@@ -17,8 +17,6 @@ unsigned wrep_fences_trim(struct wrep *w, unsigned max);
 #define WREP_IDLE_CONNS 32 /* that many of them */
 /* Nobody here has the database open: fold its -wal into the database file and let go of it. 0, -EBUSY, -errno. */
 int wrep_fence_make_cold(struct wrep_db *db);
-/* As wrep_conn_checkpoint(). What is copied into the database file is not on the disk yet. */
-int wrep_fence_checkpoint(struct wrep_db *db, bool all, uint32_t *frames, uint32_t *copied);
 /* SQLite is about to start the -wal over, or to remove it: until wrep_fence_wal_gone() no manifest will count
  * on it. If the last one does, the database file is made durable first. 0, -EBUSY (readers keep frames from
  * being copied, so the -wal stays as it is anyway), -errno. */

@@ -20,6 +20,7 @@
 #include "apply/applier.h"
 #include "apply/fence.h"
 #include "base/wrep.h"
+#include "db/attach.h"
 #include "db/db.h"
 #include "db/table.h"
 #include "file/stray.h"

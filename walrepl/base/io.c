@@ -55,3 +55,8 @@ uint64_t wrep_now_ms(void)
 {
 	return rlog_clock_ms();
 }
+
+bool wrep_is_shortage(int rc)
+{
+	return rc == -ENOSPC || rc == -EDQUOT || rc == -EMFILE || rc == -ENFILE;
+}

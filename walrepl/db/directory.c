@@ -18,19 +18,14 @@
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
-#include "apply/applier.h"
-#include "base/report.h"
-#include "base/work.h"
+#include "base/attr.h"
 #include "base/wrep.h"
 #include "db/db.h"
 #include "db/table.h"
 #include "file/stray.h"
 #include "record/entry.h"
 #include "record/manifest.h"
-#include "replica.h"
-#include "sqlite/names.h"
 #include "state/name_tree.h"
-#include "txn/proposal.h"
 #include "txn/super_journal.h"
 
 /* ---- what applications see ---------------------------------------------------------------------- */
@@ -62,7 +57,7 @@ _Atomic(void *) *wrep_dir_host_data(struct wrep_dir *d)
 	return &d->host_data;
 }
 
-static struct wrep_dir *dir_new(struct wrep *w, const char *path, uint64_t id)
+struct wrep_dir *wrep_dir_new(struct wrep *w, const char *path, uint64_t id)
 {
 	struct wrep_dir *d = calloc(1, sizeof *d + strlen(path) + 1);
 
@@ -218,112 +213,6 @@ int wrep_dir_stat(struct wrep_dir *d, struct stat *st)
 	return 0;
 }
 
-/* ---- what applications ask for ------------------------------------------------------------------- */
-
-int wrep_mkdir(struct wrep *w, const char *path, mode_t mode, uid_t uid, gid_t gid,
-	       struct wrep_op *op)
-{
-	struct wrep_entry e = {.type = WREP_ENTRY_MKDIR,
-			       .mode = mode & 07777,
-			       .uid = uid,
-			       .gid = gid};
-	enum wrep_kind kind;
-
-	if (!wrep_names_path_valid(path, strlen(path)))
-		return wrep_name_refusal(w, path);
-	/* Else a database's side file might find its place taken. */
-	if (wrep_name_kind(w, path, &kind))
-		return -EPERM;
-	if (!atomic_load(&w->may_write))
-		return -EROFS;
-	strcpy(e.name, path);
-	return wrep_submit_meta(w, NULL, &e, 0, op);
-}
-
-int wrep_rmdir(struct wrep *w, const char *path, struct wrep_op *op)
-{
-	struct wrep_entry e = {.type = WREP_ENTRY_RMDIR};
-	struct wrep_dir *d;
-
-	if (wrep_dir_lookup(w, path, &d))
-		return -ENOENT;
-	e.db_id = d->id;
-	wrep_dir_unref(d);
-	if (wrep_strays_are_in(w, path))
-		return -ENOTEMPTY;
-	if (!atomic_load(&w->may_write))
-		return -EROFS;
-	return wrep_submit_meta(w, NULL, &e, 0, op);
-}
-
-int wrep_dir_setattr(struct wrep_dir *d, const struct wrep_attr *attr, struct wrep_op *op)
-{
-	struct wrep_entry e;
-
-	if (wrep_dir_is_gone(d))
-		return -ESTALE;
-	if (!atomic_load(&d->w->may_write))
-		return -EROFS;
-	wrep_setattr_entry(d->id, attr, &e);
-	return wrep_submit_meta(d->w, NULL, &e, 0, op);
-}
-
-/* ---- committed entries --------------------------------------------------------------------------- */
-
-void wrep_mkdir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
-			  struct rlog_buf *buf, struct rlog_request *req)
-{
-	struct wrep_item *item;
-	int rc = -EIO;
-
-	if (index <= w->names_skip) {
-		wrep_meta_finish(req, rc);
-		return;
-	}
-	item = wrep_item_new(WREP_ITEM_MKDIR, NULL);
-	item->index = index;
-	item->dir = dir_new(w, e->name, index);
-	rc = item->dir ? wrep_tree_add(w->tree, index, e->name, true) : -ENOMEM;
-	if (rc == 0) {
-		wrep_tree_find(w->tree, index)->data = wrep_dir_ref(item->dir);
-		wrep_meta_push(w, item, buf, req);
-		return;
-	}
-	wrep_item_free(item);
-	wrep_meta_finish(req, rc);
-	if (rc == -ENOMEM)
-		wrep_fatalf(w, "out of memory while making a directory name=%s", e->name);
-}
-
-void wrep_dir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
-			struct rlog_buf *buf, struct rlog_request *req)
-{
-	struct wrep_tree_node *n = wrep_tree_find(w->tree, e->db_id);
-	struct wrep_item *item;
-	struct wrep_dir *d;
-	int rc = 0;
-
-	if (!n || !n->is_dir) {
-		wrep_meta_finish(req, -ENOENT);
-		return;
-	}
-	d = n->data;
-	/* One that is restored with had no effect then: the directory is there. By now it may be empty. */
-	if (e->type == WREP_ENTRY_RMDIR)
-		rc = index > w->names_skip ? wrep_tree_remove(w->tree, e->db_id) : -EIO;
-	if (rc) {
-		wrep_meta_finish(req, rc);
-		return;
-	}
-	item = wrep_item_new(e->type == WREP_ENTRY_RMDIR ? WREP_ITEM_RMDIR : WREP_ITEM_DIRATTR,
-			     NULL);
-	item->index = index;
-	item->dir = wrep_dir_ref(d);
-	if (e->type == WREP_ENTRY_RMDIR)
-		wrep_dir_unref(d); /* that of the tree */
-	wrep_meta_push(w, item, buf, req);
-}
-
 /* ---- on the disk --------------------------------------------------------------------------------- */
 
 void wrep_dir_touch(struct wrep *w, const char *path)
@@ -340,7 +229,7 @@ void wrep_dir_touch(struct wrep *w, const char *path)
 	pthread_mutex_unlock(&w->lock);
 }
 
-static int open_dir(int at_fd, const char *path)
+int wrep_dir_open(int at_fd, const char *path)
 {
 	int fd = openat(at_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 
@@ -364,7 +253,7 @@ int wrep_dirs_sync(struct wrep *w)
 			}
 			pthread_mutex_unlock(&w->lock);
 			if (d) {
-				int fd = open_dir(w->config.data_fd, d->path);
+				int fd = wrep_dir_open(w->config.data_fd, d->path);
 
 				/* One that is removed meanwhile need not last. */
 				if (fd >= 0 && fsync(fd) < 0)
@@ -383,7 +272,7 @@ int wrep_dirs_sync(struct wrep *w)
 	return rc;
 }
 
-static int set_attributes(int fd, const struct wrep_entry *e)
+int wrep_dir_apply_attributes(int fd, const struct wrep_entry *e)
 {
 	if ((e->attr_valid & (WREP_ATTR_UID | WREP_ATTR_GID)) &&
 	    fchown(fd, e->attr_valid & WREP_ATTR_UID ? e->uid : (uid_t)-1,
@@ -417,7 +306,7 @@ static int ensure(int at_fd, const char *path)
 }
 
 /* Make both of them. `e`: what the backing one shall look like, or NULL. */
-static int make(struct wrep *w, const char *path, const struct wrep_entry *e)
+int wrep_dir_ensure(struct wrep *w, const char *path, const struct wrep_entry *e)
 {
 	int rc = ensure(w->config.data_fd, path), fd = -1;
 
@@ -425,15 +314,15 @@ static int make(struct wrep *w, const char *path, const struct wrep_entry *e)
 		rc = ensure(w->config.shm_fd, path);
 	if (rc || !e)
 		return rc;
-	fd = open_dir(w->config.data_fd, path);
+	fd = wrep_dir_open(w->config.data_fd, path);
 	if (fd < 0)
 		return fd;
-	rc = set_attributes(fd, e);
+	rc = wrep_dir_apply_attributes(fd, e);
 	close(fd);
 	return rc;
 }
 
-static void show(struct wrep_dir *d, uint64_t index)
+void wrep_dir_show(struct wrep_dir *d, uint64_t index)
 {
 	struct wrep *w = d->w;
 	unsigned b = bucket(d->path), *count;
@@ -450,7 +339,7 @@ static void show(struct wrep_dir *d, uint64_t index)
 	wrep_dir_touch(w, d->path);
 }
 
-static void hide(struct wrep_dir *d, uint64_t index)
+void wrep_dir_hide(struct wrep_dir *d, uint64_t index)
 {
 	struct wrep *w = d->w;
 	struct wrep_dir **p;
@@ -474,7 +363,7 @@ static void hide(struct wrep_dir *d, uint64_t index)
 		wrep_dir_unref(d);
 }
 
-static bool is_retired(struct wrep_dir *d)
+bool wrep_dir_is_retired(struct wrep_dir *d)
 {
 	bool retired;
 
@@ -482,80 +371,6 @@ static bool is_retired(struct wrep_dir *d)
 	retired = d->retired;
 	pthread_mutex_unlock(&d->w->lock);
 	return retired;
-}
-
-static void finish(struct wrep_item *item, int rc)
-{
-	if (item->op)
-		item->op->done(item->op, rc);
-}
-
-void wrep_dir_make(struct wrep *w, struct wrep_item *item)
-{
-	struct wrep_dir *d = item->dir;
-	struct wrep_entry e;
-	uint64_t logged = 0;
-	int rc = wrep_entry_decode(item->buf, &e);
-
-	e.attr_valid = WREP_ATTR_MODE | WREP_ATTR_UID | WREP_ATTR_GID;
-	while (!rc && !is_retired(d)) {
-		rc = make(w, d->path, &e);
-		if (!wrep_is_shortage(rc) || wrep_stopping(w))
-			break;
-		wrep_wait_for_space(w, d->path, rc, &logged);
-		rc = 0;
-	}
-	if (is_retired(d)) {
-		finish(item, -EIO);
-		return;
-	}
-	if (!rc)
-		show(d, item->index);
-	finish(item, rc);
-	if (rc && !wrep_stopping(w))
-		wrep_fatalf(w,
-			    "cannot make a directory name=%s error=%s; repair the disk and mount "
-			    "again",
-			    d->path, strerror(-rc));
-}
-
-void wrep_dir_remove(struct wrep *w, struct wrep_item *item)
-{
-	struct wrep_dir *d = item->dir;
-
-	if (is_retired(d)) {
-		finish(item, -EIO);
-		return;
-	}
-	hide(d, item->index);
-	wrep_strays_end_in(w, d->path);
-	unlinkat(w->config.shm_fd, d->path, AT_REMOVEDIR);
-	if (unlinkat(w->config.data_fd, d->path, AT_REMOVEDIR) < 0 && errno != ENOENT)
-		wrep_logf(w, 'W',
-			  "a directory stays in the data directory: somebody put files there "
-			  "name=%s error=\"%s\"",
-			  d->path, strerror(errno));
-	finish(item, 0);
-}
-
-void wrep_dir_set_attributes(struct wrep *w, struct wrep_item *item)
-{
-	struct wrep_dir *d = item->dir;
-	struct wrep_entry e;
-	int fd = -1, rc = wrep_entry_decode(item->buf, &e);
-
-	if (!rc && wrep_dir_is_gone(d))
-		rc = -ENOENT;
-	if (!rc) {
-		fd = open_dir(w->config.data_fd, d->path);
-		rc = fd < 0 ? fd : set_attributes(fd, &e);
-	}
-	if (fd >= 0)
-		close(fd);
-	pthread_mutex_lock(&w->lock);
-	d->changed = true;
-	pthread_mutex_unlock(&w->lock);
-	finish(item, rc);
 }
 
 /* ---- the manifest -------------------------------------------------------------------------------- */
@@ -605,7 +420,7 @@ int wrep_dirs_prepare(struct wrep *w, const struct wrep_manifest *m, bool attrib
 		};
 		bool there = faccessat(w->config.data_fd, d->path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 
-		rc = make(w, d->path, attributes || !there ? &e : NULL);
+		rc = wrep_dir_ensure(w, d->path, attributes || !there ? &e : NULL);
 	}
 	/* What was made in them changed their times. */
 	for (size_t i = m->dir_count; attributes && i-- > 0 && !rc;) {
@@ -645,14 +460,14 @@ int wrep_dirs_restore(struct wrep *w, const struct wrep_manifest *m)
 		struct wrep_dir *d = take_retired(w, md);
 
 		if (!d)
-			d = dir_new(w, md->path, md->id);
+			d = wrep_dir_new(w, md->path, md->id);
 		rc = d ? wrep_tree_add(w->tree, md->id, md->path, true) : -ENOMEM;
 		if (rc) {
 			wrep_dir_unref(d);
 			return rc == -ENOMEM ? rc : -EBADMSG;
 		}
 		wrep_tree_find(w->tree, md->id)->data = d;
-		show(d, m->names_index);
+		wrep_dir_show(d, m->names_index);
 	}
 	wrep_dirs_release(w);
 	return rc;

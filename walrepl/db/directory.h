@@ -5,8 +5,6 @@
 #include "base/wrep.h"
 #include "record/entry.h"
 
-struct wrep_item;
-
 struct wrep_dir {
 	_Atomic unsigned refs;
 	struct wrep *w;
@@ -19,16 +17,17 @@ struct wrep_dir {
 	_Atomic(void *) host_data;
 	char path[];
 };
-/* Committed entries. [raftlog's thread] */
-void wrep_mkdir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
-			  struct rlog_buf *buf, struct rlog_request *req);
-/* SETATTR and RMDIR of what is no database. */
-void wrep_dir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
-			struct rlog_buf *buf, struct rlog_request *req);
-/* And their local halves. [applier] */
-void wrep_dir_make(struct wrep *w, struct wrep_item *item);
-void wrep_dir_remove(struct wrep *w, struct wrep_item *item);
-void wrep_dir_set_attributes(struct wrep *w, struct wrep_item *item);
+struct wrep_dir *wrep_dir_new(struct wrep *w, const char *path, uint64_t id); /* NULL: no memory */
+/* Let it be found, or not, as of entry `index`. [applier] */
+void wrep_dir_show(struct wrep_dir *d, uint64_t index);
+void wrep_dir_hide(struct wrep_dir *d, uint64_t index);
+bool wrep_dir_is_retired(struct wrep_dir *d);
+/* A directory is at `path` then, of the databases and on the tmpfs, whatever else was. `e`: what the former shall look
+ * like, or NULL. 0 or -errno. */
+int wrep_dir_ensure(struct wrep *w, const char *path, const struct wrep_entry *e);
+int wrep_dir_open(int at_fd, const char *path); /* a descriptor, or -errno */
+int wrep_dir_apply_attributes(int fd,
+			      const struct wrep_entry *e); /* as a SETATTR says. 0 or -errno */
 /* The directory that `path` is in has changed. [applier, keeper] */
 void wrep_dir_touch(struct wrep *w, const char *path);
 /* Sync the directories that have changed; the top always. 0 or -errno. [keeper, applier] */

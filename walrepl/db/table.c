@@ -430,3 +430,13 @@ void wrep_db_settled(struct wrep_db *db)
 	for (int k = 0; k < 4; k++)
 		wrep_db_forget_file(db, k);
 }
+
+bool wrep_db_is_removed(struct wrep_db *db)
+{
+	bool removed;
+
+	pthread_mutex_lock(&db->lock);
+	removed = db->removed;
+	pthread_mutex_unlock(&db->lock);
+	return removed;
+}

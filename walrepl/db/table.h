@@ -40,6 +40,7 @@ void wrep_db_drop_overlay(struct wrep_db *db);
  * database was removed, so that its names may be another's. The connection of the applier is closed before.
  * Applier only; no lock held. */
 bool wrep_db_revoke(struct wrep_db *db, bool lost);
+bool wrep_db_is_removed(struct wrep_db *db);
 /* The undecided transaction is decided: if the database was removed meanwhile, let its files go.
  * db->lock held. */
 void wrep_db_settled(struct wrep_db *db);

@@ -9,9 +9,12 @@
 #include "apply/applier.h"
 #include "apply/fence.h"
 #include "apply/opening.h"
+#include "base/attr.h"
+#include "base/io.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
+#include "db/attach.h"
 #include "db/db.h"
 #include "db/directory.h"
 #include "db/pin.h"
@@ -149,19 +152,6 @@ void wrep_unlink_run(struct wrep *w, struct wrep_item *item)
 	if (rc < 0)
 		wrep_logf(w, 'E', "cannot remove a database file name=%s error=%s", db->name,
 			  strerror(-rc));
-}
-
-struct timespec wrep_to_timespec(int64_t ns, bool omit)
-{
-	struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
-
-	if (omit)
-		t.tv_nsec = UTIME_OMIT;
-	else if (t.tv_nsec < 0) {
-		t.tv_nsec += 1000000000;
-		t.tv_sec--;
-	}
-	return t;
 }
 
 void wrep_setattr_run(struct wrep_item *item)

@@ -52,6 +52,7 @@
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
+#include "db/attach.h"
 #include "db/db.h"
 #include "db/directory.h"
 #include "db/pin.h"

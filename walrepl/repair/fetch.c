@@ -34,12 +34,12 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-#include "apply/applier.h"
 #include "base/bytes.h"
 #include "base/io.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
+#include "db/attach.h"
 #include "db/db.h"
 #include "db/directory.h"
 #include "db/table.h"

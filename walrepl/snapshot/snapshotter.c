@@ -40,11 +40,11 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
-#include "apply/applier.h"
 #include "base/io.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
+#include "db/attach.h"
 #include "db/db.h"
 #include "db/directory.h"
 #include "db/pin.h"
@@ -57,9 +57,11 @@
 #include "record/entry.h"
 #include "record/manifest.h"
 #include "snapshot/restore.h"
+#include "sqlite/conn.h"
 #include "sqlite/wal_index.h"
 #include "txn/multi_commit.h"
 #include "txn/streaming.h"
+#include "txn/take_back.h"
 
 #define LOOK_MS 200   /* between looks at the size of the log */
 #define RETRY_MS 2000 /* after a point that failed */
@@ -692,6 +694,29 @@ static void report(struct wrep_keeper *k, int rc)
 	else if (!rc && k->failing)
 		wrep_logf(k->w, 'I', "the databases are durable again");
 	k->failing = rc;
+}
+
+/* The keeper's barrier. What the daemon's SQLite can still copy out of a -wal need not be held there. */
+void wrep_point_run(struct wrep *w, struct wrep_item *item)
+{
+	struct wrep_db **all;
+	size_t count;
+
+	if (wrep_db_all(w, &all, &count) == 0) {
+		for (size_t i = 0; i < count; i++) {
+			struct wrep_db *db = all[i];
+			bool wal;
+
+			pthread_mutex_lock(&db->lock);
+			wal = db->fenced && db->local_wal_mode && !db->removed;
+			pthread_mutex_unlock(&db->lock);
+			if (wal && db->conn && wrep_conn_fence_closed(db->conn))
+				wrep_fence_checkpoint(db, false, NULL, NULL);
+			wrep_db_unref(db);
+		}
+		free(all);
+	}
+	item->op->done(item->op, 0);
 }
 
 /* Send the barrier through the applier's queue: when it comes out, all that was delivered by now is in

@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include "apply/applier.h"
 #include "base/io.h"
 #include "base/report.h"
 #include "base/wrep.h"

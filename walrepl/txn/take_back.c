@@ -1,0 +1,65 @@
+/* What no transaction has committed is taken back when the daemon goes away, or its mount. */
+#include "txn/take_back.h"
+
+#include <stdlib.h>
+#include "base/report.h"
+#include "base/work.h"
+#include "base/wrep.h"
+#include "db/attach.h"
+#include "db/db.h"
+#include "db/table.h"
+
+/* The daemon is going away, or its mount. What no transaction has committed goes first, out of the kernel's cache as
+ * well: that lives on for as long as an application has the file open, and nobody tells any more what in there
+ * counts. Who has it open loses it, its writer included, who would find a mixture of his pages and others. False:
+ * there is nothing, or it has come to wait for Raft. */
+bool wrep_take_back(struct wrep_db *db)
+{
+	bool any;
+
+	pthread_mutex_lock(&db->lock);
+	any = db->overlay && !db->pending;
+	pthread_mutex_unlock(&db->lock);
+	if (!any)
+		return false;
+	wrep_fence_open(db);
+	return wrep_db_revoke(db, true);
+}
+
+/* The mount is gone. A session without a journal goes on: what ends it comes by a descriptor. */
+void wrep_take_all_back(struct wrep *w)
+{
+	struct wrep_db **all;
+	size_t count;
+
+	atomic_store(&w->taking_back, false);
+	if (wrep_db_all(w, &all, &count) < 0)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		bool journal;
+
+		pthread_mutex_lock(&all[i]->lock);
+		journal = all[i]->overlay && !all[i]->pending && !all[i]->direct.active;
+		pthread_mutex_unlock(&all[i]->lock);
+		if (journal && wrep_take_back(all[i]))
+			wrep_logf(w, 'W',
+				  "unmounted while a transaction was being written: it was taken "
+				  "back, and who has the database open loses it database=%s",
+				  all[i]->name);
+		wrep_db_unref(all[i]);
+	}
+	free(all);
+}
+
+void wrep_unmounted(struct wrep *w)
+{
+	atomic_store(&w->unmounted, true);
+	wrep_journals_look(w);
+}
+
+/* Again and again: what waits for Raft when the mount goes may turn out refused. */
+void wrep_journals_look(struct wrep *w)
+{
+	if (atomic_load(&w->unmounted) && !atomic_exchange(&w->taking_back, true))
+		wrep_applier_push(w, wrep_item_new(WREP_ITEM_TAKE_BACK, NULL));
+}
