@@ -1,4 +1,4 @@
-/* The public functions: opening and closing, and the door that leads from other threads to the loop. */
+/* The public functions: opening and closing, and the inbox that leads from other threads to the loop. */
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
@@ -184,7 +184,7 @@ void rlog_close(struct rlog *l)
 	release(l);
 }
 
-/* ---- the door ----------------------------------------------------------------------------- */
+/* ---- the inbox ---------------------------------------------------------------------------- */
 
 void rlog_submit(struct rlog *l, struct rlog_request *req)
 {

@@ -1,12 +1,12 @@
 /* The loop thread: events in, one system call, events in.
  *
- * A turn takes what other threads left at the door and what the kernel completed, tells the server,
+ * A turn takes what other threads left in the inbox and what the kernel completed, tells the server,
  * lets it submit everything that waits as one Raft step and one log write, puts the write and all
  * sends into the ring, and enters the kernel once: to start them and to sleep until the next event.
  * Only when committed entries are there to be handed up does it enter before, so that the next write
  * is on its way while they are handled.
  *
- * Others wake it only when it sleeps. It says so in `sleeping` before it looks at the door for the
+ * Others wake it only when it sleeps. It says so in `sleeping` before it looks into the inbox for the
  * last time; a submitter pushes first and looks at `sleeping` after: one of them sees the other.
  *
  * The helper thread does what may take long and needs no state of the loop: making the next log
@@ -212,7 +212,7 @@ static void want_spare(struct rlog *l)
 	rlog_loop_job(l, &j->job);
 }
 
-/* ---- the door ----------------------------------------------------------------------------- */
+/* ---- the inbox ---------------------------------------------------------------------------- */
 
 static void take_submissions(struct rlog *l)
 {

@@ -1,6 +1,6 @@
 /* The loop thread and what it owns; shared by loop.c, net.c, join.c and rlog.c.
  *
- * One thread owns libraft, the log, the ring and the sockets. Other threads come in by one door:
+ * One thread owns libraft, the log, the ring and the sockets. Other threads come in by one inbox:
  * rlog_submit() pushes on a lock-free stack, the rarer rest goes through `commands`; then they wake
  * the loop if it sleeps. Lock order: there is one lock, `mutex`, and nobody calls out holding it.
  */
@@ -107,7 +107,7 @@ struct rlog {
 	bool spare_out;
 	uint64_t spare_retry_ms;
 
-	/* the door */
+	/* the inbox */
 	_Atomic(struct rlog_request *) submitted; /* newest first */
 	_Atomic bool sleeping;
 	_Atomic bool stop;

@@ -68,12 +68,12 @@ void rlog_join_request(struct rlog *l, struct rlog_conn *c, const struct rlog_me
 static void look(struct rlog *l, struct rlog_conn *c)
 {
 	struct rlog_join_wait *wait = rlog_conn_join(c);
-	int fate = rlog_server_fate(l->server, wait->index, wait->term);
+	int outcome = rlog_server_outcome_of(l->server, wait->index, wait->term);
 	const char *address;
 
-	if (fate > 0)
+	if (outcome > 0)
 		answer(l, c, RLOG_ANSWER_OK, "");
-	else if (fate < 0 || rlog_server_leader(l->server, &address) != l->id)
+	else if (outcome < 0 || rlog_server_leader(l->server, &address) != l->id)
 		answer(l, c, RLOG_ANSWER_RETRY, "");
 }
 

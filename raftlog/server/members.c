@@ -37,7 +37,7 @@ static uint64_t match_of(const struct rlog_server *s, uint64_t id)
 }
 
 /* Within the election timeout. */
-bool server_heard(const struct rlog_server *s, uint64_t id)
+bool rlog_server_heard(const struct rlog_server *s, uint64_t id)
 {
 	for (unsigned i = 0; i < s->peer_count; i++)
 		if (s->peers[i].id == id)
@@ -46,7 +46,7 @@ bool server_heard(const struct rlog_server *s, uint64_t id)
 	return false;
 }
 
-bool server_sole_voter(const struct rlog_server *s)
+bool rlog_server_sole_voter(const struct rlog_server *s)
 {
 	const struct raft_configuration *conf = &s->raft.configuration;
 	unsigned voters = 0;
@@ -62,7 +62,7 @@ bool server_sole_voter(const struct rlog_server *s)
 }
 
 /* Called after every step: notices a membership that came with an entry, or left with one. */
-void server_members_changed(struct rlog_server *s)
+void rlog_server_members_changed(struct rlog_server *s)
 {
 	const struct raft *r = &s->raft;
 
@@ -112,7 +112,7 @@ unsigned rlog_server_members(const struct rlog_server *s, struct rlog_member out
 
 static bool can_change(const struct rlog_server *s)
 {
-	return server_ready(s) && !s->transferring && !s->disk_full &&
+	return rlog_server_ready(s) && !s->transferring && !s->disk_full &&
 	       s->raft.leader_state.transferee == 0 && s->raft.configuration_uncommitted_index == 0;
 }
 
@@ -147,12 +147,12 @@ static int change(struct rlog_server *s, uint64_t id, const char *address, int r
 	if (buf != NULL)
 		memcpy(buf->data, encoded.base, encoded.len);
 	raft_free(encoded.base);
-	if (buf == NULL || server_scratch(s, 1) != 0) {
+	if (buf == NULL || rlog_server_scratch(s, 1) != 0) {
 		rlog_buf_unref(buf);
 		return -ENOMEM;
 	}
 	s->records[0] = (struct rlog_record){.type = RAFT_CHANGE, .buf = buf};
-	rv = server_submit_records(s, 1, index);
+	rv = rlog_server_submit_records(s, 1, index);
 	rlog_buf_unref(buf);
 	return rv;
 }
@@ -164,7 +164,7 @@ int rlog_server_add(struct rlog_server *s, uint64_t id, const char *address, uin
 	const struct raft_server *server;
 	int rv;
 
-	if (server_failed(s) || !server_ready(s))
+	if (rlog_server_failed(s) || !rlog_server_ready(s))
 		return -EAGAIN;
 	for (unsigned i = 0; i < conf->n; i++)
 		if (conf->servers[i].id != id && strcmp(conf->servers[i].address, address) == 0)
@@ -179,13 +179,13 @@ int rlog_server_add(struct rlog_server *s, uint64_t id, const char *address, uin
 	rv = change(s, id, address, server != NULL ? server->role : RAFT_STANDBY, index);
 	*term = s->raft.current_term;
 	if (rv == 0)
-		server_log(s, 'I', "adding node=%08llx address=%s", (unsigned long long)id,
-			   address);
+		rlog_server_log(s, 'I', "adding node=%08llx address=%s", (unsigned long long)id,
+				address);
 	return rv;
 }
 
 /* Promote a standby, or follow this node's own new address. */
-void server_members_tick(struct rlog_server *s)
+void rlog_server_members_tick(struct rlog_server *s)
 {
 	const struct raft_configuration *conf = &s->raft.configuration;
 	const uint64_t last = rlog_log_last(s->log);
@@ -195,8 +195,8 @@ void server_members_tick(struct rlog_server *s)
 	if (s->now < s->promote_ms)
 		return;
 	s->promote_ms = NEVER;
-	if (!server_leads(s))
-		return; /* becoming the leader changes led_term, and server_step() asks again */
+	if (!rlog_server_leads(s))
+		return; /* becoming the leader changes led_term, and rlog_server_step() asks again */
 	if (s->now - s->mark_ms >= MARK_MS) {
 		s->marks[1] = s->marks[0] != 0 ? s->marks[0] : last;
 		s->marks[0] = last;
@@ -219,11 +219,11 @@ void server_members_tick(struct rlog_server *s)
 		match = match_of(s, server->id);
 		/* It must know itself that it is a member: see the votes of standbys in server.c. */
 		if (!can_change(s) || match < s->raft.configuration_committed_index ||
-		    !server_heard(s, server->id) ||
+		    !rlog_server_heard(s, server->id) ||
 		    (match + PROMOTE_BEHIND < last && match < s->marks[1]))
 			continue;
-		server_log(s, 'I', "promoting node=%08llx to voter match_index=%llu",
-			   (unsigned long long)server->id, (unsigned long long)match);
+		rlog_server_log(s, 'I', "promoting node=%08llx to voter match_index=%llu",
+				(unsigned long long)server->id, (unsigned long long)match);
 		change(s, server->id, server->address, RAFT_VOTER, &index);
 		break; /* `conf` is another one now */
 	}
@@ -246,7 +246,7 @@ static uint64_t transfer_target(const struct rlog_server *s)
 
 		if (server->id == s->raft.id || server->role != RAFT_VOTER ||
 		    (s->transfer_to != 0 && server->id != s->transfer_to) ||
-		    !server_heard(s, server->id))
+		    !rlog_server_heard(s, server->id))
 			continue;
 		if (best == 0 || match > best_match) {
 			best = server->id;
@@ -281,10 +281,10 @@ static void end_transfer(struct rlog_server *s, int result)
 	s->transferring = false;
 	s->transfer_result = result;
 	if (result != 0)
-		server_log(s, 'W', "leadership stays here: %s node=%08llx",
-			   result == -EHOSTUNREACH ? "no other node answers"
-						   : "no other node took it in time",
-			   (unsigned long long)s->transfer_to);
+		rlog_server_log(s, 'W', "leadership stays here: %s node=%08llx",
+				result == -EHOSTUNREACH ? "no other node answers"
+							: "no other node took it in time",
+				(unsigned long long)s->transfer_to);
 }
 
 int rlog_server_transfer(struct rlog_server *s, uint64_t id, unsigned timeout_ms)
@@ -292,7 +292,7 @@ int rlog_server_transfer(struct rlog_server *s, uint64_t id, unsigned timeout_ms
 	const struct raft_configuration *conf = &s->raft.configuration;
 	bool found = false;
 
-	if (server_failed(s) || !server_leads(s))
+	if (rlog_server_failed(s) || !rlog_server_leads(s))
 		return -EALREADY;
 	for (unsigned i = 0; i < conf->n; i++)
 		if (conf->servers[i].role == RAFT_VOTER && conf->servers[i].id != s->raft.id &&
@@ -315,15 +315,15 @@ int rlog_server_transfer(struct rlog_server *s, uint64_t id, unsigned timeout_ms
 
 int rlog_server_transfer_result(const struct rlog_server *s)
 {
-	return s->transferring || !server_leads(s) ? 0 : s->transfer_result;
+	return s->transferring || !rlog_server_leads(s) ? 0 : s->transfer_result;
 }
 
-bool server_holds_submissions(const struct rlog_server *s)
+bool rlog_server_holds_submissions(const struct rlog_server *s)
 {
 	return s->transferring && s->hold_until_ms != 0;
 }
 
-uint64_t server_transfer_deadline(const struct rlog_server *s)
+uint64_t rlog_server_transfer_deadline(const struct rlog_server *s)
 {
 	uint64_t at = s->transfer_until_ms;
 
@@ -342,20 +342,20 @@ static void fire(struct rlog_server *s, uint64_t target)
 	if (s->raft.leader_state.transferee != 0 || match_of(s, target) != rlog_log_last(s->log))
 		return;
 	event.transfer.server_id = target;
-	s->transfer_fired = server_step(s, &event, NULL, NULL, NULL, NULL) == 0;
-	server_log(s, 'I', "handing leadership over node=%08llx", (unsigned long long)target);
+	s->transfer_fired = rlog_server_step(s, &event, NULL, NULL, NULL, NULL) == 0;
+	rlog_server_log(s, 'I', "handing leadership over node=%08llx", (unsigned long long)target);
 }
 
 /* An attempt holds submissions back for an election timeout at most: whoever lives has taken over by then.
  * After it they go on for as long, and then, until the transfer's time is over, comes the next. A target
  * that falls silent ends all at once. */
-void server_transfer_turn(struct rlog_server *s)
+void rlog_server_transfer_turn(struct rlog_server *s)
 {
 	uint64_t target;
 
 	if (!s->transferring)
 		return;
-	if (!server_leads(s)) {
+	if (!rlog_server_leads(s)) {
 		end_transfer(s, 0);
 		return;
 	}

@@ -1,7 +1,7 @@
 /* Requests from submission to their outcome, and delivery of what is committed.
  *
  * A request waits in `waiting` until libraft takes it; from then on it is the entry (index, term) and
- * stands in `flying`. When the entry committed at its index is delivered and has its term, the
+ * stands in `in_flight`. When the entry committed at its index is delivered and has its term, the
  * request goes along with it. Everything else is about saying REFUSED only when that is certain.
  *
  * When is (i, t) certain never to commit? Not when it leaves the local log: another node may still
@@ -85,7 +85,7 @@ void rlog_server_submit(struct rlog_server *s, struct rlog_request *req)
 {
 	req->deadline_ms = s->now + s->commit_timeout_ms;
 	req->error = 0;
-	if (server_failed(s)) {
+	if (rlog_server_failed(s)) {
 		end(req, RLOG_REFUSED);
 		return;
 	}
@@ -94,13 +94,13 @@ void rlog_server_submit(struct rlog_server *s, struct rlog_request *req)
 
 static bool can_submit(const struct rlog_server *s)
 {
-	return server_leads(s) && !s->disk_full && !server_holds_submissions(s) &&
+	return rlog_server_leads(s) && !s->disk_full && !rlog_server_holds_submissions(s) &&
 	       s->raft.leader_state.transferee == 0;
 }
 
 /* The first of those that wait, as one step; what would find no room in the log is not even begun. False:
  * none can be taken now. After a failure in the middle of the step a follower may have been sent them:
- * they fly, and end as UNKNOWN. */
+ * they are in flight, and end as UNKNOWN. */
 static bool submit_some(struct rlog_server *s)
 {
 	struct rlog_request *first = s->waiting.head, *last = NULL;
@@ -122,16 +122,16 @@ static bool submit_some(struct rlog_server *s)
 	if (count == 0) {
 		if (room.beyond != -ENOSPC)
 			return false;
-		server_disk_full(s);
+		rlog_server_disk_full(s);
 		s->refusing = true;
 		refuse_full(s);
 		return true;
 	}
 	if (s->refusing && room.spare) {
 		s->refusing = false;
-		server_log(s, 'I', "the log can grow again");
+		rlog_server_log(s, 'I', "the log can grow again");
 	}
-	rv = server_submit_records(s, count, &first_index);
+	rv = rlog_server_submit_records(s, count, &first_index);
 	if (rv == -EAGAIN)
 		return false;
 	s->waiting.head = last->next;
@@ -144,60 +144,61 @@ static bool submit_some(struct rlog_server *s)
 		req->term = s->records[0].term;
 		rlog_buf_unref(req->buf); /* the log has its own */
 		req->buf = NULL;
-		push(&s->flying, req);
+		push(&s->in_flight, req);
 	}
 	return true;
 }
 
 /* Those that wait go to libraft, or to whoever knows better, or stay until there is a leader. */
-void server_submit_waiting(struct rlog_server *s)
+void rlog_server_submit_waiting(struct rlog_server *s)
 {
 	const char *address;
 
-	while (s->waiting.head != NULL && !server_failed(s) && can_submit(s)) {
-		if (server_scratch(s, SUBMIT_MAX) != 0) {
+	while (s->waiting.head != NULL && !rlog_server_failed(s) && can_submit(s)) {
+		if (rlog_server_scratch(s, SUBMIT_MAX) != 0) {
 			rlog_server_fail(s, "out of memory");
 			return;
 		}
 		if (!submit_some(s))
 			break;
 	}
-	while (s->waiting.head != NULL && server_leads(s) && s->disk_full && !server_failed(s))
+	while (s->waiting.head != NULL && rlog_server_leads(s) && s->disk_full &&
+	       !rlog_server_failed(s))
 		refuse_full(s);
-	if (server_failed(s) || server_leads(s) || rlog_server_leader(s, &address) == 0)
+	if (rlog_server_failed(s) || rlog_server_leads(s) || rlog_server_leader(s, &address) == 0)
 		return;
 	while (s->waiting.head != NULL)
 		end(unlink_after(&s->waiting, NULL), RLOG_REFUSED);
 }
 
 /* Deadlines never fall along either queue: all requests have the same timeout. */
-void server_expire(struct rlog_server *s)
+void rlog_server_expire(struct rlog_server *s)
 {
 	while (s->waiting.head != NULL && s->waiting.head->deadline_ms <= s->now)
 		end(unlink_after(&s->waiting, NULL), RLOG_REFUSED);
-	while (s->flying.head != NULL && s->flying.head->deadline_ms <= s->now)
-		end(unlink_after(&s->flying, NULL), RLOG_UNKNOWN);
+	while (s->in_flight.head != NULL && s->in_flight.head->deadline_ms <= s->now)
+		end(unlink_after(&s->in_flight, NULL), RLOG_UNKNOWN);
 }
 
-void server_end_passed_over(struct rlog_server *s, uint64_t index)
+void rlog_server_end_passed_over(struct rlog_server *s, uint64_t index)
 {
-	struct rlog_request *prev = NULL, *req = s->flying.head;
+	struct rlog_request *prev = NULL, *req = s->in_flight.head;
 
 	while (req != NULL) {
 		struct rlog_request *next = req->next;
 
 		if (req->index <= index)
-			end(unlink_after(&s->flying, prev), RLOG_UNKNOWN);
+			end(unlink_after(&s->in_flight, prev), RLOG_UNKNOWN);
 		else
 			prev = req;
 		req = next;
 	}
 }
 
-void server_end_all(struct rlog_server *s)
+void rlog_server_end_all(struct rlog_server *s)
 {
-	while (s->flying.head != NULL)
-		end(unlink_after(&s->flying, NULL), RLOG_UNKNOWN);
+	while (s->in_flight.head != NULL)
+		end(unlink_after(&s->in_flight, NULL), RLOG_UNKNOWN);
 	while (s->waiting.head != NULL)
 		end(unlink_after(&s->waiting, NULL), RLOG_REFUSED);
 }
@@ -210,10 +211,11 @@ static struct rlog_request *take(struct rlog_server *s, uint64_t index, uint64_t
 {
 	struct rlog_request *prev = NULL;
 
-	for (struct rlog_request *req = s->flying.head; req != NULL; prev = req, req = req->next) {
+	for (struct rlog_request *req = s->in_flight.head; req != NULL;
+	     prev = req, req = req->next) {
 		if (req->index == index && req->term == term) {
 			*behind = prev;
-			return unlink_after(&s->flying, prev);
+			return unlink_after(&s->in_flight, prev);
 		}
 		/* Indexes rise within one term: the common case ends at the head. */
 		if (req->term > term || (req->term == term && req->index > index))
@@ -225,16 +227,16 @@ static struct rlog_request *take(struct rlog_server *s, uint64_t index, uint64_t
 /* Entry (index, term) is committed and delivered: end what can never commit any more. */
 static void refuse_dead(struct rlog_server *s, uint64_t index, uint64_t term)
 {
-	struct rlog_request *prev = NULL, *req = s->flying.head;
+	struct rlog_request *prev = NULL, *req = s->in_flight.head;
 
 	if (req == NULL ||
-	    (req->term == term && s->flying.tail->term == term && req->index > index))
+	    (req->term == term && s->in_flight.tail->term == term && req->index > index))
 		return;
 	while (req != NULL) {
 		struct rlog_request *next = req->next;
 
 		if (req->index <= index || req->term < term)
-			end(unlink_after(&s->flying, prev), RLOG_REFUSED);
+			end(unlink_after(&s->in_flight, prev), RLOG_REFUSED);
 		else
 			prev = req;
 		req = next;
@@ -257,7 +259,7 @@ static int deliver_one(struct rlog_server *s, uint64_t index)
 			rlog_buf_unref(rec.buf);
 			if (rv == -EAGAIN) {
 				if (req != NULL)
-					relink_after(&s->flying, behind, req);
+					relink_after(&s->in_flight, behind, req);
 				return rv;
 			}
 			assert(rv == 0);
@@ -273,9 +275,9 @@ static int deliver_one(struct rlog_server *s, uint64_t index)
 	return 0;
 }
 
-void server_view(struct rlog_server *s)
+void rlog_server_view(struct rlog_server *s)
 {
-	struct rlog_view view = {.term = s->raft.current_term, .ready = server_ready(s)};
+	struct rlog_view view = {.term = s->raft.current_term, .ready = rlog_server_ready(s)};
 	const char *address;
 
 	view.leader_id = rlog_server_leader(s, &address);
@@ -287,34 +289,34 @@ void server_view(struct rlog_server *s)
 		return;
 	if (view.role == RLOG_FOLLOWER && view.leader_id != 0 &&
 	    (view.leader_id != s->view.leader_id || s->view.role != RLOG_FOLLOWER))
-		server_log(s, 'I', "following node=%08llx address=%s term=%llu",
-			   (unsigned long long)view.leader_id, address,
-			   (unsigned long long)view.term);
+		rlog_server_log(s, 'I', "following node=%08llx address=%s term=%llu",
+				(unsigned long long)view.leader_id, address,
+				(unsigned long long)view.term);
 	else if (view.role != RLOG_LEADER && s->view.role == RLOG_LEADER)
-		server_log(s, 'W', "this node no longer leads term=%llu",
-			   (unsigned long long)view.term);
+		rlog_server_log(s, 'W', "this node no longer leads term=%llu",
+				(unsigned long long)view.term);
 	s->view = view;
 	s->cb.view(s->ctx, &view);
 }
 
 static bool is_caught_up(const struct rlog_server *s)
 {
-	if (server_leads(s))
-		return server_ready(s);
+	if (rlog_server_leads(s))
+		return rlog_server_ready(s);
 	/* An entry of the leader's own term is committed after everything that earlier leaders
 	 * committed, also what this leader did not yet know to be when it first spoke. */
 	return s->catch_up_term == s->raft.current_term && s->catch_up_term != 0 &&
 	       s->applied >= s->catch_up_index && s->applied > 0 &&
-	       server_term_of(s, s->applied) == s->raft.current_term;
+	       rlog_server_term_of(s, s->applied) == s->raft.current_term;
 }
 
 void rlog_server_deliver(struct rlog_server *s)
 {
 	const uint64_t before = s->applied;
 
-	if (server_failed(s))
+	if (rlog_server_failed(s))
 		return;
-	server_view(s);
+	rlog_server_view(s);
 	for (unsigned i = 0; i < DELIVER_MAX && !s->stalled; i++) {
 		uint64_t durable = rlog_log_durable(s->log);
 
@@ -322,13 +324,13 @@ void rlog_server_deliver(struct rlog_server *s)
 			break;
 		if (deliver_one(s, s->applied + 1) == -EAGAIN)
 			s->stalled = true;
-		if (server_failed(s))
+		if (rlog_server_failed(s))
 			return;
 	}
 	if (s->applied == before && s->caught_up)
 		return;
 	rlog_log_applied(s->log, s->applied);
-	server_view(s);
+	rlog_server_view(s);
 	if (!s->caught_up && is_caught_up(s)) {
 		s->caught_up = true;
 		if (s->cb.caught_up != NULL)
@@ -341,9 +343,9 @@ void rlog_server_resume(struct rlog_server *s)
 	s->stalled = false;
 }
 
-int rlog_server_fate(const struct rlog_server *s, uint64_t index, uint64_t term)
+int rlog_server_outcome_of(const struct rlog_server *s, uint64_t index, uint64_t term)
 {
-	uint64_t there = server_term_of(s, index);
+	uint64_t there = rlog_server_term_of(s, index);
 
 	if (s->raft.commit_index < index)
 		return 0;

@@ -24,7 +24,7 @@ static bool is_member(const struct rlog_server *s, uint64_t id)
 
 /* The peer `id`, made when it is not known; its address follows `address`. NULL when there is no
  * room for one more, which only strangers can bring about. */
-struct peer *server_peer(struct rlog_server *s, uint64_t id, const char *address)
+struct peer *rlog_server_peer(struct rlog_server *s, uint64_t id, const char *address)
 {
 	struct peer *p = NULL;
 
@@ -64,7 +64,7 @@ static void send_some(struct rlog_server *s, struct peer *p)
 
 	m.append.term = p->term;
 	m.append.prev_index = p->prev;
-	m.append.prev_term = p->prev == 0 ? 0 : server_term_of(s, p->prev);
+	m.append.prev_term = p->prev == 0 ? 0 : rlog_server_term_of(s, p->prev);
 	m.append.leader_commit = s->raft.commit_index;
 	if ((p->prev != 0 && m.append.prev_term == 0) || p->prev + 1 < rlog_log_first(s->log)) {
 		p->pending = false; /* a range from before something changed */
@@ -116,9 +116,9 @@ static void send_some(struct rlog_server *s, struct peer *p)
 		free(m.append.records);
 }
 
-void server_drain(struct rlog_server *s, struct peer *p)
+void rlog_server_drain(struct rlog_server *s, struct peer *p)
 {
-	while (p->pending && !server_failed(s)) {
+	while (p->pending && !rlog_server_failed(s)) {
 		int64_t room = s->io.room(s->io.ctx, p->id, p->address);
 
 		if (room < 0 || p->term != s->led_term)
@@ -132,11 +132,11 @@ void server_drain(struct rlog_server *s, struct peer *p)
 
 void rlog_server_room(struct rlog_server *s, uint64_t id)
 {
-	if (server_failed(s))
+	if (rlog_server_failed(s))
 		return;
 	for (unsigned i = 0; i < s->peer_count; i++)
 		if (s->peers[i].id == id)
-			server_drain(s, &s->peers[i]);
+			rlog_server_drain(s, &s->peers[i]);
 }
 
 static void send_append(struct rlog_server *s, struct peer *p,
@@ -151,14 +151,14 @@ static void send_append(struct rlog_server *s, struct peer *p,
 		p->prev = args->prev_log_index;
 		p->count = args->n_entries;
 	}
-	server_drain(s, p);
+	rlog_server_drain(s, p);
 }
 
 /* A message of libraft's, to be sent now. */
-void server_send(struct rlog_server *s, const struct raft_message *message)
+void rlog_server_send(struct rlog_server *s, const struct raft_message *message)
 {
 	struct rlog_message m = {0};
-	struct peer *p = server_peer(s, message->server_id, message->server_address);
+	struct peer *p = rlog_server_peer(s, message->server_id, message->server_address);
 
 	if (p == NULL)
 		return;

@@ -28,7 +28,7 @@
  *  - Of a snapshot it wants to send, and to receive, the data as one message, and while one is being
  *    installed it must not be given another. So RAFT_INSTALL_SNAPSHOT never gets there: the follower is
  *    told that it needs the state, its owner fetches that, and the core is started again from what is
- *    on disk then (server_snapshot.c).
+ *    on disk then (snapshot.c).
  *  - It takes an AppendEntries message from index 1 on to match any log, also one that does not begin
  *    there, and rejects any other that begins in front of the log, down to index 1. What the snapshot
  *    has is matched, so such messages are cut to what is behind it.
@@ -55,7 +55,7 @@
 
 /* ---- small things ------------------------------------------------------------------------- */
 
-void server_log(struct rlog_server *s, char level, const char *fmt, ...)
+void rlog_server_log(struct rlog_server *s, char level, const char *fmt, ...)
 {
 	char line[512];
 	va_list ap;
@@ -79,27 +79,27 @@ void rlog_server_fail(struct rlog_server *s, const char *fmt, ...)
 	va_end(ap);
 }
 
-bool server_failed(const struct rlog_server *s)
+bool rlog_server_failed(const struct rlog_server *s)
 {
 	return s->failure[0] != 0;
 }
 
 const char *rlog_server_failure(const struct rlog_server *s)
 {
-	return server_failed(s) ? s->failure : NULL;
+	return rlog_server_failed(s) ? s->failure : NULL;
 }
 
-bool server_leads(const struct rlog_server *s)
+bool rlog_server_leads(const struct rlog_server *s)
 {
 	return s->led_term != 0;
 }
 
-bool server_ready(const struct rlog_server *s)
+bool rlog_server_ready(const struct rlog_server *s)
 {
 	return s->led_term != 0 && s->barrier_index != 0 && s->applied >= s->barrier_index;
 }
 
-uint64_t server_term_of(const struct rlog_server *s, uint64_t index)
+uint64_t rlog_server_term_of(const struct rlog_server *s, uint64_t index)
 {
 	const struct rlog_snapshot *snapshot = rlog_log_snapshot(s->log);
 	uint64_t term;
@@ -111,7 +111,7 @@ uint64_t server_term_of(const struct rlog_server *s, uint64_t index)
 	return snapshot != NULL && snapshot->index == index ? snapshot->term : 0;
 }
 
-int server_scratch(struct rlog_server *s, size_t count)
+int rlog_server_scratch(struct rlog_server *s, size_t count)
 {
 	struct raft_entry *entries;
 	struct rlog_record *records;
@@ -203,7 +203,7 @@ static void submit_barrier(struct rlog_server *s)
 	event.submit.entries = &entry;
 	event.submit.n = 1;
 	s->barrier_index = rec.index;
-	rv = server_step(s, &event, &entry, &rec, NULL, NULL);
+	rv = rlog_server_step(s, &event, &entry, &rec, NULL, NULL);
 	if (rv != 0)
 		rlog_server_fail(s, "cannot begin to lead: %s", raft_strerror(rv));
 	rlog_buf_unref(rec.buf);
@@ -231,7 +231,7 @@ static void confirm_configuration(struct rlog_server *s)
 	rv = raft_configuration_decode(&buf, &event.configuration.conf);
 	rlog_buf_unref(rec.buf);
 	if (rv == 0)
-		rv = server_step(s, &event, NULL, NULL, NULL, NULL);
+		rv = rlog_server_step(s, &event, NULL, NULL, NULL, NULL);
 	if (rv != 0)
 		rlog_server_fail(s, "cannot use the membership in the log: %s index=%llu",
 				 raft_strerror(rv), (unsigned long long)index);
@@ -240,8 +240,9 @@ static void confirm_configuration(struct rlog_server *s)
 /* One event through libraft. `entries` and `records` run in parallel and are what the event carries.
  * Returns libraft's code; `*took_entries` says whether entries were staged, `*first_index` from which
  * index on. */
-int server_step(struct rlog_server *s, struct raft_event *event, const struct raft_entry *entries,
-		const struct rlog_record *records, bool *took_entries, uint64_t *first_index)
+int rlog_server_step(struct rlog_server *s, struct raft_event *event,
+		     const struct raft_entry *entries, const struct rlog_record *records,
+		     bool *took_entries, uint64_t *first_index)
 {
 	struct raft *r = &s->raft;
 	struct raft_update update;
@@ -265,7 +266,7 @@ int server_step(struct rlog_server *s, struct raft_event *event, const struct ra
 		save_meta(s);
 	if (own_barrier) {
 		stage_barrier(s, update.entries.index);
-	} else if (has_entries && !server_failed(s)) {
+	} else if (has_entries && !rlog_server_failed(s)) {
 		assert(update.entries.batch >= entries);
 		stage(s, update.entries.index, records + (update.entries.batch - entries),
 		      update.entries.n);
@@ -279,29 +280,29 @@ int server_step(struct rlog_server *s, struct raft_event *event, const struct ra
 		s->led_since_ms = s->now;
 		s->barrier_index = own_barrier ? update.entries.index : 0;
 		s->promote_ms = s->now;
-		server_log(s, 'I', "this node leads now term=%llu last_index=%llu",
-			   (unsigned long long)r->current_term,
-			   (unsigned long long)rlog_log_last(s->log));
+		rlog_server_log(s, 'I', "this node leads now term=%llu last_index=%llu",
+				(unsigned long long)r->current_term,
+				(unsigned long long)rlog_log_last(s->log));
 	}
 	if (update.flags & RAFT_UPDATE_MESSAGES) {
-		for (unsigned i = 0; i < update.messages.n && !server_failed(s); i++)
-			server_send(s, &update.messages.batch[i]);
+		for (unsigned i = 0; i < update.messages.n && !rlog_server_failed(s); i++)
+			rlog_server_send(s, &update.messages.batch[i]);
 	}
-	if (server_failed(s))
+	if (rlog_server_failed(s))
 		return 0;
 
 	if (s->led_term != 0 && s->barrier_index == 0)
 		submit_barrier(s);
-	while (!server_failed(s) && r->configuration_uncommitted_index != 0 &&
+	while (!rlog_server_failed(s) && r->configuration_uncommitted_index != 0 &&
 	       r->commit_index >= r->configuration_uncommitted_index)
 		confirm_configuration(s);
-	server_members_changed(s);
+	rlog_server_members_changed(s);
 	return 0;
 }
 
 /* Submit records[0 .. count) of the scratch, whose type and buf are set. 0, or -EAGAIN when this
  * server may not append now. */
-int server_submit_records(struct rlog_server *s, size_t count, uint64_t *first_index)
+int rlog_server_submit_records(struct rlog_server *s, size_t count, uint64_t *first_index)
 {
 	static char token; /* SUBMIT only wants it not to be NULL */
 	struct raft_event event = {.type = RAFT_SUBMIT};
@@ -322,7 +323,7 @@ int server_submit_records(struct rlog_server *s, size_t count, uint64_t *first_i
 	}
 	event.submit.entries = s->entries;
 	event.submit.n = (unsigned)count;
-	rv = server_step(s, &event, s->entries, s->records, NULL, NULL);
+	rv = rlog_server_step(s, &event, s->entries, s->records, NULL, NULL);
 	if (rv == RAFT_NOTLEADER || rv == RAFT_CANTCHANGE)
 		return -EAGAIN;
 	if (rv != 0)
@@ -368,7 +369,7 @@ static void receive_part(struct rlog_server *s, uint64_t from_id, const char *ad
 		.n_entries = to - from,
 	};
 	event.receive.message = &message;
-	rv = server_step(s, &event, s->entries, records, &took, NULL);
+	rv = rlog_server_step(s, &event, s->entries, records, &took, NULL);
 	if (rv != 0) /* the token is gone already */
 		rlog_server_fail(
 			s,
@@ -389,7 +390,7 @@ static void step_over(const struct rlog_server *s, struct rlog_message *m)
 	uint64_t skip;
 
 	if (snapshot == NULL || prev >= snapshot->index ||
-	    (prev == 0 ? rlog_log_first(s->log) == 1 : server_term_of(s, prev) != 0))
+	    (prev == 0 ? rlog_log_first(s->log) == 1 : rlog_server_term_of(s, prev) != 0))
 		return;
 	skip = snapshot->index - prev;
 	m->append.prev_index = snapshot->index;
@@ -421,7 +422,7 @@ static void receive_append(struct rlog_server *s, uint64_t from_id, const char *
 			(unsigned long long)from_id, (unsigned long long)m->append.term);
 		return;
 	}
-	if (server_scratch(s, count) != 0) {
+	if (rlog_server_scratch(s, count) != 0) {
 		rlog_server_fail(s, "out of memory");
 		return;
 	}
@@ -436,14 +437,15 @@ static void receive_append(struct rlog_server *s, uint64_t from_id, const char *
 			    r->configuration_uncommitted_index != 0)
 				receive_part(s, from_id, address, m, from, from);
 		}
-		if (!server_failed(s))
+		if (!rlog_server_failed(s))
 			receive_part(s, from_id, address, m, from, to);
 		from = to;
-	} while (from < count && !server_failed(s));
+	} while (from < count && !rlog_server_failed(s));
 
 	/* What a node must have applied to serve what its leader had committed. */
-	if (!server_failed(s) && r->state == RAFT_FOLLOWER && r->current_term == m->append.term &&
-	    r->follower_state.match > 0 && s->catch_up_term != m->append.term &&
+	if (!rlog_server_failed(s) && r->state == RAFT_FOLLOWER &&
+	    r->current_term == m->append.term && r->follower_state.match > 0 &&
+	    s->catch_up_term != m->append.term &&
 	    r->follower_state.match >= m->append.prev_index + count) {
 		s->catch_up_term = m->append.term;
 		s->catch_up_index = m->append.leader_commit;
@@ -457,7 +459,7 @@ static void forget_silent_leader(struct rlog_server *s, uint64_t candidate)
 	struct raft *r = &s->raft;
 	const uint64_t leader = r->follower_state.current_leader.id;
 
-	if (leader == 0 || (leader != candidate && server_heard(s, leader)))
+	if (leader == 0 || (leader != candidate && rlog_server_heard(s, leader)))
 		return;
 	raft_free(r->follower_state.current_leader.address);
 	r->follower_state.current_leader.address = NULL;
@@ -478,11 +480,11 @@ static int step_vote(struct rlog_server *s, struct raft_event *event, uint64_t c
 	int role, rv;
 
 	if (self == NULL || self->role == RAFT_VOTER || s->raft.state != RAFT_FOLLOWER)
-		return server_step(s, event, NULL, NULL, NULL, NULL);
+		return rlog_server_step(s, event, NULL, NULL, NULL, NULL);
 	forget_silent_leader(s, candidate);
 	role = self->role;
 	self->role = RAFT_VOTER;
-	rv = server_step(s, event, NULL, NULL, NULL, NULL);
+	rv = rlog_server_step(s, event, NULL, NULL, NULL, NULL);
 	self = own_entry(&s->raft);
 	if (self != NULL)
 		self->role = role;
@@ -504,7 +506,7 @@ static bool unwelcome(const struct rlog_server *s, uint64_t from_id, const struc
 		return r->state != RAFT_LEADER;
 	case RLOG_MSG_TIMEOUT_NOW:
 		/* The only voter would lead without a vote, so without a new term. */
-		return server_sole_voter(s);
+		return rlog_server_sole_voter(s);
 	default:
 		return false;
 	}
@@ -518,9 +520,9 @@ void rlog_server_receive(struct rlog_server *s, uint64_t from, const char *addre
 	struct peer *p;
 	int rv;
 
-	if (server_failed(s) || from == 0 || from == s->raft.id)
+	if (rlog_server_failed(s) || from == 0 || from == s->raft.id)
 		goto out;
-	p = server_peer(s, from, address);
+	p = rlog_server_peer(s, from, address);
 	if (p == NULL)
 		goto out;
 	p->heard_ms = s->now;
@@ -547,14 +549,14 @@ void rlog_server_receive(struct rlog_server *s, uint64_t from, const char *addre
 		message.timeout_now = m->timeout_now;
 		break;
 	case RLOG_MSG_NEEDS_STATE:
-		server_needs_state(s, from, address, m);
+		rlog_server_needs_state(s, from, address, m);
 		goto out;
 	default:
 		goto out;
 	}
 	event.receive.message = &message;
 	rv = m->type == RLOG_MSG_VOTE ? step_vote(s, &event, from)
-				      : server_step(s, &event, NULL, NULL, NULL, NULL);
+				      : rlog_server_step(s, &event, NULL, NULL, NULL, NULL);
 	if (rv != 0)
 		rlog_server_fail(s, "raft cannot go on after a message of node %08llx: %s",
 				 (unsigned long long)from, raft_strerror(rv));
@@ -562,21 +564,21 @@ out:
 	rlog_message_clear(m);
 }
 
-void server_hail(struct rlog_server *s, uint64_t from, const char *address)
+void rlog_server_keepalive(struct rlog_server *s, uint64_t from, const char *address)
 {
 	struct raft *r = &s->raft;
 	struct rlog_message m = {.type = RLOG_MSG_APPEND_RESULT};
-	struct peer *p = server_peer(s, from, address);
+	struct peer *p = rlog_server_peer(s, from, address);
 
 	if (p == NULL)
 		return;
 	p->heard_ms = s->now;
 	r->election_timer_start = s->now;
-	if (s->now - p->hailed_ms < r->heartbeat_timeout)
+	if (s->now - p->keepalive_ms < r->heartbeat_timeout)
 		return;
 	/* A success that acknowledges what is committed and stored here, which every leader of this term or
 	 * a later one has: most often it knows, and notes the time. After an install it does not. */
-	p->hailed_ms = s->now;
+	p->keepalive_ms = s->now;
 	m.append_result.last_log_index =
 		r->commit_index < r->last_stored ? r->commit_index : r->last_stored;
 	m.append_result.term = r->current_term;
@@ -588,21 +590,22 @@ void server_hail(struct rlog_server *s, uint64_t from, const char *address)
 
 void rlog_server_hears(struct rlog_server *s, uint64_t from, const char *address)
 {
-	if (!server_failed(s) && s->raft.state == RAFT_FOLLOWER &&
+	if (!rlog_server_failed(s) && s->raft.state == RAFT_FOLLOWER &&
 	    s->raft.follower_state.current_leader.id == from)
-		server_hail(s, from, address);
+		rlog_server_keepalive(s, from, address);
 }
 
 /* ---- the log ------------------------------------------------------------------------------ */
 
 /* Somebody with space should lead. */
-void server_disk_full(struct rlog_server *s)
+void rlog_server_disk_full(struct rlog_server *s)
 {
 	if (!s->disk_full && !s->refusing)
-		server_log(s, 'E',
-			   "disk full, the log cannot grow: free some space; trying again every "
-			   "second");
-	if (server_leads(s))
+		rlog_server_log(
+			s, 'E',
+			"disk full, the log cannot grow: free some space; trying again every "
+			"second");
+	if (rlog_server_leads(s))
 		rlog_server_transfer(s, 0, DISK_RETRY_MS);
 }
 
@@ -615,7 +618,7 @@ static void start_write(struct rlog_server *s)
 		return;
 	rv = rlog_log_write_begin(s->log, &w);
 	if (rv == -ENOSPC) {
-		server_disk_full(s);
+		rlog_server_disk_full(s);
 		s->disk_full = true;
 		s->disk_retry_ms = s->now + DISK_RETRY_MS;
 		return;
@@ -630,7 +633,7 @@ static void start_write(struct rlog_server *s)
 	}
 	if (s->disk_full) {
 		s->disk_full = false;
-		server_log(s, 'I', "the log can grow again");
+		rlog_server_log(s, 'I', "the log can grow again");
 	}
 	if (rv == 0)
 		return;
@@ -647,7 +650,7 @@ void rlog_server_written(struct rlog_server *s, int64_t result)
 	assert(s->writing);
 	s->writing = false;
 	rlog_log_write_end(s->log, result);
-	if (server_failed(s))
+	if (rlog_server_failed(s))
 		return;
 	if (result < 0) {
 		rlog_server_fail(
@@ -662,7 +665,7 @@ void rlog_server_written(struct rlog_server *s, int64_t result)
 	if (durable <= s->raft.last_stored)
 		return;
 	event.persisted_entries.index = durable;
-	rv = server_step(s, &event, NULL, NULL, NULL, NULL);
+	rv = rlog_server_step(s, &event, NULL, NULL, NULL, NULL);
 	if (rv != 0)
 		rlog_server_fail(s, "raft cannot go on after a write: %s", raft_strerror(rv));
 }
@@ -681,28 +684,28 @@ static void raft_timer(struct rlog_server *s)
 	struct raft_event event = {.type = RAFT_TIMEOUT};
 	int rv;
 
-	if (r->state == RAFT_FOLLOWER && server_sole_voter(s)) {
+	if (r->state == RAFT_FOLLOWER && rlog_server_sole_voter(s)) {
 		r->current_term++;
 		r->voted_for = r->id;
 		save_meta(s);
 	}
-	if (server_failed(s))
+	if (rlog_server_failed(s))
 		return;
-	rv = server_step(s, &event, NULL, NULL, NULL, NULL);
+	rv = rlog_server_step(s, &event, NULL, NULL, NULL, NULL);
 	if (rv != 0)
 		rlog_server_fail(s, "raft cannot go on after a timeout: %s", raft_strerror(rv));
 }
 
 void rlog_server_tick(struct rlog_server *s)
 {
-	if (server_failed(s))
+	if (rlog_server_failed(s))
 		return;
 	if (s->now >= raft_timeout(&s->raft))
 		raft_timer(s);
-	if (!server_failed(s))
-		server_expire(s);
-	if (!server_failed(s))
-		server_members_tick(s);
+	if (!rlog_server_failed(s))
+		rlog_server_expire(s);
+	if (!rlog_server_failed(s))
+		rlog_server_members_tick(s);
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)
@@ -714,16 +717,16 @@ uint64_t rlog_server_deadline(const struct rlog_server *s)
 {
 	uint64_t at = raft_timeout(&s->raft);
 
-	if (server_failed(s))
+	if (rlog_server_failed(s))
 		return s->now;
 	if (s->waiting.head != NULL)
 		at = earlier(at, s->waiting.head->deadline_ms);
-	if (s->flying.head != NULL)
-		at = earlier(at, s->flying.head->deadline_ms);
+	if (s->in_flight.head != NULL)
+		at = earlier(at, s->in_flight.head->deadline_ms);
 	if (s->disk_full)
 		at = earlier(at, s->disk_retry_ms);
 	if (s->transferring)
-		at = earlier(at, server_transfer_deadline(s));
+		at = earlier(at, rlog_server_transfer_deadline(s));
 	at = earlier(at, s->promote_ms);
 	/* A long delivery goes on in the next turn. */
 	if (rlog_server_has_deliveries(s))
@@ -758,17 +761,17 @@ uint64_t rlog_server_moved(const struct rlog_server *s)
 
 void rlog_server_turn(struct rlog_server *s)
 {
-	if (!server_failed(s))
-		server_transfer_turn(s);
-	if (!server_failed(s))
-		server_submit_waiting(s);
-	if (!server_failed(s))
+	if (!rlog_server_failed(s))
+		rlog_server_transfer_turn(s);
+	if (!rlog_server_failed(s))
+		rlog_server_submit_waiting(s);
+	if (!rlog_server_failed(s))
 		start_write(s);
 }
 
 /* ---- life --------------------------------------------------------------------------------- */
 
-int server_core(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE])
+int rlog_server_core(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	int rv = raft_init(&s->raft, NULL, NULL, s->id, s->address);
 
@@ -816,12 +819,12 @@ int rlog_server_new(struct rlog_server **out, const struct rlog_server_config *c
 	s->heartbeat_ms = config->heartbeat_ms != 0 ? config->heartbeat_ms : DEFAULT_HEARTBEAT_MS;
 	s->election_timeout_ms = config->election_timeout_ms != 0 ? config->election_timeout_ms
 								  : RLOG_ELECTION_TIMEOUT_MS;
-	rv = server_core(s, errmsg);
+	rv = rlog_server_core(s, errmsg);
 	if (rv != 0) {
 		free(s);
 		return rv;
 	}
-	rv = server_start(s, errmsg);
+	rv = rlog_server_start(s, errmsg);
 	if (rv != 0) {
 		rlog_server_free(s);
 		return rv;
@@ -833,7 +836,7 @@ int rlog_server_new(struct rlog_server **out, const struct rlog_server_config *c
 void rlog_server_end(struct rlog_server *s)
 {
 	rlog_server_fail(s, "this node has stopped");
-	server_end_all(s);
+	rlog_server_end_all(s);
 }
 
 void rlog_server_free(struct rlog_server *s)

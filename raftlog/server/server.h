@@ -123,8 +123,8 @@ uint64_t rlog_server_moved(const struct rlog_server *s);
 void rlog_server_status(struct rlog_server *s, struct rlog_status *out);
 /* The members as of the newest configuration in the log; returns their count. */
 unsigned rlog_server_members(const struct rlog_server *s, struct rlog_member out[RLOG_MEMBERS_MAX]);
-/* Fate of the entry of a change: 1 committed and seen here, 0 not known yet, -ECANCELED replaced. */
-int rlog_server_fate(const struct rlog_server *s, uint64_t index, uint64_t term);
+/* The outcome of the entry of a change: 1 committed and seen here, 0 not known yet, -ECANCELED replaced. */
+int rlog_server_outcome_of(const struct rlog_server *s, uint64_t index, uint64_t term);
 uint64_t rlog_server_leader(const struct rlog_server *s, const char **address);
 
 #endif

@@ -1,5 +1,5 @@
-/* The inside of a server, shared by server.c (events in, effects out), server_send.c (what goes to
- * peers), server_apply.c (what goes up) and server_members.c (who belongs to the cluster). */
+/* The inside of a server, shared by server.c (events in, effects out), send.c (what goes to
+ * peers), requests.c (what goes up) and members.c (who belongs to the cluster). */
 #ifndef RAFTLOG_SERVER_INTERNAL_H
 #define RAFTLOG_SERVER_INTERNAL_H
 
@@ -16,8 +16,8 @@
 struct peer {
 	uint64_t id;
 	char address[RLOG_ADDRESS_MAX];
-	uint64_t heard_ms;  /* when it last sent anything; 0: never */
-	uint64_t hailed_ms; /* when this node last said "still receiving" to it */
+	uint64_t heard_ms;     /* when it last sent anything; 0: never */
+	uint64_t keepalive_ms; /* when this node last said "still receiving" to it */
 	/* Entries that libraft believes sent and that wait for room: [prev + 1, prev + count] of
 	 * `term`, or one empty message when count is 0. */
 	bool pending;
@@ -46,8 +46,8 @@ struct rlog_server {
 	struct rlog_view view; /* as last told */
 
 	/* requests */
-	struct queue waiting; /* not given to Raft yet, in the order of arrival */
-	struct queue flying;  /* given to Raft: terms never fall along the queue */
+	struct queue waiting;	/* not given to Raft yet, in the order of arrival */
+	struct queue in_flight; /* given to Raft: terms never fall along the queue */
 	uint64_t applied;
 	bool stalled; /* `apply` said -EAGAIN */
 	bool caught_up;
@@ -79,50 +79,51 @@ struct rlog_server {
 };
 
 /* server.c */
-int server_scratch(struct rlog_server *s, size_t count);
-int server_step(struct rlog_server *s, struct raft_event *event, const struct raft_entry *entries,
-		const struct rlog_record *records, bool *took_entries, uint64_t *first_index);
-int server_submit_records(struct rlog_server *s, size_t count, uint64_t *first_index);
-void server_log(struct rlog_server *s, char level, const char *fmt, ...)
+int rlog_server_scratch(struct rlog_server *s, size_t count);
+int rlog_server_step(struct rlog_server *s, struct raft_event *event,
+		     const struct raft_entry *entries, const struct rlog_record *records,
+		     bool *took_entries, uint64_t *first_index);
+int rlog_server_submit_records(struct rlog_server *s, size_t count, uint64_t *first_index);
+void rlog_server_log(struct rlog_server *s, char level, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-bool server_failed(const struct rlog_server *s);
-bool server_leads(const struct rlog_server *s);
-bool server_ready(const struct rlog_server *s);
-void server_disk_full(struct rlog_server *s);
-uint64_t server_term_of(const struct rlog_server *s, uint64_t index); /* 0: no such entry */
+bool rlog_server_failed(const struct rlog_server *s);
+bool rlog_server_leads(const struct rlog_server *s);
+bool rlog_server_ready(const struct rlog_server *s);
+void rlog_server_disk_full(struct rlog_server *s);
+uint64_t rlog_server_term_of(const struct rlog_server *s, uint64_t index); /* 0: no such entry */
 
 /* Tell the leader, `from`, that this node lives, and take it for a sign of life too. */
-void server_hail(struct rlog_server *s, uint64_t from, const char *address);
-int server_core(struct rlog_server *s,
-		char errmsg[RLOG_ERRMSG_SIZE]); /* libraft, before its start */
+void rlog_server_keepalive(struct rlog_server *s, uint64_t from, const char *address);
+int rlog_server_core(struct rlog_server *s,
+		     char errmsg[RLOG_ERRMSG_SIZE]); /* libraft, before its start */
 
-/* server_snapshot.c */
-void server_needs_state(struct rlog_server *s, uint64_t from, const char *address,
-			const struct rlog_message *m);
+/* snapshot.c */
+void rlog_server_needs_state(struct rlog_server *s, uint64_t from, const char *address,
+			     const struct rlog_message *m);
 
-/* server_start.c */
-int server_start(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE]);
+/* start.c */
+int rlog_server_start(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE]);
 
-/* server_send.c */
-struct peer *server_peer(struct rlog_server *s, uint64_t id, const char *address);
-void server_send(struct rlog_server *s, const struct raft_message *message);
-void server_drain(struct rlog_server *s, struct peer *p);
+/* send.c */
+struct peer *rlog_server_peer(struct rlog_server *s, uint64_t id, const char *address);
+void rlog_server_send(struct rlog_server *s, const struct raft_message *message);
+void rlog_server_drain(struct rlog_server *s, struct peer *p);
 
-/* server_apply.c */
-void server_submit_waiting(struct rlog_server *s);
-void server_expire(struct rlog_server *s);
-void server_end_all(struct rlog_server *s);
+/* requests.c */
+void rlog_server_submit_waiting(struct rlog_server *s);
+void rlog_server_expire(struct rlog_server *s);
+void rlog_server_end_all(struct rlog_server *s);
 /* Entries up to `index` will not be delivered: whether they are those of requests nobody will tell. */
-void server_end_passed_over(struct rlog_server *s, uint64_t index);
-void server_view(struct rlog_server *s);
+void rlog_server_end_passed_over(struct rlog_server *s, uint64_t index);
+void rlog_server_view(struct rlog_server *s);
 
-/* server_members.c */
-void server_members_changed(struct rlog_server *s);
-void server_members_tick(struct rlog_server *s);
-void server_transfer_turn(struct rlog_server *s);
-uint64_t server_transfer_deadline(const struct rlog_server *s); /* of one under way */
-bool server_holds_submissions(const struct rlog_server *s);
-bool server_sole_voter(const struct rlog_server *s);
-bool server_heard(const struct rlog_server *s, uint64_t id);
+/* members.c */
+void rlog_server_members_changed(struct rlog_server *s);
+void rlog_server_members_tick(struct rlog_server *s);
+void rlog_server_transfer_turn(struct rlog_server *s);
+uint64_t rlog_server_transfer_deadline(const struct rlog_server *s); /* of one under way */
+bool rlog_server_holds_submissions(const struct rlog_server *s);
+bool rlog_server_sole_voter(const struct rlog_server *s);
+bool rlog_server_heard(const struct rlog_server *s, uint64_t id);
 
 #endif

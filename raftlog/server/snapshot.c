@@ -31,16 +31,16 @@
 #include "log/snapshot.h"
 #include "server/server_internal.h"
 
-void server_needs_state(struct rlog_server *s, uint64_t from, const char *address,
-			const struct rlog_message *m)
+void rlog_server_needs_state(struct rlog_server *s, uint64_t from, const char *address,
+			     const struct rlog_message *m)
 {
 	if (m->needs_state.term != s->raft.current_term || s->raft.state != RAFT_FOLLOWER ||
 	    s->raft.follower_state.current_leader.id != from)
 		return;
 	/* It came in place of a heartbeat, and a leader that hears nothing upon it sends no others. */
-	server_hail(s, from, address);
+	rlog_server_keepalive(s, from, address);
 	if (m->needs_state.index <= s->raft.commit_index ||
-	    server_term_of(s, m->needs_state.index) == m->needs_state.index_term)
+	    rlog_server_term_of(s, m->needs_state.index) == m->needs_state.index_term)
 		return; /* it has been installed; the next heartbeat tells the leader */
 	if (s->cb.needs_state != NULL)
 		s->cb.needs_state(s->ctx, from, address);
@@ -89,11 +89,11 @@ int rlog_server_image(struct rlog_server *s, uint64_t index, const struct rlog_b
 	struct rlog_buf *conf = NULL;
 	int rv;
 
-	if (server_failed(s))
+	if (rlog_server_failed(s))
 		return -EIO;
 	if (index == 0 || index > s->applied || (old != NULL && index < old->index))
 		return -EINVAL;
-	next.term = server_term_of(s, index);
+	next.term = rlog_server_term_of(s, index);
 	if (next.term == 0)
 		return -EINVAL;
 	rv = membership_at(s, index, &next.conf_index, &conf);
@@ -124,7 +124,7 @@ static void step_snapshot(struct rlog_server *s)
 	event.snapshot.trailing = (unsigned)(snapshot->index - (rlog_log_first(s->log) - 1));
 	rv = raft_configuration_decode(&buf, &event.snapshot.metadata.configuration);
 	if (rv == 0)
-		rv = server_step(s, &event, NULL, NULL, NULL, NULL);
+		rv = rlog_server_step(s, &event, NULL, NULL, NULL, NULL);
 	if (rv != 0)
 		rlog_server_fail(s, "raft cannot take a snapshot: %s", raft_strerror(rv));
 }
@@ -133,7 +133,7 @@ int rlog_server_snapshot(struct rlog_server *s, struct rlog_buf *image, uint64_t
 {
 	int rv;
 
-	if (server_failed(s))
+	if (rlog_server_failed(s))
 		return -EIO;
 	rv = rlog_log_set_snapshot(s->log, image);
 	if (rv != 0)
@@ -154,7 +154,7 @@ static int start_again(struct rlog_server *s)
 	char errmsg[RLOG_ERRMSG_SIZE];
 	int rv;
 
-	server_end_all(s);
+	rlog_server_end_all(s);
 	raft_close(&s->raft, NULL);
 	s->led_term = s->barrier_index = 0;
 	s->catch_up_term = s->catch_up_index = 0;
@@ -163,9 +163,9 @@ static int start_again(struct rlog_server *s)
 	s->promote_ms = NEVER;
 	for (unsigned i = 0; i < s->peer_count; i++)
 		s->peers[i].pending = false;
-	rv = server_core(s, errmsg);
+	rv = rlog_server_core(s, errmsg);
 	if (rv == 0)
-		rv = server_start(s, errmsg);
+		rv = rlog_server_start(s, errmsg);
 	if (rv != 0)
 		rlog_server_fail(s, "%s", errmsg);
 	return rv;
@@ -199,16 +199,16 @@ static int store(struct rlog_server *s, struct rlog_disk *d, const struct rlog_s
 static int holds(struct rlog_server *s, const struct rlog_snapshot *of)
 {
 	const struct rlog_snapshot *own = rlog_log_snapshot(s->log);
-	const uint64_t term = server_term_of(s, of->index);
+	const uint64_t term = rlog_server_term_of(s, of->index);
 
 	if (of->index + 1 < rlog_log_first(s->log))
 		return -EAGAIN; /* what lies between would be lost */
 	if (of->index <= s->raft.commit_index && term != 0 && term != of->term) {
-		server_log(s, 'E',
-			   "an image contradicts what is committed here index=%llu term=%llu "
-			   "image_term=%llu",
-			   (unsigned long long)of->index, (unsigned long long)term,
-			   (unsigned long long)of->term);
+		rlog_server_log(s, 'E',
+				"an image contradicts what is committed here index=%llu term=%llu "
+				"image_term=%llu",
+				(unsigned long long)of->index, (unsigned long long)term,
+				(unsigned long long)of->term);
 		return -EBADMSG;
 	}
 	/* With the entry right in front of the log its term is gone, but it was committed. */
@@ -243,7 +243,7 @@ int rlog_server_install(struct rlog_server *s, struct rlog_disk *d, struct rlog_
 	int has_it, rv;
 
 	assert(!s->writing);
-	if (server_failed(s))
+	if (rlog_server_failed(s))
 		return -EIO;
 	if (s->raft.state == RAFT_LEADER)
 		return -EALREADY;
@@ -259,15 +259,15 @@ int rlog_server_install(struct rlog_server *s, struct rlog_disk *d, struct rlog_
 	if (rv == 0)
 		rv = follow_snapshot(s, &of, has_it);
 	if (rv == 0) {
-		server_end_passed_over(s, of.index);
+		rlog_server_end_passed_over(s, of.index);
 		s->applied = of.index;
 		s->stalled = false;
 		s->caught_up = false;
 		/* What the leader had committed it says again, with what it sends next. */
 		s->catch_up_term = s->catch_up_index = 0;
-		server_log(s, 'I', "state installed index=%llu term=%llu log=%s",
-			   (unsigned long long)of.index, (unsigned long long)of.term,
-			   has_it ? "kept" : "replaced");
+		rlog_server_log(s, 'I', "state installed index=%llu term=%llu log=%s",
+				(unsigned long long)of.index, (unsigned long long)of.term,
+				has_it ? "kept" : "replaced");
 	}
 	rlog_snapshot_clear(&of);
 	return rv;

@@ -130,7 +130,7 @@ static int load_snapshot(const struct rlog_snapshot *snapshot,
 	return raft_configuration_decode(&buf, &metadata->configuration) == 0 ? 0 : -EBADMSG;
 }
 
-int server_start(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE])
+int rlog_server_start(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	const struct rlog_snapshot *snapshot = rlog_log_snapshot(s->log);
 	struct raft_event event = {.type = RAFT_START};
@@ -163,12 +163,12 @@ int server_start(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE])
 			goto out;
 		}
 	}
-	rv = server_step(s, &event, NULL, NULL, NULL, NULL);
+	rv = rlog_server_step(s, &event, NULL, NULL, NULL, NULL);
 	event.start.metadata = NULL; /* it has the membership */
 	if (rv != 0) {
 		snprintf(errmsg, RLOG_ERRMSG_SIZE, "raft cannot start: %s", raft_strerror(rv));
 		rv = -EBADMSG;
-	} else if (server_failed(s)) {
+	} else if (rlog_server_failed(s)) {
 		memcpy(errmsg, s->failure, RLOG_ERRMSG_SIZE);
 		rv = -EIO;
 	}

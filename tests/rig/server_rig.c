@@ -220,7 +220,7 @@ struct raft_append_entries_result answer(struct rig *r)
 
 void lead(struct rig *r)
 {
-	for (unsigned i = 0; i < 20 && !server_leads(r->server); i++) {
+	for (unsigned i = 0; i < 20 && !rlog_server_leads(r->server); i++) {
 		struct rlog_message m = {.type = RLOG_MSG_VOTE_RESULT};
 
 		r->sent_count = 0;
@@ -233,7 +233,7 @@ void lead(struct rig *r)
 			bool pre_vote = r->server->raft.state == RAFT_CANDIDATE &&
 					r->server->raft.candidate_state.in_pre_vote;
 
-			if (server_leads(r->server))
+			if (rlog_server_leads(r->server))
 				break;
 			m.vote_result = (struct raft_request_vote_result){
 				.version = 2,
@@ -245,5 +245,5 @@ void lead(struct rig *r)
 			turns(r);
 		}
 	}
-	assert_true(server_leads(r->server));
+	assert_true(rlog_server_leads(r->server));
 }

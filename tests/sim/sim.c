@@ -223,7 +223,7 @@ static void node_down(struct node *n, uint64_t rounds)
 	n->terms = realloc(n->terms, n->term_count * sizeof *n->terms);
 	n->terms[0] = 0;
 	for (uint64_t i = 1; i < n->term_count; i++)
-		n->terms[i] = server_term_of(n->server, i);
+		n->terms[i] = rlog_server_term_of(n->server, i);
 	n->snapshot_index =
 		rlog_log_snapshot(n->log) != NULL ? rlog_log_snapshot(n->log)->index : 0;
 	owner_stop(n);
@@ -254,7 +254,7 @@ static void check_durable(struct node *n)
 	if (index > 0 && n->terms[index] != 0 && n->terms[index] != s->term)
 		return;
 	for (uint64_t i = 1; i < n->term_count; i++) {
-		uint64_t there = server_term_of(n->server, i);
+		uint64_t there = rlog_server_term_of(n->server, i);
 
 		if (there != n->terms[i] && n->terms[i] != 0 && (there != 0 || i > index)) {
 			simcheck_fail(
@@ -397,7 +397,7 @@ static struct node *any_leader(struct sim *sim)
 	for (unsigned k = 0; k < sim->count; k++) {
 		struct node *n = &sim->nodes[(begin + k) % sim->count];
 
-		if (n->server != NULL && server_leads(n->server))
+		if (n->server != NULL && rlog_server_leads(n->server))
 			return n;
 	}
 	return NULL;
@@ -552,7 +552,7 @@ static bool converged(struct sim *sim)
 {
 	struct node *leader = any_leader(sim);
 
-	if (leader == NULL || !server_ready(leader->server) || sim->open > 0)
+	if (leader == NULL || !rlog_server_ready(leader->server) || sim->open > 0)
 		return false;
 	for (unsigned i = 0; i < sim->count; i++) {
 		const struct node *n = &sim->nodes[i];

@@ -200,7 +200,7 @@ void owner_fetch(struct node *n, bool damaged)
 
 	/* Whom a sole voter could not hand over to, it cannot get a state from either. */
 	if (!n->owner.damaged &&
-	    (server_sole_voter(n->server) || n->server->raft.configuration_uncommitted_index != 0))
+	    (rlog_server_sole_voter(n->server) || n->server->raft.configuration_uncommitted_index != 0))
 		return;
 	if (damaged && leader != 0 && leader != n->number + 1) {
 		n->owner.damaged = true;
@@ -305,7 +305,7 @@ void owner_round(struct node *n)
 	if (rlog_server_failure(n->server) != NULL || memdisk_is_off(n->disk))
 		return;
 
-	if (o->damaged && server_leads(n->server))
+	if (o->damaged && rlog_server_leads(n->server))
 		rlog_server_transfer(n->server, 0, 1000);
 	if (!o->fetching &&
 	    (o->damaged || (!sim->quiet_time && sim_below(&sim->random, 20000) == 0)))
