@@ -1,8 +1,8 @@
 /* dqlitefs log --data DIR [--json]: what the Raft log of a stopped node holds, entry by entry.
  *
- * The log is walked and printed as it is read, so that any size of it can be looked at; nothing is
+ * The log is dumped, printed as it is read, so that any size of it can be looked at; nothing is
  * written. The node's lock is held meanwhile, so that no daemon starts to write into what is read.
- * Damage ends the walk: it is told behind everything that could be read in front of it, and again in
+ * Damage ends the dump: it is told behind everything that could be read in front of it, and again in
  * one line on stderr.
  *
  * With --json every line is an object; its "kind" says of what:
@@ -76,21 +76,21 @@ static const char *role_word(enum rlog_member_role role)
 	return words[role];
 }
 
-static const char *type_word(const struct rlog_walk_entry *entry, const struct wrep_description *d)
+static const char *type_word(const struct rlog_dump_entry *entry, const struct wrep_description *d)
 {
 	static const char *const kinds[] = {"create",  "unlink", "setattr", "pages", "commit",
 					    "discard", "group",	 "mkdir",   "rmdir", "rename"};
 
 	switch (entry->type) {
-	case RLOG_WALK_COMMAND:
+	case RLOG_DUMP_COMMAND:
 		return d ? kinds[d->kind] : "unknown";
-	case RLOG_WALK_BARRIER:
+	case RLOG_DUMP_BARRIER:
 		return "barrier";
-	case RLOG_WALK_MEMBERS:
+	case RLOG_DUMP_MEMBERS:
 		return "members";
-	case RLOG_WALK_TRUNCATION:
+	case RLOG_DUMP_TRUNCATION:
 		return "truncation";
-	case RLOG_WALK_UNKNOWN:
+	case RLOG_DUMP_UNKNOWN:
 		break;
 	}
 	return "unknown";
@@ -174,7 +174,7 @@ static int show_snapshot_database(void *arg, const struct wrep_history_db *db)
 			  db->wal_frames);
 }
 
-static int show_snapshot(struct shown *s, const struct rlog_walk_node *node)
+static int show_snapshot(struct shown *s, const struct rlog_dump_node *node)
 {
 	json_t *list, *dirs;
 	int err = wrep_history_start(s->history, node->snapshot_index, node->snapshot_payload);
@@ -203,7 +203,7 @@ static int show_snapshot(struct shown *s, const struct rlog_walk_node *node)
 	return err ? err : wrep_history_directories(s->history, show_snapshot_directory, NULL);
 }
 
-static int show_node_line(struct shown *s, const struct rlog_walk_node *node)
+static int show_node_line(struct shown *s, const struct rlog_dump_node *node)
 {
 	const char *address = s->has_identity ? s->identity.address : "-";
 	char shown[FSD_SHOWN_SIZE];
@@ -226,14 +226,14 @@ static int show_node_line(struct shown *s, const struct rlog_walk_node *node)
 	return print_text("%s\n", node->torn ? " (a later update was torn)" : "");
 }
 
-static int show_node(void *arg, const struct rlog_walk_node *node)
+static int show_node(void *arg, const struct rlog_dump_node *node)
 {
 	int err = show_node_line(arg, node);
 
 	return !err && node->snapshot_payload ? show_snapshot(arg, node) : err;
 }
 
-static int show_segment(void *arg, const struct rlog_walk_segment *segment)
+static int show_segment(void *arg, const struct rlog_dump_segment *segment)
 {
 	static const char *const states[] = {"full", "last", "torn", "damaged"};
 	static const char *const meanings[] = {"full", "last", "last, with a torn write at the end",
@@ -306,7 +306,7 @@ static void add_members_json(json_t *object, const struct wrep_description *d)
 	json_object_set_new(object, "members", list);
 }
 
-static int show_entry_json(const struct rlog_walk_entry *entry, const struct wrep_description *d,
+static int show_entry_json(const struct rlog_dump_entry *entry, const struct wrep_description *d,
 			   int effect)
 {
 	json_t *object =
@@ -316,7 +316,7 @@ static int show_entry_json(const struct rlog_walk_entry *entry, const struct wre
 			  "bytes", fsd_number_json(entry->bytes), "dropped", (int)entry->dropped,
 			  "type", type_word(entry, d));
 
-	if (entry->type == RLOG_WALK_MEMBERS)
+	if (entry->type == RLOG_DUMP_MEMBERS)
 		json_object_set_new(object, "members",
 				    members_json(entry->members, entry->member_count));
 	if (d)
@@ -366,10 +366,10 @@ static void print_description(const struct wrep_description *d)
 		print_text(", times");
 }
 
-static int show_entry_text(const struct rlog_walk_entry *entry, const struct wrep_description *d,
+static int show_entry_text(const struct rlog_dump_entry *entry, const struct wrep_description *d,
 			   int effect)
 {
-	if (entry->type == RLOG_WALK_TRUNCATION)
+	if (entry->type == RLOG_DUMP_TRUNCATION)
 		return print_text("%10s %6s %10s  truncation: entries from %" PRIu64
 				  " on are dropped\n",
 				  "-", "-", "-", entry->index);
@@ -389,7 +389,7 @@ static int show_entry_text(const struct rlog_walk_entry *entry, const struct wre
 								       : "");
 }
 
-static void count_entry(struct shown *s, const struct rlog_walk_entry *entry)
+static void count_entry(struct shown *s, const struct rlog_dump_entry *entry)
 {
 	if (!s->entries++) {
 		s->first_index = entry->index;
@@ -401,7 +401,7 @@ static void count_entry(struct shown *s, const struct rlog_walk_entry *entry)
 	s->last_term = entry->term;
 }
 
-static int show_entry(void *arg, const struct rlog_walk_entry *entry)
+static int show_entry(void *arg, const struct rlog_dump_entry *entry)
 {
 	struct shown *s = arg;
 	struct wrep_description description, *d = NULL;
@@ -409,7 +409,7 @@ static int show_entry(void *arg, const struct rlog_walk_entry *entry)
 
 	int err;
 
-	if (entry->type == RLOG_WALK_COMMAND && !wrep_describe(entry->buf, &description))
+	if (entry->type == RLOG_DUMP_COMMAND && !wrep_describe(entry->buf, &description))
 		d = &description;
 	if (d && !entry->dropped) {
 		effect = wrep_history_add(s->history, entry->index, entry->term, d);
@@ -418,7 +418,7 @@ static int show_entry(void *arg, const struct rlog_walk_entry *entry)
 			return effect;
 		}
 	}
-	if (entry->type != RLOG_WALK_TRUNCATION && !entry->dropped) {
+	if (entry->type != RLOG_DUMP_TRUNCATION && !entry->dropped) {
 		count_entry(s, entry);
 		if (!s->strange_index && !strcmp(type_word(entry, d), "unknown")) {
 			snprintf(s->strange_file, sizeof(s->strange_file), "%s", entry->file);
@@ -462,7 +462,7 @@ static int show_directory(void *arg, uint64_t id, const char *path)
 	return print_text("%-24s %10" PRIu64 "  directory\n", fsd_shown(path, name), id);
 }
 
-static int show_summary(struct shown *s, const struct rlog_walk_end *end)
+static int show_summary(struct shown *s, const struct rlog_dump_end *end)
 {
 	if (s->as_json)
 		return print_json(json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "kind",
@@ -499,8 +499,8 @@ static int show_damage(struct shown *s, const char *file, uint64_t offset, const
 	return print_text("\n");
 }
 
-/* What follows the entries; also of a walk that ended early. */
-static void show_end(struct shown *s, const struct rlog_walk_end *end)
+/* What follows the entries; also of a dump that ended early. */
+static void show_end(struct shown *s, const struct rlog_dump_end *end)
 {
 	if (!s->as_json)
 		print_text("\n%-24s %10s %10s  %-16s %9s %10s\n", "DATABASE", "ID", "VERSION",
@@ -522,13 +522,13 @@ static void show_end(struct shown *s, const struct rlog_walk_end *end)
 
 static int show(struct shown *s, const char *raft)
 {
-	static const struct rlog_walk_ops ops = {
+	static const struct rlog_dump_ops ops = {
 		.node = show_node,
 		.segment = show_segment,
 		.entry = show_entry,
 	};
 	char errmsg[RLOG_ERRMSG_SIZE] = "out of memory";
-	struct rlog_walk_end end;
+	struct rlog_dump_end end;
 	int err;
 
 	s->history = wrep_history_new();
@@ -536,7 +536,7 @@ static int show(struct shown *s, const char *raft)
 		fsd_complain("%s", errmsg);
 		return -ENOMEM;
 	}
-	err = rlog_walk(raft, &ops, s, &end, errmsg);
+	err = rlog_dump(raft, &ops, s, &end, errmsg);
 	if (!ferror(stdout))
 		show_end(s, &end);
 	wrep_history_free(s->history);

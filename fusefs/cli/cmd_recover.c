@@ -52,7 +52,7 @@ static void take_members(struct recovery *r, const struct rlog_member *members, 
 	r->member_count = count;
 }
 
-static int take_node(void *arg, const struct rlog_walk_node *node)
+static int take_node(void *arg, const struct rlog_dump_node *node)
 {
 	struct recovery *r = arg;
 	int err = 0;
@@ -70,23 +70,23 @@ static int take_node(void *arg, const struct rlog_walk_node *node)
 	return err == -EBADMSG ? strange(r, "snapshot", 0, "not a manifest of this version") : err;
 }
 
-static int take_entry(void *arg, const struct rlog_walk_entry *entry)
+static int take_entry(void *arg, const struct rlog_dump_entry *entry)
 {
 	struct recovery *r = arg;
 	struct wrep_description d;
 	int effect;
 
-	if (entry->type == RLOG_WALK_TRUNCATION || entry->dropped ||
+	if (entry->type == RLOG_DUMP_TRUNCATION || entry->dropped ||
 	    entry->index <= r->snapshot_index)
 		return 0;
 	r->last_index = entry->index;
 	r->last_term = entry->term;
-	if (entry->type == RLOG_WALK_MEMBERS)
+	if (entry->type == RLOG_DUMP_MEMBERS)
 		take_members(r, entry->members, entry->member_count);
-	if (entry->type == RLOG_WALK_UNKNOWN ||
-	    (entry->type == RLOG_WALK_COMMAND && wrep_describe(entry->buf, &d)))
+	if (entry->type == RLOG_DUMP_UNKNOWN ||
+	    (entry->type == RLOG_DUMP_COMMAND && wrep_describe(entry->buf, &d)))
 		return strange(r, entry->file, entry->offset, "not an entry of this version");
-	if (entry->type != RLOG_WALK_COMMAND)
+	if (entry->type != RLOG_DUMP_COMMAND)
 		return 0;
 	effect = wrep_history_add(r->history, entry->index, entry->term, &d);
 	wrep_description_clear(&d);
@@ -95,10 +95,10 @@ static int take_entry(void *arg, const struct rlog_walk_entry *entry)
 
 static int read_log(struct recovery *r)
 {
-	static const struct rlog_walk_ops ops = {.node = take_node, .entry = take_entry};
+	static const struct rlog_dump_ops ops = {.node = take_node, .entry = take_entry};
 	char errmsg[RLOG_ERRMSG_SIZE] = "out of memory";
-	struct rlog_walk_end end;
-	int err = rlog_walk(r->node.raft, &ops, r, &end, errmsg);
+	struct rlog_dump_end end;
+	int err = rlog_dump(r->node.raft, &ops, r, &end, errmsg);
 
 	if (err == 0 && r->last_index == 0) {
 		fsd_complain("the log of this node holds nothing: it had not got anything from its "
@@ -197,7 +197,7 @@ static void show_plan(const struct recovery *r)
 static int finish(struct recovery *r)
 {
 	char errmsg[FSD_ERRMSG_SIZE], address[FSD_SHOWN_SIZE];
-	int err = rlog_refound_finish(r->node.raft, r->identity.cluster, errmsg);
+	int err = rlog_new_cluster_finish(r->node.raft, r->identity.cluster, errmsg);
 
 	if (err) {
 		fsd_complain("%s", errmsg);
@@ -224,8 +224,8 @@ static int begin(struct recovery *r)
 
 	r->identity.cluster = fsd_identity_random64();
 	r->identity.state = FSD_RECOVERING;
-	err = rlog_refound_prepare(r->node.raft, r->identity.node, old_cluster, r->identity.cluster,
-				   r->identity.address, errmsg);
+	err = rlog_new_cluster_prepare(r->node.raft, r->identity.node, old_cluster,
+				       r->identity.cluster, r->identity.address, errmsg);
 	if (!err)
 		err = fsd_identity_write(r->node.state_fd, &r->identity, errmsg);
 	/* Which identity counts after an error is not known, so the new log stays; the next attempt, or

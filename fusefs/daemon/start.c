@@ -144,7 +144,7 @@ static int make_node(struct fsd_start *st)
 			return rv;
 		fsync(fs->state_fd);
 	}
-	rlog_refound_forget(st->raft); /* of a recovery that got nowhere */
+	rlog_new_cluster_forget(st->raft); /* of a recovery that got nowhere */
 	identity->state = FSD_MEMBER;
 	return fsd_identity_write(fs->state_fd, identity, st->errmsg);
 }

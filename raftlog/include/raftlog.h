@@ -226,7 +226,7 @@ int rlog_dial(struct rlog *log, uint64_t id, const char *address, unsigned timeo
 /* ---- looking at the log of a node that does not run --------------------------------------------- */
 
 /* What `meta` and the snapshot say. */
-struct rlog_walk_node {
+struct rlog_dump_node {
 	uint64_t id, cluster_id;
 	uint64_t term, voted_for; /* 0: nobody */
 	bool torn;		  /* a later update of the two was torn; the next start drops it */
@@ -237,31 +237,31 @@ struct rlog_walk_node {
 	unsigned snapshot_member_count;
 };
 
-enum rlog_walk_state {
+enum rlog_dump_state {
 	RLOG_SEGMENT_FULL, /* the log goes on in the next one */
 	RLOG_SEGMENT_LAST, /* the log ends in it */
 	RLOG_SEGMENT_TORN, /* so it does, before what a torn write left; the next start drops that */
 	RLOG_SEGMENT_DAMAGED,
 };
 
-struct rlog_walk_segment {
+struct rlog_dump_segment {
 	const char *file;		/* its name in the directory */
 	uint64_t first_index;		/* of the next entry when it was begun */
 	uint64_t entries;		/* in it */
 	uint64_t used_bytes, all_bytes; /* up to the end of its last whole write; of the file */
-	enum rlog_walk_state state;
+	enum rlog_dump_state state;
 };
 
-enum rlog_walk_type {
-	RLOG_WALK_COMMAND, /* what rlog_submit() was given */
-	RLOG_WALK_BARRIER,
-	RLOG_WALK_MEMBERS,
-	RLOG_WALK_TRUNCATION, /* no entry: those from `index` on are dropped; term 0 */
-	RLOG_WALK_UNKNOWN,
+enum rlog_dump_type {
+	RLOG_DUMP_COMMAND, /* what rlog_submit() was given */
+	RLOG_DUMP_BARRIER,
+	RLOG_DUMP_MEMBERS,
+	RLOG_DUMP_TRUNCATION, /* no entry: those from `index` on are dropped; term 0 */
+	RLOG_DUMP_UNKNOWN,
 };
 
-struct rlog_walk_entry {
-	enum rlog_walk_type type;
+struct rlog_dump_entry {
+	enum rlog_dump_type type;
 	uint64_t index, term;
 	bool dropped;	  /* by a later truncation */
 	const char *file; /* where it stands */
@@ -274,14 +274,14 @@ struct rlog_walk_entry {
 };
 
 /* Called with what is read; everything they get is valid during the call only. A value other than 0
- * ends the walk and is returned, without a line in `errmsg`. Any may be NULL. */
-struct rlog_walk_ops {
-	int (*node)(void *arg, const struct rlog_walk_node *node);
-	int (*segment)(void *arg, const struct rlog_walk_segment *segment); /* before its entries */
-	int (*entry)(void *arg, const struct rlog_walk_entry *entry);
+ * ends the dump and is returned, without a line in `errmsg`. Any may be NULL. */
+struct rlog_dump_ops {
+	int (*node)(void *arg, const struct rlog_dump_node *node);
+	int (*segment)(void *arg, const struct rlog_dump_segment *segment); /* before its entries */
+	int (*entry)(void *arg, const struct rlog_dump_entry *entry);
 };
 
-struct rlog_walk_end {
+struct rlog_dump_end {
 	uint64_t torn_bytes;  /* behind the end: of a write that nobody was told of */
 	const char *damage;   /* a constant that says what is wrong; NULL when nothing is */
 	char damage_file[32]; /* where */
@@ -294,8 +294,8 @@ struct rlog_walk_end {
  * memory for one segment and its largest entry. Whether the last entries are committed cannot be
  * told from one node's log. 0, or -errno with a line in `errmsg` that names the remedy; -EBADMSG
  * with `end->damage`, after everything in front of it was handed over. */
-int rlog_walk(const char *dir, const struct rlog_walk_ops *ops, void *arg,
-	      struct rlog_walk_end *end, char errmsg[RLOG_ERRMSG_SIZE]);
+int rlog_dump(const char *dir, const struct rlog_dump_ops *ops, void *arg,
+	      struct rlog_dump_end *end, char errmsg[RLOG_ERRMSG_SIZE]);
 
 /* ---- a cluster that lost its quorum for good ------------------------------------------------------ */
 
@@ -309,13 +309,15 @@ int rlog_walk(const char *dir, const struct rlog_walk_ops *ops, void *arg,
  * return. `dir` stays as it is, but for what any start drops at its end. What an earlier attempt left
  * is removed. 0, or -errno with a line in `errmsg`: -EBADMSG (damaged), -EXDEV (of another cluster or
  * node), -ENODATA (it holds nothing), ... */
-int rlog_refound_prepare(const char *dir, uint64_t id, uint64_t cluster_id, uint64_t new_cluster_id,
-			 const char *address, char errmsg[RLOG_ERRMSG_SIZE]);
+int rlog_new_cluster_prepare(const char *dir, uint64_t id, uint64_t cluster_id,
+			     uint64_t new_cluster_id, const char *address,
+			     char errmsg[RLOG_ERRMSG_SIZE]);
 /* Second: put the new log in the place of `dir`, and remove the old one. Durable on return; done again
  * after a crash, at whatever point, it goes on; once more does nothing. 0, or -errno with a line in
  * `errmsg`; -ENOENT: neither is the log of `new_cluster_id`. */
-int rlog_refound_finish(const char *dir, uint64_t new_cluster_id, char errmsg[RLOG_ERRMSG_SIZE]);
+int rlog_new_cluster_finish(const char *dir, uint64_t new_cluster_id,
+			    char errmsg[RLOG_ERRMSG_SIZE]);
 /* Remove what the first half left, when the second was not begun and is not to be. 0 or -errno. */
-int rlog_refound_forget(const char *dir);
+int rlog_new_cluster_forget(const char *dir);
 
 #endif

@@ -1,6 +1,6 @@
 /* The directory of a log, as a whole. Private to raftlog. */
-#ifndef RAFTLOG_DIRECTORY_H
-#define RAFTLOG_DIRECTORY_H
+#ifndef RAFTLOG_CREATE_H
+#define RAFTLOG_CREATE_H
 
 #include "log/disk.h"
 #include "raftlog.h"

@@ -24,12 +24,12 @@ struct counted {
 	uint64_t seq, entries, used_bytes;
 };
 
-struct walk {
+struct dump {
 	struct rlog_disk *d;
-	const struct rlog_walk_ops *ops;
+	const struct rlog_dump_ops *ops;
 	void *arg;
 	char *errmsg;
-	struct rlog_walk_end *end;
+	struct rlog_dump_end *end;
 	struct rlog_meta meta;
 	struct rlog_snapshot snapshot;
 	/* of the first pass */
@@ -59,7 +59,7 @@ static void *with_room(void *array, size_t count, size_t *room, size_t element_b
 	return array;
 }
 
-static int damaged(struct walk *w, const char *file, uint64_t offset, const char *why)
+static int damaged(struct dump *w, const char *file, uint64_t offset, const char *why)
 {
 	snprintf(w->end->damage_file, sizeof(w->end->damage_file), "%s", file);
 	w->end->damage_offset = offset;
@@ -72,7 +72,7 @@ static int damaged(struct walk *w, const char *file, uint64_t offset, const char
 
 /* ---- the first pass ----------------------------------------------------------------------- */
 
-static int count_truncation(struct walk *w, uint64_t index)
+static int count_truncation(struct dump *w, uint64_t index)
 {
 	uint64_t *truncations = with_room(w->truncations, w->truncation_count, &w->truncation_room,
 					  sizeof(*truncations));
@@ -86,7 +86,7 @@ static int count_truncation(struct walk *w, uint64_t index)
 
 static int count_segment(void *arg, const struct rlog_segment_header *h, bool void_before)
 {
-	struct walk *w = arg;
+	struct dump *w = arg;
 	struct counted *segments =
 		with_room(w->segments, w->segment_count, &w->segment_room, sizeof(*segments));
 
@@ -104,7 +104,7 @@ static int count_segment(void *arg, const struct rlog_segment_header *h, bool vo
 static int count_record(void *arg, const struct rlog_record_header *r, const uint8_t *payload,
 			uint64_t seq, uint64_t offset)
 {
-	struct walk *w = arg;
+	struct dump *w = arg;
 	struct counted *segment = &w->segments[w->segment_count - 1];
 
 	(void)payload, (void)seq;
@@ -120,7 +120,7 @@ static int count_record(void *arg, const struct rlog_record_header *r, const uin
 	return count_truncation(w, r->index);
 }
 
-static int count(struct walk *w)
+static int count(struct dump *w)
 {
 	static const struct rlog_scan_ops ops = {.segment = count_segment, .record = count_record};
 
@@ -138,7 +138,7 @@ static int count(struct walk *w)
 
 /* ---- the second pass ---------------------------------------------------------------------- */
 
-static enum rlog_walk_state state_of(const struct walk *w, size_t i)
+static enum rlog_dump_state state_of(const struct dump *w, size_t i)
 {
 	if (w->scanned == -EBADMSG && w->segments[i].seq == w->scan_end.damage_seq)
 		return RLOG_SEGMENT_DAMAGED;
@@ -148,7 +148,7 @@ static enum rlog_walk_state state_of(const struct walk *w, size_t i)
 }
 
 /* The file is not what it was a moment ago. */
-static int changed(struct walk *w)
+static int changed(struct dump *w)
 {
 	snprintf(w->errmsg, RLOG_ERRMSG_SIZE,
 		 "the raft log changed while it was read: stop the node that uses it");
@@ -157,9 +157,9 @@ static int changed(struct walk *w)
 
 static int tell_segment(void *arg, const struct rlog_segment_header *h, bool void_before)
 {
-	struct walk *w = arg;
+	struct dump *w = arg;
 	size_t i = w->segments_passed++;
-	struct rlog_walk_segment segment = {
+	struct rlog_dump_segment segment = {
 		.file = w->file,
 		.first_index = h->first_index,
 		.all_bytes = h->bytes,
@@ -201,7 +201,7 @@ static int read_members(const uint8_t *payload, size_t len,
 	return count;
 }
 
-static int tell_members(struct walk *w, const uint8_t *payload, struct rlog_walk_entry *entry)
+static int tell_members(struct dump *w, const uint8_t *payload, struct rlog_dump_entry *entry)
 {
 	struct rlog_member members[RLOG_MEMBERS_MAX];
 	int count = read_members(payload, entry->bytes, members);
@@ -213,7 +213,7 @@ static int tell_members(struct walk *w, const uint8_t *payload, struct rlog_walk
 	return w->ops->entry(w->arg, entry);
 }
 
-static int tell_command(struct walk *w, const uint8_t *payload, struct rlog_walk_entry *entry)
+static int tell_command(struct dump *w, const uint8_t *payload, struct rlog_dump_entry *entry)
 {
 	int rv;
 
@@ -231,8 +231,8 @@ static int tell_command(struct walk *w, const uint8_t *payload, struct rlog_walk
 static int tell_record(void *arg, const struct rlog_record_header *r, const uint8_t *payload,
 		       uint64_t seq, uint64_t offset)
 {
-	struct walk *w = arg;
-	struct rlog_walk_entry entry = {
+	struct dump *w = arg;
+	struct rlog_dump_entry entry = {
 		.index = r->index,
 		.term = r->term,
 		.file = w->file,
@@ -242,7 +242,7 @@ static int tell_record(void *arg, const struct rlog_record_header *r, const uint
 
 	(void)seq;
 	if (r->type == RLOG_RECORD_TRUNCATE) {
-		entry.type = RLOG_WALK_TRUNCATION;
+		entry.type = RLOG_DUMP_TRUNCATION;
 		if (w->truncations_passed++ >= w->truncation_count)
 			return changed(w);
 	} else {
@@ -257,15 +257,15 @@ static int tell_record(void *arg, const struct rlog_record_header *r, const uint
 	case RAFT_COMMAND:
 		return tell_command(w, payload, &entry);
 	case RAFT_CHANGE:
-		entry.type = RLOG_WALK_MEMBERS;
+		entry.type = RLOG_DUMP_MEMBERS;
 		return tell_members(w, payload, &entry);
 	case RAFT_BARRIER:
-		entry.type = RLOG_WALK_BARRIER;
+		entry.type = RLOG_DUMP_BARRIER;
 		break;
 	case RLOG_RECORD_TRUNCATE:
 		break;
 	default:
-		entry.type = RLOG_WALK_UNKNOWN;
+		entry.type = RLOG_DUMP_UNKNOWN;
 		break;
 	}
 	return w->ops->entry(w->arg, &entry);
@@ -273,14 +273,14 @@ static int tell_record(void *arg, const struct rlog_record_header *r, const uint
 
 static void count_unread(void *arg, const char *name)
 {
-	struct walk *w = arg;
+	struct dump *w = arg;
 	uint64_t seq, last = w->segment_count ? w->segments[w->segment_count - 1].seq : 0;
 
 	if (rlog_segment_name_parse(name, &seq) && seq > last)
 		w->end->segments_unread++;
 }
 
-static int tell(struct walk *w)
+static int tell(struct dump *w)
 {
 	static const struct rlog_scan_ops ops = {.segment = tell_segment, .record = tell_record};
 	struct rlog_scan_end end;
@@ -306,10 +306,10 @@ static int tell(struct walk *w)
 	return 0;
 }
 
-static int walk_all(struct walk *w)
+static int dump_all(struct dump *w)
 {
 	struct rlog_member members[RLOG_MEMBERS_MAX];
-	struct rlog_walk_node node;
+	struct rlog_dump_node node;
 	struct rlog_buf *payload = NULL;
 	int bad_slots, err, handle = rlog_meta_open(w->d, &w->meta, &bad_slots, w->errmsg);
 
@@ -323,7 +323,7 @@ static int walk_all(struct walk *w)
 		return damaged(w, RLOG_SNAPSHOT_NAME, 0, "the snapshot is not valid");
 	if (err < 0)
 		return err;
-	node = (struct rlog_walk_node){
+	node = (struct rlog_dump_node){
 		.id = w->meta.node_id,
 		.cluster_id = w->meta.cluster_id,
 		.term = w->meta.term,
@@ -354,14 +354,14 @@ static int walk_all(struct walk *w)
 	return err ? err : tell(w);
 }
 
-int rlog_walk_disk(struct rlog_disk *d, const struct rlog_walk_ops *ops, void *arg,
-		   struct rlog_walk_end *end, char errmsg[RLOG_ERRMSG_SIZE])
+int rlog_dump_disk(struct rlog_disk *d, const struct rlog_dump_ops *ops, void *arg,
+		   struct rlog_dump_end *end, char errmsg[RLOG_ERRMSG_SIZE])
 {
-	struct walk w = {.d = d, .ops = ops, .arg = arg, .end = end, .errmsg = errmsg};
+	struct dump w = {.d = d, .ops = ops, .arg = arg, .end = end, .errmsg = errmsg};
 	int err;
 
-	*end = (struct rlog_walk_end){0};
-	err = walk_all(&w);
+	*end = (struct rlog_dump_end){0};
+	err = dump_all(&w);
 	if (end->damage)
 		d->list(d, count_unread, &w);
 	rlog_snapshot_clear(&w.snapshot);
@@ -370,19 +370,19 @@ int rlog_walk_disk(struct rlog_disk *d, const struct rlog_walk_ops *ops, void *a
 	return err;
 }
 
-int rlog_walk(const char *dir, const struct rlog_walk_ops *ops, void *arg,
-	      struct rlog_walk_end *end, char errmsg[RLOG_ERRMSG_SIZE])
+int rlog_dump(const char *dir, const struct rlog_dump_ops *ops, void *arg,
+	      struct rlog_dump_end *end, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	struct rlog_disk *disk;
 	int err = rlog_disk_open_read_only(&disk, dir);
 
-	*end = (struct rlog_walk_end){0};
+	*end = (struct rlog_dump_end){0};
 	if (err < 0) {
 		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot open the raft log %.150s: %s", dir,
 			 strerror(-err));
 		return err;
 	}
-	err = rlog_walk_disk(disk, ops, arg, end, errmsg);
+	err = rlog_dump_disk(disk, ops, arg, end, errmsg);
 	rlog_disk_close(disk);
 	return err;
 }

@@ -116,7 +116,7 @@ static int copy_entries(struct rlog_log *from, struct rlog_log *to, const struct
 }
 
 static int copy_log(struct rlog_log *from, struct rlog_disk *to,
-		    const struct rlog_refound_options *opt, char errmsg[RLOG_ERRMSG_SIZE])
+		    const struct rlog_new_cluster_options *opt, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	const struct rlog_log_options options = {.cluster_id = opt->new_cluster_id,
 						 .node_id = opt->id,
@@ -155,8 +155,8 @@ static int copy_log(struct rlog_log *from, struct rlog_disk *to,
 	return err;
 }
 
-int rlog_refound_copy(struct rlog_disk *from, struct rlog_disk *to,
-		      const struct rlog_refound_options *opt, char errmsg[RLOG_ERRMSG_SIZE])
+int rlog_new_cluster_copy(struct rlog_disk *from, struct rlog_disk *to,
+			  const struct rlog_new_cluster_options *opt, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	const struct rlog_log_options options = {.cluster_id = opt->cluster_id, .node_id = opt->id};
 	struct rlog_log *log;
@@ -193,7 +193,7 @@ static int names_of(const char *dir, struct names *n, char errmsg[RLOG_ERRMSG_SI
 	return 0;
 }
 
-static int prepare(const struct names *n, const struct rlog_refound_options *opt,
+static int prepare(const struct names *n, const struct rlog_new_cluster_options *opt,
 		   char errmsg[RLOG_ERRMSG_SIZE])
 {
 	struct rlog_disk *from, *to;
@@ -205,20 +205,21 @@ static int prepare(const struct names *n, const struct rlog_refound_options *opt
 	if (err < 0) {
 		failed(errmsg, err, "make the new raft log");
 	} else {
-		err = rlog_refound_copy(from, to, opt, errmsg);
+		err = rlog_new_cluster_copy(from, to, opt, errmsg);
 		rlog_disk_close(to);
 	}
 	rlog_disk_close(from);
 	return err;
 }
 
-int rlog_refound_prepare(const char *dir, uint64_t id, uint64_t cluster_id, uint64_t new_cluster_id,
-			 const char *address, char errmsg[RLOG_ERRMSG_SIZE])
+int rlog_new_cluster_prepare(const char *dir, uint64_t id, uint64_t cluster_id,
+			     uint64_t new_cluster_id, const char *address,
+			     char errmsg[RLOG_ERRMSG_SIZE])
 {
-	const struct rlog_refound_options opt = {.id = id,
-						 .cluster_id = cluster_id,
-						 .new_cluster_id = new_cluster_id,
-						 .address = address};
+	const struct rlog_new_cluster_options opt = {.id = id,
+						     .cluster_id = cluster_id,
+						     .new_cluster_id = new_cluster_id,
+						     .address = address};
 	struct names n;
 	int err = names_of(dir, &n, errmsg);
 
@@ -270,7 +271,7 @@ static int swap(const struct names *n)
 	return err ? err : rlog_directory_sync_parent(n->dir);
 }
 
-int rlog_refound_finish(const char *dir, uint64_t new_cluster_id, char errmsg[RLOG_ERRMSG_SIZE])
+int rlog_new_cluster_finish(const char *dir, uint64_t new_cluster_id, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	struct names n;
 	int err = names_of(dir, &n, errmsg);
@@ -294,7 +295,7 @@ int rlog_refound_finish(const char *dir, uint64_t new_cluster_id, char errmsg[RL
 	return err < 0 ? failed(errmsg, err, "remove the old raft log") : 0;
 }
 
-int rlog_refound_forget(const char *dir)
+int rlog_new_cluster_forget(const char *dir)
 {
 	char errmsg[RLOG_ERRMSG_SIZE];
 	struct names n;

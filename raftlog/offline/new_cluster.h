@@ -1,19 +1,20 @@
 /* Making the log of a new cluster from that of a survivor, on any disk: for tests. */
-#ifndef RAFTLOG_REFOUND_H
-#define RAFTLOG_REFOUND_H
+#ifndef RAFTLOG_NEW_CLUSTER_H
+#define RAFTLOG_NEW_CLUSTER_H
 
 #include "log/disk.h"
 #include "raftlog.h"
 
-struct rlog_refound_options {
+struct rlog_new_cluster_options {
 	uint64_t id, cluster_id, new_cluster_id;
 	const char *address;
 	size_t segment_bytes; /* of the new log; 0: the default */
 };
 
-/* From the log in `from` to the empty directory `to`: as rlog_refound_prepare(). Names in `to` are
+/* From the log in `from` to the empty directory `to`: as rlog_new_cluster_prepare(). Names in `to` are
  * durable on return. */
-int rlog_refound_copy(struct rlog_disk *from, struct rlog_disk *to,
-		      const struct rlog_refound_options *opt, char errmsg[RLOG_ERRMSG_SIZE]);
+int rlog_new_cluster_copy(struct rlog_disk *from, struct rlog_disk *to,
+			  const struct rlog_new_cluster_options *opt,
+			  char errmsg[RLOG_ERRMSG_SIZE]);
 
 #endif

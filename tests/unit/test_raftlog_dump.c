@@ -1,4 +1,4 @@
-/* Walking a log for people: everything is told, damage is named, nothing is written. */
+/* Dumping a log for people: everything is told, damage is named, nothing is written. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,29 +31,29 @@ static const struct rlog_log_options options = {
 
 /* ---- helpers ------------------------------------------------------------------------------ */
 
-/* All that a walk told. */
+/* All that a dump told. */
 struct told {
-	struct rlog_walk_node node;
+	struct rlog_dump_node node;
 	unsigned nodes;
 	struct {
-		struct rlog_walk_segment segment;
+		struct rlog_dump_segment segment;
 		char file[32];
 		unsigned entries;
 		uint64_t end; /* of the last record told */
 	} segments[8];
 	unsigned segment_count;
 	struct {
-		struct rlog_walk_entry entry;
+		struct rlog_dump_entry entry;
 		uint8_t first_byte;
 		struct rlog_member member;
 	} entries[64];
 	unsigned entry_count;
 	unsigned stop_at; /* entry number; 0: never */
-	struct rlog_walk_end end;
+	struct rlog_dump_end end;
 	char errmsg[RLOG_ERRMSG_SIZE];
 };
 
-static int tell_node(void *arg, const struct rlog_walk_node *node)
+static int tell_node(void *arg, const struct rlog_dump_node *node)
 {
 	struct told *t = arg;
 
@@ -62,7 +62,7 @@ static int tell_node(void *arg, const struct rlog_walk_node *node)
 	return 0;
 }
 
-static int tell_segment(void *arg, const struct rlog_walk_segment *segment)
+static int tell_segment(void *arg, const struct rlog_dump_segment *segment)
 {
 	struct told *t = arg;
 
@@ -72,7 +72,7 @@ static int tell_segment(void *arg, const struct rlog_walk_segment *segment)
 	return 0;
 }
 
-static int tell_entry(void *arg, const struct rlog_walk_entry *entry)
+static int tell_entry(void *arg, const struct rlog_dump_entry *entry)
 {
 	struct told *t = arg;
 	unsigned i = t->entry_count++;
@@ -80,7 +80,7 @@ static int tell_entry(void *arg, const struct rlog_walk_entry *entry)
 	assert_true(i < 64 && t->segment_count > 0);
 	assert_string_equal(entry->file, t->segments[t->segment_count - 1].file);
 	t->entries[i].entry = *entry;
-	if (entry->type == RLOG_WALK_COMMAND) {
+	if (entry->type == RLOG_DUMP_COMMAND) {
 		assert_int_equal(entry->buf->len, entry->bytes);
 		if (entry->bytes > 0)
 			t->entries[i].first_byte = entry->buf->data[0];
@@ -89,20 +89,20 @@ static int tell_entry(void *arg, const struct rlog_walk_entry *entry)
 	}
 	if (entry->member_count > 0)
 		t->entries[i].member = entry->members[0];
-	if (entry->type != RLOG_WALK_TRUNCATION)
+	if (entry->type != RLOG_DUMP_TRUNCATION)
 		t->segments[t->segment_count - 1].entries++;
 	t->segments[t->segment_count - 1].end = entry->offset + rlog_record_bytes(entry->bytes);
 	return t->stop_at != 0 && t->entry_count == t->stop_at ? 42 : 0;
 }
 
-static const struct rlog_walk_ops ops = {
+static const struct rlog_dump_ops ops = {
 	.node = tell_node,
 	.segment = tell_segment,
 	.entry = tell_entry,
 };
 
-/* Walks, and checks what holds of every walk. */
-static int walk(struct memdisk *m, struct told *t)
+/* Dumps, and checks what holds of every dump. */
+static int dump(struct memdisk *m, struct told *t)
 {
 	unsigned changes = memdisk_changes(m), stop_at = t->stop_at;
 	bool whole;
@@ -110,7 +110,7 @@ static int walk(struct memdisk *m, struct told *t)
 
 	memset(t, 0, sizeof(*t));
 	t->stop_at = stop_at;
-	rv = rlog_walk_disk(memdisk_disk(m), &ops, t, &t->end, t->errmsg);
+	rv = rlog_dump_disk(memdisk_disk(m), &ops, t, &t->end, t->errmsg);
 	assert_int_equal(memdisk_changes(m), changes);
 	assert_int_equal(rv == -EBADMSG, t->end.damage != NULL);
 	/* Everything was told that was counted, but for what a callback or its content ended. */
@@ -130,7 +130,7 @@ static void assert_damage(struct memdisk *m, struct told *t, const char *file, u
 {
 	char place[96];
 
-	assert_int_equal(walk(m, t), -EBADMSG);
+	assert_int_equal(dump(m, t), -EBADMSG);
 	assert_string_equal(t->end.damage_file, file);
 	assert_int_equal(t->end.damage_offset, offset);
 	snprintf(place, sizeof(place), "file=%s offset=%llu ", file, (unsigned long long)offset);
@@ -202,7 +202,7 @@ static void log_of_many_segments_is_told_in_order(void **state)
 	struct told t = {0};
 
 	(void)state;
-	assert_int_equal(walk(m, &t), 0);
+	assert_int_equal(dump(m, &t), 0);
 	assert_int_equal(t.nodes, 1);
 	assert_int_equal(t.node.id, NODE);
 	assert_int_equal(t.node.cluster_id, CLUSTER);
@@ -221,7 +221,7 @@ static void log_of_many_segments_is_told_in_order(void **state)
 	for (unsigned i = 0; i < 10; i++) {
 		assert_int_equal(t.entries[i].entry.index, i + 1);
 		assert_int_equal(t.entries[i].entry.term, 1);
-		assert_int_equal(t.entries[i].entry.type, RLOG_WALK_COMMAND);
+		assert_int_equal(t.entries[i].entry.type, RLOG_DUMP_COMMAND);
 		assert_int_equal(t.entries[i].entry.bytes, 3000);
 		assert_int_equal(t.entries[i].first_byte, i + 1);
 		assert_false(t.entries[i].entry.dropped);
@@ -236,7 +236,7 @@ static void log_without_entries_is_told(void **state)
 	struct told t = {0};
 
 	(void)state;
-	assert_int_equal(walk(m, &t), 0);
+	assert_int_equal(dump(m, &t), 0);
 	assert_int_equal(t.segment_count, 1);
 	assert_int_equal(t.segments[0].segment.state, RLOG_SEGMENT_LAST);
 	assert_int_equal(t.entry_count, 0);
@@ -268,27 +268,27 @@ static void truncations_mark_what_they_drop(void **state)
 			append(m, l, 1 + i / 4, RAFT_COMMAND, (uint8_t)i, 8);
 	}
 	rlog_log_close(l);
-	assert_int_equal(walk(m, &t), 0);
+	assert_int_equal(dump(m, &t), 0);
 	assert_int_equal(t.entry_count, sizeof(expected) / sizeof(expected[0]));
 	for (unsigned i = 0; i < t.entry_count; i++) {
 		assert_int_equal(t.entries[i].entry.index, expected[i].index);
 		assert_int_equal(t.entries[i].entry.dropped, expected[i].dropped);
 		assert_int_equal(t.entries[i].entry.type,
-				 expected[i].truncation ? RLOG_WALK_TRUNCATION : RLOG_WALK_COMMAND);
+				 expected[i].truncation ? RLOG_DUMP_TRUNCATION : RLOG_DUMP_COMMAND);
 	}
 	memdisk_free(m);
 }
 
-static void damage_in_the_middle_is_named_and_ends_the_walk(void **state)
+static void damage_in_the_middle_is_named_and_ends_the_dump(void **state)
 {
 	struct memdisk *m = disk_with_ten();
 	struct told whole = {0}, t = {0};
 
 	(void)state;
-	assert_int_equal(walk(m, &whole), 0);
+	assert_int_equal(dump(m, &whole), 0);
 	for (unsigned i = 0; i < whole.entry_count; i++) {
 		struct memdisk *copy = memdisk_clone(m, 1);
-		const struct rlog_walk_entry *entry = &whole.entries[i].entry;
+		const struct rlog_dump_entry *entry = &whole.entries[i].entry;
 		unsigned segment = 0;
 		char file[32];
 
@@ -354,7 +354,7 @@ static void torn_update_of_the_term_is_told(void **state)
 
 	(void)state;
 	memdisk_file_flip(m, RLOG_META_NAME, RLOG_BLOCK + 60, 0);
-	assert_int_equal(walk(m, &t), 0);
+	assert_int_equal(dump(m, &t), 0);
 	assert_true(t.node.torn);
 	memdisk_free(m);
 }
@@ -399,7 +399,7 @@ static void torn_write_is_told_and_left_alone(void **state)
 	rlog_log_write_end(l, -EIO);
 	rlog_log_close(l);
 	for (int pass = 0; pass < 2; pass++) {
-		assert_int_equal(walk(m, &t), 0);
+		assert_int_equal(dump(m, &t), 0);
 		assert_int_equal(t.entry_count, 10);
 		assert_int_equal(t.segments[t.segment_count - 1].segment.state, RLOG_SEGMENT_TORN);
 		assert_true(t.end.torn_bytes > 1000);
@@ -420,36 +420,36 @@ static void membership_that_is_none_is_damage(void **state)
 	rlog_log_close(l);
 	assert_damage(m, &t, SEGMENT_1, RLOG_BLOCK + rlog_record_bytes(8));
 	assert_int_equal(t.entry_count, 1);
-	assert_int_equal(t.entries[0].entry.type, RLOG_WALK_BARRIER);
+	assert_int_equal(t.entries[0].entry.type, RLOG_DUMP_BARRIER);
 	memdisk_free(m);
 }
 
-static void callback_ends_the_walk(void **state)
+static void callback_ends_the_dump(void **state)
 {
 	struct memdisk *m = disk_with_ten();
 	struct told t = {.stop_at = 4};
 
 	(void)state;
-	assert_int_equal(walk(m, &t), 42);
+	assert_int_equal(dump(m, &t), 42);
 	assert_int_equal(t.entry_count, 4);
 	memdisk_free(m);
 }
 
-static void real_directory_is_walked_read_only(void **state)
+static void real_directory_is_dumped_read_only(void **state)
 {
-	char base[] = "/tmp/rlog-walk-XXXXXX", dir[64], path[128];
+	char base[] = "/tmp/rlog-dump-XXXXXX", dir[64], path[128];
 	struct told t = {0};
 
 	(void)state;
 	assert_non_null(mkdtemp(base));
 	snprintf(dir, sizeof(dir), "%s/raft", base);
-	assert_int_equal(rlog_walk(dir, &ops, &t, &t.end, t.errmsg), -ENOENT);
+	assert_int_equal(rlog_dump(dir, &ops, &t, &t.end, t.errmsg), -ENOENT);
 	assert_non_null(strstr(t.errmsg, dir));
 	assert_int_equal(rlog_bootstrap(dir, NODE, CLUSTER, "127.0.0.1:7000", t.errmsg), 0);
-	assert_int_equal(rlog_walk(dir, &ops, &t, &t.end, t.errmsg), 0);
+	assert_int_equal(rlog_dump(dir, &ops, &t, &t.end, t.errmsg), 0);
 	assert_int_equal(t.segment_count, 1);
 	assert_int_equal(t.entry_count, 1);
-	assert_int_equal(t.entries[0].entry.type, RLOG_WALK_MEMBERS);
+	assert_int_equal(t.entries[0].entry.type, RLOG_DUMP_MEMBERS);
 	assert_int_equal(t.entries[0].entry.member_count, 1);
 	assert_int_equal(t.entries[0].member.id, NODE);
 	assert_int_equal(t.entries[0].member.role, RLOG_VOTER);
@@ -464,7 +464,7 @@ static void real_directory_is_walked_read_only(void **state)
 
 static void read_only_disk_refuses_changes(void **state)
 {
-	char dir[] = "/tmp/rlog-walk-XXXXXX";
+	char dir[] = "/tmp/rlog-dump-XXXXXX";
 	uint8_t byte = 0;
 	struct iovec iov = {&byte, 1};
 	struct rlog_disk *d;
@@ -519,7 +519,7 @@ static void snapshot_and_what_is_left_of_the_log_are_told(void **state)
 	take_snapshot(m, l, 5, 1);
 	rlog_log_compact(l, 0);
 	rlog_log_close(l);
-	assert_int_equal(walk(m, &t), 0);
+	assert_int_equal(dump(m, &t), 0);
 	assert_int_equal(t.node.snapshot_index, 5);
 	assert_int_equal(t.node.snapshot_term, 1);
 	assert_int_equal(t.entry_count, 6);
@@ -562,12 +562,12 @@ static void truncation_below_the_first_segment_left_drops_what_it_names(void **s
 	rlog_log_compact(l, 0);
 	assert_int_equal(rlog_log_first(l), 3);
 	rlog_log_close(l);
-	assert_int_equal(walk(m, &t), 0);
+	assert_int_equal(dump(m, &t), 0);
 	assert_int_equal(t.entry_count, 4);
 	assert_int_equal(t.entries[0].entry.index, 9);
 	assert_true(t.entries[0].entry.dropped);
 	assert_true(t.entries[1].entry.dropped);
-	assert_int_equal(t.entries[2].entry.type, RLOG_WALK_TRUNCATION);
+	assert_int_equal(t.entries[2].entry.type, RLOG_DUMP_TRUNCATION);
 	assert_int_equal(t.entries[3].entry.index, 3);
 	assert_false(t.entries[3].entry.dropped);
 	memdisk_free(m);
@@ -589,7 +589,7 @@ static void log_that_began_anew_drops_what_is_left_in_front(void **state)
 	append(m, l, 1, RAFT_COMMAND, 21, 3000);
 	rlog_log_close(l);
 	memdisk_file_copy(m, "aside", name);
-	assert_int_equal(walk(m, &t), 0);
+	assert_int_equal(dump(m, &t), 0);
 	assert_int_equal(t.segment_count, 2);
 	assert_int_equal(t.entry_count, 3);
 	assert_int_equal(t.entries[0].entry.index, 9);
@@ -620,7 +620,7 @@ int main(void)
 		cmocka_unit_test(log_of_many_segments_is_told_in_order),
 		cmocka_unit_test(log_without_entries_is_told),
 		cmocka_unit_test(truncations_mark_what_they_drop),
-		cmocka_unit_test(damage_in_the_middle_is_named_and_ends_the_walk),
+		cmocka_unit_test(damage_in_the_middle_is_named_and_ends_the_dump),
 		cmocka_unit_test(damage_of_a_header_names_offset_zero),
 		cmocka_unit_test(segment_missing_is_named),
 		cmocka_unit_test(damage_of_term_and_vote_is_named),
@@ -628,8 +628,8 @@ int main(void)
 		cmocka_unit_test(term_older_than_the_log_is_damage),
 		cmocka_unit_test(torn_write_is_told_and_left_alone),
 		cmocka_unit_test(membership_that_is_none_is_damage),
-		cmocka_unit_test(callback_ends_the_walk),
-		cmocka_unit_test(real_directory_is_walked_read_only),
+		cmocka_unit_test(callback_ends_the_dump),
+		cmocka_unit_test(real_directory_is_dumped_read_only),
 		cmocka_unit_test(read_only_disk_refuses_changes),
 		cmocka_unit_test(snapshot_and_what_is_left_of_the_log_are_told),
 		cmocka_unit_test(log_that_begins_behind_the_snapshot_is_damage),
@@ -638,5 +638,5 @@ int main(void)
 		cmocka_unit_test(snapshot_that_is_damaged_is_named),
 	};
 
-	return cmocka_run_group_tests_name("raftlog_walk", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("raftlog_dump", tests, NULL, NULL);
 }

@@ -39,7 +39,7 @@ static const struct rlog_log_options new_options = {
 	.segment_bytes = SMALL_SEGMENT,
 };
 
-static const struct rlog_refound_options refound = {
+static const struct rlog_new_cluster_options anew = {
 	.id = NODE,
 	.cluster_id = OLD_CLUSTER,
 	.new_cluster_id = NEW_CLUSTER,
@@ -169,7 +169,7 @@ static void check(struct rlog_disk *d, uint64_t snapshot_index, uint64_t last)
 	struct rlog_log *l = open_log(d, &new_options);
 	const struct rlog_snapshot *s = rlog_log_snapshot(l);
 	uint64_t term, vote;
-	struct rlog_buf *alone = rlog_directory_alone(NODE, refound.address);
+	struct rlog_buf *alone = rlog_directory_alone(NODE, anew.address);
 	struct rlog_record r;
 
 	rlog_log_meta(l, &term, &vote);
@@ -223,7 +223,7 @@ static void check_old(struct rlog_disk *d, uint64_t snapshot_index, uint64_t las
 static int copy(struct memdisk *from, struct memdisk *to, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	errmsg[0] = 0;
-	return rlog_refound_copy(memdisk_disk(from), memdisk_disk(to), &refound, errmsg);
+	return rlog_new_cluster_copy(memdisk_disk(from), memdisk_disk(to), &anew, errmsg);
 }
 
 static void copy_well(struct memdisk *from, struct memdisk *to)
@@ -455,7 +455,7 @@ static void prepare(void)
 {
 	char errmsg[RLOG_ERRMSG_SIZE];
 
-	if (rlog_refound_prepare(dir, NODE, OLD_CLUSTER, NEW_CLUSTER, refound.address, errmsg) != 0)
+	if (rlog_new_cluster_prepare(dir, NODE, OLD_CLUSTER, NEW_CLUSTER, anew.address, errmsg) != 0)
 		fail_msg("%s", errmsg);
 }
 
@@ -463,7 +463,7 @@ static void finish(void)
 {
 	char errmsg[RLOG_ERRMSG_SIZE];
 
-	if (rlog_refound_finish(dir, NEW_CLUSTER, errmsg) != 0)
+	if (rlog_new_cluster_finish(dir, NEW_CLUSTER, errmsg) != 0)
 		fail_msg("%s", errmsg);
 }
 
@@ -530,11 +530,11 @@ static void attempt_given_up_is_removed_and_never_taken(void **state)
 	char errmsg[RLOG_ERRMSG_SIZE];
 
 	(void)state;
-	assert_int_equal(rlog_refound_prepare(dir, NODE, OLD_CLUSTER, NEW_CLUSTER + 1,
-					      refound.address, errmsg),
+	assert_int_equal(rlog_new_cluster_prepare(dir, NODE, OLD_CLUSTER, NEW_CLUSTER + 1,
+					      anew.address, errmsg),
 			 0);
 	/* of another id */
-	assert_int_equal(rlog_refound_finish(dir, NEW_CLUSTER, errmsg), -ENOENT);
+	assert_int_equal(rlog_new_cluster_finish(dir, NEW_CLUSTER, errmsg), -ENOENT);
 	assert_true(errmsg[0] != 0);
 	check_unchanged();
 	assert_int_equal(access(aside, F_OK), 0);
@@ -545,10 +545,10 @@ static void attempt_given_up_is_removed_and_never_taken(void **state)
 
 	setup(NULL);
 	prepare();
-	assert_int_equal(rlog_refound_forget(dir), 0);
-	assert_int_equal(rlog_refound_forget(dir), 0);
+	assert_int_equal(rlog_new_cluster_forget(dir), 0);
+	assert_int_equal(rlog_new_cluster_forget(dir), 0);
 	assert_int_equal(access(aside, F_OK), -1);
-	assert_int_equal(rlog_refound_finish(dir, NEW_CLUSTER, errmsg), -ENOENT);
+	assert_int_equal(rlog_new_cluster_finish(dir, NEW_CLUSTER, errmsg), -ENOENT);
 	check_unchanged();
 }
 
@@ -557,12 +557,12 @@ static void prepare_that_fails_leaves_nothing(void **state)
 	char errmsg[RLOG_ERRMSG_SIZE];
 
 	(void)state;
-	assert_int_equal(rlog_refound_prepare(dir, NODE, OLD_CLUSTER + 5, NEW_CLUSTER,
-					      refound.address, errmsg),
+	assert_int_equal(rlog_new_cluster_prepare(dir, NODE, OLD_CLUSTER + 5, NEW_CLUSTER,
+					      anew.address, errmsg),
 			 -EXDEV);
 	assert_int_equal(access(aside, F_OK), -1);
-	assert_int_equal(rlog_refound_prepare("/var/tmp/no/such/log", NODE, OLD_CLUSTER,
-					      NEW_CLUSTER, refound.address, errmsg),
+	assert_int_equal(rlog_new_cluster_prepare("/var/tmp/no/such/log", NODE, OLD_CLUSTER,
+					      NEW_CLUSTER, anew.address, errmsg),
 			 -ENOENT);
 	check_unchanged();
 }
@@ -642,7 +642,7 @@ static void survivor_leads_and_commits_all_that_it_had(void **state)
 		.dir = dir,
 		.id = NODE,
 		.cluster_id = NEW_CLUSTER,
-		.address = refound.address,
+		.address = anew.address,
 		.cb = {.apply = on_apply,
 		       .view = on_view,
 		       .caught_up = on_caught_up,
@@ -679,9 +679,9 @@ static void survivor_leads_and_commits_all_that_it_had(void **state)
 	rlog_close(log);
 }
 
-/* ---- a snapshot, walked ------------------------------------------------------------------------- */
+/* ---- a snapshot, dumped ------------------------------------------------------------------------- */
 
-static int tell_node(void *arg, const struct rlog_walk_node *node)
+static int tell_node(void *arg, const struct rlog_dump_node *node)
 {
 	assert_int_equal(node->snapshot_member_count, 3);
 	for (unsigned i = 0; i < 3; i++) {
@@ -693,37 +693,37 @@ static int tell_node(void *arg, const struct rlog_walk_node *node)
 	return 0;
 }
 
-static int tell_entry(void *arg, const struct rlog_walk_entry *entry)
+static int tell_entry(void *arg, const struct rlog_dump_entry *entry)
 {
 	assert_int_equal(entry->dropped, *(uint64_t *)arg == 50);
 	return 0;
 }
 
 /* As opening would have it. */
-static void log_that_does_not_belong_to_its_snapshot_is_walked_as_dropped(void **state)
+static void log_that_does_not_belong_to_its_snapshot_is_dumped_as_dropped(void **state)
 {
-	static const struct rlog_walk_ops ops = {.node = tell_node, .entry = tell_entry};
+	static const struct rlog_dump_ops ops = {.node = tell_node, .entry = tell_entry};
 	struct memdisk *m = disk_with_log(40);
 	struct rlog_buf *conf = three_members(), *image;
 	char errmsg[RLOG_ERRMSG_SIZE];
-	struct rlog_walk_end end;
+	struct rlog_dump_end end;
 	uint64_t index;
 
 	(void)state;
 	compact(memdisk_disk(m), 30);
-	assert_int_equal(rlog_walk_disk(memdisk_disk(m), &ops, &index, &end, errmsg), 0);
+	assert_int_equal(rlog_dump_disk(memdisk_disk(m), &ops, &index, &end, errmsg), 0);
 	assert_int_equal(index, 30);
 	image = image_of(50, TERM, conf);
 	assert_int_equal(rlog_snapshot_store(memdisk_disk(m), image), 0);
 	rlog_buf_unref(image);
-	assert_int_equal(rlog_walk_disk(memdisk_disk(m), &ops, &index, &end, errmsg), 0);
+	assert_int_equal(rlog_dump_disk(memdisk_disk(m), &ops, &index, &end, errmsg), 0);
 	assert_int_equal(index, 50);
 	/* one from long ago: what follows it is missing */
 	image = image_of(2, 2, conf);
 	assert_int_equal(rlog_snapshot_store(memdisk_disk(m), image), 0);
 	rlog_buf_unref(image);
 	index = 0;
-	assert_int_equal(rlog_walk_disk(memdisk_disk(m), &(struct rlog_walk_ops){0}, NULL, &end,
+	assert_int_equal(rlog_dump_disk(memdisk_disk(m), &(struct rlog_dump_ops){0}, NULL, &end,
 					errmsg),
 			 -EBADMSG);
 	assert_string_equal(end.damage_file, "snapshot");
@@ -748,8 +748,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(prepare_that_fails_leaves_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(survivor_leads_and_commits_all_that_it_had, setup,
 						teardown),
-		cmocka_unit_test(log_that_does_not_belong_to_its_snapshot_is_walked_as_dropped),
+		cmocka_unit_test(log_that_does_not_belong_to_its_snapshot_is_dumped_as_dropped),
 	};
 
-	return cmocka_run_group_tests_name("raftlog_refound", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("raftlog_new_cluster", tests, NULL, NULL);
 }
