@@ -6,51 +6,17 @@
  * begins elsewhere (libraft starts again after a rejection) replaces it: what is dropped so is asked
  * for again. So a peer costs a bounded queue, however far it is behind.
  */
+#include "server/send.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "server/server_internal.h"
+#include "log/read.h"
+#include "server/peers.h"
 
-static bool is_member(const struct rlog_server *s, uint64_t id)
-{
-	const struct raft_configuration *conf = &s->raft.configuration;
-
-	for (unsigned i = 0; i < conf->n; i++)
-		if (conf->servers[i].id == id)
-			return true;
-	return false;
-}
-
-/* The peer `id`, made when it is not known; its address follows `address`. NULL when there is no
- * room for one more, which only strangers can bring about. */
-struct peer *rlog_server_peer(struct rlog_server *s, uint64_t id, const char *address)
-{
-	struct peer *p = NULL;
-
-	if (strlen(address) >= RLOG_ADDRESS_MAX)
-		return NULL;
-	for (unsigned i = 0; i < s->peer_count && p == NULL; i++)
-		if (s->peers[i].id == id)
-			p = &s->peers[i];
-	if (p == NULL) {
-		if (s->peer_count == sizeof s->peers / sizeof s->peers[0]) {
-			/* Whoever is not a member makes place. */
-			for (unsigned i = 0; i < s->peer_count && p == NULL; i++)
-				if (!is_member(s, s->peers[i].id))
-					p = &s->peers[i];
-			if (p == NULL)
-				return NULL;
-		} else {
-			p = &s->peers[s->peer_count++];
-		}
-		memset(p, 0, sizeof *p);
-		p->id = id;
-	}
-	if (strcmp(p->address, address) != 0)
-		memmove(p->address, address, strlen(address) + 1);
-	return p;
-}
+/* A message carries about this much payload at most, unless a single entry is larger. */
+#define MESSAGE_PAYLOAD (1u << 20)
 
 /* Send one message from the front of the pending range. */
 static void send_some(struct rlog_server *s, struct peer *p)
@@ -116,7 +82,7 @@ static void send_some(struct rlog_server *s, struct peer *p)
 		free(m.append.records);
 }
 
-void rlog_server_drain(struct rlog_server *s, struct peer *p)
+static void drain(struct rlog_server *s, struct peer *p)
 {
 	while (p->pending && !rlog_server_failed(s)) {
 		int64_t room = s->io.room(s->io.ctx, p->id, p->address);
@@ -136,7 +102,7 @@ void rlog_server_room(struct rlog_server *s, uint64_t id)
 		return;
 	for (unsigned i = 0; i < s->peer_count; i++)
 		if (s->peers[i].id == id)
-			rlog_server_drain(s, &s->peers[i]);
+			drain(s, &s->peers[i]);
 }
 
 static void send_append(struct rlog_server *s, struct peer *p,
@@ -151,7 +117,7 @@ static void send_append(struct rlog_server *s, struct peer *p,
 		p->prev = args->prev_log_index;
 		p->count = args->n_entries;
 	}
-	rlog_server_drain(s, p);
+	drain(s, p);
 }
 
 /* A message of libraft's, to be sent now. */
@@ -193,4 +159,28 @@ void rlog_server_send(struct rlog_server *s, const struct raft_message *message)
 	}
 	if (s->io.room(s->io.ctx, p->id, p->address) >= 0)
 		s->io.send(s->io.ctx, p->id, p->address, &m);
+}
+
+void rlog_server_keepalive(struct rlog_server *s, uint64_t from, const char *address)
+{
+	struct raft *r = &s->raft;
+	struct rlog_message m = {.type = RLOG_MSG_APPEND_RESULT};
+	struct peer *p = rlog_server_peer(s, from, address);
+
+	if (p == NULL)
+		return;
+	p->heard_ms = s->now;
+	r->election_timer_start = s->now;
+	if (s->now - p->keepalive_ms < r->heartbeat_timeout)
+		return;
+	/* A success that acknowledges what is committed and stored here, which every leader of this term or
+	 * a later one has: most often it knows, and notes the time. After an install it does not. */
+	p->keepalive_ms = s->now;
+	m.append_result.last_log_index =
+		r->commit_index < r->last_stored ? r->commit_index : r->last_stored;
+	m.append_result.term = r->current_term;
+	m.append_result.version = 2;
+	m.append_result.features = 1;
+	if (s->io.room(s->io.ctx, from, p->address) >= 0)
+		s->io.send(s->io.ctx, from, p->address, &m);
 }

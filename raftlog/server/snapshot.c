@@ -25,11 +25,19 @@
  * then started again from what is on disk, as after a restart; that the node had not crashed in between no
  * rule of Raft can tell.
  */
+#include "server/snapshot.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include "log/compact.h"
+#include "log/read.h"
+#include "log/segments.h"
 #include "log/snapshot.h"
-#include "server/server_internal.h"
+#include "server/requests.h"
+#include "server/send.h"
+#include "server/start.h"
+#include "server/step.h"
 
 void rlog_server_needs_state(struct rlog_server *s, uint64_t from, const char *address,
 			     const struct rlog_message *m)

@@ -2,15 +2,24 @@
  *
  * libraft wants every entry's term and type, and the content of membership changes only. The one
  * decision made here is that of a server that is alone: it will lead at once, and must not do so in
- * the term it had before (see server.c).
+ * the term it had before (see step.c).
  */
+#include "server/start.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/configuration.h"
+#include "log/compact.h"
+#include "log/read.h"
 #include "log/snapshot.h"
-#include "server/server_internal.h"
+#include "server/step.h"
+
+#define INFLIGHT_ENTRIES 4096
+/* After it libraft looks anew at what a follower that fetches the state has, which costs nothing. Until then
+ * it does not notice that it has a newer snapshot than the one that it told the follower of. */
+#define INSTALL_TIMEOUT_MS 1000
 
 /* The state on disk, as RAFT_START wants it: all entries, with a payload only where libraft looks at
  * it. */
@@ -180,4 +189,22 @@ out:
 	free(bufs);
 	free(event.start.entries);
 	return rv;
+}
+
+int rlog_server_core(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE])
+{
+	int rv = raft_init(&s->raft, NULL, NULL, s->id, s->address);
+
+	if (rv != 0) {
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "raft: %s", raft_strerror(rv));
+		return -ENOMEM;
+	}
+	s->raft.tracer = NULL; /* it formats its lines even when nobody reads them */
+	raft_seed(&s->raft, s->seed);
+	raft_set_pre_vote(&s->raft, true);
+	raft_set_max_inflight_entries(&s->raft, INFLIGHT_ENTRIES);
+	raft_set_heartbeat_timeout(&s->raft, s->heartbeat_ms);
+	raft_set_election_timeout(&s->raft, s->election_timeout_ms);
+	raft_set_install_snapshot_timeout(&s->raft, INSTALL_TIMEOUT_MS);
+	return 0;
 }

@@ -12,7 +12,7 @@
 
 #include "../sim/memdisk.h"
 #include "log/open.h"
-#include "server/server_internal.h"
+#include "server/base.h"
 
 enum { CLUSTER = 77, SELF = 1, OTHER = 2, THIRD = 3, SENT_MAX = 256 };
 

@@ -3,10 +3,13 @@
 #define SIM_H
 
 #include "memdisk.h"
-#include "server/server_internal.h"
+#include "server/base.h"
+#include "server/peers.h"
 #include "simcheck.h"
 #include "simnet.h"
+#include "log/compact.h"
 #include "log/open.h"
+#include "log/segments.h"
 #include "log/snapshot.h"
 
 #define ROUNDS_PER_MS 4

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "../rig/server_rig.h"
+#include "log/compact.h"
+#include "log/segments.h"
 #include "log/snapshot.h"
 
 static struct rlog_buf *image_of(uint64_t index, uint64_t term, uint64_t taken_term)

@@ -1,15 +1,10 @@
-/* The inside of a server, shared by server.c (events in, effects out), send.c (what goes to
- * peers), requests.c (what goes up) and members.c (who belongs to the cluster). */
-#ifndef RAFTLOG_SERVER_INTERNAL_H
-#define RAFTLOG_SERVER_INTERNAL_H
+/* A server, as the files of this folder see it, and what all of them stand on. Others (but for tests, which look
+ * inside) know server.h. The thread that owns the server owns it all. */
+#ifndef RAFTLOG_SERVER_BASE_H
+#define RAFTLOG_SERVER_BASE_H
 
-#include "log/compact.h"
-#include "log/read.h"
-#include "log/segments.h"
 #include "server/server.h"
 
-/* A message carries about this much payload at most, unless a single entry is larger. */
-#define MESSAGE_PAYLOAD (1u << 20)
 #define NEVER UINT64_MAX
 
 /* Another node, as long as this one leads or talks to it. */
@@ -78,52 +73,13 @@ struct rlog_server {
 	size_t scratch_count;
 };
 
-/* server.c */
+/* Make room for `count` of `entries` and of `records`. 0 or -ENOMEM. */
 int rlog_server_scratch(struct rlog_server *s, size_t count);
-int rlog_server_step(struct rlog_server *s, struct raft_event *event,
-		     const struct raft_entry *entries, const struct rlog_record *records,
-		     bool *took_entries, uint64_t *first_index);
-int rlog_server_submit_records(struct rlog_server *s, size_t count, uint64_t *first_index);
 void rlog_server_log(struct rlog_server *s, char level, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 bool rlog_server_failed(const struct rlog_server *s);
 bool rlog_server_leads(const struct rlog_server *s);
-bool rlog_server_ready(const struct rlog_server *s);
-void rlog_server_disk_full(struct rlog_server *s);
+bool rlog_server_ready(const struct rlog_server *s); /* leads, and has applied its barrier */
 uint64_t rlog_server_term_of(const struct rlog_server *s, uint64_t index); /* 0: no such entry */
-
-/* Tell the leader, `from`, that this node lives, and take it for a sign of life too. */
-void rlog_server_keepalive(struct rlog_server *s, uint64_t from, const char *address);
-int rlog_server_core(struct rlog_server *s,
-		     char errmsg[RLOG_ERRMSG_SIZE]); /* libraft, before its start */
-
-/* snapshot.c */
-void rlog_server_needs_state(struct rlog_server *s, uint64_t from, const char *address,
-			     const struct rlog_message *m);
-
-/* start.c */
-int rlog_server_start(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE]);
-
-/* send.c */
-struct peer *rlog_server_peer(struct rlog_server *s, uint64_t id, const char *address);
-void rlog_server_send(struct rlog_server *s, const struct raft_message *message);
-void rlog_server_drain(struct rlog_server *s, struct peer *p);
-
-/* requests.c */
-void rlog_server_submit_waiting(struct rlog_server *s);
-void rlog_server_expire(struct rlog_server *s);
-void rlog_server_end_all(struct rlog_server *s);
-/* Entries up to `index` will not be delivered: whether they are those of requests nobody will tell. */
-void rlog_server_end_passed_over(struct rlog_server *s, uint64_t index);
-void rlog_server_view(struct rlog_server *s);
-
-/* members.c */
-void rlog_server_members_changed(struct rlog_server *s);
-void rlog_server_members_tick(struct rlog_server *s);
-void rlog_server_transfer_turn(struct rlog_server *s);
-uint64_t rlog_server_transfer_deadline(const struct rlog_server *s); /* of one under way */
-bool rlog_server_holds_submissions(const struct rlog_server *s);
-bool rlog_server_sole_voter(const struct rlog_server *s);
-bool rlog_server_heard(const struct rlog_server *s, uint64_t id);
 
 #endif
