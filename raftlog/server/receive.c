@@ -44,7 +44,7 @@ static void receive_part(struct rlog_server *s, uint64_t from_id, const char *ad
 		.n_entries = to - from,
 	};
 	event.receive.message = &message;
-	rv = rlog_server_step(s, &event, s->entries, records, &took, NULL);
+	rv = rlog_server_step(s, &event, s->entries, records, &took);
 	if (rv != 0) /* the token is gone already */
 		rlog_server_fail(
 			s,
@@ -155,11 +155,11 @@ static int step_vote(struct rlog_server *s, struct raft_event *event, uint64_t c
 	int role, rv;
 
 	if (self == NULL || self->role == RAFT_VOTER || s->raft.state != RAFT_FOLLOWER)
-		return rlog_server_step(s, event, NULL, NULL, NULL, NULL);
+		return rlog_server_step(s, event, NULL, NULL, NULL);
 	forget_silent_leader(s, candidate);
 	role = self->role;
 	self->role = RAFT_VOTER;
-	rv = rlog_server_step(s, event, NULL, NULL, NULL, NULL);
+	rv = rlog_server_step(s, event, NULL, NULL, NULL);
 	self = own_entry(&s->raft);
 	if (self != NULL)
 		self->role = role;
@@ -231,7 +231,7 @@ void rlog_server_receive(struct rlog_server *s, uint64_t from, const char *addre
 	}
 	event.receive.message = &message;
 	rv = m->type == RLOG_MSG_VOTE ? step_vote(s, &event, from)
-				      : rlog_server_step(s, &event, NULL, NULL, NULL, NULL);
+				      : rlog_server_step(s, &event, NULL, NULL, NULL);
 	if (rv != 0)
 		rlog_server_fail(s, "raft cannot go on after a message of node %08llx: %s",
 				 (unsigned long long)from, raft_strerror(rv));

@@ -48,7 +48,7 @@ static void raft_timer(struct rlog_server *s)
 	}
 	if (rlog_server_failed(s))
 		return;
-	rv = rlog_server_step(s, &event, NULL, NULL, NULL, NULL);
+	rv = rlog_server_step(s, &event, NULL, NULL, NULL);
 	if (rv != 0)
 		rlog_server_fail(s, "raft cannot go on after a timeout: %s", raft_strerror(rv));
 }

@@ -132,7 +132,7 @@ static void step_snapshot(struct rlog_server *s)
 	event.snapshot.trailing = (unsigned)(snapshot->index - (rlog_log_first(s->log) - 1));
 	rv = raft_configuration_decode(&buf, &event.snapshot.metadata.configuration);
 	if (rv == 0)
-		rv = rlog_server_step(s, &event, NULL, NULL, NULL, NULL);
+		rv = rlog_server_step(s, &event, NULL, NULL, NULL);
 	if (rv != 0)
 		rlog_server_fail(s, "raft cannot take a snapshot: %s", raft_strerror(rv));
 }

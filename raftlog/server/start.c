@@ -172,7 +172,7 @@ int rlog_server_start(struct rlog_server *s, char errmsg[RLOG_ERRMSG_SIZE])
 			goto out;
 		}
 	}
-	rv = rlog_server_step(s, &event, NULL, NULL, NULL, NULL);
+	rv = rlog_server_step(s, &event, NULL, NULL, NULL);
 	event.start.metadata = NULL; /* it has the membership */
 	if (rv != 0) {
 		snprintf(errmsg, RLOG_ERRMSG_SIZE, "raft cannot start: %s", raft_strerror(rv));

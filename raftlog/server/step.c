@@ -110,7 +110,7 @@ static void submit_barrier(struct rlog_server *s)
 	event.submit.entries = &entry;
 	event.submit.n = 1;
 	s->barrier_index = rec.index;
-	rv = rlog_server_step(s, &event, &entry, &rec, NULL, NULL);
+	rv = rlog_server_step(s, &event, &entry, &rec, NULL);
 	if (rv != 0)
 		rlog_server_fail(s, "cannot begin to lead: %s", raft_strerror(rv));
 	rlog_buf_unref(rec.buf);
@@ -138,18 +138,17 @@ static void confirm_configuration(struct rlog_server *s)
 	rv = raft_configuration_decode(&buf, &event.configuration.conf);
 	rlog_buf_unref(rec.buf);
 	if (rv == 0)
-		rv = rlog_server_step(s, &event, NULL, NULL, NULL, NULL);
+		rv = rlog_server_step(s, &event, NULL, NULL, NULL);
 	if (rv != 0)
 		rlog_server_fail(s, "cannot use the membership in the log: %s index=%llu",
 				 raft_strerror(rv), (unsigned long long)index);
 }
 
 /* One event through libraft. `entries` and `records` run in parallel and are what the event carries.
- * Returns libraft's code; `*took_entries` says whether entries were staged, `*first_index` from which
- * index on. */
+ * Returns libraft's code; `*took_entries` says whether entries were staged. */
 int rlog_server_step(struct rlog_server *s, struct raft_event *event,
 		     const struct raft_entry *entries, const struct rlog_record *records,
-		     bool *took_entries, uint64_t *first_index)
+		     bool *took_entries)
 {
 	struct raft *r = &s->raft;
 	struct raft_update update;
@@ -166,8 +165,6 @@ int rlog_server_step(struct rlog_server *s, struct raft_event *event,
 	own_barrier = has_entries && update.entries.batch == &r->barrier;
 	if (took_entries != NULL)
 		*took_entries = has_entries && !own_barrier;
-	if (first_index != NULL && has_entries)
-		*first_index = update.entries.index;
 
 	if (update.flags & (RAFT_UPDATE_CURRENT_TERM | RAFT_UPDATE_VOTED_FOR))
 		rlog_server_save_meta(s);
@@ -230,7 +227,7 @@ int rlog_server_submit_records(struct rlog_server *s, size_t count, uint64_t *fi
 	}
 	event.submit.entries = s->entries;
 	event.submit.n = (unsigned)count;
-	rv = rlog_server_step(s, &event, s->entries, s->records, NULL, NULL);
+	rv = rlog_server_step(s, &event, s->entries, s->records, NULL);
 	if (rv == RAFT_NOTLEADER || rv == RAFT_CANTCHANGE)
 		return -EAGAIN;
 	if (rv != 0)

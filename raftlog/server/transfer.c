@@ -123,7 +123,7 @@ static void fire(struct rlog_server *s, uint64_t target)
 	    rlog_server_match(s, target) != rlog_log_last(s->log))
 		return;
 	event.transfer.server_id = target;
-	s->transfer_fired = rlog_server_step(s, &event, NULL, NULL, NULL, NULL) == 0;
+	s->transfer_fired = rlog_server_step(s, &event, NULL, NULL, NULL) == 0;
 	rlog_server_log(s, 'I', "handing leadership over node=%08llx", (unsigned long long)target);
 }
 

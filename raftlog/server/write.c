@@ -77,7 +77,7 @@ void rlog_server_written(struct rlog_server *s, int64_t result)
 	if (durable <= s->raft.last_stored)
 		return;
 	event.persisted_entries.index = durable;
-	rv = rlog_server_step(s, &event, NULL, NULL, NULL, NULL);
+	rv = rlog_server_step(s, &event, NULL, NULL, NULL);
 	if (rv != 0)
 		rlog_server_fail(s, "raft cannot go on after a write: %s", raft_strerror(rv));
 }
