@@ -4,7 +4,7 @@
  * commit an entry before this disk has it, and an application that saw it must not find it gone
  * after a crash of this node.
  */
-#include "server/deliver.h"
+#include "server/base.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -47,7 +47,7 @@ static int deliver_one(struct rlog_server *s, uint64_t index)
 	return 0;
 }
 
-void rlog_server_view(struct rlog_server *s)
+static void tell_view(struct rlog_server *s)
 {
 	struct rlog_view view = {.term = s->raft.current_term, .ready = rlog_server_ready(s)};
 	const char *address;
@@ -88,7 +88,7 @@ void rlog_server_deliver(struct rlog_server *s)
 
 	if (rlog_server_failed(s))
 		return;
-	rlog_server_view(s);
+	tell_view(s);
 	for (unsigned i = 0; i < DELIVER_MAX && !s->stalled; i++) {
 		uint64_t durable = rlog_log_durable(s->log);
 
@@ -102,7 +102,7 @@ void rlog_server_deliver(struct rlog_server *s)
 	if (s->applied == before && s->caught_up)
 		return;
 	rlog_log_applied(s->log, s->applied);
-	rlog_server_view(s);
+	tell_view(s);
 	if (!s->caught_up && is_caught_up(s)) {
 		s->caught_up = true;
 		if (s->cb.caught_up != NULL)

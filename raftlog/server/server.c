@@ -17,7 +17,6 @@
 #include "log/compact.h"
 #include "log/snapshot.h"
 #include "server/change.h"
-#include "server/deliver.h"
 #include "server/peers.h"
 #include "server/requests.h"
 #include "server/start.h"
