@@ -1,8 +1,8 @@
 /* Transactions over several databases: super-journals, the GROUP entry, and what a restart makes of one
  * that is in the files of some.
  *
- * A whole replica runs here, applier and all; in the place of raftlog is this test (the linker's --wrap),
- * which delivers what was submitted, or what another node might have. */
+ * A whole replica runs here (rig/replica_rig.h); this test delivers what was submitted, or what another
+ * node might have. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,19 +10,15 @@
 
 #include <cmocka.h>
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "../rig/replica_rig.h"
 #include "txn/multi_commit.h"
-#include "base/wrep.h"
-#include "base/work.h"
 #include "db/db.h"
 #include "db/pin.h"
 #include "db/table.h"
@@ -35,315 +31,7 @@
 #include "txn/unjournaled.h"
 #include "txn/super_journal.h"
 
-#define PAGE 4096u
-#define ROOM 64u
-
-/* ---- in the place of raftlog ------------------------------------------------------------------- */
-
-static struct rlog_callbacks cb;
-static void *cb_ctx;
-
-/* Submitted, in order; those before `taken` have been dealt with. */
-static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
-static struct rlog_request *submitted[ROOM];
-static unsigned submitted_count, taken;
-static uint64_t index_now, term_now;
-/* What the log begins with. */
-static struct rlog_buf *restored;
-static uint64_t restored_index, restored_last;
-
-int __wrap_rlog_open(struct rlog **out, const struct rlog_config *config, char *errmsg);
-void __wrap_rlog_close(struct rlog *log);
-void __wrap_rlog_submit(struct rlog *log, struct rlog_request *req);
-void __wrap_rlog_resume(struct rlog *log);
-void __wrap_rlog_status(struct rlog *log, struct rlog_status *out);
-int __wrap_rlog_snapshot(struct rlog *log, uint64_t index, struct rlog_buf *payload,
-			 uint64_t keep_bytes);
-
-int __wrap_rlog_open(struct rlog **out, const struct rlog_config *config, char *errmsg)
-{
-	(void)errmsg;
-	cb = config->cb;
-	cb_ctx = config->ctx;
-	*out = (struct rlog *)&cb; /* never looked into */
-	return restored ? cb.restore(cb_ctx, restored_index, restored, restored_last) : 0;
-}
-
-void __wrap_rlog_submit(struct rlog *log, struct rlog_request *req)
-{
-	(void)log;
-	pthread_mutex_lock(&door);
-	assert_true(submitted_count < ROOM);
-	submitted[submitted_count++] = req;
-	pthread_mutex_unlock(&door);
-}
-
-void __wrap_rlog_resume(struct rlog *log)
-{
-	(void)log;
-}
-
-static bool only_voter; /* no other node */
-
-void __wrap_rlog_status(struct rlog *log, struct rlog_status *out)
-{
-	(void)log;
-	memset(out, 0,
-	       sizeof(*out)); /* no log to speak of: a durable point is taken when asked for */
-	if (!only_voter)
-		return;
-	out->view.leader_id = 1;
-	out->member_count = 1;
-	out->members[0].id = 1;
-	out->members[0].role = RLOG_VOTER;
-}
-
-static struct rlog_buf *snapshot; /* the last one */
-
-int __wrap_rlog_snapshot(struct rlog *log, uint64_t index, struct rlog_buf *payload,
-			 uint64_t keep_bytes)
-{
-	(void)log, (void)index, (void)keep_bytes;
-	rlog_buf_unref(snapshot);
-	snapshot = rlog_buf_ref(payload);
-	return 0;
-}
-
-static unsigned waiting(void)
-{
-	unsigned n;
-
-	pthread_mutex_lock(&door);
-	n = submitted_count - taken;
-	pthread_mutex_unlock(&door);
-	return n;
-}
-
-static struct rlog_request *take(void)
-{
-	struct rlog_request *req;
-
-	pthread_mutex_lock(&door);
-	assert_true(taken < submitted_count);
-	req = submitted[taken++];
-	if (taken == submitted_count)
-		taken = submitted_count = 0;
-	pthread_mutex_unlock(&door);
-	return req;
-}
-
-static void end(struct rlog_request *req, enum rlog_outcome outcome)
-{
-	rlog_buf_unref(req->buf);
-	req->buf = NULL;
-	req->done(req, outcome);
-}
-
-void __wrap_rlog_close(struct rlog *log)
-{
-	(void)log;
-	while (waiting())
-		end(take(), RLOG_UNKNOWN);
-}
-
-static int deliver_once(struct rlog_buf *buf, struct rlog_request *req)
-{
-	return cb.apply(cb_ctx, index_now + 1, term_now, buf, req);
-}
-
-static void deliver_buf(struct rlog_buf *buf, struct rlog_request *req)
-{
-	while (deliver_once(buf, req) == -EAGAIN)
-		usleep(1000);
-	index_now++;
-}
-
-/* Deliver the next of what was submitted, to its originator or (`known` false) as one whose request
- * has ended. Returns what it was. */
-static enum wrep_entry_type deliver(bool known)
-{
-	struct rlog_request *req = take();
-	struct rlog_buf *buf = req->buf;
-	struct wrep_entry e;
-
-	assert_int_equal(wrep_entry_decode(buf, &e), 0);
-	req->buf = NULL;
-	if (!known)
-		req->done(req, RLOG_UNKNOWN);
-	deliver_buf(buf, known ? req : NULL);
-	rlog_buf_unref(buf);
-	return e.type;
-}
-
-/* ---- in the place of fusefs -------------------------------------------------------------------- */
-
-static char dir[] = "/tmp/wrep-group-XXXXXX";
-static int dir_fd, state_fd, shm_fd;
-static struct wrep *w;
-static char failure[1024], last_error[1024];
-
-static int host_open(void *ctx, const char *name, int flags)
-{
-	int fd = openat(strstr(name, "-shm") ? shm_fd : dir_fd, name, flags | O_CLOEXEC, 0600);
-
-	return fd < 0 ? -errno : fd;
-}
-
-static void host_invalidate(void *ctx, struct wrep_file *file, uint64_t off, uint64_t len)
-{
-}
-
-static int host_settle(void *ctx, struct wrep_file *file, int fd)
-{
-	return 0;
-}
-
-static void host_invalidate_name(void *ctx, const char *name)
-{
-}
-
-static pid_t host_process_of(void *ctx, pid_t tid)
-{
-	return tid;
-}
-
-static pid_t locker; /* 0: the application here takes no locks, and is alone */
-
-static pid_t host_lock_holder(void *ctx, struct wrep_file *file, uint64_t byte)
-{
-	return locker;
-}
-
-static void host_fatal(void *ctx, const char *msg)
-{
-	snprintf(failure, sizeof(failure), "%s", msg);
-}
-
-static void host_log(void *ctx, char level, const char *line)
-{
-	if (level == 'E')
-		snprintf(last_error, sizeof(last_error), "%s", line);
-}
-
-static void host_view(void *ctx, const struct rlog_view *view)
-{
-}
-
-/* What walrepl keeps of a database is named after its id, and every test has an id 1. */
-static void wipe_state(void)
-{
-	DIR *names = fdopendir(dup(state_fd));
-	struct dirent *entry;
-
-	rewinddir(names);
-	while ((entry = readdir(names)))
-		unlinkat(state_fd, entry->d_name, 0);
-	closedir(names);
-}
-
-static void start(void)
-{
-	struct wrep_config config = {
-		.data_fd = dir_fd,
-		.state_fd = state_fd,
-		.shm_fd = shm_fd,
-		.log = {.id = 1, .dir = "unused"},
-		.host = {.mounted_open = host_open,
-			 .invalidate = host_invalidate,
-			 .settle = host_settle,
-			 .invalidate_name = host_invalidate_name,
-			 .process_of = host_process_of,
-			 .lock_holder = host_lock_holder,
-			 .fatal = host_fatal,
-			 .log = host_log,
-			 .view = host_view},
-	};
-	char errmsg[RLOG_ERRMSG_SIZE] = "";
-
-	failure[0] = last_error[0] = 0;
-	if (wrep_open(&w, &config, errmsg))
-		fail_msg("%s", errmsg);
-}
-
-static int setup(void **state)
-{
-	(void)state;
-	alarm(60);
-	wipe_state();
-	index_now = 0;
-	term_now = 1;
-	start();
-	cb.caught_up(cb_ctx);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	wrep_close(w);
-	return failure[0] != 0;
-}
-
-/* An operation that somebody waits for. */
-struct op {
-	struct wrep_op op;
-	_Atomic int result; /* 1: not ended */
-};
-
-static void op_done(struct wrep_op *op, int result)
-{
-	((struct op *)op)->result = result;
-}
-
-static int wait_op(struct op *o)
-{
-	while (o->result == 1)
-		usleep(500);
-	return o->result;
-}
-
 /* ---- databases --------------------------------------------------------------------------------- */
-
-static void lead(void)
-{
-	struct rlog_view view = {.role = RLOG_LEADER,
-				 .ready = true,
-				 .term = term_now,
-				 .leader_id = 1};
-
-	cb.view(cb_ctx, &view);
-	while (!atomic_load(&w->may_write))
-		usleep(500);
-}
-
-static void fill_page(uint8_t *page, uint32_t pgno, uint8_t content)
-{
-	memset(page, content, PAGE);
-	memcpy(page + 200, &pgno, sizeof(pgno));
-	if (pgno != 1)
-		return;
-	memset(page, 0, 100);
-	memcpy(page, "SQLite format 3", 16);
-	page[16] = PAGE >> 8;
-	page[18] = page[19] = 1; /* a rollback journal */
-}
-
-/* The application of the node that leads makes a database. */
-static struct wrep_file *make_database(const char *name)
-{
-	struct op o = {.op.done = op_done, .result = 1};
-
-	assert_int_equal(wrep_create(w, name, 0644, 0, 0, O_CREAT, false, &o.op), WREP_PENDING);
-	assert_int_equal(deliver(true), WREP_ENTRY_CREATE);
-	assert_int_equal(wait_op(&o), 0);
-	return o.op.file;
-}
-
-static void close_database(struct wrep_file *f)
-{
-	wrep_file_release(f, false);
-	wrep_file_unref(f);
-}
 
 /* A file of this node, with that content. */
 static void make_file(const char *name, const void *bytes, size_t len)
@@ -428,22 +116,6 @@ static void second_phase(const char *name)
 	snprintf(journal, sizeof(journal), "%s-journal", name);
 	assert_int_equal(wrep_unlink(w, journal, &o.op), 0);
 	assert_int_equal(waiting(), 0);
-}
-
-static void expect_content(const char *name, uint32_t pages, uint8_t content)
-{
-	int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC);
-	uint8_t page[PAGE], wanted[PAGE];
-	struct stat st;
-
-	assert_int_equal(fstat(fd, &st), 0);
-	assert_int_equal(st.st_size, (off_t)pages * PAGE);
-	for (uint32_t pgno = 1; pgno <= pages; pgno++) {
-		fill_page(wanted, pgno, content);
-		assert_int_equal(pread(fd, page, PAGE, (off_t)(pgno - 1) * PAGE), PAGE);
-		assert_memory_equal(page, wanted, PAGE);
-	}
-	close(fd);
 }
 
 static uint64_t number(const char *name, int what)
@@ -534,18 +206,6 @@ static void deliver_foreign(const struct foreign *t, uint32_t count)
 
 	deliver_buf(buf, NULL);
 	rlog_buf_unref(buf);
-}
-
-static uint64_t foreign_database(const char *name)
-{
-	struct wrep_entry e = {.type = WREP_ENTRY_CREATE, .mode = 0644};
-	struct rlog_buf *buf;
-
-	strcpy(e.name, name);
-	buf = wrep_entry_encode(&e);
-	deliver_buf(buf, NULL);
-	rlog_buf_unref(buf);
-	return index_now;
 }
 
 static void foreign_unlink(uint64_t id)
@@ -1282,27 +942,6 @@ int main(void)
 		TEST(refused_group_stays_refused),
 		TEST(manifest_names_the_groups_behind_its_snapshot),
 	};
-	char shm[64], state[64];
-	int rc;
 
-	if (!mkdtemp(dir))
-		return 1;
-	snprintf(shm, sizeof(shm), "%s-shm", dir);
-	snprintf(state, sizeof(state), "%s-state", dir);
-	if (mkdir(shm, 0700) || mkdir(state, 0700))
-		return 1;
-	dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	shm_fd = open(shm, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	state_fd = open(state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	rc = cmocka_run_group_tests_name("walrepl_group", tests, NULL, NULL);
-	rlog_buf_unref(snapshot);
-	static const char *const names[] = {"a.db", "b.db", "a.db-journal", "b.db-journal", SUPER};
-
-	for (int i = 0; i < 5; i++)
-		unlinkat(dir_fd, names[i], 0);
-	wipe_state();
-	rmdir(dir);
-	rmdir(shm);
-	rmdir(state);
-	return rc;
+	return replica_run("walrepl_multi_commit", tests, sizeof(tests) / sizeof(tests[0]));
 }

@@ -1,8 +1,8 @@
 /* Large transactions: the window of parts on their way, the rule of one term, what is kept of parts
  * and when it goes, a full disk.
  *
- * A whole replica runs here, applier and all; in the place of raftlog is this test, which holds what
- * was submitted (the linker's --wrap) and delivers it, or does not, as it likes. */
+ * A whole replica runs here (rig/replica_rig.h); this test holds what was submitted and delivers it, or
+ * does not, as it likes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,8 +20,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "base/wrep.h"
-#include "base/work.h"
+#include "../rig/replica_rig.h"
 #include "db/db.h"
 #include "db/pin.h"
 #include "db/table.h"
@@ -33,303 +32,7 @@
 #include "txn/streaming.h"
 #include "txn/unjournaled.h"
 
-#define PAGE 4096u
-#define ROOM 64u
-
-/* ---- in the place of raftlog ------------------------------------------------------------------- */
-
-static struct rlog_callbacks cb;
-static void *cb_ctx;
-
-/* Submitted, in order; those before `taken` have been dealt with. */
-static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
-static struct rlog_request *submitted[ROOM];
-static unsigned submitted_count, taken;
-static uint64_t index_now, term_now;
-
-int __wrap_rlog_open(struct rlog **out, const struct rlog_config *config, char *errmsg);
-void __wrap_rlog_close(struct rlog *log);
-void __wrap_rlog_submit(struct rlog *log, struct rlog_request *req);
-void __wrap_rlog_resume(struct rlog *log);
-void __wrap_rlog_status(struct rlog *log, struct rlog_status *out);
-int __wrap_rlog_snapshot(struct rlog *log, uint64_t index, struct rlog_buf *payload,
-			 uint64_t keep_bytes);
-
-int __wrap_rlog_open(struct rlog **out, const struct rlog_config *config, char *errmsg)
-{
-	(void)errmsg;
-	cb = config->cb;
-	cb_ctx = config->ctx;
-	*out = (struct rlog *)&cb; /* never looked into */
-	return 0;
-}
-
-void __wrap_rlog_submit(struct rlog *log, struct rlog_request *req)
-{
-	(void)log;
-	pthread_mutex_lock(&door);
-	assert_true(submitted_count < ROOM);
-	submitted[submitted_count++] = req;
-	pthread_mutex_unlock(&door);
-}
-
-void __wrap_rlog_resume(struct rlog *log)
-{
-	(void)log;
-}
-
-void __wrap_rlog_status(struct rlog *log, struct rlog_status *out)
-{
-	(void)log;
-	memset(out, 0,
-	       sizeof(*out)); /* no log to speak of: a durable point is taken when asked for */
-}
-
-static uint64_t snapshot_index; /* of the last one */
-
-int __wrap_rlog_snapshot(struct rlog *log, uint64_t index, struct rlog_buf *payload,
-			 uint64_t keep_bytes)
-{
-	(void)log, (void)payload, (void)keep_bytes;
-	snapshot_index = index;
-	return 0;
-}
-
-static unsigned waiting(void)
-{
-	unsigned n;
-
-	pthread_mutex_lock(&door);
-	n = submitted_count - taken;
-	pthread_mutex_unlock(&door);
-	return n;
-}
-
-static struct rlog_request *take(void)
-{
-	struct rlog_request *req;
-
-	pthread_mutex_lock(&door);
-	assert_true(taken < submitted_count);
-	req = submitted[taken++];
-	if (taken == submitted_count)
-		taken = submitted_count = 0;
-	pthread_mutex_unlock(&door);
-	return req;
-}
-
-static void end(struct rlog_request *req, enum rlog_outcome outcome)
-{
-	rlog_buf_unref(req->buf);
-	req->buf = NULL;
-	req->done(req, outcome);
-}
-
-void __wrap_rlog_close(struct rlog *log)
-{
-	(void)log;
-	while (waiting())
-		end(take(), RLOG_UNKNOWN);
-}
-
-static void deliver_buf(struct rlog_buf *buf, struct rlog_request *req)
-{
-	index_now++;
-	while (cb.apply(cb_ctx, index_now, term_now, buf, req) == -EAGAIN)
-		usleep(1000);
-}
-
-/* Deliver the next of what was submitted, to its originator or (`known` false) as one whose request
- * has ended. Returns what it was. */
-static enum wrep_entry_type deliver(bool known)
-{
-	struct rlog_request *req = take();
-	struct rlog_buf *buf = req->buf;
-	struct wrep_entry e;
-
-	assert_int_equal(wrep_entry_decode(buf, &e), 0);
-	req->buf = NULL;
-	if (!known)
-		req->done(req, RLOG_UNKNOWN);
-	deliver_buf(buf, known ? req : NULL);
-	rlog_buf_unref(buf);
-	return e.type;
-}
-
-/* ---- in the place of fusefs -------------------------------------------------------------------- */
-
-static char dir[] = "/tmp/wrep-parts-XXXXXX";
-static int dir_fd, state_fd, shm_fd;
-static struct wrep *w;
-static char failure[1024], last_error[1024];
-
-static int host_open(void *ctx, const char *name, int flags)
-{
-	int fd = openat(strstr(name, "-shm") ? shm_fd : dir_fd, name, flags | O_CLOEXEC, 0600);
-
-	return fd < 0 ? -errno : fd;
-}
-
-static void host_invalidate(void *ctx, struct wrep_file *file, uint64_t off, uint64_t len)
-{
-}
-
-static int host_settle(void *ctx, struct wrep_file *file, int fd)
-{
-	return 0;
-}
-
-static void host_invalidate_name(void *ctx, const char *name)
-{
-}
-
-static pid_t host_process_of(void *ctx, pid_t tid)
-{
-	return tid;
-}
-
-static bool host_has_open(void *ctx, pid_t tid, struct wrep_file *file)
-{
-	return true;
-}
-
-static bool host_is_killed(void *ctx, pid_t tid)
-{
-	return false;
-}
-
-static pid_t host_lock_holder(void *ctx, struct wrep_file *file, uint64_t byte)
-{
-	return 0; /* the application here takes no locks, and is alone */
-}
-
-static void host_fatal(void *ctx, const char *msg)
-{
-	snprintf(failure, sizeof(failure), "%s", msg);
-}
-
-static void host_log(void *ctx, char level, const char *line)
-{
-	if (level == 'E')
-		snprintf(last_error, sizeof(last_error), "%s", line);
-}
-
-static void host_view(void *ctx, const struct rlog_view *view)
-{
-}
-
-/* What walrepl keeps of a database is named after its id, and every test has an id 1. */
-static void wipe_state(void)
-{
-	DIR *names = fdopendir(dup(state_fd));
-	struct dirent *entry;
-
-	rewinddir(names);
-	while ((entry = readdir(names)))
-		unlinkat(state_fd, entry->d_name, 0);
-	closedir(names);
-}
-
-static int setup(void **state)
-{
-	struct wrep_config config = {
-		.data_fd = dir_fd,
-		.state_fd = state_fd,
-		.shm_fd = shm_fd,
-		.log = {.id = 1, .dir = "unused"},
-		.host = {.mounted_open = host_open,
-			 .invalidate = host_invalidate,
-			 .settle = host_settle,
-			 .invalidate_name = host_invalidate_name,
-			 .process_of = host_process_of,
-			 .has_open = host_has_open,
-			 .is_killed = host_is_killed,
-			 .lock_holder = host_lock_holder,
-			 .fatal = host_fatal,
-			 .log = host_log,
-			 .view = host_view},
-	};
-	char errmsg[RLOG_ERRMSG_SIZE] = "";
-
-	(void)state;
-	alarm(60);
-	failure[0] = last_error[0] = 0;
-	wipe_state();
-	index_now = 0;
-	term_now = 1;
-	if (wrep_open(&w, &config, errmsg))
-		fail_msg("%s", errmsg);
-	cb.caught_up(cb_ctx);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	wrep_close(w);
-	return failure[0] != 0;
-}
-
-/* An operation that somebody waits for. */
-struct op {
-	struct wrep_op op;
-	_Atomic int result; /* 1: not ended */
-};
-
-static void op_done(struct wrep_op *op, int result)
-{
-	((struct op *)op)->result = result;
-}
-
-static int wait_op(struct op *o)
-{
-	while (o->result == 1)
-		usleep(500);
-	return o->result;
-}
-
 /* ---- databases --------------------------------------------------------------------------------- */
-
-static void lead(void)
-{
-	struct rlog_view view = {.role = RLOG_LEADER,
-				 .ready = true,
-				 .term = term_now,
-				 .leader_id = 1};
-
-	cb.view(cb_ctx, &view);
-	while (!atomic_load(&w->may_write))
-		usleep(500);
-}
-
-static void fill_page(uint8_t *page, uint32_t pgno, uint8_t content)
-{
-	memset(page, content, PAGE);
-	memcpy(page + 200, &pgno, sizeof(pgno));
-	if (pgno != 1)
-		return;
-	memset(page, 0, 100);
-	memcpy(page, "SQLite format 3", 16);
-	page[16] = PAGE >> 8;
-	page[18] = page[19] = 1; /* a rollback journal */
-}
-
-/* The application of the node that leads makes a database. */
-static struct wrep_file *make_database(void)
-{
-	struct op o = {.op.done = op_done, .result = 1};
-
-	assert_int_equal(wrep_create(w, "a.db", 0644, 0, 0, O_CREAT, false, &o.op), WREP_PENDING);
-	assert_int_equal(deliver(true), WREP_ENTRY_CREATE);
-	assert_int_equal(wait_op(&o), 0);
-	return o.op.file;
-}
-
-static void close_database(struct wrep_file *f)
-{
-	wrep_file_release(f, false);
-	wrep_file_unref(f);
-}
 
 /* It writes `pages` pages in rollback mode, up to the removal of its journal. */
 static int write_transaction(struct wrep_file *f, uint32_t pages, uint8_t content, struct op *o)
@@ -369,22 +72,6 @@ static void roll_back(struct wrep_file *f)
 	}
 	assert_int_equal(wrep_file_truncate(f, (uint64_t)st.st_size, true, &o.op), 0);
 	assert_int_equal(wrep_unlink(w, "a.db-journal", &o.op), 0);
-}
-
-static void expect_content(uint32_t pages, uint8_t content)
-{
-	int fd = openat(dir_fd, "a.db", O_RDONLY | O_CLOEXEC);
-	uint8_t page[PAGE], wanted[PAGE];
-	struct stat st;
-
-	assert_int_equal(fstat(fd, &st), 0);
-	assert_int_equal(st.st_size, (off_t)pages * PAGE);
-	for (uint32_t pgno = 1; pgno <= pages; pgno++) {
-		fill_page(wanted, pgno, content);
-		assert_int_equal(pread(fd, page, PAGE, (off_t)(pgno - 1) * PAGE), PAGE);
-		assert_memory_equal(page, wanted, PAGE);
-	}
-	close(fd);
 }
 
 static struct wrep_db_status status(void)
@@ -447,7 +134,7 @@ static unsigned unnamed_files(void)
 		if (n < 0)
 			continue;
 		target[n] = 0;
-		count += strstr(target, "(deleted)") && strstr(target, "wrep-parts");
+		count += strstr(target, "(deleted)") && strstr(target, "wrep-replica");
 	}
 	closedir(fds);
 	return count;
@@ -506,16 +193,6 @@ static void foreign_parts(const struct foreign *t, uint32_t from, uint32_t to)
 		foreign_entry(t, false, part);
 }
 
-static uint64_t foreign_database(void)
-{
-	struct wrep_entry e = {.type = WREP_ENTRY_CREATE, .mode = 0644, .name = "a.db"};
-	struct rlog_buf *buf = wrep_entry_encode(&e);
-
-	deliver_buf(buf, NULL);
-	rlog_buf_unref(buf);
-	return index_now;
-}
-
 static void foreign_discard(const struct foreign *t)
 {
 	struct wrep_entry e = {.type = WREP_ENTRY_DISCARD,
@@ -541,7 +218,7 @@ static void parts_of_another_node_are_applied(void **state)
 	struct foreign t = {.sequence = 1, .pages = 1000, .parts = 7, .content = 3};
 
 	(void)state;
-	t.db_id = foreign_database();
+	t.db_id = foreign_database("a.db");
 	foreign_parts(&t, 0, t.parts);
 	assert_int_equal(first_index(), t.db_id + 1);
 	wait_unnamed_files(1);
@@ -549,7 +226,7 @@ static void parts_of_another_node_are_applied(void **state)
 	foreign_entry(&t, true, t.parts);
 	wait_local_version(1);
 	assert_int_equal(first_index(), 0);
-	expect_content(1000, 3);
+	expect_content("a.db", 1000, 3);
 	wait_unnamed_files(0);
 }
 
@@ -558,7 +235,7 @@ static void commit_of_another_term_than_its_parts_is_refused(void **state)
 	struct foreign t = {.sequence = 1, .pages = 100, .parts = 3, .content = 3};
 
 	(void)state;
-	t.db_id = foreign_database();
+	t.db_id = foreign_database("a.db");
 	foreign_parts(&t, 0, t.parts);
 	term_now = 2;
 	foreign_entry(&t, true, t.parts);
@@ -577,7 +254,7 @@ static void commit_of_another_term_than_its_parts_is_refused(void **state)
 	foreign_parts(&t, 0, t.parts);
 	foreign_entry(&t, true, t.parts);
 	wait_local_version(1);
-	expect_content(100, 3);
+	expect_content("a.db", 100, 3);
 }
 
 static void parts_go_when_they_are_dead(void **state)
@@ -587,7 +264,7 @@ static void parts_go_when_they_are_dead(void **state)
 	struct foreign small = {.sequence = 10, .pages = 5, .parts = 0, .content = 5};
 
 	(void)state;
-	other.db_id = small.db_id = t.db_id = foreign_database();
+	other.db_id = small.db_id = t.db_id = foreign_database("a.db");
 
 	/* discarded; a DISCARD of something else changes nothing */
 	foreign_parts(&t, 0, 2);
@@ -610,7 +287,7 @@ static void parts_go_when_they_are_dead(void **state)
 	assert_int_equal(first_index(), 0);
 	wait_unnamed_files(0);
 	wait_local_version(1);
-	expect_content(5, 5);
+	expect_content("a.db", 5, 5);
 
 	/* by a newer term, whatever entry shows it */
 	t.sequence = 3;
@@ -625,7 +302,7 @@ static void parts_go_when_they_are_dead(void **state)
 	t.sequence = 4;
 	foreign_parts(&t, 0, 2);
 	term_now = 2;
-	foreign_database(); /* is there, but it is an entry */
+	foreign_database("a.db"); /* is there, but it is an entry */
 	assert_int_equal(first_index(), 0);
 	wait_unnamed_files(0);
 	assert_int_equal(status().version, 1);
@@ -776,7 +453,7 @@ static void last_image_of_a_page_counts_and_dropped_ones_do_not(void **state)
 	guess_rng = given ? strtoull(given, NULL, 0) : (uint64_t)getpid();
 	print_message("repeat with WREP_TEST_SEED=%llu\n", (unsigned long long)guess_rng);
 	memset(&guess, 0, sizeof(guess));
-	guess.db_id = foreign_database();
+	guess.db_id = foreign_database("a.db");
 	for (unsigned round = 0; round < 60; round++) {
 		for (unsigned parts = random_below(6) + 1; parts > 0; parts--)
 			guessed_part();
@@ -797,7 +474,7 @@ static void commit_that_does_not_fit_its_parts_stops_the_node(void **state)
 
 	(void)state;
 	memset(&guess, 0, sizeof(guess));
-	guess.db_id = foreign_database();
+	guess.db_id = foreign_database("a.db");
 	guessed_part();
 	e = guessed_entry(WREP_ENTRY_COMMIT);
 	e.page_count = GUESS_PAGES;
@@ -814,7 +491,7 @@ static void commit_with_a_gap_in_its_parts_is_refused(void **state)
 	struct foreign t = {.sequence = 1, .pages = 100, .parts = 4, .content = 3};
 
 	(void)state;
-	t.db_id = foreign_database();
+	t.db_id = foreign_database("a.db");
 	foreign_parts(&t, 0, 2);
 	foreign_parts(&t, 3, 4);
 	foreign_entry(&t, true, t.parts);
@@ -833,7 +510,7 @@ static void new_leader_discards_what_the_last_one_left(void **state)
 	struct rlog_view view = {.role = RLOG_LEADER, .ready = false, .term = 2, .leader_id = 1};
 
 	(void)state;
-	t.db_id = foreign_database();
+	t.db_id = foreign_database("a.db");
 	foreign_parts(&t, 0, 2);
 	cb.view(cb_ctx, &view);
 	assert_int_equal(waiting(), 0); /* the COMMIT may still be before the barrier */
@@ -857,7 +534,7 @@ static void large_transaction_is_sent_a_window_at_a_time(void **state)
 
 	(void)state;
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
 	for (unsigned done = 0; done < PARTS; done++) {
 		assert_int_equal(waiting(), PARTS - done < 8 ? PARTS - done : 8);
@@ -867,7 +544,7 @@ static void large_transaction_is_sent_a_window_at_a_time(void **state)
 	assert_int_equal(waiting(), 1);
 	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
 	assert_int_equal(wait_op(&o), 0);
-	expect_content(LARGE, 3);
+	expect_content("a.db", LARGE, 3);
 	assert_int_equal(first_index(), 0);
 	wait_unnamed_files(0);
 	close_database(f);
@@ -880,7 +557,7 @@ static void part_that_ends_ends_the_transaction(unsigned delivered, enum rlog_ou
 	struct op o;
 
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
 	for (unsigned i = 0; i < delivered; i++)
 		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
@@ -902,7 +579,7 @@ static void part_that_ends_ends_the_transaction(unsigned delivered, enum rlog_ou
 	assert_int_equal(write_transaction(f, 10, 4, &o), WREP_PENDING);
 	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
 	assert_int_equal(wait_op(&o), 0);
-	expect_content(10, 4);
+	expect_content("a.db", 10, 4);
 	close_database(f);
 }
 
@@ -926,7 +603,7 @@ static void unknown_parts_that_come_later_are_discarded(void **state)
 
 	(void)state;
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
 	for (unsigned i = 0; i < 8; i++)
 		assert_int_equal(deliver(false), WREP_ENTRY_PAGES);
@@ -947,7 +624,7 @@ static void part_of_another_term_ends_the_transaction(void **state)
 
 	(void)state;
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
 	assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
 	term_now = 2;
@@ -971,7 +648,7 @@ static void database_removed_meanwhile_ends_the_transaction(void **state)
 
 	(void)state;
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
 	assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
 	assert_int_equal(wrep_unlink(w, "a.db", &unlink.op), WREP_PENDING);
@@ -1003,7 +680,7 @@ static void unknown_commit_that_comes_later_is_applied_from_its_parts(void **sta
 
 	(void)state;
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
 	for (unsigned done = 0; done < PARTS; done++)
 		assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
@@ -1021,7 +698,7 @@ static void unknown_commit_that_comes_later_is_applied_from_its_parts(void **sta
 		rlog_buf_unref(buf);
 	}
 	wait_local_version(1);
-	expect_content(LARGE, 3);
+	expect_content("a.db", LARGE, 3);
 	assert_int_equal(deliver(true), WREP_ENTRY_DISCARD); /* too late, and no matter */
 	assert_int_equal(status().version, 1);
 	wait_unnamed_files(0);
@@ -1034,7 +711,7 @@ static void shutdown_in_the_middle_ends_everything(void **state)
 
 	(void)state;
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	assert_int_equal(write_transaction(f, LARGE, 3, &o), WREP_PENDING);
 	assert_int_equal(deliver(true), WREP_ENTRY_PAGES);
 	wrep_close(w);
@@ -1118,13 +795,13 @@ static void most_parts_leave_before_the_commit(void **state)
 
 	(void)state;
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	write_huge(f, 3);
 	assert_int_equal(end_journal(&o), WREP_PENDING);
 	assert_int_equal(waiting(), 1); /* the rest fits the COMMIT */
 	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
 	assert_int_equal(wait_op(&o), 0);
-	expect_content(HUGE, 3);
+	expect_content("a.db", HUGE, 3);
 	assert_int_equal(first_index(), 0);
 	close_database(f);
 	wait_unnamed_files(0);
@@ -1142,7 +819,7 @@ static void what_was_sent_ahead_and_is_otherwise_is_sent_again(void **state)
 
 	(void)state;
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	parts = write_huge(f, 3);
 	write_pages(f, 1000, 1999, 4);
 	assert_int_equal(wrep_file_truncate(f, 5000ull * PAGE, true, &cut.op), 0);
@@ -1178,7 +855,7 @@ static void what_was_sent_ahead_and_is_not_of_the_transaction_is_dropped(void **
 
 	(void)state;
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	write_huge(f, 3);
 	assert_int_equal(end_journal(&o), WREP_PENDING);
 	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
@@ -1216,7 +893,7 @@ static void rolled_back_transaction_is_discarded(void **state)
 
 	(void)state;
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	write_huge(f, 3);
 	assert_int_not_equal(first_index(), 0);
 	roll_back(f);
@@ -1235,7 +912,7 @@ static void transaction_that_nobody_goes_on_with_is_discarded(void **state)
 
 	(void)state;
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	write_huge(f, 3);
 	while (!waiting())
 		usleep(10000);
@@ -1275,7 +952,7 @@ static void trouble_with_what_was_sent_ahead_is_not_the_applications(void **stat
 
 	(void)state;
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	for (int trouble = 0; trouble < 4; trouble++) {
 		begin_journal();
 		write_pages(f, 1, HUGE, (uint8_t)(3 + trouble));
@@ -1313,7 +990,7 @@ static void trouble_with_what_was_sent_ahead_is_not_the_applications(void **stat
 									  : WREP_ENTRY_COMMIT);
 		}
 		assert_int_equal(wait_op(&o), 0);
-		expect_content(HUGE, (uint8_t)(3 + trouble));
+		expect_content("a.db", HUGE, (uint8_t)(3 + trouble));
 		while (waiting())
 			assert_int_equal(deliver(true), WREP_ENTRY_DISCARD);
 		assert_int_equal(first_index(), 0);
@@ -1331,13 +1008,13 @@ static int setup_small_disk(void **state)
 {
 	if (geteuid() != 0 || unshare(CLONE_NEWNS) ||
 	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-	    mount("tmpfs", dir, "tmpfs", 0, "size=8m")) {
+	    mount("tmpfs", replica_dir, "tmpfs", 0, "size=8m")) {
 		print_message("skipped: needs root, to mount a small file system\n");
 		old_dir_fd = -1;
 		return 0;
 	}
 	old_dir_fd = dir_fd;
-	dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir_fd = open(replica_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return setup(state);
 }
 
@@ -1350,7 +1027,7 @@ static int teardown_small_disk(void **state)
 	rc = teardown(state);
 	close(dir_fd);
 	dir_fd = old_dir_fd;
-	umount2(dir, MNT_DETACH);
+	umount2(replica_dir, MNT_DETACH);
 	return rc;
 }
 
@@ -1369,7 +1046,7 @@ static void parts_wait_for_space(void **state)
 	(void)state;
 	if (old_dir_fd < 0)
 		skip();
-	t.db_id = foreign_database();
+	t.db_id = foreign_database("a.db");
 	take_space(6u << 20);
 	foreign_parts(&t, 0, t.parts);
 	while (!strstr(last_error, "disk full"))
@@ -1383,7 +1060,7 @@ static void parts_wait_for_space(void **state)
 	assert_int_equal(unlinkat(dir_fd, "filler", 0), 0);
 	wait_local_version(1);
 	assert_int_equal(first_index(), 0);
-	expect_content(800, 3);
+	expect_content("a.db", 800, 3);
 	assert_string_equal(failure, "");
 }
 
@@ -1397,7 +1074,7 @@ static void nobody_opens_what_a_full_disk_leaves_half_applied(void **state)
 	(void)state;
 	if (old_dir_fd < 0)
 		skip();
-	t.db_id = foreign_database();
+	t.db_id = foreign_database("a.db");
 	foreign_entry(&t, true, 0);
 	wait_local_version(1);
 	take_space(7800u << 10);
@@ -1435,7 +1112,7 @@ static void dead_parts_do_not_wait_for_space(void **state)
 	(void)state;
 	if (old_dir_fd < 0)
 		skip();
-	small.db_id = t.db_id = foreign_database();
+	small.db_id = t.db_id = foreign_database("a.db");
 	take_space(6u << 20);
 	foreign_parts(&t, 0, t.parts);
 	while (!strstr(last_error, "disk full"))
@@ -1443,7 +1120,7 @@ static void dead_parts_do_not_wait_for_space(void **state)
 	foreign_discard(&t);
 	foreign_entry(&small, true, 0);
 	wait_local_version(1);
-	expect_content(5, 5);
+	expect_content("a.db", 5, 5);
 }
 
 static void own_transaction_without_space_for_its_parts_is_refused(void **state)
@@ -1455,7 +1132,7 @@ static void own_transaction_without_space_for_its_parts_is_refused(void **state)
 	if (old_dir_fd < 0)
 		skip();
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	take_space(2u << 20);
 	/* 3 MiB in the overlay, and as much reserved behind the database, leave nothing for the parts */
 	assert_int_equal(write_transaction(f, 700, 3, &o), WREP_PENDING);
@@ -1482,7 +1159,7 @@ static void own_transaction_without_space_for_its_parts_is_refused(void **state)
 	assert_int_equal(write_transaction(f, 5, 4, &o), WREP_PENDING);
 	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
 	assert_int_equal(wait_op(&o), 0);
-	expect_content(5, 4);
+	expect_content("a.db", 5, 4);
 	close_database(f);
 }
 
@@ -1496,7 +1173,7 @@ static void own_transaction_without_space_in_the_database_is_refused(void **stat
 	if (old_dir_fd < 0)
 		skip();
 	lead();
-	f = make_database();
+	f = make_database("a.db");
 	take_space(3u << 20);
 	assert_int_equal(write_transaction(f, 800, 3, &o), -ENOSPC);
 	assert_int_equal(waiting(), 0);
@@ -1504,7 +1181,7 @@ static void own_transaction_without_space_in_the_database_is_refused(void **stat
 	assert_int_equal(write_transaction(f, 5, 4, &o), WREP_PENDING);
 	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
 	assert_int_equal(wait_op(&o), 0);
-	expect_content(5, 4);
+	expect_content("a.db", 5, 4);
 	close_database(f);
 }
 
@@ -1541,28 +1218,6 @@ int main(void)
 		TEST_SMALL(own_transaction_without_space_for_its_parts_is_refused),
 		TEST_SMALL(own_transaction_without_space_in_the_database_is_refused),
 	};
-	char shm[64], state[64];
-	int rc;
 
-	if (!mkdtemp(dir))
-		return 1;
-	snprintf(shm, sizeof(shm), "%s-shm", dir);
-	snprintf(state, sizeof(state), "%s-state", dir);
-	if (mkdir(shm, 0700) || mkdir(state, 0700))
-		return 1;
-	dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	shm_fd = open(shm, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	state_fd = open(state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	rc = cmocka_run_group_tests_name("walrepl_parts", tests, NULL, NULL);
-	for (int i = 0; i < 4; i++) {
-		static const char *const names[] = {"a.db", "a.db-wal", "a.db-journal", "filler"};
-
-		unlinkat(dir_fd, names[i], 0);
-		unlinkat(shm_fd, "a.db-shm", 0);
-	}
-	wipe_state();
-	rmdir(dir);
-	rmdir(shm);
-	rmdir(state);
-	return rc;
+	return replica_run("walrepl_parts", tests, sizeof(tests) / sizeof(tests[0]));
 }
