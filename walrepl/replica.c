@@ -33,12 +33,12 @@
 #include "base/work.h"
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/departure.h"
 #include "db/directory.h"
 #include "db/pin.h"
 #include "db/spool.h"
+#include "db/stray.h"
 #include "db/table.h"
-#include "file/departure.h"
-#include "file/stray.h"
 #include "names/directory.h"
 #include "names/rename.h"
 #include "pages/capture.h"
@@ -52,7 +52,6 @@
 #include "snapshot/snapshotter.h"
 #include "sqlite/conn.h"
 #include "sqlite/file_format.h"
-#include "sqlite/names.h"
 #include "state/name_tree.h"
 #include "state/parts.h"
 #include "txn/commit.h"
@@ -960,18 +959,6 @@ static void on_log(void *ctx, char level, const char *line)
 }
 
 /* ---- opening and closing ------------------------------------------------------------------------- */
-
-int wrep_name_refusal(const struct wrep *w, const char *name)
-{
-	return wrep_names_refusal(w->config.match, name);
-}
-
-bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind)
-{
-	char base[WREP_PATH_MAX + 1];
-
-	return wrep_names_kind(w->config.match, name, kind, base);
-}
 
 /* Free what never had a thread, or no longer has. */
 static void release(struct wrep *w)

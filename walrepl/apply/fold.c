@@ -19,11 +19,10 @@
 #include <unistd.h>
 #include "apply/applier.h"
 #include "apply/fence.h"
-#include "base/wrep.h"
 #include "db/attach.h"
 #include "db/db.h"
+#include "db/side_stray.h"
 #include "db/table.h"
-#include "file/stray.h"
 #include "record/entry.h"
 #include "sqlite/journal_format.h"
 #include "txn/sender.h"

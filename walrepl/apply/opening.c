@@ -15,9 +15,9 @@
 #include "base/wrep.h"
 #include "db/db.h"
 #include "db/pin.h"
+#include "db/side_stray.h"
 #include "db/table.h"
-#include "file/departure.h"
-#include "file/stray.h"
+#include "file/file.h"
 #include "txn/unjournaled.h"
 
 int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_op *op)
@@ -196,7 +196,7 @@ static void open_database(struct wrep *w, struct wrep_item *item, bool may_fold)
 		pthread_mutex_unlock(&db->lock);
 	}
 	if (rc == -EAGAIN)
-		rc = wrep_departure_open(f, item->open_flags, op);
+		rc = wrep_postpone_open(f, item->open_flags, op);
 	if (rc == WREP_PENDING) {
 		/* Its turn comes when the last other one has gone. */
 	} else if (!rc) {

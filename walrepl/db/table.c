@@ -21,11 +21,12 @@
 #include "db/db.h"
 #include "db/pin.h"
 #include "db/spool.h"
-#include "file/stray.h"
+#include "db/stray.h"
 #include "pages/capture.h"
 #include "pages/overlay.h"
 #include "pages/pagesum.h"
 #include "record/entry.h"
+#include "sqlite/names.h"
 #include "sqlite/wal_index.h"
 #include "state/parts.h"
 #include "txn/sender.h"
@@ -439,4 +440,16 @@ bool wrep_db_is_removed(struct wrep_db *db)
 	removed = db->removed;
 	pthread_mutex_unlock(&db->lock);
 	return removed;
+}
+
+int wrep_name_refusal(const struct wrep *w, const char *name)
+{
+	return wrep_names_refusal(w->config.match, name);
+}
+
+bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind)
+{
+	char base[WREP_PATH_MAX + 1];
+
+	return wrep_names_kind(w->config.match, name, kind, base);
 }

@@ -28,10 +28,12 @@
 #include "base/work.h"
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/departure.h"
 #include "db/directory.h"
 #include "db/pin.h"
+#include "db/stray.h"
 #include "db/table.h"
-#include "file/departure.h"
+#include "file/postponed.h"
 #include "file/stray.h"
 #include "pages/capture.h"
 #include "pages/overlay.h"
@@ -227,6 +229,23 @@ static int admit_to_side_file(struct wrep_file *f, int flags, struct wrep_op *op
 	return -EBUSY;
 }
 
+static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool internal,
+		     struct wrep_op *op, int state);
+
+static int open_again(struct wrep_postponed *r)
+{
+	return open_file(r->file->db, r->file, r->flags, false, r->op, r->op->state);
+}
+
+int wrep_postpone_open(struct wrep_file *f, int flags, struct wrep_op *op)
+{
+	return wrep_postpone(f->db, f,
+			     &(struct wrep_postponed){.again = open_again,
+						      .end = wrep_op_finish_open,
+						      .flags = flags},
+			     NULL, op);
+}
+
 /* `f` may be NULL: a database whose CREATE is still on its way through the applier. */
 static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool internal,
 		     struct wrep_op *op, int state)
@@ -255,7 +274,7 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 	}
 	op->state = state;
 	if (rc == -EAGAIN && now)
-		rc = wrep_departure_open(f, flags, op);
+		rc = wrep_postpone_open(f, flags, op);
 	if (rc || now)
 		return cannot_open(db, rc);
 	item = wrep_item_new(WREP_ITEM_OPEN, db);
@@ -281,7 +300,7 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 	else
 		wrep_item_free(item);
 	if (rc == -EAGAIN)
-		rc = wrep_departure_open(f, flags, op);
+		rc = wrep_postpone_open(f, flags, op);
 	return cannot_open(db, rc);
 }
 
@@ -313,6 +332,21 @@ static int is_copied(struct wrep_db *db, const char *name, int flags, struct wre
 		"then copy the database, and what belongs to it",
 		name);
 	return -EBUSY;
+}
+
+static int create_again(struct wrep_postponed *r)
+{
+	return wrep_create(r->departure.db->w, (const char *)r->bytes, r->mode, r->uid, r->gid,
+			   r->flags, false, r->op);
+}
+
+/* `what`: flags, mode and owner. */
+static int postpone_create(struct wrep_db *db, const char *name, struct wrep_postponed *what,
+			   struct wrep_op *op)
+{
+	what->again = create_again;
+	what->len = strlen(name) + 1;
+	return wrep_postpone(db, NULL, what, name, op);
 }
 
 int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid, int flags,
@@ -353,7 +387,12 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 				     : -EPERM;
 		pthread_mutex_unlock(&db->lock);
 		if (rc == -EAGAIN) {
-			rc = wrep_departure_create(db, name, mode, uid, gid, flags, op);
+			rc = postpone_create(db, name,
+					     &(struct wrep_postponed){.flags = flags,
+								      .mode = mode,
+								      .uid = uid,
+								      .gid = gid},
+					     op);
 		} else if (copied > 0) {
 			rc = wrep_stray_create(w, name, mode, uid, gid, flags, op);
 		} else if (rc) {
@@ -396,11 +435,6 @@ int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op
 	if (f->kind == WREP_STRAY)
 		return wrep_stray_open(f, flags, op);
 	return open_file(f->db, f, flags, internal, op, WREP_OP_OPEN);
-}
-
-int wrep_file_open_again(struct wrep_file *f, int flags, struct wrep_op *op)
-{
-	return open_file(f->db, f, flags, false, op, op->state);
 }
 
 int wrep_file_adopt(struct wrep_file *f)
@@ -692,6 +726,11 @@ static bool is_rollback(const struct wrep_db *db)
 	return !wrep_direct_may_write(db) && !db->direct.active;
 }
 
+static int write_again(struct wrep_postponed *r)
+{
+	return wrep_file_write(r->file, r->bytes, r->len, r->off, r->op);
+}
+
 /* db->lock held, released. */
 static int write_database(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
 			  struct wrep_op *op)
@@ -719,7 +758,12 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 			return wrep_direct_put_off(db, op); /* unlocks */
 		if (rc == -EAGAIN) {
 			pthread_mutex_unlock(&db->lock);
-			return wrep_departure_write(f, buf, len, off, op);
+			return wrep_postpone(db, f,
+					     &(struct wrep_postponed){.departure.own = 1,
+								      .again = write_again,
+								      .off = off,
+								      .len = len},
+					     buf, op);
 		}
 		if (!rc)
 			rc = wrep_overlay_begin(f);
@@ -909,6 +953,11 @@ static bool is_checkpoint_size(struct wrep_db *db, uint64_t size)
 				   (look_again(db) && wrep_capture_fits(db->capture, pages))));
 }
 
+static int truncate_again(struct wrep_postponed *r)
+{
+	return wrep_file_truncate(r->file, r->off, r->opened, r->op);
+}
+
 /* db->lock held, released. */
 static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, struct wrep_op *op)
 {
@@ -940,7 +989,12 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 			return wrep_direct_put_off(db, op); /* unlocks */
 		if (rc == -EAGAIN) {
 			pthread_mutex_unlock(&db->lock);
-			return wrep_departure_truncate(f, size, opened, op);
+			return wrep_postpone(db, f,
+					     &(struct wrep_postponed){.departure.own = opened,
+								      .again = truncate_again,
+								      .opened = opened,
+								      .off = size},
+					     NULL, op);
 		}
 		if (!rc)
 			rc = wrep_overlay_begin(f);

@@ -4,7 +4,7 @@
 
 #include "db/db.h"
 
-/* An open that had to wait: as wrep_file_open(), but what it returns is for wrep_op_finish_open(). */
-int wrep_file_open_again(struct wrep_file *f, int flags, struct wrep_op *op);
+/* An open that met others waits until they are gone (postponed.h). WREP_PENDING or -errno. No lock held. */
+int wrep_postpone_open(struct wrep_file *f, int flags, struct wrep_op *op);
 
 #endif

@@ -12,7 +12,7 @@
 #include "base/work.h"
 #include "base/wrep.h"
 #include "db/directory.h"
-#include "file/stray.h"
+#include "db/stray.h"
 #include "record/entry.h"
 #include "replica.h"
 #include "sqlite/names.h"

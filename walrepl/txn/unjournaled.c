@@ -57,10 +57,9 @@
 #include "base/wrep.h"
 #include "db/attach.h"
 #include "db/db.h"
+#include "db/departure.h"
 #include "db/pin.h"
 #include "db/table.h"
-#include "file/departure.h"
-#include "file/stray.h"
 #include "pages/overlay.h"
 #include "record/entry.h"
 #include "txn/commit.h"
@@ -68,6 +67,7 @@
 #include "txn/journal.h"
 #include "txn/sender.h"
 #include "txn/shape.h"
+#include "txn/stray_copy.h"
 #include "txn/super_journal.h"
 
 #define PAIR_MS 60000 /* what is closed that long after a copy is not of the same copy */

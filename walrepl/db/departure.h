@@ -1,6 +1,6 @@
 /* Requests that want a database to themselves wait until nobody else has it open. */
-#ifndef WALREPL_FILE_DEPARTURE_H
-#define WALREPL_FILE_DEPARTURE_H
+#ifndef WALREPL_DB_DEPARTURE_H
+#define WALREPL_DB_DEPARTURE_H
 
 #include "db/db.h"
 
@@ -15,18 +15,10 @@ struct wrep_departure {
 };
 /* How long a request may wait, from its first attempt on; and has it? */
 uint64_t wrep_departure_deadline(struct wrep_op *op);
+
 bool wrep_departure_late(struct wrep_op *op);
 /* Takes `d`, with WREP_PENDING; else -EIO. No lock held. */
 int wrep_departure_wait(struct wrep_departure *d);
-/* The same for what was asked for with `op`: WREP_PENDING or -errno. No lock held. */
-int wrep_departure_open(struct wrep_file *f, int flags, struct wrep_op *op);
-int wrep_departure_write(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
-			 struct wrep_op *op);
-int wrep_departure_truncate(struct wrep_file *f, uint64_t size, bool opened, struct wrep_op *op);
-int wrep_departure_create(struct wrep_db *db, const char *name, mode_t mode, uid_t uid, gid_t gid,
-			  int flags, struct wrep_op *op);
-/* A stray is closed, and wants `db`. */
-int wrep_departure_flush(struct wrep_file *stray, struct wrep_db *db, struct wrep_op *op);
 /* A database was closed, or some time has passed: those that wait go on, or end. No lock held. */
 void wrep_departures_look(struct wrep *w);
 
