@@ -38,7 +38,9 @@ static int create_like_database(struct fsd *fs, const char *name, int flags, str
 			wrep_file_unref(db);
 		}
 	}
-	rv = wrep_create(fs->wrep, name, st.st_mode & 0777, st.st_uid, st.st_gid, flags, true, &op);
+	rv = wrep_create(fs->wrep, name,
+			 &(struct wrep_new_file){st.st_mode & 0777, st.st_uid, st.st_gid, flags},
+			 true, &op);
 	assert(rv != WREP_PENDING); /* side files are local */
 	*out = op.file;
 	return rv;

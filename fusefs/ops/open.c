@@ -245,7 +245,8 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 		rv = fsd_opens_add(pend); /* it may be there, and its open wait */
 	}
 	if (!rv)
-		rv = wrep_create(fs->wrep, path, mode & 07777, ctx->uid, gid, fi->flags,
+		rv = wrep_create(fs->wrep, path,
+				 &(struct wrep_new_file){mode & 07777, ctx->uid, gid, fi->flags},
 				 pend->internal, &pend->op);
 	if (rv == WREP_PENDING)
 		fsd_wake(fs);

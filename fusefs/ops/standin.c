@@ -374,7 +374,8 @@ static void submit(struct fsd_standin *s)
 	pthread_mutex_lock(&s->fs->standins.lock);
 	s->submitted = true;
 	pthread_mutex_unlock(&s->fs->standins.lock);
-	rv = wrep_create(s->fs->wrep, s->path, s->mode, s->uid, s->gid, O_RDWR | O_CREAT, false,
+	rv = wrep_create(s->fs->wrep, s->path,
+			 &(struct wrep_new_file){s->mode, s->uid, s->gid, O_RDWR | O_CREAT}, false,
 			 &sub->op);
 	if (rv != WREP_PENDING)
 		submitted_done(&sub->op, rv);

@@ -244,7 +244,7 @@ struct wrep_file *make_database(const char *name)
 {
 	struct op o = {.op.done = op_done, .result = 1};
 
-	assert_int_equal(wrep_create(w, name, 0644, 0, 0, O_CREAT, false, &o.op), WREP_PENDING);
+	assert_int_equal(wrep_create(w, name, &(struct wrep_new_file){.mode = 0644, .flags = O_CREAT}, false, &o.op), WREP_PENDING);
 	assert_int_equal(deliver(true), WREP_ENTRY_CREATE);
 	assert_int_equal(wait_op(&o), 0);
 	return o.op.file;

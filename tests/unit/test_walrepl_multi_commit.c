@@ -38,7 +38,7 @@ static void make_file(const char *name, const void *bytes, size_t len)
 {
 	struct op o = {.op.done = op_done, .result = 1};
 
-	assert_int_equal(wrep_create(w, name, 0644, 0, 0, O_CREAT | O_EXCL, false, &o.op), 0);
+	assert_int_equal(wrep_create(w, name, &(struct wrep_new_file){.mode = 0644, .flags = O_CREAT | O_EXCL}, false, &o.op), 0);
 	assert_int_equal(wrep_file_write(o.op.file, bytes, len, 0, &o.op), 0);
 	wrep_file_release(o.op.file, false);
 	wrep_file_unref(o.op.file);

@@ -42,7 +42,7 @@ static int write_transaction(struct wrep_file *f, uint32_t pages, uint8_t conten
 	uint8_t page[PAGE];
 
 	*o = (struct op){.op.done = op_done, .result = 1};
-	assert_int_equal(wrep_create(w, "a.db-journal", 0644, 0, 0, O_CREAT, false, &create.op), 0);
+	assert_int_equal(wrep_create(w, "a.db-journal", &(struct wrep_new_file){.mode = 0644, .flags = O_CREAT}, false, &create.op), 0);
 	assert_int_equal(wrep_file_write(create.op.file, magic, sizeof(magic), 0, &create.op), 0);
 	wrep_file_release(create.op.file, false);
 	wrep_file_unref(create.op.file);
@@ -732,7 +732,7 @@ static void begin_journal(void)
 	static const uint8_t magic[8] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
 	struct op create = {.op.done = op_done, .result = 1};
 
-	assert_int_equal(wrep_create(w, "a.db-journal", 0644, 0, 0, O_CREAT, false, &create.op), 0);
+	assert_int_equal(wrep_create(w, "a.db-journal", &(struct wrep_new_file){.mode = 0644, .flags = O_CREAT}, false, &create.op), 0);
 	assert_int_equal(wrep_file_write(create.op.file, magic, sizeof(magic), 0, &create.op), 0);
 	wrep_file_release(create.op.file, false);
 	wrep_file_unref(create.op.file);

@@ -141,14 +141,14 @@ void wrep_strays_displaced(struct wrep_db *db)
 
 void wrep_stray_trace(struct wrep_db *db, enum wrep_kind kind, const struct stat *st)
 {
+	const struct wrep_new_file as = {.mode = st->st_mode, .uid = st->st_uid, .gid = st->st_gid};
 	struct wrep *w = db->w;
 	char name[WREP_NAME_MAX + 16], about[WREP_STRAY_FILE_NAME_SIZE];
 	struct wrep_stray *s;
 
 	wrep_side_file_name(db->name, kind, name);
 	pthread_mutex_lock(&w->stray_lock);
-	if (!*wrep_stray_link_locked(w, name) &&
-	    wrep_stray_create_locked(w, name, st->st_mode, st->st_uid, st->st_gid, &s) == 0) {
+	if (!*wrep_stray_link_locked(w, name) && wrep_stray_create_locked(w, name, &as, &s) == 0) {
 		s->complete = s->played = true;
 		s->played_ms = wrep_now_ms();
 		wrep_stray_file_name(about, s->number, WREP_STRAY_ABOUT);

@@ -302,7 +302,7 @@ int wrep_stray_change_locked(struct wrep_stray *s, uint64_t off)
 	return other ? wrep_stray_describe(s) : 0;
 }
 
-int wrep_stray_create_locked(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid,
+int wrep_stray_create_locked(struct wrep *w, const char *name, const struct wrep_new_file *as,
 			     struct wrep_stray **out)
 {
 	struct wrep_stray *s = wrep_stray_new(w, name, w->stray_next++, false);
@@ -313,8 +313,8 @@ int wrep_stray_create_locked(struct wrep *w, const char *name, mode_t mode, uid_
 		return -ENOMEM;
 	wrep_stray_file_name(path, s->number, "");
 	fd = openat(w->config.state_fd, path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-		    mode & 07777);
-	if (fd < 0 || fchown(fd, uid, gid) < 0 || fchmod(fd, mode & 07777) < 0)
+		    as->mode & 07777);
+	if (fd < 0 || fchown(fd, as->uid, as->gid) < 0 || fchmod(fd, as->mode & 07777) < 0)
 		rc = -errno;
 	if (fd >= 0)
 		close(fd);

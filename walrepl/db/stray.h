@@ -79,7 +79,7 @@ int wrep_stray_open_locked(struct wrep_stray *s); /* 0, -ESTALE, -EMFILE, -errno
 void wrep_stray_close_locked(struct wrep_stray *s);
 /* From now on it is somebody's copy, and not whole before its close. What is in front of `off` stays. */
 int wrep_stray_change_locked(struct wrep_stray *s, uint64_t off);
-int wrep_stray_create_locked(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid,
+int wrep_stray_create_locked(struct wrep *w, const char *name, const struct wrep_new_file *as,
 			     struct wrep_stray **out);
 
 #endif

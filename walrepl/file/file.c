@@ -136,21 +136,21 @@ int wrep_file_stat(struct wrep_file *f, struct stat *st)
 /* ---- opening ------------------------------------------------------------------------------------ */
 
 /* A side file springs into being: local to this node. db->lock held. */
-static int create_side_file(struct wrep_db *db, enum wrep_kind kind, mode_t mode, uid_t uid,
-			    gid_t gid, bool internal, struct wrep_file **out)
+static int create_side_file(struct wrep_db *db, enum wrep_kind kind, const struct wrep_new_file *as,
+			    bool internal, struct wrep_file **out)
 {
 	char name[WREP_NAME_MAX + 16];
 	int fd, rc = 0;
 
 	wrep_db_backing_name(db, kind, name);
 	fd = openat(wrep_dir_fd(db->w, kind), name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
-		    mode & 07777);
+		    as->mode & 07777);
 	if (fd < 0)
 		return -errno;
 	if (!internal && wrep_descriptor_is_spare(db->w, fd)) {
 		unlinkat(wrep_dir_fd(db->w, kind), name, 0);
 		rc = -EMFILE;
-	} else if (fchown(fd, uid, gid) < 0 || fchmod(fd, mode & 07777) < 0) {
+	} else if (fchown(fd, as->uid, as->gid) < 0 || fchmod(fd, as->mode & 07777) < 0) {
 		rc = -errno;
 	}
 	if (!rc)
@@ -336,83 +336,68 @@ static int is_copied(struct wrep_db *db, const char *name, int flags, struct wre
 
 static int create_again(struct wrep_postponed *r)
 {
-	return wrep_create(r->departure.db->w, (const char *)r->bytes, r->mode, r->uid, r->gid,
-			   r->flags, false, r->op);
+	return wrep_create(r->departure.db->w, (const char *)r->bytes, &r->as, false, r->op);
 }
 
-/* `what`: flags, mode and owner. */
-static int postpone_create(struct wrep_db *db, const char *name, struct wrep_postponed *what,
+struct creation {
+	const char *name;
+	enum wrep_kind kind;
+	const struct wrep_new_file *as;
+	bool internal;
+};
+
+/* Make a file of a database that is there, or open it. */
+static int create_in(struct wrep_db *db, const struct creation *c, struct wrep_op *op)
+{
+	struct wrep_file *f;
+	int copied = 0, rc;
+	bool held;
+
+	pthread_mutex_lock(&db->lock);
+	rc = wrep_db_hold(db, c->internal);
+	held = !rc;
+	f = rc ? NULL : wrep_db_file(db, c->kind);
+	if (f && (c->as->flags & O_EXCL))
+		rc = -EEXIST;
+	else if (!rc && !f && c->kind != WREP_DB && !c->internal)
+		copied = is_copied(db, c->name, c->as->flags, op);
+	if (copied < 0)
+		rc = copied;
+	else if (!rc && !copied && !f && c->kind != WREP_DB)
+		/* Without the database its name may be that of a former one's file. */
+		rc = db->files[WREP_DB] && !db->removed
+			     ? create_side_file(db, c->kind, c->as, c->internal, &f)
+			     : -EPERM;
+	pthread_mutex_unlock(&db->lock);
+	if (rc == -EAGAIN) {
+		rc = wrep_postpone(db, NULL,
+				   &(struct wrep_postponed){.again = create_again,
+							    .as = *c->as,
+							    .len = strlen(c->name) + 1},
+				   c->name, op);
+	} else if (copied > 0) {
+		rc = wrep_stray_create(db->w, c->name, c->as, op);
+	} else if (rc) {
+		wrep_file_unref(f);
+		rc = cannot_open(db, rc);
+	} else {
+		op->file = f;
+		rc = open_file(db, f, c->as->flags, c->internal, op, WREP_OP_CREATE);
+		if (rc < 0)
+			wrep_op_drop_file(op);
+	}
+	if (held)
+		unhold(db);
+	return rc;
+}
+
+/* Make a database. */
+static int create_database(struct wrep *w, const char *name, const struct wrep_new_file *as,
 			   struct wrep_op *op)
 {
-	what->again = create_again;
-	what->len = strlen(name) + 1;
-	return wrep_postpone(db, NULL, what, name, op);
-}
-
-int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid, int flags,
-		bool internal, struct wrep_op *op)
-{
 	struct wrep_entry e = {.type = WREP_ENTRY_CREATE};
-	enum wrep_kind kind;
 	struct wrep_dir *dir;
-	struct wrep_db *db;
-	struct wrep_file *f;
-	int rc = 0;
 
-	if (!wrep_name_kind(w, name, &kind))
-		return wrep_name_refusal(w, name);
-	if (kind == WREP_SUPER)
-		return wrep_super_create(w, name, mode, uid, gid, flags, op);
-	if (kind == WREP_STRAY)
-		return wrep_stray_create(w, name, mode, uid, gid, flags, op);
-	db = db_of(w, name, &kind);
-	if (db) {
-		bool held;
-		int copied = 0;
-
-		pthread_mutex_lock(&db->lock);
-		rc = wrep_db_hold(db, internal);
-		held = !rc;
-		f = rc ? NULL : wrep_db_file(db, kind);
-		if (f && (flags & O_EXCL))
-			rc = -EEXIST;
-		else if (!rc && !f && kind != WREP_DB && !internal)
-			copied = is_copied(db, name, flags, op);
-		if (copied < 0)
-			rc = copied;
-		else if (!rc && !copied && !f && kind != WREP_DB)
-			/* Without the database its name may be that of a former one's file. */
-			rc = db->files[WREP_DB] && !db->removed
-				     ? create_side_file(db, kind, mode, uid, gid, internal, &f)
-				     : -EPERM;
-		pthread_mutex_unlock(&db->lock);
-		if (rc == -EAGAIN) {
-			rc = postpone_create(db, name,
-					     &(struct wrep_postponed){.flags = flags,
-								      .mode = mode,
-								      .uid = uid,
-								      .gid = gid},
-					     op);
-		} else if (copied > 0) {
-			rc = wrep_stray_create(w, name, mode, uid, gid, flags, op);
-		} else if (rc) {
-			wrep_file_unref(f);
-			rc = cannot_open(db, rc);
-		} else {
-			op->file = f;
-			rc = open_file(db, f, flags, internal, op, WREP_OP_CREATE);
-			if (rc < 0)
-				wrep_op_drop_file(op);
-		}
-		if (held)
-			unhold(db);
-		wrep_db_unref(db);
-		return rc;
-	}
-	if (kind != WREP_DB) /* SQLite makes none without its database */
-		return wrep_stray_copies(flags)
-			       ? wrep_stray_create(w, name, mode, uid, gid, flags, op)
-			       : -EPERM;
 	if (wrep_dir_lookup(w, name, &dir) == 0) {
 		wrep_dir_unref(dir);
 		return -EISDIR;
@@ -422,10 +407,35 @@ int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t 
 	op->file = NULL;
 	op->state = WREP_OP_CREATE;
 	snprintf(e.name, sizeof e.name, "%s", name);
-	e.mode = mode & 07777;
-	e.uid = uid;
-	e.gid = gid;
-	return wrep_submit_meta(w, NULL, &e, flags, op);
+	e.mode = as->mode & 07777;
+	e.uid = as->uid;
+	e.gid = as->gid;
+	return wrep_submit_meta(w, NULL, &e, as->flags, op);
+}
+
+int wrep_create(struct wrep *w, const char *name, const struct wrep_new_file *as, bool internal,
+		struct wrep_op *op)
+{
+	enum wrep_kind kind;
+	struct wrep_db *db;
+	int rc;
+
+	if (!wrep_name_kind(w, name, &kind))
+		return wrep_name_refusal(w, name);
+	if (kind == WREP_SUPER)
+		return wrep_super_create(w, name, as, op);
+	if (kind == WREP_STRAY)
+		return wrep_stray_create(w, name, as, op);
+	db = db_of(w, name, &kind);
+	if (db) {
+		rc = create_in(db, &(struct creation){name, kind, as, internal}, op);
+		wrep_db_unref(db);
+		return rc;
+	}
+	if (kind == WREP_DB)
+		return create_database(w, name, as, op);
+	/* SQLite makes none without its database */
+	return wrep_stray_copies(as->flags) ? wrep_stray_create(w, name, as, op) : -EPERM;
 }
 
 int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op *op)

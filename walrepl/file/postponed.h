@@ -13,13 +13,11 @@ struct wrep_postponed {
 	void (*end)(struct wrep_op *op, int result);
 	struct wrep_file *file; /* a reference, or NULL */
 	struct wrep_op *op;
-	int flags;   /* of an open or a creation */
-	mode_t mode; /* of a creation, as the next two, and the name in `bytes` */
-	uid_t uid;
-	gid_t gid;
-	bool opened;  /* of a truncation: by a descriptor */
-	uint64_t off; /* of a write; of a truncation: the size */
-	size_t len;   /* of `bytes` */
+	int flags;		 /* of an open */
+	struct wrep_new_file as; /* of a creation; its name is in `bytes` */
+	bool opened;		 /* of a truncation: by a descriptor */
+	uint64_t off;		 /* of a write; of a truncation: the size */
+	size_t len;		 /* of `bytes` */
 	uint8_t bytes[];
 };
 /* Takes a reference to `f`, if there is one, and what `like` says; copies its `len` bytes. WREP_PENDING or -errno.

@@ -40,22 +40,22 @@ static int open_for_locked(struct wrep_stray *s, int flags)
 	return rc;
 }
 
-int wrep_stray_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid,
-		      int flags, struct wrep_op *op)
+int wrep_stray_create(struct wrep *w, const char *name, const struct wrep_new_file *as,
+		      struct wrep_op *op)
 {
 	struct wrep_stray *s;
 	int rc = 0;
 
 	pthread_mutex_lock(&w->stray_lock);
 	s = *wrep_stray_link_locked(w, name);
-	if (s && (flags & O_EXCL))
+	if (s && (as->flags & O_EXCL))
 		rc = -EEXIST;
 	else if (!s && !atomic_load(&w->may_write))
 		rc = -EROFS;
 	else if (!s)
-		rc = wrep_stray_create_locked(w, name, mode, uid, gid, &s);
+		rc = wrep_stray_create_locked(w, name, as, &s);
 	if (!rc)
-		rc = open_for_locked(s, flags);
+		rc = open_for_locked(s, as->flags);
 	if (!rc)
 		op->file = wrep_file_ref(s->file);
 	pthread_mutex_unlock(&w->stray_lock);

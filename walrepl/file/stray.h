@@ -4,8 +4,8 @@
 
 #include "db/db.h"
 
-int wrep_stray_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid,
-		      int flags, struct wrep_op *op);
+int wrep_stray_create(struct wrep *w, const char *name, const struct wrep_new_file *as,
+		      struct wrep_op *op);
 int wrep_stray_open(struct wrep_file *f, int flags, struct wrep_op *op);
 void wrep_stray_release(struct wrep_file *f);
 int wrep_stray_write(struct wrep_file *f, const void *buf, size_t len, uint64_t off);

@@ -204,14 +204,22 @@ int wrep_list(struct wrep *w, const char *path, int (*each)(void *arg, const cha
  * a database or -wal is no longer called so and nobody has it open. */
 int wrep_file_stat(struct wrep_file *f, struct stat *st);
 
+/* What a new file is to be. */
+struct wrep_new_file {
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+	int flags; /* of the open that makes it */
+};
+
 /* Make `name` and open it. A database is created on every node (EROFS where this node may not
  * write); side files are local. -EEXIST with O_EXCL, else an existing file is opened. A side file that is copied
  * here is no database's until that is copied, too (stray.h): EROFS where this node may not write, -EBUSY while an
  * application has the database open.
  * `internal`: the caller is the applier itself (its thread id: wrep_applier_tid()). 0, WREP_PENDING, -errno; the file
  * comes in op->file. */
-int wrep_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid, int flags,
-		bool internal, struct wrep_op *op);
+int wrep_create(struct wrep *w, const char *name, const struct wrep_new_file *as, bool internal,
+		struct wrep_op *op);
 
 /* An application opens the file: -ESTALE when it is no longer called so; waits until this node has
  * caught up and, on a node that may not write, until the fence of the database is closed. -EBUSY while

@@ -148,7 +148,7 @@ static bool has_database(struct wrep *w, const char *name)
 }
 
 /* w->lock held. */
-static int create_file(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid,
+static int create_file(struct wrep *w, const char *name, const struct wrep_new_file *as,
 		       struct wrep_file **out)
 {
 	struct wrep_file *f = calloc(1, sizeof *f + strlen(name) + 1);
@@ -157,8 +157,9 @@ static int create_file(struct wrep *w, const char *name, mode_t mode, uid_t uid,
 	if (!f)
 		return -ENOMEM;
 	f->fd = openat(w->config.data_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-		       mode & 07777);
-	if (f->fd < 0 || fchown(f->fd, uid, gid) < 0 || fchmod(f->fd, mode & 07777) < 0) {
+		       as->mode & 07777);
+	if (f->fd < 0 || fchown(f->fd, as->uid, as->gid) < 0 ||
+	    fchmod(f->fd, as->mode & 07777) < 0) {
 		rc = -errno;
 		if (f->fd >= 0)
 			close(f->fd);
@@ -175,8 +176,8 @@ static int create_file(struct wrep *w, const char *name, mode_t mode, uid_t uid,
 	return 0;
 }
 
-int wrep_super_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid,
-		      int flags, struct wrep_op *op)
+int wrep_super_create(struct wrep *w, const char *name, const struct wrep_new_file *as,
+		      struct wrep_op *op)
 {
 	struct wrep_file *f;
 	int rc = 0;
@@ -187,10 +188,10 @@ int wrep_super_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, 
 	pthread_mutex_lock(&w->lock);
 	for (f = w->supers; f && strcmp(f->name, name) != 0; f = f->next_super)
 		;
-	if (f && (flags & O_EXCL))
+	if (f && (as->flags & O_EXCL))
 		rc = -EEXIST;
 	else if (!f)
-		rc = create_file(w, name, mode, uid, gid, &f);
+		rc = create_file(w, name, as, &f);
 	if (!rc) {
 		f->super_opens++;
 		op->file = wrep_file_ref(f);

@@ -21,8 +21,8 @@
 /* The super-journal of that name, with a reference; NULL: there is none. No lock held. */
 struct wrep_file *wrep_super_find(struct wrep *w, const char *name);
 /* As wrep_create(). */
-int wrep_super_create(struct wrep *w, const char *name, mode_t mode, uid_t uid, gid_t gid,
-		      int flags, struct wrep_op *op);
+int wrep_super_create(struct wrep *w, const char *name, const struct wrep_new_file *as,
+		      struct wrep_op *op);
 /* As wrep_list(). */
 int wrep_super_list(struct wrep *w, int (*each)(void *arg, const char *name), void *arg);
 /* Opened or closed by an application. -ESTALE: it is gone. */
