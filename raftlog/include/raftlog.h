@@ -1,7 +1,7 @@
 /* raftlog: a log of opaque entries, replicated by Raft.
  *
- * The only header of this folder that other folders include; with it comes clock.h. A node owns one `struct rlog`. Its
- * loop thread owns libraft, the io_uring, the segments and the sockets; every callback below is
+ * The only header of this folder that other folders include; with it come clock.h and format.h. A node
+ * owns one `struct rlog`. Its loop thread owns libraft, the io_uring, the segments and the sockets; every callback below is
  * called on that thread, in log order, and must neither block nor call back into rlog except where
  * a function says so. Functions that other threads may call are marked [any thread].
  *
@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "clock.h"
+#include "format.h"
 
 struct rlog;
 

@@ -301,17 +301,15 @@ void rlog_log_meta(const struct rlog_log *l, uint64_t *term, uint64_t *voted_for
 	*voted_for = l->meta.voted_for;
 }
 
-int rlog_log_set_meta(struct rlog_log *l, uint64_t term, uint64_t voted_for)
+/* Store `next`, which then counts. */
+static int store_meta(struct rlog_log *l, struct rlog_meta *next)
 {
-	struct rlog_meta next = l->meta;
 	int err;
 
 	if (l->failed)
 		return -EIO;
-	next.term = term;
-	next.voted_for = voted_for;
-	next.durable_batch = l->batch - (l->write_bytes > 0);
-	err = rlog_meta_store(l->d, l->meta_handle, &next);
+	next->durable_batch = l->batch - (l->write_bytes > 0);
+	err = rlog_meta_store(l->d, l->meta_handle, next);
 	if (err == -ENOMEM)
 		return err;
 	if (err < 0) {
@@ -322,6 +320,33 @@ int rlog_log_set_meta(struct rlog_log *l, uint64_t term, uint64_t voted_for)
 		l->failed = true;
 		return err;
 	}
-	l->meta = next;
+	l->meta = *next;
 	return 0;
+}
+
+int rlog_log_set_meta(struct rlog_log *l, uint64_t term, uint64_t voted_for)
+{
+	struct rlog_meta next = l->meta;
+
+	next.term = term;
+	next.voted_for = voted_for;
+	return store_meta(l, &next);
+}
+
+unsigned rlog_log_format(const struct rlog_log *l)
+{
+	return rlog_format_or_first(l->meta.format);
+}
+
+int rlog_log_raise_format(struct rlog_log *l, unsigned level)
+{
+	struct rlog_meta next = l->meta;
+	int err;
+
+	if (level <= rlog_log_format(l))
+		return 0;
+	next.format = level;
+	err = store_meta(l, &next);
+	/* The other slot, too: if the medium damages one, the other must not say less. */
+	return err < 0 ? err : store_meta(l, &next);
 }

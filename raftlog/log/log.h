@@ -18,6 +18,12 @@ struct rlog_log;
 void rlog_log_meta(const struct rlog_log *l, uint64_t *term, uint64_t *voted_for);
 int rlog_log_set_meta(struct rlog_log *l, uint64_t term, uint64_t voted_for);
 
+/* The format level that whoever reads this log has to know (format.h); 1 or more. */
+unsigned rlog_log_format(const struct rlog_log *l);
+/* Raise it, ahead of the first entry of that level; a lower one changes nothing. Durable on return, in both
+ * slots. 0 or -errno. */
+int rlog_log_raise_format(struct rlog_log *l, unsigned level);
+
 uint64_t rlog_log_first(const struct rlog_log *l);   /* 1 until segments were let go */
 uint64_t rlog_log_last(const struct rlog_log *l);    /* staged or durable; first - 1 when empty */
 uint64_t rlog_log_durable(const struct rlog_log *l); /* highest index on disk */

@@ -7,8 +7,8 @@
  *
  *    0 checksum       XXH3-64 of the rest of the block
  *    8 magic          "dqfsmeta"
- *   16 version        1
- *   20 zero
+ *   16 version        1 or 2
+ *   20 format level   in version 2: that the log needs, above 1 (format.h); zero in version 1
  *   24 cluster id
  *   32 node id
  *   40 epoch          of the log in this directory
@@ -28,7 +28,9 @@
  * and the node could vote twice in that term. log.c refuses the case it can prove (the log has an
  * entry of a later term than `term`); the rest is logged. Two bad slots are damage, never a crash.
  *
- * Versions: 1, the first. */
+ * Versions: 1, the first.
+ *   2: the log needs a format level above 1. Builds that know no levels read version 1 only, and do not open
+ *      such a log; one that needs level 1 stays what it was. */
 #include <assert.h>
 #include <endian.h>
 #include <errno.h>
@@ -41,16 +43,18 @@
 #include "log/scan.h"
 
 #define META_VERSION 1
+#define META_VERSION_FORMAT 2
 
 static const char meta_magic[8] = "dqfsmeta";
 
 struct disk_meta {
 	uint64_t checksum;
 	char magic[8];
-	uint32_t version, zero;
+	uint32_t version, format;
 	uint64_t cluster_id, node_id, epoch, counter, term, voted_for, durable_batch;
 };
 static_assert(offsetof(struct disk_meta, version) == 16, "meta layout");
+static_assert(offsetof(struct disk_meta, format) == 20, "meta layout");
 static_assert(offsetof(struct disk_meta, cluster_id) == 24, "meta layout");
 static_assert(offsetof(struct disk_meta, counter) == 48, "meta layout");
 static_assert(offsetof(struct disk_meta, durable_batch) == 72, "meta layout");
@@ -59,7 +63,8 @@ static_assert(sizeof(struct disk_meta) == 80, "meta layout");
 static void slot_encode(uint8_t *block, const struct rlog_meta *m)
 {
 	struct disk_meta d = {
-		.version = htole32(META_VERSION),
+		.version = htole32(m->format > 1 ? META_VERSION_FORMAT : META_VERSION),
+		.format = htole32(m->format > 1 ? m->format : 0),
 		.cluster_id = htole64(m->cluster_id),
 		.node_id = htole64(m->node_id),
 		.epoch = htole64(m->epoch),
@@ -79,13 +84,17 @@ static void slot_encode(uint8_t *block, const struct rlog_meta *m)
 static int slot_decode(const uint8_t *block, unsigned slot, struct rlog_meta *m)
 {
 	struct disk_meta d;
+	uint32_t version;
 
 	memcpy(&d, block, sizeof(d));
+	version = le32toh(d.version);
 	if (memcmp(d.magic, meta_magic, sizeof(d.magic)) != 0 ||
 	    le64toh(d.checksum) != XXH3_64bits(block + 8, RLOG_BLOCK - 8))
 		return -EBADMSG;
-	if (le32toh(d.version) != META_VERSION)
+	if (version != META_VERSION && version != META_VERSION_FORMAT)
 		return -ENOTSUP;
+	if (version == META_VERSION_FORMAT && le32toh(d.format) < 2)
+		return -EBADMSG;
 	*m = (struct rlog_meta){
 		.cluster_id = le64toh(d.cluster_id),
 		.node_id = le64toh(d.node_id),
@@ -94,6 +103,7 @@ static int slot_decode(const uint8_t *block, unsigned slot, struct rlog_meta *m)
 		.term = le64toh(d.term),
 		.voted_for = le64toh(d.voted_for),
 		.durable_batch = le64toh(d.durable_batch),
+		.format = version == META_VERSION ? 1 : le32toh(d.format),
 	};
 	return m->counter % 2 == slot ? 0 : -EBADMSG;
 }
@@ -182,6 +192,17 @@ int rlog_meta_open(struct rlog_disk *d, struct rlog_meta *m, int *bad_slots,
 	else
 		*m = slots[valid[1]];
 	return handle;
+}
+
+int rlog_meta_readable(const struct rlog_meta *m, unsigned reads, char errmsg[RLOG_ERRMSG_SIZE])
+{
+	if (m->format <= reads)
+		return 0;
+	snprintf(errmsg, RLOG_ERRMSG_SIZE,
+		 "the raft log was written by a later version file=%s format=%u reads=%u: upgrade "
+		 "this node",
+		 RLOG_META_NAME, m->format, reads);
+	return -ENOTSUP;
 }
 
 int rlog_meta_store(struct rlog_disk *d, int handle, struct rlog_meta *m)

@@ -26,6 +26,8 @@ static void options_default(struct rlog_log_options *opt)
 	if (opt->segment_bytes < 2 * RLOG_BLOCK)
 		opt->segment_bytes = 2 * RLOG_BLOCK;
 	opt->segment_bytes = (opt->segment_bytes + RLOG_BLOCK - 1) / RLOG_BLOCK * RLOG_BLOCK;
+	if (opt->format_reads == 0)
+		opt->format_reads = RLOG_FORMAT_LEVEL;
 	if (opt->cache_bytes == 0)
 		opt->cache_bytes = CACHE_BYTES;
 }
@@ -40,6 +42,7 @@ static int make_files(struct rlog_disk *d, const struct rlog_log_options *o, str
 
 	m->cluster_id = o->cluster_id;
 	m->node_id = o->node_id;
+	m->format = o->format_needed;
 	if (getrandom(&m->epoch, sizeof(m->epoch), 0) != sizeof(m->epoch)) {
 		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot make the raft log: no random numbers");
 		return -EIO;
@@ -292,6 +295,9 @@ static int open_all(struct rlog_log *l, char errmsg[RLOG_ERRMSG_SIZE])
 	l->meta_handle = rlog_meta_open(l->d, &l->meta, &bad_slots, errmsg);
 	if (l->meta_handle < 0)
 		return l->meta_handle;
+	err = rlog_meta_readable(&l->meta, l->opt.format_reads, errmsg);
+	if (err < 0)
+		return err;
 	if (l->meta.cluster_id != l->opt.cluster_id || l->meta.node_id != l->opt.node_id) {
 		bool cluster = l->meta.cluster_id != l->opt.cluster_id;
 

@@ -10,6 +10,8 @@ struct rlog_log_options {
 	uint64_t cluster_id, node_id; /* stand in every segment's header and must match on open */
 	size_t segment_bytes;	      /* 0: the default, 8 MiB */
 	size_t cache_bytes;	      /* payloads kept in memory, 0: the default, 32 MiB */
+	unsigned format_reads;	      /* the level that this node reads; 0: RLOG_FORMAT_LEVEL */
+	unsigned format_needed;	      /* that a log which is made needs; 0: 1 */
 	void (*log)(void *ctx, char level, const char *line);
 	void *ctx;
 };

@@ -318,6 +318,9 @@ static int dump_all(struct dump *w)
 	if (handle < 0)
 		return handle;
 	w->d->close(w->d, handle);
+	err = rlog_meta_readable(&w->meta, RLOG_FORMAT_LEVEL, w->errmsg);
+	if (err < 0)
+		return err;
 	err = rlog_snapshot_load(w->d, w->meta.cluster_id, &w->snapshot, w->errmsg);
 	if (err == -EBADMSG)
 		return damaged(w, RLOG_SNAPSHOT_NAME, 0, "the snapshot is not valid");

@@ -120,7 +120,9 @@ static int copy_log(struct rlog_log *from, struct rlog_disk *to,
 {
 	const struct rlog_log_options options = {.cluster_id = opt->new_cluster_id,
 						 .node_id = opt->id,
-						 .segment_bytes = opt->segment_bytes};
+						 .segment_bytes = opt->segment_bytes,
+						 .format_reads = opt->format_reads,
+						 .format_needed = rlog_log_format(from)};
 	const struct rlog_snapshot *snapshot = rlog_log_snapshot(from);
 	struct rlog_record last = {.index = rlog_log_last(from) + 1, .type = RAFT_CHANGE};
 	struct rlog_log *log;
@@ -158,7 +160,9 @@ static int copy_log(struct rlog_log *from, struct rlog_disk *to,
 int rlog_new_cluster_copy(struct rlog_disk *from, struct rlog_disk *to,
 			  const struct rlog_new_cluster_options *opt, char errmsg[RLOG_ERRMSG_SIZE])
 {
-	const struct rlog_log_options options = {.cluster_id = opt->cluster_id, .node_id = opt->id};
+	const struct rlog_log_options options = {.cluster_id = opt->cluster_id,
+						 .node_id = opt->id,
+						 .format_reads = opt->format_reads};
 	struct rlog_log *log;
 	int err;
 

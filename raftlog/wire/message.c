@@ -126,6 +126,14 @@ static void put_body(struct writer *w, const struct rlog_message *m)
 	}
 }
 
+static uint8_t version_of(const struct rlog_message *m)
+{
+	bool too_old = (m->type == RLOG_MSG_WELCOME && m->welcome.answer == RLOG_ANSWER_TOO_OLD) ||
+		       (m->type == RLOG_MSG_JOINED && m->joined.answer == RLOG_ANSWER_TOO_OLD);
+
+	return too_old ? RLOG_WIRE_VERSION_TOO_OLD : RLOG_WIRE_VERSION;
+}
+
 struct rlog_frame *rlog_frame_new(const struct rlog_message *m)
 {
 	unsigned count = m->type == RLOG_MSG_APPEND ? m->append.count : 0;
@@ -177,11 +185,11 @@ struct rlog_frame *rlog_frame_new(const struct rlog_message *m)
 	w.at = f->head;
 	memcpy(w.at, frame_magic, sizeof frame_magic);
 	w.at += sizeof frame_magic;
-	put8(&w, RLOG_WIRE_VERSION);
+	put8(&w, version_of(m));
 	put8(&w, (uint8_t)m->type);
-	put16(&w, 0);
+	put16(&w, (uint16_t)m->reads);
 	put32(&w, (uint32_t)(f->bytes - RLOG_FRAME_HEADER));
-	put32(&w, 0);
+	put32(&w, m->needs > 1 ? m->needs : 0);
 	put64(&w, hash);
 	put64(&w, XXH3_64bits(f->head, 24));
 	return f;
@@ -207,15 +215,16 @@ int rlog_frame_header_read(const uint8_t header[RLOG_FRAME_HEADER], struct rlog_
 	take(&r, magic, sizeof magic);
 	version = get8(&r);
 	type = get8(&r);
-	get16(&r);
+	out->reads = rlog_format_or_first(get16(&r));
 	out->body_bytes = get32(&r);
-	get32(&r);
+	out->needs = rlog_format_or_first(get32(&r));
 	out->body_hash = get64(&r);
 	if (memcmp(magic, frame_magic, sizeof magic) != 0)
 		return -EPROTO;
 	if (get64(&r) != XXH3_64bits(header, 24))
 		return -EBADMSG;
-	if (version != RLOG_WIRE_VERSION)
+	if (version != RLOG_WIRE_VERSION && (version != RLOG_WIRE_VERSION_TOO_OLD ||
+					     (type != RLOG_MSG_WELCOME && type != RLOG_MSG_JOINED)))
 		return -EPROTO;
 	if (type < RLOG_MSG_HELLO || type > RLOG_MSG_STREAM || out->body_bytes > RLOG_FRAME_MAX)
 		return -EPROTO;
@@ -357,6 +366,8 @@ int rlog_message_read(const struct rlog_frame_header *h, const uint8_t *body,
 	if (XXH3_64bits(body, h->body_bytes) != h->body_hash)
 		return -EBADMSG;
 	out->type = h->type;
+	out->reads = h->reads;
+	out->needs = h->needs;
 	rv = read_body(&r, out);
 	if (rv == 0 && (r.short_of_bytes || r.left != 0))
 		rv = -EPROTO;

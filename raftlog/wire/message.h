@@ -5,9 +5,12 @@
  *
  *   header, 32 bytes
  *   +---------+------+------+----------+-----------+----------+---------------+-----------------+
- *   | "dqlR"  | vers | type | 0        | body      | 0        | XXH3-64 of    | XXH3-64 of the  |
+ *   | "dqlR"  | vers | type | reads    | body      | needs    | XXH3-64 of    | XXH3-64 of the  |
  *   | 4 bytes | u8   | u8   | u16      | bytes u32 | u32      | the body, u64 | 24 bytes before |
  *   +---------+------+------+----------+-----------+----------+---------------+-----------------+
+ *
+ * `reads` and `needs` are levels (format.h): what the sender reads, and what its log needs. Builds that know
+ * no levels write 0 there, which is level 1, and do not look at them. A log that needs level 1 is 0, too.
  *
  * The bodies are described above the function that reads them, in message.c. Bytes from a peer are
  * never trusted: what does not check out is refused with -EBADMSG (damaged) or -EPROTO (does not
@@ -21,8 +24,11 @@
 #include "base/address.h"
 #include "base/record.h"
 
-/* Version history: 1, the first. */
+/* Version history: 1, the first.
+ *   2: only of an answer RLOG_ANSWER_TOO_OLD, so that builds that do not know it refuse the frame, and say
+ *      that the other is of another version. */
 #define RLOG_WIRE_VERSION 1
+#define RLOG_WIRE_VERSION_TOO_OLD 2
 #define RLOG_FRAME_HEADER 32
 /* The largest body that is accepted: one entry of this size, about. */
 #define RLOG_FRAME_MAX (1u << 30)
@@ -54,10 +60,12 @@ enum rlog_answer {
 	RLOG_ANSWER_ADDRESS_USED,  /* another member has this address */
 	RLOG_ANSWER_FULL,	   /* RLOG_MEMBERS_MAX members */
 	RLOG_ANSWER_NO_MEMBER,	   /* the dialler is none */
+	RLOG_ANSWER_TOO_OLD,	   /* the dialler reads less than what the log needs */
 };
 
 struct rlog_message {
 	enum rlog_message_type type;
+	unsigned reads, needs; /* levels, of the sender; 0 is 1 */
 	union {
 		struct {
 			uint64_t cluster_id, from, to;
@@ -115,6 +123,7 @@ void rlog_frame_free(struct rlog_frame *f);
 
 struct rlog_frame_header {
 	enum rlog_message_type type;
+	unsigned reads, needs; /* 1 or more */
 	uint32_t body_bytes;
 	uint64_t body_hash;
 };

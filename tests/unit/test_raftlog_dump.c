@@ -347,6 +347,21 @@ static void damage_of_term_and_vote_is_named(void **state)
 	memdisk_free(m);
 }
 
+static void log_of_a_level_not_known_here_is_not_read(void **state)
+{
+	struct memdisk *m = disk_with_ten();
+	struct rlog_log *l = open_log(m);
+	struct told t;
+
+	(void)state;
+	assert_int_equal(rlog_log_raise_format(l, RLOG_FORMAT_LEVEL + 1), 0);
+	rlog_log_close(l);
+	assert_int_equal(dump(m, &t), -ENOTSUP);
+	assert_null(t.end.damage);
+	assert_non_null(strstr(t.errmsg, "upgrade this node"));
+	memdisk_free(m);
+}
+
 static void torn_update_of_the_term_is_told(void **state)
 {
 	struct memdisk *m = disk_with_log();
@@ -624,6 +639,7 @@ int main(void)
 		cmocka_unit_test(damage_of_a_header_names_offset_zero),
 		cmocka_unit_test(segment_missing_is_named),
 		cmocka_unit_test(damage_of_term_and_vote_is_named),
+		cmocka_unit_test(log_of_a_level_not_known_here_is_not_read),
 		cmocka_unit_test(torn_update_of_the_term_is_told),
 		cmocka_unit_test(term_older_than_the_log_is_damage),
 		cmocka_unit_test(torn_write_is_told_and_left_alone),

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "../sim/memdisk.h"
+#include "log/meta.h"
 #include "log/open.h"
 #include "log/read.h"
 #include "log/segment.h"
@@ -878,6 +879,69 @@ static void other_cluster_or_node_is_refused_by_name(void **state)
 	memdisk_free(m);
 }
 
+static int open_reading(struct memdisk *m, unsigned level, char errmsg[RLOG_ERRMSG_SIZE])
+{
+	struct rlog_log_options reading = options;
+	struct rlog_log *l;
+	int err;
+
+	reading.format_reads = level;
+	err = rlog_log_open(&l, memdisk_disk(m), &reading, errmsg);
+	if (err == 0) {
+		err = (int)rlog_log_format(l);
+		rlog_log_close(l);
+	}
+	return err;
+}
+
+static void level_that_a_log_needs_outlives_power_failures_and_a_damaged_slot(void **state)
+{
+	char errmsg[RLOG_ERRMSG_SIZE] = "";
+
+	(void)state;
+	for (unsigned slot = 0; slot < 3; slot++) {
+		struct memdisk *m = disk_with_log(1);
+		struct rlog_log *l = open_log(m);
+
+		assert_int_equal(rlog_log_format(l), 1);
+		assert_int_equal(rlog_log_raise_format(l, 1), 0);
+		assert_int_equal(rlog_log_raise_format(l, 3), 0);
+		assert_int_equal(rlog_log_raise_format(l, 2), 0);
+		assert_int_equal(rlog_log_format(l), 3);
+		memdisk_crash(m);
+		rlog_log_close(l);
+		if (slot < 2)
+			memdisk_file_flip(m, RLOG_META_NAME, slot * RLOG_BLOCK + 50, 1);
+		assert_int_equal(open_reading(m, 2, errmsg), -ENOTSUP);
+		assert_non_null(strstr(errmsg, "upgrade this node"));
+		assert_int_equal(open_reading(m, 3, errmsg), 3);
+		assert_int_equal(open_reading(m, 4, errmsg), 3);
+		memdisk_free(m);
+	}
+}
+
+/* It is noted ahead of the entry, and is what it was or what it was to be. */
+static void level_raised_while_the_power_fails_is_the_old_or_the_new(void **state)
+{
+	char errmsg[RLOG_ERRMSG_SIZE] = "";
+
+	(void)state;
+	for (uint64_t seed = 0; seed < 50; seed++)
+		for (unsigned call = 1; call <= 2; call++) {
+			struct memdisk *m = disk_with_log(seed);
+			struct rlog_log *l = open_log(m);
+			int level;
+
+			memdisk_power_fail_at(m, call);
+			assert_int_equal(rlog_log_raise_format(l, 2), -EIO);
+			memdisk_crash(m);
+			rlog_log_close(l);
+			level = open_reading(m, 2, errmsg);
+			assert_true(level == 2 || (level == 1 && call == 1));
+			memdisk_free(m);
+		}
+}
+
 static void entries_later_than_the_term_are_damage(void **state)
 {
 	struct memdisk *m = disk_with_log(1);
@@ -1327,6 +1391,8 @@ int main(void)
 		cmocka_unit_test(segment_cut_short_is_damage),
 		cmocka_unit_test(segment_of_an_earlier_log_is_damage),
 		cmocka_unit_test(other_cluster_or_node_is_refused_by_name),
+		cmocka_unit_test(level_that_a_log_needs_outlives_power_failures_and_a_damaged_slot),
+		cmocka_unit_test(level_raised_while_the_power_fails_is_the_old_or_the_new),
 		cmocka_unit_test(entries_later_than_the_term_are_damage),
 		cmocka_unit_test(unknown_files_are_left_alone_and_spares_removed),
 		cmocka_unit_test(write_failed_poisons_the_log),

@@ -97,6 +97,7 @@ static void make_append(struct rlog_message *m)
 {
 	memset(m, 0, sizeof *m);
 	m->type = RLOG_MSG_APPEND;
+	m->reads = m->needs = 1;
 	m->append.term = 9;
 	m->append.prev_index = 100;
 	m->append.prev_term = 7;
@@ -114,6 +115,7 @@ static void make(struct rlog_message *m, enum rlog_message_type type)
 {
 	memset(m, 0, sizeof *m);
 	m->type = type;
+	m->reads = m->needs = 1;
 	switch (type) {
 	case RLOG_MSG_HELLO:
 	case RLOG_MSG_STREAM:
@@ -347,6 +349,71 @@ static void header_of_another_version_refused(void **state)
 	free(b.at);
 }
 
+static void levels_are_told_in_the_header(void **state)
+{
+	struct rlog_message m, got;
+	struct bytes b;
+
+	(void)state;
+	make(&m, RLOG_MSG_VOTE);
+	m.reads = 7;
+	m.needs = 3;
+	b = encode(&m);
+	assert_int_equal(decode(b.at, b.len, &got), 0);
+	assert_int_equal(got.reads, 7);
+	assert_int_equal(got.needs, 3);
+	free(b.at);
+}
+
+/* Nodes of before the levels write zeros there, and are written what they were always written. */
+static void levels_not_told_are_the_first(void **state)
+{
+	static const uint8_t zeros[4];
+	struct rlog_message m, got;
+	struct bytes b;
+
+	(void)state;
+	make(&m, RLOG_MSG_VOTE);
+	m.reads = 0;
+	b = encode(&m);
+	assert_memory_equal(b.at + 6, zeros, 2);
+	assert_memory_equal(b.at + 12, zeros, 4);
+	assert_int_equal(decode(b.at, b.len, &got), 0);
+	assert_int_equal(got.reads, 1);
+	assert_int_equal(got.needs, 1);
+	free(b.at);
+}
+
+/* To builds that do not know the answer it is a frame of another version, about which they have a line. */
+static void too_old_is_an_answer_in_a_frame_of_its_own_version(void **state)
+{
+	const enum rlog_message_type types[] = {RLOG_MSG_WELCOME, RLOG_MSG_JOINED};
+	struct rlog_message m, got;
+	struct rlog_frame_header h;
+	struct bytes b;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		make(&m, types[i]);
+		if (types[i] == RLOG_MSG_WELCOME)
+			m.welcome.answer = RLOG_ANSWER_TOO_OLD;
+		else
+			m.joined.answer = RLOG_ANSWER_TOO_OLD;
+		m.needs = 2;
+		b = encode(&m);
+		assert_int_equal(b.at[4], RLOG_WIRE_VERSION_TOO_OLD);
+		assert_int_equal(decode(b.at, b.len, &got), 0);
+		assert_int_equal(types[i] == RLOG_MSG_WELCOME ? got.welcome.answer
+							      : got.joined.answer,
+				 RLOG_ANSWER_TOO_OLD);
+		assert_int_equal(got.needs, 2);
+		b.at[5] = RLOG_MSG_JOIN;
+		seal(&b);
+		assert_int_equal(rlog_frame_header_read(b.at, &h), -EPROTO);
+		free(b.at);
+	}
+}
+
 static void configuration_cut_anywhere_refused(void **state)
 {
 	struct rlog_buf *buf = configuration();
@@ -373,6 +440,9 @@ int main(void)
 		cmocka_unit_test(hostile_bytes_with_right_checksums_do_no_harm),
 		cmocka_unit_test(append_terms_that_fall_refused),
 		cmocka_unit_test(header_of_another_version_refused),
+		cmocka_unit_test(levels_are_told_in_the_header),
+		cmocka_unit_test(levels_not_told_are_the_first),
+		cmocka_unit_test(too_old_is_an_answer_in_a_frame_of_its_own_version),
 		cmocka_unit_test(configuration_cut_anywhere_refused),
 	};
 

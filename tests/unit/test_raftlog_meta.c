@@ -163,6 +163,59 @@ static void meta_missing_or_cut_is_an_error(void **state)
 	memdisk_free(m);
 }
 
+static uint32_t word(struct memdisk *m, uint64_t at)
+{
+	uint32_t v = 0;
+
+	for (unsigned i = 0; i < 4; i++)
+		v |= (uint32_t)memdisk_file_byte(m, RLOG_META_NAME, at + i) << 8 * i;
+	return v;
+}
+
+/* Builds that know no levels read version 1 only, and refuse a file of which a slot is of another. */
+static void meta_of_the_first_level_is_what_it_always_was(void **state)
+{
+	struct memdisk *m = disk_with_meta(1);
+	struct rlog_meta got;
+	char errmsg[RLOG_ERRMSG_SIZE];
+	int bad, handle = reopen(m, &got, &bad);
+
+	(void)state;
+	for (unsigned level = 0; level < 2; level++) {
+		assert_int_equal(got.format, 1);
+		got.format = level;
+		assert_int_equal(rlog_meta_store(memdisk_disk(m), handle, &got), 0);
+		handle = reopen(m, &got, &bad);
+		for (uint64_t slot = 0; slot < 2 * RLOG_BLOCK; slot += RLOG_BLOCK) {
+			assert_int_equal(word(m, slot + 16), 1);
+			assert_int_equal(word(m, slot + 20), 0);
+		}
+	}
+	assert_int_equal(rlog_meta_readable(&got, 1, errmsg), 0);
+	memdisk_free(m);
+}
+
+static void meta_of_a_level_is_read_by_who_knows_it(void **state)
+{
+	struct memdisk *m = disk_with_meta(1);
+	struct rlog_meta got;
+	char errmsg[RLOG_ERRMSG_SIZE];
+	int bad, handle = reopen(m, &got, &bad);
+
+	(void)state;
+	got.format = 3;
+	assert_int_equal(rlog_meta_store(memdisk_disk(m), handle, &got), 0);
+	assert_true(reopen(m, &got, &bad) >= 0);
+	assert_int_equal(bad, 0);
+	assert_int_equal(got.format, 3);
+	assert_int_equal(got.term, 4);
+	assert_int_equal(word(m, got.counter % 2 * RLOG_BLOCK + 16), 2);
+	assert_int_equal(rlog_meta_readable(&got, 3, errmsg), 0);
+	assert_int_equal(rlog_meta_readable(&got, 2, errmsg), -ENOTSUP);
+	assert_non_null(strstr(errmsg, "upgrade this node"));
+	memdisk_free(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -172,6 +225,8 @@ int main(void)
 		cmocka_unit_test(meta_flipped_bit_is_noticed),
 		cmocka_unit_test(meta_slots_swapped_are_refused),
 		cmocka_unit_test(meta_missing_or_cut_is_an_error),
+		cmocka_unit_test(meta_of_the_first_level_is_what_it_always_was),
+		cmocka_unit_test(meta_of_a_level_is_read_by_who_knows_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -286,6 +286,33 @@ static void truncated_entries_do_not_come_back(void **state)
 	memdisk_free(to);
 }
 
+/* What is in the log comes along, and with it the level that reading it needs. */
+static void level_that_the_log_needs_is_kept(void **state)
+{
+	struct memdisk *from = disk_with_log(40), *to = memdisk_new(2);
+	struct rlog_log_options old = options, new = new_options;
+	struct rlog_new_cluster_options opt = anew;
+	char errmsg[RLOG_ERRMSG_SIZE];
+	struct rlog_log *l;
+
+	(void)state;
+	old.format_reads = new.format_reads = opt.format_reads = 2;
+	l = open_log(memdisk_disk(from), &old);
+	assert_int_equal(rlog_log_raise_format(l, 2), 0);
+	rlog_log_close(l);
+	assert_int_equal(copy(from, to, errmsg), -ENOTSUP);
+	assert_non_null(strstr(errmsg, "upgrade this node"));
+	assert_int_equal(memdisk_changes(to), 0);
+	assert_int_equal(rlog_new_cluster_copy(memdisk_disk(from), memdisk_disk(to), &opt, errmsg), 0);
+	memdisk_crash(to);
+	assert_int_equal(rlog_log_open(&l, memdisk_disk(to), &new_options, errmsg), -ENOTSUP);
+	l = open_log(memdisk_disk(to), &new);
+	assert_int_equal(rlog_log_format(l), 2);
+	rlog_log_close(l);
+	memdisk_free(from);
+	memdisk_free(to);
+}
+
 static void log_that_holds_nothing_is_refused(void **state)
 {
 	struct memdisk *from = memdisk_new(1), *to = memdisk_new(2);
@@ -737,6 +764,7 @@ int main(void)
 		cmocka_unit_test(whole_log_is_kept_and_ends_alone),
 		cmocka_unit_test(compacted_log_is_kept_from_its_snapshot_on),
 		cmocka_unit_test(truncated_entries_do_not_come_back),
+		cmocka_unit_test(level_that_the_log_needs_is_kept),
 		cmocka_unit_test(log_that_holds_nothing_is_refused),
 		cmocka_unit_test(damaged_log_is_refused_by_file_and_offset),
 		cmocka_unit_test(power_failing_at_each_change_of_the_new_log_leaves_the_old_one),
