@@ -164,7 +164,8 @@ def flip(path, offset, mask=0xFF):
 
 
 def drop_cache(node, db):
-    """Make the kernel forget what it keeps of a database, so that the next read asks the daemon."""
+    """Make the kernel forget what it keeps of a database, so that the next read asks the daemon. Who
+    damages the file does that afterwards: the scrub may come by first, and then it cannot be opened."""
     result = run(
         [
             PYTHON,

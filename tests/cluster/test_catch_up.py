@@ -381,8 +381,8 @@ def test_open_connection_of_a_damaged_node_is_not_lied_to(loaded, busy):
     with Connection(victim, BIG[1], busy_ms=10000, timeout=60) as reader:
         reader.execute("SELECT count(*) FROM t WHERE i < 10")
         seen = Fetches(victim)
-        flip(victim.data / BIG[0], PAGE * 700 + 100)
         drop_cache(victim, BIG[0])
+        flip(victim.data / BIG[0], PAGE * 700 + 100)
         with pytest.raises(SqlError):
             sql(victim, BIG[0], "SELECT sum(length(x)) FROM t")
         compared, fetched = seen.wait()
@@ -501,8 +501,8 @@ def test_leader_that_finds_damage_while_it_serves_a_peer_loses_nothing(loaded, d
     spoil(victim, BIG)
     writer = Writer([leader], "slow.db", "--pause-ms", 4, "--busy-ms", 20000)
     writer.wait_acks(5)
-    flip(leader.data / hurt, PAGE * 300 + 5)
     drop_cache(leader, hurt)
+    flip(leader.data / hurt, PAGE * 300 + 5)
     seen = hold_in_the_middle(victim, BIG, 2500)
     of_leader = Fetches(leader)
     with pytest.raises(SqlError):

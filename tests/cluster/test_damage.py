@@ -110,8 +110,8 @@ def test_flipped_byte_that_is_read_is_an_error_and_repaired(hurt, where):
     node = leader if where == "leader" else hurt.followers()[0]
     right = sql(node, LARGE, SUM)
     seen = Fetches(node)
-    flip(node.data / LARGE, PAGE * 777 + 1000)
     drop_cache(node, LARGE)
+    flip(node.data / LARGE, PAGE * 777 + 1000)
     with pytest.raises(SqlError, match="I/O|malformed|open"):
         sql(node, LARGE, SUM)
     read_until_right(node, LARGE, SUM, right)
@@ -389,8 +389,8 @@ def test_node_alone_refuses_the_damaged_database_only(workspace):
         reader.execute("SELECT count(*) FROM t")
         sql(node, "good.db", "INSERT INTO t VALUES(999999, 'precious');")
         push_log(node, "pushed.db", sorted(raft.glob("segment-*.log")))
-        flip(node.data / "bad.db", PAGE * 1000 + 100)
         drop_cache(node, "bad.db")
+        flip(node.data / "bad.db", PAGE * 1000 + 100)
         with pytest.raises(SqlError):
             sql(node, "bad.db", SUM)
         until("it is said", lambda: "no other node has a copy" in node.log_text())

@@ -423,8 +423,8 @@ def fetch_new(cluster):
     follow(cluster)
     seen = Fetches(node)
     cluster.known["damaged"] = node.disk.ops()
-    flip(node.data / "a.db", PAGE * 500 + 1000)
     drop_cache(node, "a.db")
+    flip(node.data / "a.db", PAGE * 500 + 1000)
     # The scrub comes by once a minute; a reader finds it now. It gets an error, or, where the kernel's read-ahead
     # found it and the repair was quicker than the read itself, what is right.
     assert run(["cmp", leader.path("a.db"), node.path("a.db")]).code != 1
