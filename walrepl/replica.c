@@ -29,6 +29,11 @@
 #include <unistd.h>
 #include <xxhash.h>
 #include "apply/applier.h"
+#include "apply/apply.h"
+#include "apply/apply_multi.h"
+#include "apply/catch_up.h"
+#include "apply/install.h"
+#include "apply/opening.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
@@ -39,6 +44,7 @@
 #include "db/spool.h"
 #include "db/stray.h"
 #include "db/table.h"
+#include "names/database.h"
 #include "names/directory.h"
 #include "names/rename.h"
 #include "pages/capture.h"
@@ -63,38 +69,9 @@
 #include "txn/super_journal.h"
 #include "txn/unjournaled.h"
 
-/* Queued entries that the applier has not got to; beyond it raftlog keeps them. */
-#define QUEUE_BYTES_MAX (64u << 20)
-
 #define CLOSE_POINT_MS 2000 /* for a last durable point */
 
 /* ---- committed entries, on raftlog's thread --------------------------------------------------- */
-
-void wrep_meta_push(struct wrep *w, struct wrep_item *item, struct rlog_buf *buf,
-		    struct rlog_request *req)
-{
-	item->buf = rlog_buf_ref(buf);
-	item->bytes = buf->len;
-	if (req) {
-		struct wrep_meta_request *m = (struct wrep_meta_request *)req;
-
-		item->op = m->op;
-		item->open_flags = m->open_flags;
-		free(m);
-	}
-	wrep_applier_push(w, item);
-}
-
-/* Queue the local half of a CREATE, UNLINK or SETATTR; the application that asked for it, if it is
- * one of this node, waits for that. */
-static void push_meta(struct wrep *w, enum wrep_item_type type, struct wrep_db *db, uint64_t index,
-		      struct rlog_buf *buf, struct rlog_request *req)
-{
-	struct wrep_item *item = wrep_item_new(type, db);
-
-	item->index = index;
-	wrep_meta_push(w, item, buf, req);
-}
 
 static void apply_create(struct wrep *w, uint64_t index, const struct wrep_entry *e,
 			 struct rlog_buf *buf, struct rlog_request *req)
@@ -115,11 +92,7 @@ static void apply_create(struct wrep *w, uint64_t index, const struct wrep_entry
 		struct wrep_meta_request *m = (struct wrep_meta_request *)req;
 
 		if (m && (restored || !(m->open_flags & O_EXCL))) {
-			struct wrep_item *item = wrep_item_new(WREP_ITEM_OPEN, db);
-
-			item->op = m->op;
-			item->open_flags = m->open_flags;
-			wrep_applier_push(w, item);
+			wrep_open_push(wrep_open_new(db, NULL, m->open_flags, m->op));
 			free(m);
 		} else if (m) {
 			wrep_meta_finish(req, -EEXIST);
@@ -137,7 +110,7 @@ static void apply_create(struct wrep *w, uint64_t index, const struct wrep_entry
 		wrep_fatalf(w, "out of memory while creating a database name=%s", e->name);
 		return;
 	}
-	push_meta(w, WREP_ITEM_CREATE, db, index, buf, req);
+	wrep_create_queue(db, wrep_tree_parent(w->tree, index), buf, req);
 }
 
 /* The open transaction of a database will not be committed, or has been. db->lock held. */
@@ -152,14 +125,10 @@ static struct wrep_parts *take_parts(struct wrep_db *db)
 /* Let go of what take_parts() took; the applier closes the file. No lock held. */
 static void drop_parts(struct wrep *w, struct wrep_parts *parts)
 {
-	struct wrep_item *item;
-
 	if (!parts)
 		return;
 	atomic_store(&parts->dead, true);
-	item = wrep_item_new(WREP_ITEM_DROP, NULL);
-	item->parts = parts;
-	wrep_applier_push(w, item);
+	wrep_apply_queue_drop(w, parts);
 }
 
 void wrep_parts_drop_dead(struct wrep *w, uint64_t term)
@@ -232,9 +201,11 @@ void wrep_db_unlinked(struct wrep_db *db)
 static void apply_unlink(struct wrep *w, struct wrep_db *db, uint64_t index, struct rlog_buf *buf,
 			 struct rlog_request *req)
 {
+	uint64_t parent = wrep_tree_parent(w->tree, db->id);
+
 	wrep_tree_remove(w->tree, db->id);
 	wrep_db_unlinked(db);
-	push_meta(w, WREP_ITEM_UNLINK, db, index, buf, req);
+	wrep_unlink_queue(db, index, parent, buf, req);
 }
 
 /* A PAGES entry joins those of its transaction. Part 0, or any part of another transaction, shows
@@ -243,8 +214,7 @@ static void apply_unlink(struct wrep *w, struct wrep_db *db, uint64_t index, str
 static void apply_pages(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e,
 			struct rlog_buf *buf, uint64_t index, uint64_t term)
 {
-	struct wrep_parts *dead = NULL;
-	struct wrep_item *item = NULL;
+	struct wrep_parts *dead = NULL, *added = NULL;
 	int rc = 0;
 
 	pthread_mutex_lock(&db->lock);
@@ -257,15 +227,13 @@ static void apply_pages(struct wrep *w, struct wrep_db *db, const struct wrep_en
 	}
 	if (!rc && db->state.parts && e->part == db->state.parts->count) {
 		rc = wrep_parts_add(db->state.parts, e);
-		item = wrep_item_new(WREP_ITEM_PAGES, db);
-		item->parts = wrep_parts_ref(db->state.parts);
-		item->buf = rlog_buf_ref(buf);
-		item->bytes = buf->len;
+		added = wrep_parts_ref(db->state.parts);
 	}
 	pthread_mutex_unlock(&db->lock);
 	drop_parts(w, dead);
-	if (item)
-		wrep_applier_push(w, item);
+	if (added)
+		wrep_apply_queue_part(db, added, buf);
+	wrep_parts_unref(added);
 	if (rc < 0)
 		wrep_fatalf(w, "out of memory while collecting a large transaction database=%s",
 			    db->name);
@@ -342,15 +310,11 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 		rc = wrep_capture_committed(db->capture);
 	/* The overlay may be large, and a full disk is waited for: that is for the applier. */
 	if (c->mode != WREP_COMMIT_WAL || rc == -ENOSPC) {
-		struct wrep_item *item = wrep_item_new(WREP_ITEM_INSTALL, db);
-
-		item->commit = c;
-		item->parts = parts;
 		if (parts)
 			atomic_store(&parts->dead, true);
 		wrep_parts_queued(db, parts);
 		pthread_mutex_unlock(&db->lock);
-		wrep_applier_push(w, item);
+		wrep_install_queue(c, parts);
 		return;
 	}
 	wrep_commit_detach(db);
@@ -597,7 +561,6 @@ static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint
 	struct wrep_commit *own = (struct wrep_commit *)req;
 	struct change c = {.e = *e, .db = db, .own = own};
 	struct wrep_parts *dead;
-	struct wrep_item *item;
 	int rc = apply_changes(w, index, term, TO_BE_JUDGED, &c, 1);
 
 	if (rc == 0 && own) {
@@ -617,13 +580,7 @@ static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint
 	wrep_parts_queued(db, c.parts);
 	pthread_mutex_unlock(&db->lock);
 	drop_parts(w, dead);
-	item = wrep_item_new(WREP_ITEM_APPLY, db);
-	item->index = index;
-	item->buf = rlog_buf_ref(buf);
-	item->bytes = buf->len;
-	item->parts = c.parts;
-	item->changes_nothing = c.nothing;
-	wrep_applier_push(w, item);
+	wrep_apply_queue(db, index, buf, c.parts, c.nothing);
 	return 1;
 }
 
@@ -631,16 +588,15 @@ static int apply_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint
 static void queue_group(struct wrep *w, uint64_t index, struct change *changes, uint32_t count,
 			struct rlog_buf *buf, struct wrep_group *own)
 {
-	struct wrep_item *item =
-		wrep_item_new(own ? WREP_ITEM_INSTALL_GROUP : WREP_ITEM_APPLY_GROUP, NULL);
+	struct wrep_multi *multi =
+		wrep_multi_new(own ? &wrep_install_multi_ops : &wrep_apply_multi_ops, count);
 	struct wrep_parts **dead = calloc(count, sizeof(*dead));
 
-	item->members = calloc(count, sizeof *item->members);
-	if (!dead || !item->members)
-		abort(); /* as wrep_item_new() */
+	if (!dead)
+		abort(); /* as wrep_work_make() */
 	for (uint32_t i = 0; i < count; i++) {
 		struct change *c = &changes[i];
-		struct wrep_part *part = &item->members[item->member_count];
+		struct wrep_part *part = &multi->members[multi->count];
 
 		free(c->pages.owned);
 		if (!concerns(c))
@@ -656,19 +612,19 @@ static void queue_group(struct wrep *w, uint64_t index, struct change *changes, 
 		if (c->own && c->parts)
 			atomic_store(&c->parts->dead, true); /* its pages are in the overlay */
 		wrep_parts_queued(c->db, c->parts);
-		item->member_count++;
+		multi->count++;
 	}
 	unlock_all(changes, count);
 	for (uint32_t i = 0; i < count; i++)
 		drop_parts(w, dead[i]);
 	free(dead);
-	item->group = own;
-	item->index = index;
+	multi->group = own;
+	multi->index = index;
 	if (!own) {
-		item->buf = rlog_buf_ref(buf);
-		item->bytes = buf->len;
+		multi->buf = rlog_buf_ref(buf);
+		multi->work.bytes = buf->len;
 	}
-	wrep_applier_push(w, item);
+	wrep_multi_push(w, multi);
 }
 
 /* The files that an application here has open are about to be given up (names/rename.c). */
@@ -760,12 +716,10 @@ static int apply_entry(struct wrep *w, uint64_t index, uint64_t term, struct rlo
 	struct wrep_commit *retired = NULL;
 	struct wrep_entry e;
 	struct wrep_db *db;
-	bool full, failed;
+	bool full = wrep_queue_is_full(w->queue), failed;
 	int rc = 0;
 
 	pthread_mutex_lock(&w->lock);
-	full = w->queue_bytes > QUEUE_BYTES_MAX && !w->closing;
-	w->queue_full = full;
 	/* A failure passed an entry over: what comes behind it must not be judged, or a transaction
 	 * counts as committed here that all others refuse. */
 	failed = w->failed || w->fetching || !w->opened;
@@ -819,7 +773,7 @@ static int apply_entry(struct wrep *w, uint64_t index, uint64_t term, struct rlo
 		wrep_meta_finish(req, -ENOTDIR);
 		break;
 	case WREP_ENTRY_SETATTR:
-		push_meta(w, WREP_ITEM_SETATTR, db, index, buf, req);
+		wrep_setattr_queue(db, index, buf, req);
 		break;
 	case WREP_ENTRY_PAGES:
 		apply_pages(w, db, &e, buf, index, term);
@@ -868,7 +822,7 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 		pthread_mutex_unlock(&w->lock);
 	}
 	if (proves && atomic_exchange(&w->prove_waits, false))
-		wrep_applier_push(w, wrep_item_new(WREP_ITEM_CAUGHT_UP, NULL));
+		wrep_caught_up_queue(w);
 	return rc;
 }
 
@@ -924,7 +878,7 @@ static void on_stream(void *ctx, int fd, uint64_t from_id)
 static void on_view(void *ctx, const struct rlog_view *view)
 {
 	struct wrep *w = ctx;
-	struct wrep_item *item = wrep_item_new(WREP_ITEM_VIEW, NULL);
+	uint64_t sequence;
 	bool other;
 
 	pthread_mutex_lock(&w->lock);
@@ -932,20 +886,31 @@ static void on_view(void *ctx, const struct rlog_view *view)
 	w->view = *view;
 	if (view->leader_id)
 		w->led_term = view->term;
-	item->view_sequence = ++w->view_sequence;
+	sequence = ++w->view_sequence;
 	if (view->leader_id && view->leader_id != w->node_id)
 		atomic_store(&w->may_write, false);
 	pthread_mutex_unlock(&w->lock);
-	wrep_applier_push(w, item);
+	wrep_view_queue(w, sequence);
 	if (other)
 		wrep_ahead_look(w, true); /* a COMMIT of this term could not complete them */
 	discard_dead(w);
 	w->config.host.view(w->config.host_ctx, view);
 }
 
+/* The applier has taken something from a queue that was full. */
+static void on_room(void *ctx)
+{
+	struct wrep *w = ctx;
+
+	pthread_mutex_lock(&w->lock); /* wrep_close() frees the log */
+	if (w->resumable)
+		rlog_resume(w->log);
+	pthread_mutex_unlock(&w->lock);
+}
+
 static void on_caught_up(void *ctx)
 {
-	wrep_applier_push(ctx, wrep_item_new(WREP_ITEM_CAUGHT_UP, NULL));
+	wrep_caught_up_queue(ctx);
 }
 
 static void on_fatal(void *ctx, const char *msg)
@@ -971,7 +936,8 @@ static void release(struct wrep *w)
 	pthread_cond_destroy(&w->peers_gone);
 	pthread_mutex_destroy(&w->delivery);
 	pthread_mutex_destroy(&w->stray_lock);
-	pthread_cond_destroy(&w->queue_wake);
+	pthread_cond_destroy(&w->opened_wake);
+	wrep_queue_free(w->queue);
 	pthread_mutex_destroy(&w->lock);
 	free(w);
 }
@@ -983,8 +949,9 @@ static void stop(struct wrep *w)
 	pthread_mutex_lock(&w->lock);
 	w->closing = true;
 	w->resumable = false;
-	pthread_cond_broadcast(&w->queue_wake);
+	pthread_cond_broadcast(&w->opened_wake);
 	pthread_mutex_unlock(&w->lock);
+	wrep_queue_close(w->queue);
 	wrep_departures_look(w);
 	wrep_scrub_stop(w);
 	wrep_exclusive_stop(w);
@@ -1037,16 +1004,17 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	if (!w->config.max_transaction_bytes)
 		w->config.max_transaction_bytes = WREP_TRANSACTION_BYTES_DEFAULT;
 	w->node_id = config->log.id;
-	w->queue_tail = &w->queue_head;
+	TAILQ_INIT(&w->waiters);
 	wrep_idle_init(w);
 	pthread_mutex_init(&w->lock, NULL);
-	pthread_cond_init(&w->queue_wake, NULL);
+	pthread_cond_init(&w->opened_wake, NULL);
 	pthread_cond_init(&w->peers_gone, NULL);
 	pthread_mutex_init(&w->delivery, NULL);
 	pthread_mutex_init(&w->stray_lock, NULL);
 	w->fetch_fd = -1;
 	w->tree = wrep_tree_new();
-	rc = w->tree ? wrep_conn_init() : -ENOMEM;
+	w->queue = wrep_queue_new(wrep_queue_in_log_order, on_room, w);
+	rc = w->tree && w->queue ? wrep_conn_init() : -ENOMEM;
 	if (!rc && getrandom(&w->origin, sizeof w->origin, 0) != sizeof w->origin)
 		rc = -EIO;
 	if (!rc)
@@ -1100,7 +1068,7 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	}
 	pthread_mutex_lock(&w->lock);
 	w->opened = w->resumable = true;
-	pthread_cond_broadcast(&w->queue_wake);
+	pthread_cond_broadcast(&w->opened_wake);
 	pthread_mutex_unlock(&w->lock);
 	/* What could not be done before w->log was known. */
 	rlog_resume(w->log);

@@ -6,15 +6,11 @@
 #include "state/parts.h"
 
 struct wrep_db;
-struct wrep_item;
 
 /* An entry of `term` was delivered: open transactions of older terms have no COMMIT to come. Takes
  * the locks it needs. [any thread] */
 void wrep_parts_drop_dead(struct wrep *w, uint64_t term);
 
-/* The same when the applier has done it. Fills in buf and what is the request's, which is freed. */
-void wrep_meta_push(struct wrep *w, struct wrep_item *item, struct rlog_buf *buf,
-		    struct rlog_request *req);
 /* It is removed, as the log says: no entry finds it any more. */
 void wrep_db_unlinked(struct wrep_db *db);
 

@@ -532,22 +532,25 @@ static struct wrep_file *open_database(const char *name)
 
 /* Something in the queue that is done also when a fetch is due: from here on nothing is locked. */
 struct unlocking {
-	struct wrep_op op;
+	struct wrep_work work; /* first */
 	int fd;
 };
 
-static void unlock(struct wrep_op *op, int result)
+static void unlock(struct wrep *replica, struct wrep_work *work)
 {
-	close(((struct unlocking *)op)->fd);
+	close(((struct unlocking *)work)->fd);
 }
 
-static void queue_unlock(struct unlocking *u, int fd)
-{
-	struct wrep_item *item = wrep_item_new(WREP_ITEM_READY, NULL);
+static const struct wrep_work_ops unlock_ops = {
+	.name = "unlock", .run = unlock, .release = wrep_work_free};
 
-	*u = (struct unlocking){.op.done = unlock, .fd = fd};
-	item->op = &u->op;
-	wrep_applier_push(w, item);
+static void queue_unlock(const struct wrep_work_ops *ops, int fd)
+{
+	struct unlocking *u = wrep_work_make(sizeof(*u), ops);
+
+	u->fd = fd;
+	wrep_work_is_about_all(&u->work);
+	wrep_queue_push(w->queue, &u->work);
 }
 
 /* The applier finds that it has to fetch, and goes on to do it: nobody sees the databases any more. */
@@ -573,7 +576,6 @@ static void fetch(const char *name)
 static void nothing_is_applied_behind_what_a_fetch_passes_over(void **state)
 {
 	struct foreign t = {.pages = 3, .content = 3};
-	struct unlocking u;
 	int fd;
 
 	(void)state;
@@ -585,7 +587,7 @@ static void nothing_is_applied_behind_what_a_fetch_passes_over(void **state)
 	t.base_version = 1;
 	t.content = 4;
 	deliver_foreign(&t, 1); /* busy, so passed over by the fetch */
-	queue_unlock(&u, fd);
+	queue_unlock(&unlock_ops, fd);
 	t.base_version = 2;
 	t.content = 5;
 	deliver_foreign(&t, 1); /* not busy */
@@ -597,7 +599,6 @@ static void nothing_is_applied_behind_what_a_fetch_passes_over(void **state)
 static void nothing_is_applied_behind_a_group_that_a_fetch_passes_over(void **state)
 {
 	struct foreign t[2] = {{.pages = 3, .content = 3}, {.pages = 4, .content = 4}};
-	struct unlocking u;
 	int fd;
 
 	(void)state;
@@ -611,7 +612,7 @@ static void nothing_is_applied_behind_a_group_that_a_fetch_passes_over(void **st
 	t[0].base_version = t[1].base_version = 1;
 	t[0].content = t[1].content = 5;
 	deliver_foreign(t, 2);
-	queue_unlock(&u, fd);
+	queue_unlock(&unlock_ops, fd);
 	t[0].base_version = t[1].base_version = 2;
 	t[0].content = t[1].content = 6;
 	deliver_foreign(t + 1, 1);
@@ -627,7 +628,6 @@ static void names_do_not_move_behind_what_a_fetch_passes_over(void **state)
 {
 	struct foreign t = {.pages = 3, .content = 3};
 	struct wrep_entry e = {.type = WREP_ENTRY_RENAME, .name = "c.db"};
-	struct unlocking u;
 	struct rlog_buf *buf;
 	int fd;
 
@@ -640,7 +640,7 @@ static void names_do_not_move_behind_what_a_fetch_passes_over(void **state)
 	t.base_version = 1;
 	t.content = 4;
 	deliver_foreign(&t, 1);
-	queue_unlock(&u, fd);
+	queue_unlock(&unlock_ops, fd);
 	buf = wrep_entry_encode(&e);
 	deliver_buf(buf, NULL);
 	rlog_buf_unref(buf);
@@ -660,19 +660,20 @@ static void *ask_for_point(void *arg)
 }
 
 /* Nothing more is done before the durable point has been taken, or not. */
-static void unlock_after_point(struct wrep_op *op, int result)
+static void unlock_after_point(struct wrep *replica, struct wrep_work *work)
 {
 	while (point_result == 1)
 		usleep(500);
-	unlock(op, result);
+	unlock(replica, work);
 }
+
+static const struct wrep_work_ops unlock_after_point_ops = {
+	.name = "unlock after point", .run = unlock_after_point, .release = wrep_work_free};
 
 static void no_durable_point_counts_on_what_a_fetch_passes_over(void **state)
 {
 	struct foreign t = {.pages = 3, .content = 3};
-	struct unlocking u;
 	pthread_t thread;
-	bool queued = false;
 	int fd;
 
 	(void)state;
@@ -684,16 +685,10 @@ static void no_durable_point_counts_on_what_a_fetch_passes_over(void **state)
 	snapshot = NULL;
 	point_result = 1;
 	assert_int_equal(pthread_create(&thread, NULL, ask_for_point, NULL), 0);
-	while (!queued) {
-		pthread_mutex_lock(&w->lock);
-		for (struct wrep_item *i = w->queue_head; i; i = i->next)
-			queued = queued || i->type == WREP_ITEM_POINT;
-		pthread_mutex_unlock(&w->lock);
+	while (!wrep_queue_holds(w->queue, "point"))
 		usleep(500);
-	}
-	queue_unlock(&u, fd);
-	u.op.done =
-		unlock_after_point; /* it is not its turn before the transaction is passed over */
+	/* It is not its turn before the transaction is passed over. */
+	queue_unlock(&unlock_after_point_ops, fd);
 	fetch("a.db");
 	pthread_join(thread, NULL);
 	assert_int_equal(point_result, -EAGAIN);
@@ -706,9 +701,7 @@ static void opens_behind_what_a_fetch_passes_over_wait_for_it(void **state)
 	struct foreign t = {.pages = 3, .content = 3};
 	struct op o = {.op.done = op_done, .result = 1};
 	struct wrep_file *f;
-	struct wrep_item *item;
-	struct unlocking u;
-	bool put_off = false;
+	struct wrep_work *work;
 	int fd;
 
 	(void)state;
@@ -717,23 +710,18 @@ static void opens_behind_what_a_fetch_passes_over_wait_for_it(void **state)
 	assert_int_equal(wrep_lookup(w, "a.db", &f), 0);
 	fd = lock_out("a.db");
 	deliver_foreign(&t, 1);
-	queue_unlock(&u, fd);
-	item = wrep_item_new(WREP_ITEM_OPEN, f->db);
+	queue_unlock(&unlock_ops, fd);
 	o.op.state = WREP_OP_OPEN;
-	item->op = &o.op;
+	work = wrep_open_new(f->db, NULL, O_RDWR, &o.op);
 	pthread_mutex_lock(&w->lock);
 	w->fetching = true; /* else it is served while the transaction is tried again */
 	pthread_mutex_unlock(&w->lock);
-	wrep_applier_push(w, item);
-	while (!put_off) {
-		pthread_mutex_lock(&w->lock);
-		put_off = w->waiting && w->waiting->op == &o.op;
-		pthread_mutex_unlock(&w->lock);
+	wrep_open_push(work);
+	while (o.result == 1) { /* only what waits for the end of the fetch is timed out */
+		wrep_op_time_out(w, &o.op);
 		usleep(500);
 	}
-	assert_int_equal(o.result, 1);
-	wrep_op_interrupt(w, &o.op);
-	assert_int_equal(wait_op(&o), -EINTR);
+	assert_int_equal(wait_op(&o), -ETIMEDOUT);
 	wrep_file_unref(f);
 	close_database(a);
 }

@@ -10,7 +10,7 @@
 #define WREP_FULL_RETRY_MS 250 /* between attempts at a full disk, or for want of descriptors */
 
 int wrep_applier_start(struct wrep *w);
-void wrep_applier_stop(struct wrep *w); /* w->closing is set */
+void wrep_applier_stop(struct wrep *w); /* the queue is closed */
 void wrep_applier_end_rest(
 	struct wrep *w); /* and once nobody pushes any more: what has come since */
 

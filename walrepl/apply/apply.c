@@ -290,15 +290,6 @@ bool wrep_apply_has_parts(struct wrep *w, struct wrep_db *db, struct wrep_parts 
 	return !parts || store_part(w, db, parts, e) == 0;
 }
 
-void wrep_apply_part(struct wrep *w, struct wrep_item *item)
-{
-	struct wrep_entry e;
-	int rc = wrep_entry_decode(item->buf, &e);
-
-	assert(!rc);
-	store_part(w, item->db, item->parts, &e);
-}
-
 /* After an attempt that ended with -EBUSY, or for want of space or descriptors, because of `db`. */
 void wrep_wait_to_retry(struct wrep *w, struct wrep_db *db, int rc, struct wrep_retrying *t)
 {
@@ -356,20 +347,119 @@ void wrep_cannot_apply(struct wrep_db *db, int rc)
 	}
 }
 
-void wrep_apply_transaction(struct wrep *w, struct wrep_item *item)
+/* ---- the work ---------------------------------------------------------------------------------------- */
+
+/* A part of a transaction: keep its images. */
+struct part_work {
+	struct wrep_work work; /* first */
+	struct wrep_db *db;
+	struct wrep_parts *parts;
+	struct rlog_buf *buf;
+};
+
+static void run_part(struct wrep *w, struct wrep_work *work)
 {
-	struct wrep_db *db = item->db;
+	struct part_work *p = (struct part_work *)work;
+	struct wrep_entry e;
+	int rc = wrep_entry_decode(p->buf, &e);
+
+	assert(!rc);
+	store_part(w, p->db, p->parts, &e);
+}
+
+static void retire_part(struct wrep_work *work)
+{
+	wrep_db_retire(((struct part_work *)work)->db);
+}
+
+static void release_part(struct wrep_work *work)
+{
+	struct part_work *p = (struct part_work *)work;
+
+	wrep_db_unref(p->db);
+	wrep_parts_unref(p->parts);
+	rlog_buf_unref(p->buf);
+	free(p);
+}
+
+static const struct wrep_work_ops part_ops = {
+	.name = "part",
+	.run = run_part,
+	.retire = retire_part,
+	.release = release_part,
+	.follows_log = true,
+};
+
+void wrep_apply_queue_part(struct wrep_db *db, struct wrep_parts *parts, struct rlog_buf *buf)
+{
+	struct part_work *p = wrep_work_make(sizeof *p, &part_ops);
+
+	p->db = wrep_db_ref(db);
+	p->parts = wrep_parts_ref(parts);
+	p->buf = rlog_buf_ref(buf);
+	p->work.bytes = buf->len;
+	wrep_work_is_about(&p->work, db->id);
+	wrep_queue_push(db->w->queue, &p->work);
+}
+
+/* The parts of a transaction are not needed any more: their file is closed, which takes a while. */
+struct drop_work {
+	struct wrep_work work; /* first */
+	struct wrep_parts *parts;
+};
+
+static void run_drop(struct wrep *w, struct wrep_work *work)
+{
+	(void)w;
+	(void)work; /* its release does it */
+}
+
+static void release_drop(struct wrep_work *work)
+{
+	struct drop_work *d = (struct drop_work *)work;
+
+	wrep_parts_unref(d->parts);
+	free(d);
+}
+
+static const struct wrep_work_ops drop_ops = {.name = "drop",
+					      .run = run_drop,
+					      .release = release_drop};
+
+void wrep_apply_queue_drop(struct wrep *w, struct wrep_parts *parts)
+{
+	struct drop_work *d = wrep_work_make(sizeof *d, &drop_ops);
+
+	d->parts = parts;
+	wrep_queue_push(w->queue,
+			&d->work); /* whoever is at these parts holds them, too: no lane */
+}
+
+/* A transaction of another node. */
+struct transaction_work {
+	struct wrep_work work; /* first */
+	struct wrep_db *db;
+	struct wrep_parts *parts; /* or NULL */
+	struct rlog_buf *buf;
+	uint64_t index;
+	bool changes_nothing; /* but the version */
+};
+
+static void run_transaction(struct wrep *w, struct wrep_work *work)
+{
+	struct transaction_work *t = (struct transaction_work *)work;
+	struct wrep_db *db = t->db;
 	struct wrep_retrying waiting = {.since = wrep_now_ms()};
 	struct wrep_entry e;
 	struct wrep_gathered g;
-	int rc = wrep_entry_decode(item->buf, &e);
+	int rc = wrep_entry_decode(t->buf, &e);
 
 	assert(!rc); /* as when it was delivered */
 	if (!wrep_apply_goes_on(w) || !wrep_apply_takes(db, e.base_version) ||
-	    !wrep_apply_has_parts(w, db, item->parts, &e))
+	    !wrep_apply_has_parts(w, db, t->parts, &e))
 		return;
-	rc = wrep_gather(&e, item->parts, &g);
-	while (!rc && !item->changes_nothing) {
+	rc = wrep_gather(&e, t->parts, &g);
+	while (!rc && !t->changes_nothing) {
 		rc = apply_once(db, &g);
 		if (rc != -EBUSY && !wrep_is_shortage(rc))
 			break;
@@ -381,8 +471,46 @@ void wrep_apply_transaction(struct wrep *w, struct wrep_item *item)
 		rc = 0;
 	}
 	if (rc == 0)
-		wrep_applied(db, &e, &g, item->parts, item->index);
+		wrep_applied(db, &e, &g, t->parts, t->index);
 	else
 		wrep_cannot_apply(db, rc);
 	wrep_gathered_free(&g);
+}
+
+static void retire_transaction(struct wrep_work *work)
+{
+	wrep_db_retire(((struct transaction_work *)work)->db);
+}
+
+static void release_transaction(struct wrep_work *work)
+{
+	struct transaction_work *t = (struct transaction_work *)work;
+
+	wrep_db_unref(t->db);
+	wrep_parts_unref(t->parts);
+	rlog_buf_unref(t->buf);
+	free(t);
+}
+
+static const struct wrep_work_ops transaction_ops = {
+	.name = "transaction",
+	.run = run_transaction,
+	.retire = retire_transaction,
+	.release = release_transaction,
+	.follows_log = true,
+};
+
+void wrep_apply_queue(struct wrep_db *db, uint64_t index, struct rlog_buf *buf,
+		      struct wrep_parts *parts, bool changes_nothing)
+{
+	struct transaction_work *t = wrep_work_make(sizeof *t, &transaction_ops);
+
+	t->db = wrep_db_ref(db);
+	t->index = index;
+	t->buf = rlog_buf_ref(buf);
+	t->parts = parts;
+	t->changes_nothing = changes_nothing;
+	t->work.bytes = buf->len;
+	wrep_work_is_about(&t->work, db->id);
+	wrep_queue_push(db->w->queue, &t->work);
 }

@@ -8,8 +8,14 @@
 #include "sqlite/conn.h"
 #include "state/parts.h"
 
-void wrep_apply_part(struct wrep *w, struct wrep_item *item);
-void wrep_apply_transaction(struct wrep *w, struct wrep_item *item);
+/* What raftlog's thread queues for the applier. [raftlog's thread] */
+/* A part of a transaction came in the entry `buf`. */
+void wrep_apply_queue_part(struct wrep_db *db, struct wrep_parts *parts, struct rlog_buf *buf);
+/* Parts that will not be committed, or are no longer needed; takes them. */
+void wrep_apply_queue_drop(struct wrep *w, struct wrep_parts *parts);
+/* A transaction of another node took effect; takes `parts`, which may be NULL. */
+void wrep_apply_queue(struct wrep_db *db, uint64_t index, struct rlog_buf *buf,
+		      struct wrep_parts *parts, bool changes_nothing);
 
 /* ---- for apply_multi.c ---- */
 

@@ -12,6 +12,7 @@
 #include "db/table.h"
 #include "record/entry.h"
 #include "sqlite/conn.h"
+#include "state/parts.h"
 
 #define HOLD_MS 200  /* readers are kept out of what is ready meanwhile */
 #define LET_IN_MS 50 /* and then not */
@@ -78,10 +79,11 @@ static int apply_all(const struct wrep_part *members, const struct wrep_gathered
  * to read another. When it has to be tried again after some of it was written, all of it is written again:
  * whole pages, so no matter. If it is given up then, because of a fetch, those that it is not in yet let nobody
  * in before they are retired. */
-void wrep_apply_group(struct wrep *w, struct wrep_item *item)
+static void run(struct wrep *w, struct wrep_work *work)
 {
-	const uint32_t count = item->member_count;
-	struct wrep_part *members = item->members;
+	struct wrep_multi *multi = (struct wrep_multi *)work;
+	const uint32_t count = multi->count;
+	struct wrep_part *members = multi->members;
 	struct wrep_retrying waiting = {.since = wrep_now_ms()};
 	struct wrep_gathered *g = calloc(count + 1, sizeof *g);
 	enum way *way = calloc(count + 1, sizeof *way);
@@ -125,10 +127,45 @@ void wrep_apply_group(struct wrep *w, struct wrep_item *item)
 	for (uint32_t i = 0; i < count && !rc; i++)
 		if (way[i] != PASSED_OVER)
 			wrep_applied(members[i].db, &members[i].entry, &g[i], members[i].parts,
-				     item->index);
+				     multi->index);
 out:
 	for (uint32_t i = 0; i < count && g; i++)
 		wrep_gathered_free(&g[i]);
 	free(g);
 	free(way);
 }
+
+/* ---- the work ---------------------------------------------------------------------------------------- */
+
+struct wrep_multi *wrep_multi_new(const struct wrep_work_ops *ops, uint32_t members_max)
+{
+	struct wrep_multi *m = wrep_work_make(sizeof *m + members_max * sizeof m->members[0], ops);
+
+	return m;
+}
+
+void wrep_multi_release(struct wrep_work *work)
+{
+	struct wrep_multi *m = (struct wrep_multi *)work;
+
+	for (uint32_t i = 0; i < m->count; i++) {
+		wrep_db_unref(m->members[i].db);
+		wrep_parts_unref(m->members[i].parts);
+	}
+	rlog_buf_unref(m->buf);
+	free(m);
+}
+
+void wrep_multi_push(struct wrep *w, struct wrep_multi *m)
+{
+	for (uint32_t i = 0; i < m->count; i++)
+		wrep_work_is_about(&m->work, m->members[i].db->id);
+	wrep_queue_push(w->queue, &m->work);
+}
+
+const struct wrep_work_ops wrep_apply_multi_ops = {
+	.name = "multi",
+	.run = run,
+	.release = wrep_multi_release,
+	.follows_log = true,
+};

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include "apply/applier.h"
 #include "apply/fence.h"
+#include "apply/opening.h"
 #include "base/work.h"
 #include "base/wrep.h"
 #include "db/db.h"
@@ -40,21 +41,45 @@ uint64_t wrep_progress(struct wrep *w)
 	pthread_mutex_lock(&w->lock);
 	steps = w->led_term;
 	pthread_mutex_unlock(&w->lock);
-	return steps + atomic_load(&w->delivered_bytes) + atomic_load(&w->taken) +
+	return steps + atomic_load(&w->delivered_bytes) + wrep_queue_taken(w->queue) +
 	       atomic_load(&w->compared_bytes) + atomic_load(&w->fetched_bytes);
 }
 
-bool wrep_view_run(struct wrep *w, const struct wrep_item *item)
+/* Leadership has changed. */
+struct view_work {
+	struct wrep_work work; /* first */
+	uint64_t sequence;
+};
+
+static void run_view(struct wrep *w, struct wrep_work *work)
 {
+	const struct view_work *v = (struct view_work *)work;
 	bool latest;
 
 	pthread_mutex_lock(&w->lock);
-	latest = item->view_sequence == w->view_sequence;
+	latest = v->sequence == w->view_sequence;
 	/* Only the latest view opens the fence: a later one may lie behind entries yet to come. */
 	if (latest && w->view.role == RLOG_LEADER && w->view.ready && !w->fetching)
 		atomic_store(&w->may_write, true);
 	pthread_mutex_unlock(&w->lock);
-	return latest ? wrep_fences_settle(w) : false;
+	if (latest)
+		wrep_fences_settle(w);
+}
+
+static const struct wrep_work_ops view_ops = {
+	.name = "view",
+	.run = run_view,
+	.release = wrep_work_free,
+	.is_no_progress = true,
+};
+
+void wrep_view_queue(struct wrep *w, uint64_t sequence)
+{
+	struct view_work *v = wrep_work_make(sizeof *v, &view_ops);
+
+	v->sequence = sequence;
+	wrep_work_is_about_all(&v->work);
+	wrep_queue_push(w->queue, &v->work);
 }
 
 /* The file is as long as its pages need, and no longer missing. Everything is applied, and nobody has it
@@ -106,21 +131,22 @@ static bool prove_all(struct wrep *w)
 	return !fetching;
 }
 
-void wrep_caught_up_run(struct wrep *w)
+static void run_caught_up(struct wrep *w, struct wrep_work *work)
 {
-	struct wrep_item *waiting, *next;
 	bool early;
+
+	(void)work;
 
 	pthread_mutex_lock(&w->lock);
 	while (!w->opened && !w->closing) /* so that it is known whether this node is alone */
-		pthread_cond_wait(&w->queue_wake, &w->lock);
+		pthread_cond_wait(&w->opened_wake, &w->lock);
 	atomic_store(&w->prove_waits, true);
 	early = atomic_load(&w->delivered) < w->prove_from;
 	if (!early)
 		atomic_store(&w->prove_waits, false);
 	pthread_mutex_unlock(&w->lock);
 	if (early)
-		return; /* on_apply() comes back to it */
+		return; /* replica.c comes back to it */
 	if (!prove_all(w))
 		return; /* raftlog tells again after the fetch */
 	pthread_mutex_lock(&w->lock);
@@ -129,11 +155,18 @@ void wrep_caught_up_run(struct wrep *w)
 		return;
 	}
 	atomic_store(&w->caught_up, true);
-	waiting = w->waiting;
-	w->waiting = NULL;
 	pthread_mutex_unlock(&w->lock);
-	for (; waiting; waiting = next) {
-		next = waiting->next;
-		wrep_applier_push(w, waiting); /* as OPEN items, behind what is queued */
-	}
+	wrep_opens_resume(w);
+}
+
+static const struct wrep_work_ops caught_up_ops = {.name = "caught up",
+						   .run = run_caught_up,
+						   .release = wrep_work_free};
+
+void wrep_caught_up_queue(struct wrep *w)
+{
+	struct wrep_work *work = wrep_work_make(sizeof *work, &caught_up_ops);
+
+	wrep_work_is_about_all(work);
+	wrep_queue_push(w->queue, work);
 }

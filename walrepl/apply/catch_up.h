@@ -1,11 +1,12 @@
-/* This node catches up. [applier] */
+/* This node catches up. [raftlog's thread] */
 #ifndef WALREPL_APPLY_CATCH_UP_H
 #define WALREPL_APPLY_CATCH_UP_H
 
-#include "base/work.h"
+#include "base/wrep.h"
 
-bool wrep_view_run(struct wrep *w,
-		   const struct wrep_item *item); /* true: a fence could not be closed yet */
-void wrep_caught_up_run(struct wrep *w);
+/* Leadership changed, for the `sequence`-th time: takes effect when all that was queued before is in the files. */
+void wrep_view_queue(struct wrep *w, uint64_t sequence);
+/* Everything up to the leader's commit index at first contact has been queued. */
+void wrep_caught_up_queue(struct wrep *w);
 
 #endif

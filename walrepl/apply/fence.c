@@ -3,7 +3,7 @@
  *
  * It is taken before an application's first open returns, and when leadership went elsewhere (as soon as the
  * writer that holds it lets go; until then its commits are refused by Raft). It is opened when this node leads
- * and everything before its barrier is applied, which is when the VIEW item comes to the head of the
+ * and everything before its barrier is applied, which is when the work that tells of the view comes to the head of the
  * applier's queue. Behind a closed fence nobody but the daemon writes the -wal: what it does with that, and
  * how a database that nobody has open any more is folded up, stands here as well.
  */
@@ -33,6 +33,14 @@
 #include "txn/sender.h"
 #include "txn/super_journal.h"
 #include "txn/unjournaled.h"
+
+/* The applier keeps the connection to a database that nobody has open, in case somebody opens it again. */
+struct wrep_idle_conn {
+	STAILQ_ENTRY(wrep_idle_conn) link;
+	struct wrep_db *db; /* a reference */
+};
+
+#define IDLE_CONNS 32 /* so many of them */
 
 /* ---- one fence ------------------------------------------------------------------------------------- */
 
@@ -163,25 +171,82 @@ unsigned wrep_fences_trim(struct wrep *w, unsigned max)
 	unsigned dropped = 0;
 
 	while (w->idle_conn_count > max) {
-		struct wrep_item *item = w->idle_conns;
+		struct wrep_idle_conn *idle = STAILQ_FIRST(&w->idle_conns);
 
-		w->idle_conns = item->next;
-		if (!w->idle_conns)
-			w->idle_conns_tail = &w->idle_conns;
+		STAILQ_REMOVE_HEAD(&w->idle_conns, link);
 		w->idle_conn_count--;
 		dropped++;
-		drop_idle_conn(item->db);
-		wrep_item_free(item);
+		drop_idle_conn(idle->db);
+		wrep_db_unref(idle->db);
+		free(idle);
 	}
 	return dropped;
 }
 
-void wrep_fences_keep(struct wrep *w, struct wrep_item *item)
+/* The last application closed a database that has a fence: its connection may go. */
+struct idle_work {
+	struct wrep_work work; /* first */
+	struct wrep_db *db;
+	struct wrep_idle_conn *idle; /* for the list */
+};
+
+static void run_idle_amid(struct wrep *w, struct wrep_work *work)
 {
-	item->next = NULL;
-	*w->idle_conns_tail = item;
-	w->idle_conns_tail = &item->next;
+	struct idle_work *i = (struct idle_work *)work;
+
+	i->idle->db = i->db;
+	STAILQ_INSERT_TAIL(&w->idle_conns, i->idle, link);
 	w->idle_conn_count++;
+	i->db = NULL;
+	i->idle = NULL;
+}
+
+static void run_idle(struct wrep *w, struct wrep_work *work)
+{
+	run_idle_amid(w, work);
+	wrep_fences_trim(w, IDLE_CONNS);
+}
+
+/* Descriptors may be what is waited for. */
+static bool idle_overtakes(const struct wrep_work *work)
+{
+	(void)work;
+	return true;
+}
+
+static void retire_idle(struct wrep_work *work)
+{
+	wrep_db_retire(((struct idle_work *)work)->db);
+}
+
+static void release_idle(struct wrep_work *work)
+{
+	struct idle_work *i = (struct idle_work *)work;
+
+	wrep_db_unref(i->db);
+	free(i->idle);
+	free(i);
+}
+
+static const struct wrep_work_ops idle_ops = {
+	.name = "idle",
+	.run = run_idle,
+	.run_amid = run_idle_amid,
+	.overtakes = idle_overtakes,
+	.retire = retire_idle,
+	.release = release_idle,
+};
+
+void wrep_idle_queue(struct wrep_db *db)
+{
+	struct idle_work *i = wrep_work_make(sizeof *i, &idle_ops);
+
+	i->idle = calloc(1, sizeof *i->idle);
+	if (!i->idle)
+		abort(); /* as wrep_work_make() */
+	i->db = wrep_db_ref(db);
+	wrep_work_is_about(&i->work, db->id);
+	wrep_queue_push(db->w->queue, &i->work);
 }
 
 /* close_fence(), and where descriptors are short, again without the connections that nobody needs. */
@@ -269,7 +334,7 @@ int wrep_fence_make_cold(struct wrep_db *db)
 	return 0;
 }
 
-bool wrep_fences_settle(struct wrep *w)
+static bool settle(struct wrep *w)
 {
 	bool may_write = atomic_load(&w->may_write), again = false;
 	bool short_of_descriptors = false;
@@ -307,4 +372,14 @@ bool wrep_fences_settle(struct wrep *w)
 	}
 	free(all);
 	return again;
+}
+
+void wrep_fences_settle(struct wrep *w)
+{
+	w->fences_unsettled = settle(w);
+}
+
+void wrep_fences_settle_later(struct wrep *w)
+{
+	w->fences_unsettled = true;
 }

@@ -7,14 +7,14 @@
 
 /* Close the fence of a database, making its connection if there is none. 0, -EBUSY, -errno. */
 int wrep_fence_close(struct wrep_db *db);
-/* Bring every fence to where it belongs. True: one could not be closed yet. */
-bool wrep_fences_settle(struct wrep *w);
-/* The last application closed a database that has a fence: its connection may go. Takes the item. */
-void wrep_fences_keep(struct wrep *w, struct wrep_item *item);
+/* Bring every fence to where it belongs; those that cannot be closed yet are left for the next time. */
+void wrep_fences_settle(struct wrep *w);
+void wrep_fences_settle_later(struct wrep *w); /* there is one that could not be closed */
+/* The last application closed a database that has a fence: its connection may go. No lock held. [any thread] */
+void wrep_idle_queue(struct wrep_db *db);
 /* Keep `max` of the connections that nobody needs, those of the databases that were closed last. How many
  * others there were. */
 unsigned wrep_fences_trim(struct wrep *w, unsigned max);
-#define WREP_IDLE_CONNS 32 /* that many of them */
 /* Nobody here has the database open: fold its -wal into the database file and let go of it. 0, -EBUSY, -errno. */
 int wrep_fence_make_cold(struct wrep_db *db);
 /* SQLite is about to start the -wal over, or to remove it: until wrep_fence_wal_gone() no manifest will count

@@ -15,10 +15,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "apply/applier.h"
 #include "apply/fence.h"
+#include "base/work.h"
+#include "base/wrep.h"
 #include "db/attach.h"
 #include "db/db.h"
 #include "db/side_stray.h"
@@ -113,4 +116,42 @@ void wrep_fold(struct wrep_db *db)
 	pthread_mutex_lock(&db->lock);
 	db->folding = false;
 	pthread_mutex_unlock(&db->lock);
+}
+
+struct fold_work {
+	struct wrep_work work; /* first */
+	struct wrep_db *db;
+};
+
+static void run(struct wrep *w, struct wrep_work *work)
+{
+	(void)w;
+	wrep_fold(((struct fold_work *)work)->db);
+}
+
+static void retire(struct wrep_work *work)
+{
+	wrep_db_retire(((struct fold_work *)work)->db);
+}
+
+static void release(struct wrep_work *work)
+{
+	struct fold_work *f = (struct fold_work *)work;
+
+	wrep_db_unref(f->db);
+	free(f);
+}
+
+static const struct wrep_work_ops fold_ops = {.name = "fold",
+					      .run = run,
+					      .retire = retire,
+					      .release = release};
+
+void wrep_fold_queue(struct wrep_db *db)
+{
+	struct fold_work *f = wrep_work_make(sizeof *f, &fold_ops);
+
+	f->db = wrep_db_ref(db);
+	wrep_work_is_about(&f->work, db->id);
+	wrep_queue_push(db->w->queue, &f->work);
 }

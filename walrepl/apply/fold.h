@@ -8,5 +8,7 @@
 bool wrep_fold_is_due(struct wrep_db *db);
 /* See to that; `db->folding` ends. Applier only, no lock held, not the keeper's either. */
 void wrep_fold(struct wrep_db *db);
+/* The same, in its turn; `db->folding` is set. No lock held. [any thread] */
+void wrep_fold_queue(struct wrep_db *db);
 
 #endif

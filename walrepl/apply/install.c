@@ -4,9 +4,11 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "apply/applier.h"
+#include "apply/apply_multi.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
@@ -122,28 +124,74 @@ static bool install_commit(struct wrep *w, struct wrep_db *db, struct wrep_commi
 	return true;
 }
 
-void wrep_install(struct wrep *w, struct wrep_item *item)
+/* ---- the work ---------------------------------------------------------------------------------------- */
+
+/* A rollback-journal transaction, or one in WAL mode whose last write found the disk full. */
+struct install_work {
+	struct wrep_work work; /* first */
+	struct wrep_commit *commit;
+	struct wrep_parts *parts; /* or NULL */
+};
+
+static void run_install(struct wrep *w, struct wrep_work *work)
 {
-	bool there = install_commit(w, item->db, item->commit, item->parts);
+	struct install_work *i = (struct install_work *)work;
+	bool there = install_commit(w, i->commit->db, i->commit, i->parts);
 
 	/* The kernel knows what was copied, but not what lay beside it. */
-	if (there && item->commit->strays)
-		wrep_applier_invalidate(item->db, WREP_DB, 0, 0);
+	if (there && i->commit->strays)
+		wrep_applier_invalidate(i->commit->db, WREP_DB, 0, 0);
 
 	/* It is committed, whatever became of this copy. */
-	if (!there || !again_times(item->commit))
-		wrep_commit_tell(item->commit, 0);
+	if (!there || !again_times(i->commit))
+		wrep_commit_tell(i->commit, 0);
+}
+
+static void release_install(struct wrep_work *work)
+{
+	struct install_work *i = (struct install_work *)work;
+
+	wrep_commit_free(i->commit);
+	wrep_parts_unref(i->parts);
+	free(i);
+}
+
+/* An application waits, and the undecided transaction lets nothing pass: it is done even when the node stops. */
+static const struct wrep_work_ops install_ops = {
+	.name = "install",
+	.run = run_install,
+	.release = release_install,
+	.finish_on_close = true,
+};
+
+void wrep_install_queue(struct wrep_commit *c, struct wrep_parts *parts)
+{
+	struct install_work *i = wrep_work_make(sizeof *i, &install_ops);
+
+	i->commit = c;
+	i->parts = parts;
+	wrep_work_is_about(&i->work, c->db->id);
+	wrep_queue_push(c->db->w->queue, &i->work);
 }
 
 /* The same for one over several databases. Its application, whose call waits, still holds the locks that
  * keep readers out of all of them. */
-void wrep_install_group(struct wrep *w, struct wrep_item *item)
+static void run_multi(struct wrep *w, struct wrep_work *work)
 {
-	for (uint32_t i = 0; i < item->member_count; i++) {
-		struct wrep_part *m = &item->members[i];
+	struct wrep_multi *multi = (struct wrep_multi *)work;
+
+	for (uint32_t i = 0; i < multi->count; i++) {
+		struct wrep_part *m = &multi->members[i];
 
 		install_commit(w, m->db, m->commit, m->parts);
 		wrep_commit_free(m->commit);
 	}
-	wrep_group_done(item->group);
+	wrep_group_done(multi->group);
 }
+
+const struct wrep_work_ops wrep_install_multi_ops = {
+	.name = "install multi",
+	.run = run_multi,
+	.release = wrep_multi_release,
+	.finish_on_close = true,
+};

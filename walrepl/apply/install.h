@@ -1,10 +1,16 @@
-/* Transactions of applications here go into the files. [applier, no lock held] */
+/* Transactions of applications here go into the files. */
 #ifndef WALREPL_APPLY_INSTALL_H
 #define WALREPL_APPLY_INSTALL_H
 
 #include "base/work.h"
+#include "state/parts.h"
 
-void wrep_install(struct wrep *w, struct wrep_item *item);
-void wrep_install_group(struct wrep *w, struct wrep_item *item);
+struct wrep_commit;
+
+/* It took effect: its pages belong into the files, then its application is told. Takes both; `parts` may be NULL.
+ * No lock held. [raftlog's thread] */
+void wrep_install_queue(struct wrep_commit *c, struct wrep_parts *parts);
+extern const struct wrep_work_ops
+	wrep_install_multi_ops; /* the same of several: a struct wrep_multi */
 
 #endif

@@ -7,7 +7,9 @@
 #include "apply/opening.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+#include "apply/applier.h"
 #include "apply/fence.h"
 #include "apply/fold.h"
 #include "base/report.h"
@@ -52,124 +54,213 @@ void wrep_op_finish_open(struct wrep_op *op, int result)
 	op->done(op, result);
 }
 
-/* 0 when this node has caught up; until then WREP_PENDING, and `*item`, taken, is queued when it has. */
-int wrep_wait_caught_up(struct wrep *w, struct wrep_item **item)
+/* ---- who waits ------------------------------------------------------------------------------------- */
+
+/* Who opens a database, or waits until this node has caught up: from the request until it is ended. */
+struct wrep_waiter {
+	struct wrep_work work;	       /* first */
+	TAILQ_ENTRY(wrep_waiter) link; /* w->lock */
+	struct wrep_op *op;	       /* w->lock; NULL: it has been ended */
+	bool listed;		       /* w->lock */
+	bool parked;		       /* w->lock: in no queue, until this node has caught up */
+	struct wrep *w;
+	/* An open: */
+	struct wrep_db *db;	/* a reference, or NULL */
+	struct wrep_file *file; /* the one meant, a reference; NULL: whatever has the name */
+	int flags;
+};
+
+static struct wrep_waiter *new_waiter(struct wrep *w, const struct wrep_work_ops *ops,
+				      struct wrep_op *op)
 {
+	struct wrep_waiter *waiter = wrep_work_make(sizeof *waiter, ops);
+
+	waiter->w = w;
+	waiter->op = op;
+	return waiter;
+}
+
+/* From now on it can be interrupted. w->lock held. */
+static void list(struct wrep_waiter *waiter)
+{
+	TAILQ_INSERT_TAIL(&waiter->w->waiters, waiter, link);
+	waiter->listed = true;
+}
+
+static void release(struct wrep_work *work)
+{
+	struct wrep_waiter *waiter = (struct wrep_waiter *)work;
+
+	pthread_mutex_lock(&waiter->w->lock);
+	if (waiter->listed)
+		TAILQ_REMOVE(&waiter->w->waiters, waiter, link);
+	pthread_mutex_unlock(&waiter->w->lock);
+	wrep_db_unref(waiter->db);
+	wrep_file_unref(waiter->file);
+	free(waiter);
+}
+
+/* NULL: it was interrupted meanwhile. */
+static struct wrep_op *take_op(struct wrep_waiter *waiter)
+{
+	struct wrep_op *op;
+
+	pthread_mutex_lock(&waiter->w->lock);
+	op = waiter->op;
+	waiter->op = NULL;
+	pthread_mutex_unlock(&waiter->w->lock);
+	return op;
+}
+
+static void cancel(struct wrep *w, struct wrep_work *work)
+{
+	struct wrep_op *op = take_op((struct wrep_waiter *)work);
+
+	(void)w;
+	if (op)
+		wrep_op_finish_open(op, -ENOTCONN);
+}
+
+int wrep_open_park(struct wrep *w, struct wrep_work **work)
+{
+	struct wrep_waiter *waiter = (struct wrep_waiter *)*work;
 	int rc = 0;
 
 	pthread_mutex_lock(&w->lock);
 	if (w->closing) {
 		rc = -ENOTCONN;
 	} else if (!w->caught_up) {
-		(*item)->next = w->waiting;
-		w->waiting = *item;
-		*item = NULL;
+		list(waiter);
+		waiter->parked = true;
+		*work = NULL;
 		rc = WREP_PENDING;
 	}
 	pthread_mutex_unlock(&w->lock);
 	return rc;
 }
 
-int wrep_wait_ready(struct wrep *w, struct wrep_op *op)
+void wrep_open_push(struct wrep_work *work)
 {
-	struct wrep_item *item = wrep_item_new(WREP_ITEM_READY, NULL);
-	int rc;
+	struct wrep_waiter *waiter = (struct wrep_waiter *)work;
 
-	op->state = WREP_OP_OPEN;
-	item->op = op;
-	rc = wrep_wait_caught_up(w, &item);
-	wrep_item_free(item);
-	return rc;
+	pthread_mutex_lock(&waiter->w->lock);
+	list(waiter);
+	pthread_mutex_unlock(&waiter->w->lock);
+	wrep_queue_push(waiter->w->queue, work);
 }
 
-void wrep_ready_run(struct wrep *w, struct wrep_item *item)
+/* The first that is parked, which it is no longer; NULL: none is. */
+static struct wrep_waiter *unpark(struct wrep *w)
 {
-	struct wrep_op *op;
+	struct wrep_waiter *waiter;
 
 	pthread_mutex_lock(&w->lock);
-	op = item->op; /* NULL: interrupted meanwhile */
-	item->op = NULL;
+	TAILQ_FOREACH(waiter, &w->waiters, link)
+	{
+		if (waiter->parked)
+			break;
+	}
+	if (waiter) {
+		waiter->parked = false;
+		/* Those looked at need not be looked at again. */
+		TAILQ_REMOVE(&w->waiters, waiter, link);
+		TAILQ_INSERT_TAIL(&w->waiters, waiter, link);
+	}
 	pthread_mutex_unlock(&w->lock);
-	if (op)
-		op->done(op, 0);
+	return waiter;
 }
 
-/* Of those that wait until this node has caught up; NULL. w->lock held. */
-static struct wrep_item *take_waiting(struct wrep *w, const struct wrep_op *op)
+void wrep_opens_resume(struct wrep *w)
 {
-	struct wrep_item *item;
+	struct wrep_waiter *waiter;
 
-	for (struct wrep_item **p = &w->waiting; (item = *p); p = &item->next) {
-		if (item->op == op) {
-			*p = item->next;
-			break;
-		}
+	while ((waiter = unpark(w)))
+		wrep_queue_push(w->queue, &waiter->work);
+}
+
+void wrep_opens_end(struct wrep *w)
+{
+	struct wrep_waiter *waiter;
+
+	while ((waiter = unpark(w))) {
+		cancel(w, &waiter->work);
+		wrep_work_drop(&waiter->work);
 	}
-	return item;
+}
+
+/* End the wait for `op`; `parked_only`: unless it waits for something else than that this node catches up. */
+static void end_wait(struct wrep *w, struct wrep_op *op, bool parked_only, int result)
+{
+	struct wrep_waiter *waiter;
+	bool parked = false;
+
+	pthread_mutex_lock(&w->lock);
+	TAILQ_FOREACH(waiter, &w->waiters, link)
+	{
+		if (waiter->op == op && (waiter->parked || !parked_only))
+			break;
+	}
+	if (waiter) {
+		waiter->op = NULL;
+		parked = waiter->parked;
+		waiter->parked = false;
+	}
+	pthread_mutex_unlock(&w->lock);
+	if (parked)
+		wrep_work_drop(&waiter->work);
+	if (waiter)
+		wrep_op_finish_open(op, result);
 }
 
 void wrep_op_interrupt(struct wrep *w, struct wrep_op *op)
 {
-	struct wrep_item *waited;
-	bool found;
-
-	pthread_mutex_lock(&w->lock);
-	waited = take_waiting(w, op);
-	found = waited != NULL;
-	for (struct wrep_item *i = w->queue_head; !found && i; i = i->next) {
-		if ((i->type == WREP_ITEM_OPEN || i->type == WREP_ITEM_READY) && i->op == op) {
-			i->op = NULL;
-			found = true;
-		}
-	}
-	pthread_mutex_unlock(&w->lock);
-	wrep_item_free(waited);
-	if (found)
-		wrep_op_finish_open(op, -EINTR);
+	end_wait(w, op, false, -EINTR);
 }
 
 void wrep_op_time_out(struct wrep *w, struct wrep_op *op)
 {
-	struct wrep_item *waited;
-
-	pthread_mutex_lock(&w->lock);
-	waited = take_waiting(w, op);
-	pthread_mutex_unlock(&w->lock);
-	if (!waited)
-		return;
-	wrep_item_free(waited);
-	wrep_op_finish_open(op, -ETIMEDOUT);
+	end_wait(w, op, true, -ETIMEDOUT);
 }
 
-/* Has what this item asks for nothing to wait for? w->lock held. */
-bool wrep_open_can_be_served(const struct wrep_item *item)
-{
-	bool can;
+/* ---- until this node has caught up ------------------------------------------------------------------ */
 
-	if (item->type == WREP_ITEM_IDLE) /* descriptors may be what is waited for */
-		return true;
-	if (item->type != WREP_ITEM_OPEN)
-		return item->type ==
-		       WREP_ITEM_REVERT; /* a writer waits for it, whose lock may be in the way */
-	pthread_mutex_lock(&item->db->lock);
-	/* Else its CREATE comes first, it is being renamed, or what is being applied is half in its file. */
-	can = item->db->removed || (item->db->files[WREP_DB] && !item->db->half_applied);
-	pthread_mutex_unlock(&item->db->lock);
-	return can;
+static void run_ready(struct wrep *w, struct wrep_work *work)
+{
+	struct wrep_op *op = take_op((struct wrep_waiter *)work);
+
+	(void)w;
+	if (op)
+		op->done(op, 0);
 }
 
-static void open_database(struct wrep *w, struct wrep_item *item, bool may_fold)
+static const struct wrep_work_ops ready_ops = {.name = "ready",
+					       .run = run_ready,
+					       .cancel = cancel,
+					       .release = release};
+
+int wrep_wait_ready(struct wrep *w, struct wrep_op *op)
 {
-	struct wrep_db *db = item->db;
-	struct wrep_op *op;
+	struct wrep_waiter *waiter = new_waiter(w, &ready_ops, op);
+	struct wrep_work *work = &waiter->work;
+	int rc;
+
+	op->state = WREP_OP_OPEN;
+	wrep_work_is_about_all(work);
+	rc = wrep_open_park(w, &work);
+	wrep_work_drop(work);
+	return rc;
+}
+
+/* ---- an open ---------------------------------------------------------------------------------------- */
+
+static void open_database(struct wrep *w, struct wrep_waiter *o, bool may_fold)
+{
+	struct wrep_op *op = take_op(o);
+	struct wrep_db *db = o->db;
 	struct wrep_file *f;
 	bool damaged;
 	int rc = 0;
 
-	pthread_mutex_lock(&w->lock);
-	op = item->op; /* NULL: interrupted meanwhile */
-	item->op = NULL;
-	pthread_mutex_unlock(&w->lock);
 	if (!op)
 		return;
 	pthread_mutex_lock(&db->lock);
@@ -178,7 +269,7 @@ static void open_database(struct wrep *w, struct wrep_item *item, bool may_fold)
 	pthread_mutex_unlock(&db->lock);
 	if (!f)
 		rc = -ESTALE; /* the kernel looks the name up again */
-	else if (item->file && item->file != f)
+	else if (o->file && o->file != f)
 		rc = -ESTALE; /* renamed meanwhile */
 	else if (damaged)
 		rc = -EBADMSG;
@@ -192,11 +283,11 @@ static void open_database(struct wrep *w, struct wrep_item *item, bool may_fold)
 	}
 	if (!rc) {
 		pthread_mutex_lock(&db->lock);
-		rc = wrep_file_opened(f, item->open_flags, false, op);
+		rc = wrep_file_opened(f, o->flags, false, op);
 		pthread_mutex_unlock(&db->lock);
 	}
 	if (rc == -EAGAIN)
-		rc = wrep_postpone_open(f, item->open_flags, op);
+		rc = wrep_postpone_open(f, o->flags, op);
 	if (rc == WREP_PENDING) {
 		/* Its turn comes when the last other one has gone. */
 	} else if (!rc) {
@@ -215,20 +306,82 @@ static void open_database(struct wrep *w, struct wrep_item *item, bool may_fold)
 }
 
 /* While a fetch is due an open waits for its end: what the file shows will not go on, and the applier may have
- * been stopped in the middle of a transaction. Takes the item. */
-void wrep_open_serve(struct wrep *w, struct wrep_item *item, bool may_fold)
+ * been stopped in the middle of a transaction. */
+static bool waits_for_fetch(struct wrep *w, struct wrep_waiter *o)
 {
-	bool later;
+	struct wrep_waiter *later;
+	bool waits, parked;
 
+	if (!wrep_fetching(w))
+		return false;
+	later = (struct wrep_waiter *)wrep_open_new(o->db, o->file, o->flags, NULL);
 	pthread_mutex_lock(&w->lock);
-	later = w->fetching && !w->closing && !w->failed;
-	if (later) {
-		item->next = w->waiting;
-		w->waiting = item;
+	waits = w->fetching && !w->closing && !w->failed;
+	if (waits && o->op) {
+		list(later);
+		later->parked = true;
+		later->op = o->op;
+		o->op = NULL;
 	}
+	parked = later->parked;
 	pthread_mutex_unlock(&w->lock);
-	if (later)
-		return;
-	open_database(w, item, may_fold);
-	wrep_item_free(item);
+	if (!parked)
+		wrep_work_drop(&later->work);
+	return waits;
+}
+
+static void run_open(struct wrep *w, struct wrep_work *work)
+{
+	struct wrep_waiter *o = (struct wrep_waiter *)work;
+
+	if (!waits_for_fetch(w, o))
+		open_database(w, o, true);
+}
+
+static void run_open_amid(struct wrep *w, struct wrep_work *work)
+{
+	struct wrep_waiter *o = (struct wrep_waiter *)work;
+
+	if (!waits_for_fetch(w, o))
+		open_database(w, o, false);
+}
+
+/* What it finds is as old as what those see who are in already. */
+static bool open_overtakes(const struct wrep_work *work)
+{
+	struct wrep_db *db = ((const struct wrep_waiter *)work)->db;
+	bool can;
+
+	pthread_mutex_lock(&db->lock);
+	/* Else its CREATE comes first, it is being renamed, or what is being applied is half in its file. */
+	can = db->removed || (db->files[WREP_DB] && !db->half_applied);
+	pthread_mutex_unlock(&db->lock);
+	return can;
+}
+
+static void retire_open(struct wrep_work *work)
+{
+	wrep_db_retire(((struct wrep_waiter *)work)->db);
+}
+
+static const struct wrep_work_ops open_ops = {
+	.name = "open",
+	.run = run_open,
+	.run_amid = run_open_amid,
+	.cancel = cancel,
+	.overtakes = open_overtakes,
+	.retire = retire_open,
+	.release = release,
+};
+
+struct wrep_work *wrep_open_new(struct wrep_db *db, struct wrep_file *f, int flags,
+				struct wrep_op *op)
+{
+	struct wrep_waiter *o = new_waiter(db->w, &open_ops, op);
+
+	o->db = wrep_db_ref(db);
+	o->file = f ? wrep_file_ref(f) : NULL;
+	o->flags = flags;
+	wrep_work_is_about(&o->work, db->id);
+	return &o->work;
 }

@@ -13,14 +13,16 @@ enum { WREP_OP_OPEN, WREP_OP_CREATE }; /* wrep_op.state: does a failure own op->
 int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_op *op);
 void wrep_op_drop_file(struct wrep_op *op);
 void wrep_op_finish_open(struct wrep_op *op, int result);
-/* 0 when this node has caught up; until then WREP_PENDING, and `*item`, taken, is queued when it has. */
-int wrep_wait_caught_up(struct wrep *w, struct wrep_item **item);
-
-/* All below: [applier] */
-/* Has what this item asks for nothing to wait for? w->lock held. */
-bool wrep_open_can_be_served(const struct wrep_item *item);
-/* While a fetch is due an open waits for its end. Takes the item. */
-void wrep_open_serve(struct wrep *w, struct wrep_item *item, bool may_fold);
-void wrep_ready_run(struct wrep *w, struct wrep_item *item);
+/* An open of `f`, or of whatever has the name of `db`: for wrep_open_park() or wrep_open_push(), else to be dropped.
+ * It can be interrupted from then on. */
+struct wrep_work *wrep_open_new(struct wrep_db *db, struct wrep_file *f, int flags,
+				struct wrep_op *op);
+/* 0 when this node has caught up; until then WREP_PENDING, and `*work`, taken, is queued when it has. -ENOTCONN: the
+ * node stops. */
+int wrep_open_park(struct wrep *w, struct wrep_work **work);
+void wrep_open_push(struct wrep_work *work); /* into the applier's queue */
+/* This node has caught up: those that are parked go into the queue. */
+void wrep_opens_resume(struct wrep *w);
+void wrep_opens_end(struct wrep *w); /* w->closing is set: end them */
 
 #endif

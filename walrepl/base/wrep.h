@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/queue.h>
 #include "record/manifest.h"
 #include "state/name_tree.h"
 #include "walrepl.h"
@@ -12,7 +13,9 @@ struct wrep_db;
 struct wrep_dir;
 struct wrep_departure;
 struct wrep_stray;
-struct wrep_item;
+struct wrep_queue;
+struct wrep_idle_conn;
+struct wrep_waiter;
 struct wrep_keeper;
 struct wrep_scrub;
 struct wrep_exclusive;
@@ -28,7 +31,7 @@ struct wrep {
 	_Atomic uint64_t sequence; /* of the next one */
 	uint64_t commit_timeout_ms;
 
-	pthread_mutex_t lock; /* the tables, the queue, the waiting opens, the view */
+	pthread_mutex_t lock; /* the tables, the waiting opens, the view */
 	/* by_id follows the log, as `tree` does. by_name and dirs are what applications see: the applier
 	 * moves them, and `names_index` with them: the entry that these are as of. */
 	struct wrep_db *by_name[WREP_BUCKETS];
@@ -51,19 +54,17 @@ struct wrep {
 	_Atomic bool
 		caught_up; /* everything up to the leader's commit index at first contact is local */
 	bool closing, failed;
-	bool stopped;		   /* who closes it: the applier and the log are gone */
-	struct wrep_item *waiting; /* opens that wait for caught_up */
-	struct wrep_item *queue_head, **queue_tail;
-	size_t queue_bytes;
-	bool queue_full;	 /* raftlog was told -EAGAIN */
+	bool stopped; /* who closes it: the applier and the log are gone */
+	TAILQ_HEAD(, wrep_waiter)
+	waiters; /* apply/opening.c: who opens a database, or waits for caught_up */
+	struct wrep_queue *queue;
 	uint64_t delivered_term; /* of the newest entry; raftlog's thread's own */
 	bool resumable;		 /* `log` is set: rlog_resume() may be called */
-	pthread_cond_t queue_wake;
+	pthread_cond_t opened_wake;
 
 	/* Entries handed over by raftlog, barriers aside: the last one that is dealt with, and that which
 	 * is being dealt with. */
 	_Atomic uint64_t delivered, delivering;
-	_Atomic uint64_t taken;		  /* items, but for views, that the applier has come to */
 	_Atomic uint64_t delivered_bytes; /* of all entries, since the start */
 	_Atomic unsigned aheads; /* databases with parts of an incomplete transaction out */
 	uint64_t redo_until;	 /* restored files may hold what entries up to here wrote */
@@ -99,16 +100,17 @@ struct wrep {
 	bool opened;		   /* lock: wrep_open() has put everything in its place */
 
 	_Atomic bool unmounted;	  /* see wrep_unmounted() */
-	_Atomic bool taking_back; /* a TAKE_BACK item is queued */
+	_Atomic bool taking_back; /* a work of that kind is queued */
 	/* This node leads, or led last and knows of no other leader: applications may write. */
 	_Atomic bool may_write;
 	pthread_t applier;
 	bool applier_running;
 	/* The applier's own: databases whose connection it keeps although they are idle, oldest first,
 	 * and whether it lacks descriptors for more. */
-	struct wrep_item *idle_conns, **idle_conns_tail;
+	STAILQ_HEAD(, wrep_idle_conn) idle_conns;
 	unsigned idle_conn_count, closed_conns;
 	uint64_t fences_not_before_ms;
+	bool fences_unsettled; /* one could not be closed yet */
 	_Atomic pid_t applier_tid;
 };
 

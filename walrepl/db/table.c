@@ -453,3 +453,10 @@ bool wrep_name_kind(const struct wrep *w, const char *name, enum wrep_kind *kind
 
 	return wrep_names_kind(w->config.match, name, kind, base);
 }
+
+void wrep_db_retire(struct wrep_db *db)
+{
+	pthread_mutex_lock(&db->lock);
+	db->removed = db->retired = true;
+	pthread_mutex_unlock(&db->lock);
+}

@@ -41,6 +41,8 @@ void wrep_db_drop_overlay(struct wrep_db *db);
  * Applier only; no lock held. */
 bool wrep_db_revoke(struct wrep_db *db, bool lost);
 bool wrep_db_is_removed(struct wrep_db *db);
+/* What the log says of it comes again: its names are another's. */
+void wrep_db_retire(struct wrep_db *db);
 /* The undecided transaction is decided: if the database was removed meanwhile, let its files go.
  * db->lock held. */
 void wrep_db_settled(struct wrep_db *db);

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "apply/fence.h"
 #include "apply/fold.h"
 #include "apply/opening.h"
 #include "base/io.h"
@@ -252,7 +253,7 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 {
 	struct wrep *w = db->w;
 	bool now = f && (internal || f->kind != WREP_DB);
-	struct wrep_item *item;
+	struct wrep_work *work;
 	int rc = 0;
 
 	if (f) {
@@ -277,11 +278,8 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 		rc = wrep_postpone_open(f, flags, op);
 	if (rc || now)
 		return cannot_open(db, rc);
-	item = wrep_item_new(WREP_ITEM_OPEN, db);
-	item->op = op;
-	item->open_flags = flags;
-	item->file = f ? wrep_file_ref(f) : NULL;
-	rc = wrep_wait_caught_up(w, &item);
+	work = wrep_open_new(db, f, flags, op);
+	rc = wrep_open_park(w, &work);
 	if (!rc && f) {
 		pthread_mutex_lock(&db->lock);
 		if (db->files[WREP_DB] != f) /* just now */
@@ -295,10 +293,10 @@ static int open_file(struct wrep_db *db, struct wrep_file *f, int flags, bool in
 	} else if (!rc) {
 		rc = WREP_PENDING;
 	}
-	if (item && rc == WREP_PENDING)
-		wrep_applier_push(w, item);
+	if (work && rc == WREP_PENDING)
+		wrep_open_push(work);
 	else
-		wrep_item_free(item);
+		wrep_work_drop(work);
 	if (rc == -EAGAIN)
 		rc = wrep_postpone_open(f, flags, op);
 	return cannot_open(db, rc);
@@ -466,7 +464,7 @@ bool wrep_may_write(const struct wrep *w)
 void wrep_file_release(struct wrep_file *f, bool internal)
 {
 	struct wrep_db *db = f->db;
-	struct wrep_item *revert = NULL;
+	struct wrep_work *revert = NULL;
 	bool last = false, idle = false, fold = false;
 
 	if (f->kind == WREP_SUPER) {
@@ -494,11 +492,11 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 	wrep_file_let_go(f);
 	wrep_txn_unlock(db);
 	if (revert)
-		wrep_applier_push(db->w, revert);
+		wrep_queue_push(db->w->queue, revert);
 	if (fold)
-		wrep_applier_push(db->w, wrep_item_new(WREP_ITEM_FOLD, db));
+		wrep_fold_queue(db);
 	if (idle)
-		wrep_applier_push(db->w, wrep_item_new(WREP_ITEM_IDLE, db));
+		wrep_idle_queue(db);
 	if (last)
 		wrep_departures_look(db->w);
 	wrep_db_unref(db);

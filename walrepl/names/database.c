@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,12 +25,12 @@
 #include "pages/sumfile.h"
 #include "record/entry.h"
 #include "snapshot/restore.h"
+#include "txn/proposal.h"
 #include "txn/sender.h"
 
 /* Applications have had it open before it was there, and cannot write so far. Not on a node that does not lead,
- * afterwards either: its fence takes over the mount's lock, without a moment between. True: the fence is to be
- * closed later. */
-static bool hand_to_fence(struct wrep *w, struct wrep_db *db)
+ * afterwards either: its fence takes over the mount's lock, without a moment between. */
+static void hand_to_fence(struct wrep *w, struct wrep_db *db)
 {
 	int rc = atomic_load(&w->may_write) ? 0 : wrep_fence_close(db);
 
@@ -37,23 +38,74 @@ static bool hand_to_fence(struct wrep *w, struct wrep_db *db)
 	if (rc && rc != -EBUSY && !wrep_out_of_descriptors(w, rc, db->name))
 		wrep_logf(w, 'E', "cannot close the gate of a new database name=%s error=%s",
 			  db->name, strerror(-rc));
-	return rc != 0;
+	if (rc)
+		wrep_fences_settle_later(w);
 }
 
-bool wrep_create_run(struct wrep *w, struct wrep_item *item)
+/* ---- the work ---------------------------------------------------------------------------------------- */
+
+struct change_work {
+	struct wrep_work work; /* first */
+	struct wrep_db *db;    /* a reference */
+	struct rlog_buf *buf;  /* the entry, a reference */
+	uint64_t index;
+	struct wrep_op *op; /* of the application that asked for it, or NULL */
+	int open_flags;	    /* a CREATE with `op` */
+};
+
+static void end(struct change_work *c, int rc)
 {
-	struct wrep_db *db = item->db;
+	if (c->op)
+		c->op->done(c->op, rc);
+}
+
+static void cancel(struct wrep *w, struct wrep_work *work)
+{
+	(void)w;
+	end((struct change_work *)work, -EIO);
+}
+
+static void retire(struct wrep_work *work)
+{
+	wrep_db_retire(((struct change_work *)work)->db);
+}
+
+static void release(struct wrep_work *work)
+{
+	struct change_work *c = (struct change_work *)work;
+
+	wrep_db_unref(c->db);
+	rlog_buf_unref(c->buf);
+	free(c);
+}
+
+/* Takes `req`. */
+static void push(struct change_work *c, struct wrep_db *db, uint64_t index, struct rlog_buf *buf,
+		 struct rlog_request *req)
+{
+	c->db = wrep_db_ref(db);
+	c->index = index;
+	c->buf = rlog_buf_ref(buf);
+	c->op = wrep_meta_take_op(req, &c->open_flags);
+	c->work.bytes = buf->len;
+	wrep_work_is_about(&c->work, db->id);
+	wrep_queue_push(db->w->queue, &c->work);
+}
+
+static void run_create(struct wrep *w, struct wrep_work *work)
+{
+	struct change_work *c = (struct change_work *)work;
+	struct wrep_db *db = c->db;
 	struct wrep_entry e;
 	struct wrep_file *f = NULL;
 	uint64_t logged = 0;
-	int fd = -1, open_rc = 0, rc = wrep_entry_decode(item->buf, &e);
-	bool copies = item->op && wrep_stray_copies(item->open_flags);
-	bool adopted = false, again = false;
+	int fd = -1, open_rc = 0, rc = wrep_entry_decode(c->buf, &e);
+	bool copies = c->op && wrep_stray_copies(c->open_flags);
+	bool adopted = false;
 
 	if (wrep_db_is_removed(db)) { /* retired: what has the name now is another's */
-		if (item->op)
-			item->op->done(item->op, -EIO);
-		return false;
+		end(c, -EIO);
+		return;
 	}
 	while (rc == 0) {
 		fd = openat(w->config.data_fd, db->name,
@@ -64,35 +116,34 @@ bool wrep_create_run(struct wrep *w, struct wrep_item *item)
 	}
 	if (rc == 0 && (fd < 0 || fchown(fd, e.uid, e.gid) < 0 || fchmod(fd, e.mode) < 0))
 		rc = -errno;
-	wrep_strays_begin(w, db->name, item->index, copies);
+	wrep_strays_begin(w, db->name, c->index, copies);
 	pthread_mutex_lock(&db->lock);
 	if (rc == 0)
 		rc = wrep_file_make(db, WREP_DB, fd, 0, &f);
 	if (rc == 0) {
 		db->files[WREP_DB] = f;
 		/* (An application that only makes it begins nothing.) */
-		if (item->op)
-			open_rc = wrep_descriptor_is_spare(w, fd)
-					  ? -EMFILE
-					  : wrep_file_opened(f, copies ? O_WRONLY : 0, false,
-							     item->op);
-		if (item->op && !open_rc)
-			item->op->file = wrep_file_ref(f);
+		if (c->op)
+			open_rc =
+				wrep_descriptor_is_spare(w, fd)
+					? -EMFILE
+					: wrep_file_opened(f, copies ? O_WRONLY : 0, false, c->op);
+		if (c->op && !open_rc)
+			c->op->file = wrep_file_ref(f);
 		wrep_db_rest(db);
 	}
 	pthread_mutex_unlock(&db->lock);
 	if (rc == 0) {
 		if (w->config.host.appears)
 			adopted = w->config.host.appears(w->config.host_ctx, db->name, f);
-		wrep_db_show(db, item->index);
+		wrep_db_show(db, c->index);
 		wrep_dir_touch(w, db->name);
 		w->config.host.invalidate_name(w->config.host_ctx, db->name);
 	}
 	if (adopted)
-		again = hand_to_fence(w, db);
+		hand_to_fence(w, db);
 	wrep_out_of_descriptors(w, open_rc, db->name);
-	if (item->op)
-		item->op->done(item->op, rc ? rc : open_rc);
+	end(c, rc ? rc : open_rc);
 	if (rc < 0) {
 		if (fd >= 0)
 			close(fd);
@@ -101,12 +152,12 @@ bool wrep_create_run(struct wrep *w, struct wrep_item *item)
 			    "and mount again",
 			    db->name, strerror(-rc));
 	}
-	return again;
 }
 
-void wrep_unlink_run(struct wrep *w, struct wrep_item *item)
+static void run_unlink(struct wrep *w, struct wrep_work *work)
 {
-	struct wrep_db *db = item->db;
+	struct change_work *c = (struct change_work *)work;
+	struct wrep_db *db = c->db;
 	char name[WREP_NAME_MAX + 16];
 	struct wrep_file *f;
 	bool retired; /* what has its names now is another's */
@@ -124,8 +175,8 @@ void wrep_unlink_run(struct wrep *w, struct wrep_item *item)
 		pthread_mutex_lock(&db->lock);
 		/* As on a local disk; on other nodes they are the daemon's own. A -journal whose removal would
 		 * commit what is lost with the database goes with that. */
-		if (item->op && k != WREP_DB && !(k == WREP_JOURNAL && db->overlay))
-			wrep_stray_leave(db, k, item->index);
+		if (c->op && k != WREP_DB && !(k == WREP_JOURNAL && db->overlay))
+			wrep_stray_leave(db, k, c->index);
 		gone = unlinkat(wrep_dir_fd(w, k), name, 0) == 0;
 		if (!gone && errno != ENOENT)
 			rc = -errno;
@@ -140,28 +191,29 @@ void wrep_unlink_run(struct wrep *w, struct wrep_item *item)
 	}
 	wrep_dir_touch(w, db->name);
 	if (!retired) {
-		wrep_db_hide(db, item->index);
+		wrep_db_hide(db, c->index);
 		wrep_sumfile_remove(w->config.state_fd, db->id);
 		wrep_wal_aside_remove(w, db->id);
 	}
 	/* A stat of the name would go on to find what the kernel kept. */
-	if (f && !item->op)
+	if (f && !c->op)
 		w->config.host.invalidate(w->config.host_ctx, f, 0, 0);
 	wrep_file_unref(f);
-	if (item->op)
-		item->op->done(item->op, rc);
+	end(c, rc);
 	if (rc < 0)
 		wrep_logf(w, 'E', "cannot remove a database file name=%s error=%s", db->name,
 			  strerror(-rc));
 }
 
-void wrep_setattr_run(struct wrep_item *item)
+static void run_setattr(struct wrep *w, struct wrep_work *work)
 {
-	struct wrep_db *db = item->db;
+	struct change_work *c = (struct change_work *)work;
+	struct wrep_db *db = c->db;
 	struct wrep_file *f;
 	struct wrep_entry e;
-	int rc = wrep_entry_decode(item->buf, &e);
+	int rc = wrep_entry_decode(c->buf, &e);
 
+	(void)w;
 	pthread_mutex_lock(&db->lock);
 	f = db->retired || wrep_db_hold(db, true) ? NULL : wrep_db_file(db, WREP_DB);
 	pthread_mutex_unlock(&db->lock);
@@ -183,8 +235,60 @@ void wrep_setattr_run(struct wrep_item *item)
 		wrep_db_unhold(db);
 	pthread_mutex_unlock(&db->lock);
 	wrep_file_unref(f);
-	if (!item->op) /* an application's own change the kernel knows by the reply */
+	if (!c->op) /* an application's own change the kernel knows by the reply */
 		wrep_applier_invalidate(db, WREP_DB, 0, 0);
-	if (item->op)
-		item->op->done(item->op, rc);
+	end(c, rc);
+}
+
+/* ---- committed entries -------------------------------------------------------------------------------- */
+
+static const struct wrep_work_ops create_ops = {
+	.name = "create",
+	.run = run_create,
+	.cancel = cancel,
+	.retire = retire,
+	.release = release,
+	.follows_log = true,
+};
+
+static const struct wrep_work_ops unlink_ops = {
+	.name = "unlink",
+	.run = run_unlink,
+	.cancel = cancel,
+	.retire = retire,
+	.release = release,
+	.follows_log = true,
+};
+
+static const struct wrep_work_ops setattr_ops = {
+	.name = "setattr",
+	.run = run_setattr,
+	.cancel = cancel,
+	.retire = retire,
+	.release = release,
+	.follows_log = true,
+};
+
+void wrep_create_queue(struct wrep_db *db, uint64_t parent, struct rlog_buf *buf,
+		       struct rlog_request *req)
+{
+	struct change_work *c = wrep_work_make(sizeof *c, &create_ops);
+
+	wrep_work_is_about(&c->work, parent);
+	push(c, db, db->id, buf, req);
+}
+
+void wrep_unlink_queue(struct wrep_db *db, uint64_t index, uint64_t parent, struct rlog_buf *buf,
+		       struct rlog_request *req)
+{
+	struct change_work *c = wrep_work_make(sizeof *c, &unlink_ops);
+
+	wrep_work_is_about(&c->work, parent);
+	push(c, db, index, buf, req);
+}
+
+void wrep_setattr_queue(struct wrep_db *db, uint64_t index, struct rlog_buf *buf,
+			struct rlog_request *req)
+{
+	push(wrep_work_make(sizeof(struct change_work), &setattr_ops), db, index, buf, req);
 }

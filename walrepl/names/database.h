@@ -1,12 +1,17 @@
-/* A database is created, removed, or gets other attributes. [applier] */
+/* A database is created, removed, or gets other attributes. */
 #ifndef WALREPL_NAMES_DATABASE_H
 #define WALREPL_NAMES_DATABASE_H
 
-#include "base/work.h"
+#include "db/db.h"
 
-bool wrep_create_run(struct wrep *w,
-		     struct wrep_item *item); /* true: a fence could not be closed yet */
-void wrep_unlink_run(struct wrep *w, struct wrep_item *item);
-void wrep_setattr_run(struct wrep_item *item);
+/* Committed entries `buf`: the applier does to the files what they say, and ends the request of the application that
+ * asked for it; takes `req`, which may be NULL. `parent` is the directory that the name is in; 0: the top.
+ * [raftlog's thread] */
+void wrep_create_queue(struct wrep_db *db, uint64_t parent, struct rlog_buf *buf,
+		       struct rlog_request *req);
+void wrep_unlink_queue(struct wrep_db *db, uint64_t index, uint64_t parent, struct rlog_buf *buf,
+		       struct rlog_request *req);
+void wrep_setattr_queue(struct wrep_db *db, uint64_t index, struct rlog_buf *buf,
+			struct rlog_request *req);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "apply/applier.h"
@@ -14,7 +15,6 @@
 #include "db/directory.h"
 #include "db/stray.h"
 #include "record/entry.h"
-#include "replica.h"
 #include "sqlite/names.h"
 #include "state/name_tree.h"
 #include "txn/proposal.h"
@@ -69,76 +69,53 @@ int wrep_dir_setattr(struct wrep_dir *d, const struct wrep_attr *attr, struct wr
 	return wrep_submit_meta(d->w, NULL, &e, 0, op);
 }
 
-/* ---- committed entries -------------------------------------------------------------------------- */
-
-void wrep_mkdir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
-			  struct rlog_buf *buf, struct rlog_request *req)
-{
-	struct wrep_item *item;
-	int rc = -EIO;
-
-	if (index <= w->names_skip) {
-		wrep_meta_finish(req, rc);
-		return;
-	}
-	item = wrep_item_new(WREP_ITEM_MKDIR, NULL);
-	item->index = index;
-	item->dir = wrep_dir_new(w, e->name, index);
-	rc = item->dir ? wrep_tree_add(w->tree, index, e->name, true) : -ENOMEM;
-	if (rc == 0) {
-		wrep_tree_find(w->tree, index)->data = wrep_dir_ref(item->dir);
-		wrep_meta_push(w, item, buf, req);
-		return;
-	}
-	wrep_item_free(item);
-	wrep_meta_finish(req, rc);
-	if (rc == -ENOMEM)
-		wrep_fatalf(w, "out of memory while making a directory name=%s", e->name);
-}
-
-void wrep_dir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
-			struct rlog_buf *buf, struct rlog_request *req)
-{
-	struct wrep_tree_node *n = wrep_tree_find(w->tree, e->db_id);
-	struct wrep_item *item;
-	struct wrep_dir *d;
-	int rc = 0;
-
-	if (!n || !n->is_dir) {
-		wrep_meta_finish(req, -ENOENT);
-		return;
-	}
-	d = n->data;
-	/* One that is restored with had no effect then: the directory is there. By now it may be empty. */
-	if (e->type == WREP_ENTRY_RMDIR)
-		rc = index > w->names_skip ? wrep_tree_remove(w->tree, e->db_id) : -EIO;
-	if (rc) {
-		wrep_meta_finish(req, rc);
-		return;
-	}
-	item = wrep_item_new(e->type == WREP_ENTRY_RMDIR ? WREP_ITEM_RMDIR : WREP_ITEM_DIRATTR,
-			     NULL);
-	item->index = index;
-	item->dir = wrep_dir_ref(d);
-	if (e->type == WREP_ENTRY_RMDIR)
-		wrep_dir_unref(d); /* that of the tree */
-	wrep_meta_push(w, item, buf, req);
-}
-
 /* ---- on the disk -------------------------------------------------------------------------------- */
 
-static void finish(struct wrep_item *item, int rc)
+struct dir_work {
+	struct wrep_work work; /* first */
+	struct wrep_dir *dir;  /* a reference */
+	struct rlog_buf *buf;  /* the entry, a reference */
+	uint64_t index;
+	struct wrep_op *op; /* of the application that asked for it, or NULL */
+};
+
+static void finish(struct dir_work *work, int rc)
 {
-	if (item->op)
-		item->op->done(item->op, rc);
+	if (work->op)
+		work->op->done(work->op, rc);
 }
 
-void wrep_dir_make(struct wrep *w, struct wrep_item *item)
+static void cancel(struct wrep *w, struct wrep_work *work)
 {
-	struct wrep_dir *d = item->dir;
+	(void)w;
+	finish((struct dir_work *)work, -EIO);
+}
+
+static void retire(struct wrep_work *work)
+{
+	struct wrep_dir *d = ((struct dir_work *)work)->dir;
+
+	pthread_mutex_lock(&d->w->lock);
+	d->retired = true;
+	pthread_mutex_unlock(&d->w->lock);
+}
+
+static void release(struct wrep_work *work)
+{
+	struct dir_work *d = (struct dir_work *)work;
+
+	wrep_dir_unref(d->dir);
+	rlog_buf_unref(d->buf);
+	free(d);
+}
+
+static void run_mkdir(struct wrep *w, struct wrep_work *work)
+{
+	struct dir_work *change = (struct dir_work *)work;
+	struct wrep_dir *d = change->dir;
 	struct wrep_entry e;
 	uint64_t logged = 0;
-	int rc = wrep_entry_decode(item->buf, &e);
+	int rc = wrep_entry_decode(change->buf, &e);
 
 	e.attr_valid = WREP_ATTR_MODE | WREP_ATTR_UID | WREP_ATTR_GID;
 	while (!rc && !wrep_dir_is_retired(d)) {
@@ -149,12 +126,12 @@ void wrep_dir_make(struct wrep *w, struct wrep_item *item)
 		rc = 0;
 	}
 	if (wrep_dir_is_retired(d)) {
-		finish(item, -EIO);
+		finish(change, -EIO);
 		return;
 	}
 	if (!rc)
-		wrep_dir_show(d, item->index);
-	finish(item, rc);
+		wrep_dir_show(d, change->index);
+	finish(change, rc);
 	if (rc && !wrep_stopping(w))
 		wrep_fatalf(w,
 			    "cannot make a directory name=%s error=%s; repair the disk and mount "
@@ -162,15 +139,16 @@ void wrep_dir_make(struct wrep *w, struct wrep_item *item)
 			    d->path, strerror(-rc));
 }
 
-void wrep_dir_remove(struct wrep *w, struct wrep_item *item)
+static void run_rmdir(struct wrep *w, struct wrep_work *work)
 {
-	struct wrep_dir *d = item->dir;
+	struct dir_work *change = (struct dir_work *)work;
+	struct wrep_dir *d = change->dir;
 
 	if (wrep_dir_is_retired(d)) {
-		finish(item, -EIO);
+		finish(change, -EIO);
 		return;
 	}
-	wrep_dir_hide(d, item->index);
+	wrep_dir_hide(d, change->index);
 	wrep_strays_end_in(w, d->path);
 	unlinkat(w->config.shm_fd, d->path, AT_REMOVEDIR);
 	if (unlinkat(w->config.data_fd, d->path, AT_REMOVEDIR) < 0 && errno != ENOENT)
@@ -178,14 +156,15 @@ void wrep_dir_remove(struct wrep *w, struct wrep_item *item)
 			  "a directory stays in the data directory: somebody put files there "
 			  "name=%s error=\"%s\"",
 			  d->path, strerror(errno));
-	finish(item, 0);
+	finish(change, 0);
 }
 
-void wrep_dir_set_attributes(struct wrep *w, struct wrep_item *item)
+static void run_dirattr(struct wrep *w, struct wrep_work *work)
 {
-	struct wrep_dir *d = item->dir;
+	struct dir_work *change = (struct dir_work *)work;
+	struct wrep_dir *d = change->dir;
 	struct wrep_entry e;
-	int fd = -1, rc = wrep_entry_decode(item->buf, &e);
+	int fd = -1, rc = wrep_entry_decode(change->buf, &e);
 
 	if (!rc && wrep_dir_is_gone(d))
 		rc = -ENOENT;
@@ -198,5 +177,112 @@ void wrep_dir_set_attributes(struct wrep *w, struct wrep_item *item)
 	pthread_mutex_lock(&w->lock);
 	d->changed = true;
 	pthread_mutex_unlock(&w->lock);
-	finish(item, rc);
+	finish(change, rc);
+}
+
+static const struct wrep_work_ops mkdir_ops = {
+	.name = "mkdir",
+	.run = run_mkdir,
+	.cancel = cancel,
+	.retire = retire,
+	.release = release,
+	.follows_log = true,
+};
+
+static const struct wrep_work_ops rmdir_ops = {
+	.name = "rmdir",
+	.run = run_rmdir,
+	.cancel = cancel,
+	.retire = retire,
+	.release = release,
+	.follows_log = true,
+};
+
+static const struct wrep_work_ops dirattr_ops = {
+	.name = "dirattr",
+	.run = run_dirattr,
+	.cancel = cancel,
+	.retire = retire,
+	.release = release,
+	.follows_log = true,
+};
+
+static struct dir_work *new_work(const struct wrep_work_ops *ops, struct wrep_dir *d,
+				 uint64_t index)
+{
+	struct dir_work *work = wrep_work_make(sizeof *work, ops);
+
+	work->dir = wrep_dir_ref(d);
+	work->index = index;
+	wrep_work_is_about(&work->work, d->id);
+	return work;
+}
+
+/* Takes `req`. */
+static void push(struct wrep *w, struct dir_work *work, struct rlog_buf *buf,
+		 struct rlog_request *req)
+{
+	work->buf = rlog_buf_ref(buf);
+	work->op = wrep_meta_take_op(req, NULL);
+	work->work.bytes = buf->len;
+	wrep_queue_push(w->queue, &work->work);
+}
+
+/* ---- committed entries -------------------------------------------------------------------------- */
+
+void wrep_mkdir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
+			  struct rlog_buf *buf, struct rlog_request *req)
+{
+	struct dir_work *work;
+	struct wrep_dir *d;
+	int rc = -EIO;
+
+	if (index <= w->names_skip) {
+		wrep_meta_finish(req, rc);
+		return;
+	}
+	d = wrep_dir_new(w, e->name, index);
+	rc = d ? wrep_tree_add(w->tree, index, e->name, true) : -ENOMEM;
+	if (rc == 0) {
+		wrep_tree_find(w->tree, index)->data = wrep_dir_ref(d);
+		work = new_work(&mkdir_ops, d, index);
+		wrep_work_is_about(&work->work, wrep_tree_parent(w->tree, index));
+		push(w, work, buf, req);
+	}
+	wrep_dir_unref(d);
+	if (rc == 0)
+		return;
+	wrep_meta_finish(req, rc);
+	if (rc == -ENOMEM)
+		wrep_fatalf(w, "out of memory while making a directory name=%s", e->name);
+}
+
+void wrep_dir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
+			struct rlog_buf *buf, struct rlog_request *req)
+{
+	struct wrep_tree_node *n = wrep_tree_find(w->tree, e->db_id);
+	bool removes = e->type == WREP_ENTRY_RMDIR;
+	uint64_t parent = wrep_tree_parent(w->tree, e->db_id);
+	struct dir_work *work;
+	struct wrep_dir *d;
+	int rc = 0;
+
+	if (!n || !n->is_dir) {
+		wrep_meta_finish(req, -ENOENT);
+		return;
+	}
+	d = n->data;
+	/* One that is restored with had no effect then: the directory is there. By now it may be empty. */
+	if (removes)
+		rc = index > w->names_skip ? wrep_tree_remove(w->tree, e->db_id) : -EIO;
+	if (rc) {
+		wrep_meta_finish(req, rc);
+		return;
+	}
+	work = new_work(removes ? &rmdir_ops : &dirattr_ops, d, index);
+	if (removes) {
+		wrep_work_is_about(&work->work, parent);
+		wrep_dir_unref(d); /* that of the tree */
+	}
+	push(w, work, buf, req);
 }

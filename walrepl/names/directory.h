@@ -11,9 +11,5 @@ void wrep_mkdir_delivered(struct wrep *w, uint64_t index, const struct wrep_entr
 /* SETATTR and RMDIR of what is no database. */
 void wrep_dir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
 			struct rlog_buf *buf, struct rlog_request *req);
-/* And their local halves. [applier] */
-void wrep_dir_make(struct wrep *w, struct wrep_item *item);
-void wrep_dir_remove(struct wrep *w, struct wrep_item *item);
-void wrep_dir_set_attributes(struct wrep *w, struct wrep_item *item);
 
 #endif

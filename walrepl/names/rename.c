@@ -261,38 +261,6 @@ int wrep_rename(struct wrep *w, const char *from, const char *to, unsigned flags
 	return rc;
 }
 
-/* ---- the committed entry ------------------------------------------------------------------------- */
-
-void wrep_rename_delivered(struct wrep *w, struct wrep_db *db, uint64_t index,
-			   const struct wrep_entry *e, struct rlog_buf *buf,
-			   struct rlog_request *req)
-{
-	struct wrep_db *replaced = NULL;
-	struct wrep_item *item;
-	uint64_t id;
-	int rc = -EIO;
-
-	if (index > w->names_skip)
-		rc = wrep_tree_rename(w->tree, db->id, e->name, e->keep, &id);
-	if (rc == -ENOMEM)
-		wrep_fatalf(w, "out of memory while renaming a database name=%s", e->name);
-	if (rc <= 0) {
-		wrep_meta_finish(req, rc);
-		return;
-	}
-	if (id)
-		replaced = wrep_db_by_id(w, id);
-	if (replaced)
-		wrep_db_unlinked(replaced);
-	pthread_mutex_lock(&db->lock);
-	db->moving++;
-	pthread_mutex_unlock(&db->lock);
-	item = wrep_item_new(WREP_ITEM_RENAME, db);
-	item->index = index;
-	item->replaced = replaced;
-	wrep_meta_push(w, item, buf, req);
-}
-
 /* ---- on the disk --------------------------------------------------------------------------------- */
 
 #define MOVED_SIZE 40
@@ -542,9 +510,18 @@ static void let_go(struct wrep_db *db)
 	wrep_wal_aside_remove(w, db->id);
 }
 
-static int run(struct wrep *w, struct wrep_item *item, const char *to)
+struct rename_work {
+	struct wrep_work work;	  /* first */
+	struct wrep_db *db;	  /* a reference */
+	struct wrep_db *replaced; /* what has the name; a reference, or NULL */
+	struct rlog_buf *buf;	  /* the entry, a reference */
+	uint64_t index;
+	struct wrep_op *op; /* of the application that asked for it, or NULL */
+};
+
+static int run_once(struct wrep *w, struct rename_work *r, const char *to)
 {
-	struct wrep_db *db = item->db, *replaced = item->replaced;
+	struct wrep_db *db = r->db, *replaced = r->replaced;
 	uint64_t logged = 0;
 	struct former old;
 	int fd = -1, rc = give_up(db, &old);
@@ -559,7 +536,7 @@ static int run(struct wrep *w, struct wrep_item *item, const char *to)
 	wrep_keeper_lock(
 		w); /* not earlier: what the kernel wants to write may wait for the keeper */
 	for (;;) {
-		rc = move_aside(db, &old, to, replaced, item->index);
+		rc = move_aside(db, &old, to, replaced, r->index);
 		if (!wrep_is_shortage(rc) || wrep_stopping(w))
 			break;
 		wrep_wait_for_space(w, db->name, rc, &logged);
@@ -569,7 +546,7 @@ static int run(struct wrep *w, struct wrep_item *item, const char *to)
 	if (!rc) {
 		remove_side_files(w, db->name);
 		remove_side_files(w, to);
-		wrep_strays_begin(w, to, item->index, false);
+		wrep_strays_begin(w, to, r->index, false);
 		rc = wrep_moved_place(w, db->id, to);
 		wrep_dir_touch(w, to);
 	}
@@ -579,7 +556,7 @@ static int run(struct wrep *w, struct wrep_item *item, const char *to)
 		rc = fd < 0 ? -errno : 0;
 	}
 	if (!rc)
-		rc = swap(db, replaced, to, old.files[WREP_DB], fd, item->index);
+		rc = swap(db, replaced, to, old.files[WREP_DB], fd, r->index);
 	if (rc && fd >= 0)
 		close(fd);
 	wrep_keeper_unlock(w);
@@ -593,14 +570,15 @@ static int run(struct wrep *w, struct wrep_item *item, const char *to)
 	return rc;
 }
 
-void wrep_rename_run(struct wrep *w, struct wrep_item *item)
+static void run(struct wrep *w, struct wrep_work *work)
 {
-	struct wrep_db *db = item->db;
+	struct rename_work *r = (struct rename_work *)work;
+	struct wrep_db *db = r->db;
 	struct wrep_entry e;
-	int rc = wrep_entry_decode(item->buf, &e);
+	int rc = wrep_entry_decode(r->buf, &e);
 
 	while (!rc) {
-		rc = run(w, item, e.name);
+		rc = run_once(w, r, e.name);
 		if (rc != -EBUSY && !wrep_out_of_descriptors(w, rc, db->name))
 			break;
 		/* An application's transaction: Raft ends it, one way or the other. */
@@ -608,11 +586,89 @@ void wrep_rename_run(struct wrep *w, struct wrep_item *item)
 		wrep_serve_opens(w);
 		usleep(SETTLE_US);
 	}
-	if (item->op)
-		item->op->done(item->op, rc ? -EIO : 0);
+	if (r->op)
+		r->op->done(r->op, rc ? -EIO : 0);
 	if (rc && rc != -ECANCELED && !wrep_stopping(w) && !wrep_fetching(w))
 		wrep_fatalf(w,
 			    "cannot rename a database file name=%s to=%s error=%s; repair the disk "
 			    "and mount again",
 			    db->name, e.name, strerror(-rc));
+}
+
+static void cancel(struct wrep *w, struct wrep_work *work)
+{
+	struct wrep_op *op = ((struct rename_work *)work)->op;
+
+	(void)w;
+	if (op)
+		op->done(op, -EIO);
+}
+
+static void retire(struct wrep_work *work)
+{
+	struct rename_work *r = (struct rename_work *)work;
+
+	wrep_db_retire(r->db);
+	if (r->replaced)
+		wrep_db_retire(r->replaced);
+}
+
+static void release(struct wrep_work *work)
+{
+	struct rename_work *r = (struct rename_work *)work;
+
+	wrep_db_unref(r->db);
+	wrep_db_unref(r->replaced);
+	rlog_buf_unref(r->buf);
+	free(r);
+}
+
+static const struct wrep_work_ops rename_ops = {
+	.name = "rename",
+	.run = run,
+	.cancel = cancel,
+	.retire = retire,
+	.release = release,
+	.follows_log = true,
+};
+
+/* ---- the committed entry ------------------------------------------------------------------------- */
+
+void wrep_rename_delivered(struct wrep *w, struct wrep_db *db, uint64_t index,
+			   const struct wrep_entry *e, struct rlog_buf *buf,
+			   struct rlog_request *req)
+{
+	struct wrep_db *replaced = NULL;
+	struct rename_work *r;
+	uint64_t id, parent = wrep_tree_parent(w->tree, db->id);
+	int rc = -EIO;
+
+	if (index > w->names_skip)
+		rc = wrep_tree_rename(w->tree, db->id, e->name, e->keep, &id);
+	if (rc == -ENOMEM)
+		wrep_fatalf(w, "out of memory while renaming a database name=%s", e->name);
+	if (rc <= 0) {
+		wrep_meta_finish(req, rc);
+		return;
+	}
+	if (id)
+		replaced = wrep_db_by_id(w, id);
+	if (replaced)
+		wrep_db_unlinked(replaced);
+	pthread_mutex_lock(&db->lock);
+	db->moving++;
+	pthread_mutex_unlock(&db->lock);
+	r = wrep_work_make(sizeof *r, &rename_ops);
+	r->db = wrep_db_ref(db);
+	r->replaced = replaced;
+	r->index = index;
+	r->buf = rlog_buf_ref(buf);
+	r->op = wrep_meta_take_op(req, NULL);
+	r->work.bytes = buf->len;
+	wrep_work_is_about(&r->work, db->id);
+	if (replaced)
+		wrep_work_is_about(&r->work, replaced->id);
+	wrep_work_is_about(&r->work, parent);
+	wrep_work_is_about(&r->work, wrep_tree_parent(w->tree, db->id)); /* its new one */
+	wrep_queue_push(w->queue, &r->work);
 }

@@ -1,8 +1,8 @@
 /* Getting the databases from the leader, when this node's own are unfit: the log no longer holds what
  * this node lacks (it is new, or was away for long), or a file is damaged.
  *
- * In the good case the applier is told by a FETCH item. From wrep_fetch_wanted() on nothing more is
- * delivered, nor applied of what is queued (base/work.c). Peers that fetch from here are sent away, and all
+ * In the good case the applier finds the work in its queue. From wrep_fetch_wanted() on nothing more is
+ * delivered, nor applied of what is queued (apply/applier.c). Peers that fetch from here are sent away, and all
  * databases are *retired*: their names lead nowhere, what applications had open answers with errors, new
  * opens wait, and what is still queued for them is dropped (the log has it). Then the leader is asked (repair/page_server.c): for its snapshot, and for each
  * database in it for the hashes of its pages. Before the first file is touched a mark in DATA/.dqlitefs
@@ -112,8 +112,6 @@ static int remove_mark(struct wrep *w)
 	return fsync(w->config.state_fd) < 0 ? -errno : 0;
 }
 
-/* ---- wanting it ------------------------------------------------------------------------------------ */
-
 static unsigned voters(const struct rlog_status *status)
 {
 	unsigned n = 0;
@@ -134,49 +132,6 @@ static uint64_t successor(const struct wrep *w, const struct rlog_status *status
 		if (status->members[i].role == RLOG_VOTER && status->members[i].id != w->node_id)
 			others[count++] = status->members[i].id;
 	return count ? others[n % count] : 0;
-}
-
-/* Nobody else has a copy. w->lock held. */
-static bool alone(struct wrep *w)
-{
-	struct rlog_status status;
-
-	if (!w->resumable) /* the log may not be used */
-		return false;
-	rlog_status(w->log, &status);
-	return status.view.leader_id == w->node_id && voters(&status) == 1;
-}
-
-void wrep_fetch_wanted(struct wrep *w, const char *reason, struct wrep_db *db)
-{
-	bool first, given_up = false;
-
-	pthread_mutex_lock(&w->lock);
-	first = !w->fetching && !w->failed && !w->closing;
-	if (first && db && alone(w)) {
-		pthread_mutex_lock(&db->lock);
-		given_up = !db->damaged;
-		db->damaged = true;
-		pthread_mutex_unlock(&db->lock);
-		first = false;
-	}
-	if (first)
-		w->fetching = true;
-	pthread_mutex_unlock(&w->lock);
-	if (given_up)
-		wrep_damagef(
-			w,
-			"%s, and no other node has a copy: it cannot be opened any more; remove it "
-			"and restore it from a backup database=%s",
-			reason, db->name);
-	if (!first)
-		return;
-	atomic_store(&w->may_write, false);
-	if (db)
-		wrep_damagef(w, "%s; getting it from the leader database=%s", reason, db->name);
-	else
-		wrep_logf(w, 'W', "%s; getting the databases from the leader", reason);
-	wrep_applier_push(w, wrep_item_new(WREP_ITEM_FETCH, NULL));
 }
 
 /* ---- one database ------------------------------------------------------------------------------ */
@@ -596,26 +551,6 @@ static void retire(struct wrep_db *db)
 	wrep_db_remove(db);
 }
 
-/* What is queued for names comes again, too. The applier's connections are not in there. */
-static void retire_queued(struct wrep *w)
-{
-	pthread_mutex_lock(&w->lock);
-	for (struct wrep_item *i = w->queue_head; i; i = i->next) {
-		struct wrep_db *dbs[2] = {i->db, i->replaced};
-
-		if (i->dir)
-			i->dir->retired = true;
-		for (int k = 0; k < 2; k++) {
-			if (!dbs[k] || i->type == WREP_ITEM_INSTALL)
-				continue;
-			pthread_mutex_lock(&dbs[k]->lock);
-			dbs[k]->removed = dbs[k]->retired = true;
-			pthread_mutex_unlock(&dbs[k]->lock);
-		}
-	}
-	pthread_mutex_unlock(&w->lock);
-}
-
 static void retire_all(struct wrep *w)
 {
 	struct wrep_db **all;
@@ -634,7 +569,7 @@ static void retire_all(struct wrep *w)
 	}
 	free(all);
 	wrep_super_forget_all(w);
-	retire_queued(w);
+	wrep_queue_retire(w->queue); /* what is queued for names comes again, too */
 	wrep_dirs_retire(w);
 }
 
@@ -661,13 +596,14 @@ static int fetch(struct fetch *f)
 	return rc;
 }
 
-void wrep_fetch_run(struct wrep *w)
+static void run(struct wrep *w, struct wrep_work *work)
 {
 	struct fetch f = {.w = w, .logged_ms = wrep_now_ms()};
 	uint64_t begun_ms = wrep_now_ms();
 	bool go;
 	int rc;
 
+	(void)work;
 	pthread_mutex_lock(&w->lock);
 	go = !w->closing && !w->failed;
 	w->fetch_running = go;
@@ -704,6 +640,61 @@ void wrep_fetch_run(struct wrep *w)
 		rlog_resume(w->log);
 	pthread_cond_broadcast(&w->peers_gone);
 	pthread_mutex_unlock(&w->lock);
+}
+
+static const struct wrep_work_ops ops = {.name = "fetch", .run = run, .release = wrep_work_free};
+
+static void queue(struct wrep *w)
+{
+	struct wrep_work *work = wrep_work_make(sizeof *work, &ops);
+
+	wrep_work_is_about_all(work);
+	wrep_queue_push(w->queue, work);
+}
+
+/* ---- wanting it ------------------------------------------------------------------------------------ */
+
+/* Nobody else has a copy. w->lock held. */
+static bool alone(struct wrep *w)
+{
+	struct rlog_status status;
+
+	if (!w->resumable) /* the log may not be used */
+		return false;
+	rlog_status(w->log, &status);
+	return status.view.leader_id == w->node_id && voters(&status) == 1;
+}
+
+void wrep_fetch_wanted(struct wrep *w, const char *reason, struct wrep_db *db)
+{
+	bool first, given_up = false;
+
+	pthread_mutex_lock(&w->lock);
+	first = !w->fetching && !w->failed && !w->closing;
+	if (first && db && alone(w)) {
+		pthread_mutex_lock(&db->lock);
+		given_up = !db->damaged;
+		db->damaged = true;
+		pthread_mutex_unlock(&db->lock);
+		first = false;
+	}
+	if (first)
+		w->fetching = true;
+	pthread_mutex_unlock(&w->lock);
+	if (given_up)
+		wrep_damagef(
+			w,
+			"%s, and no other node has a copy: it cannot be opened any more; remove it "
+			"and restore it from a backup database=%s",
+			reason, db->name);
+	if (!first)
+		return;
+	atomic_store(&w->may_write, false);
+	if (db)
+		wrep_damagef(w, "%s; getting it from the leader database=%s", reason, db->name);
+	else
+		wrep_logf(w, 'W', "%s; getting the databases from the leader", reason);
+	queue(w);
 }
 
 void wrep_fetch_stop(struct wrep *w)

@@ -11,7 +11,6 @@ struct wrep_db;
  * database alone is taken out of service. No lock held. [any thread] */
 void wrep_fetch_wanted(struct wrep *w, const char *reason, struct wrep_db *db);
 void wrep_fetch_stop(struct wrep *w); /* w->closing is set: ends it, and waits */
-void wrep_fetch_run(struct wrep *w);  /* applier */
 bool wrep_fetch_marked(struct wrep *w);
 
 #endif

@@ -108,7 +108,6 @@ struct wrep_keeper {
 	int done_rc;
 	enum { BARRIER_NONE, BARRIER_OUT, BARRIER_PASSED } barrier;
 	int barrier_rc;
-	struct wrep_op barrier_op;
 	unsigned holds;
 	uint64_t hold_until_ms;
 };
@@ -637,11 +636,8 @@ int wrep_keeper_point(struct wrep *w, unsigned timeout_ms)
 
 /* ---- the thread ------------------------------------------------------------------------------------ */
 
-static void barrier_passed(struct wrep_op *op, int result)
+static void barrier_passed(struct wrep_keeper *k, int result)
 {
-	struct wrep_keeper *k =
-		(struct wrep_keeper *)((char *)op - offsetof(struct wrep_keeper, barrier_op));
-
 	pthread_mutex_lock(&k->lock);
 	k->barrier = BARRIER_PASSED;
 	k->barrier_rc = result;
@@ -696,8 +692,13 @@ static void report(struct wrep_keeper *k, int rc)
 	k->failing = rc;
 }
 
+struct barrier_work {
+	struct wrep_work work; /* first */
+	struct wrep_keeper *keeper;
+};
+
 /* The keeper's barrier. What the daemon's SQLite can still copy out of a -wal need not be held there. */
-void wrep_point_run(struct wrep *w, struct wrep_item *item)
+static void run_barrier(struct wrep *w, struct wrep_work *work)
 {
 	struct wrep_db **all;
 	size_t count;
@@ -716,8 +717,22 @@ void wrep_point_run(struct wrep *w, struct wrep_item *item)
 		}
 		free(all);
 	}
-	item->op->done(item->op, 0);
+	barrier_passed(((struct barrier_work *)work)->keeper, 0);
 }
+
+static void cancel_barrier(struct wrep *w, struct wrep_work *work)
+{
+	(void)w;
+	barrier_passed(((struct barrier_work *)work)->keeper, -EAGAIN);
+}
+
+static const struct wrep_work_ops barrier_ops = {
+	.name = "point",
+	.run = run_barrier,
+	.cancel = cancel_barrier,
+	.release = wrep_work_free,
+	.follows_log = true,
+};
 
 /* Send the barrier through the applier's queue: when it comes out, all that was delivered by now is in
  * the files. k->lock held, let go meanwhile. */
@@ -726,7 +741,7 @@ static void begin_point(struct wrep_keeper *k)
 	struct wrep *w = k->w;
 	bool wanted = k->wanted != k->done;
 	bool held = k->holds || wrep_now_ms() < k->hold_until_ms;
-	struct wrep_item *item;
+	struct barrier_work *barrier;
 	bool can, go;
 
 	pthread_mutex_unlock(&k->lock);
@@ -745,10 +760,10 @@ static void begin_point(struct wrep_keeper *k)
 	k->barrier = BARRIER_OUT;
 	k->serving = k->wanted;
 	pthread_mutex_unlock(&k->lock);
-	item = wrep_item_new(WREP_ITEM_POINT, NULL);
-	k->barrier_op = (struct wrep_op){.done = barrier_passed};
-	item->op = &k->barrier_op;
-	wrep_applier_push(w, item);
+	barrier = wrep_work_make(sizeof *barrier, &barrier_ops);
+	barrier->keeper = k;
+	wrep_work_is_about_all(&barrier->work);
+	wrep_queue_push(w->queue, &barrier->work);
 	pthread_mutex_lock(&k->lock);
 }
 

@@ -39,7 +39,6 @@ int wrep_keeper_point(struct wrep *w, unsigned timeout_ms);
  * own on, so both get the same. Waits, and returns, as wrep_keeper_point(). */
 int wrep_keeper_hold(struct wrep *w, unsigned timeout_ms);
 void wrep_keeper_unhold(struct wrep *w);
-void wrep_point_run(struct wrep *w, struct wrep_item *item); /* [applier] */
 /* The databases are about to be replaced: a point that is under way is dropped. */
 void wrep_keeper_void(struct wrep *w);
 /* The same for names that change at once with the manifest: between the two no manifest is written.

@@ -67,6 +67,13 @@ struct wrep_tree_node *wrep_tree_find_path(const struct wrep_tree *t, const char
 	return n;
 }
 
+uint64_t wrep_tree_parent(const struct wrep_tree *t, uint64_t id)
+{
+	const struct wrep_tree_node *n = wrep_tree_find(t, id);
+
+	return n && n->parent ? n->parent->id : 0;
+}
+
 void wrep_tree_each(const struct wrep_tree *t, void (*each)(void *arg, struct wrep_tree_node *n),
 		    void *arg)
 {

@@ -29,6 +29,8 @@ void wrep_tree_clear(struct wrep_tree *t);
 /* NULL when there is none. */
 struct wrep_tree_node *wrep_tree_find(const struct wrep_tree *t, uint64_t id);
 struct wrep_tree_node *wrep_tree_find_path(const struct wrep_tree *t, const char *path);
+/* The directory that `id` is in; 0: the top, or there is no such node. */
+uint64_t wrep_tree_parent(const struct wrep_tree *t, uint64_t id);
 /* Calls `each` for every node, in no order; it may not change the tree. */
 void wrep_tree_each(const struct wrep_tree *t, void (*each)(void *arg, struct wrep_tree_node *n),
 		    void *arg);

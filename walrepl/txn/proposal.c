@@ -64,6 +64,17 @@ void wrep_meta_finish(struct rlog_request *req, int result)
 	free(m);
 }
 
+struct wrep_op *wrep_meta_take_op(struct rlog_request *req, int *open_flags)
+{
+	struct wrep_meta_request *m = (struct wrep_meta_request *)req;
+	struct wrep_op *op = m ? m->op : NULL;
+
+	if (m && open_flags)
+		*open_flags = m->open_flags;
+	free(m);
+	return op;
+}
+
 void wrep_setattr_entry(uint64_t id, const struct wrep_attr *attr, struct wrep_entry *e)
 {
 	*e = (struct wrep_entry){

@@ -20,5 +20,7 @@ struct wrep_meta_request {
 };
 /* End the request of a CREATE, UNLINK, SETATTR, MKDIR, RMDIR or RENAME; NULL: it was another node's. */
 void wrep_meta_finish(struct rlog_request *req, int result);
+/* What the applier has to end when it has done what the entry says; takes `req`. NULL: it was another node's. */
+struct wrep_op *wrep_meta_take_op(struct rlog_request *req, int *open_flags);
 
 #endif

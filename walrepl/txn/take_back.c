@@ -27,11 +27,12 @@ bool wrep_take_back(struct wrep_db *db)
 }
 
 /* The mount is gone. A session without a journal goes on: what ends it comes by a descriptor. */
-void wrep_take_all_back(struct wrep *w)
+static void run(struct wrep *w, struct wrep_work *work)
 {
 	struct wrep_db **all;
 	size_t count;
 
+	(void)work;
 	atomic_store(&w->taking_back, false);
 	if (wrep_db_all(w, &all, &count) < 0)
 		return;
@@ -51,6 +52,10 @@ void wrep_take_all_back(struct wrep *w)
 	free(all);
 }
 
+static const struct wrep_work_ops ops = {.name = "take back",
+					 .run = run,
+					 .release = wrep_work_free};
+
 void wrep_unmounted(struct wrep *w)
 {
 	atomic_store(&w->unmounted, true);
@@ -60,6 +65,11 @@ void wrep_unmounted(struct wrep *w)
 /* Again and again: what waits for Raft when the mount goes may turn out refused. */
 void wrep_journals_look(struct wrep *w)
 {
-	if (atomic_load(&w->unmounted) && !atomic_exchange(&w->taking_back, true))
-		wrep_applier_push(w, wrep_item_new(WREP_ITEM_TAKE_BACK, NULL));
+	struct wrep_work *work;
+
+	if (!atomic_load(&w->unmounted) || atomic_exchange(&w->taking_back, true))
+		return;
+	work = wrep_work_make(sizeof *work, &ops);
+	wrep_work_is_about_all(work);
+	wrep_queue_push(w->queue, work);
 }

@@ -65,6 +65,7 @@
 #include "txn/commit.h"
 #include "txn/exclusive.h"
 #include "txn/journal.h"
+#include "txn/revert.h"
 #include "txn/sender.h"
 #include "txn/shape.h"
 #include "txn/stray_copy.h"
@@ -255,35 +256,16 @@ void wrep_direct_failed(struct wrep_db *db)
 
 /* ---- the end of a session ------------------------------------------------------------------------ */
 
-/* The applier takes the session back, if that is still there, and then tells `result` to those who wait
- * for `commit`, which it takes, or to `op`. No lock held. */
-static struct wrep_item *new_revert(struct wrep_db *db, uint64_t sequence,
-				    enum wrep_trigger trigger, struct wrep_commit *commit,
-				    struct wrep_op *op, int result)
-{
-	struct wrep_item *item = wrep_item_new(WREP_ITEM_REVERT, db);
-
-	item->direct_sequence = sequence;
-	item->direct_trigger = trigger;
-	item->commit = commit;
-	item->op = op;
-	item->result = result;
-	return item;
-}
-
-static void push_revert(struct wrep_db *db, uint64_t sequence, enum wrep_trigger trigger,
-			struct wrep_commit *commit, struct wrep_op *op, int result)
-{
-	wrep_applier_push(db->w, new_revert(db, sequence, trigger, commit, op, result));
-}
-
 /* As struct wrep_commit says: the session is taken back first. */
 static void refused(struct wrep_commit *c, int result)
 {
 	/* The pages of the other writers may be locked in the kernel's cache, which is to be emptied before the
 	 * others are told. */
 	wrep_commit_tell_writers(c, -EIO);
-	push_revert(c->db, c->direct_sequence, c->trigger, c, NULL, result);
+	wrep_revert_queue(c->db, &(struct wrep_revert){.sequence = c->direct_sequence,
+						       .trigger = c->trigger,
+						       .commit = c,
+						       .result = result});
 }
 
 /* db->lock held, released; takes `c`. `op` waits for it. */
@@ -299,7 +281,10 @@ static int submit(struct wrep_db *db, struct wrep_commit *c, struct wrep_op *op)
 			wrep_direct_copied(db, db->local_index, strays);
 		wrep_txn_unlock(db);
 	} else if (rc < 0) {
-		push_revert(db, sequence, trigger, NULL, op, rc);
+		wrep_revert_queue(db, &(struct wrep_revert){.sequence = sequence,
+							    .trigger = trigger,
+							    .op = op,
+							    .result = rc});
 		rc = WREP_PENDING;
 	}
 	return rc;
@@ -321,7 +306,10 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 	}
 	if (d->broken && !d->alone) {
 		pthread_mutex_unlock(&db->lock);
-		push_revert(db, sequence, WREP_TRIGGER_CLOSE, NULL, op, -EIO);
+		wrep_revert_queue(db, &(struct wrep_revert){.sequence = sequence,
+							    .trigger = WREP_TRIGGER_CLOSE,
+							    .op = op,
+							    .result = -EIO});
 		return WREP_PENDING;
 	}
 	/* SQLite rolls back by its journal in memory what could not be committed, and syncs. Nothing was changed: as
@@ -330,7 +318,10 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 	if (d->undoes && trigger == WREP_TRIGGER_SYNC && !db->differed) {
 		d->undoes = false;
 		pthread_mutex_unlock(&db->lock);
-		push_revert(db, sequence, WREP_TRIGGER_SYNC, NULL, op, -EIO);
+		wrep_revert_queue(db, &(struct wrep_revert){.sequence = sequence,
+							    .trigger = WREP_TRIGGER_SYNC,
+							    .op = op,
+							    .result = -EIO});
 		return WREP_PENDING;
 	}
 	if (d->alone && !d->broken && wrep_strays_play(db, &d->strays))
@@ -349,7 +340,10 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 			db->name);
 		if (!closed)
 			return -EIO;
-		push_revert(db, sequence, WREP_TRIGGER_NONE, NULL, op, -EIO);
+		wrep_revert_queue(db, &(struct wrep_revert){.sequence = sequence,
+							    .trigger = WREP_TRIGGER_NONE,
+							    .op = op,
+							    .result = -EIO});
 		return WREP_PENDING;
 	}
 	c = calloc(1, sizeof *c);
@@ -426,7 +420,10 @@ static int commit_unasked(struct wrep_db *db, struct wrep_op *writer)
 	if (d->broken) {
 		d->ending = true;
 		pthread_mutex_unlock(&db->lock);
-		push_revert(db, sequence, WREP_TRIGGER_CLOSE, NULL, writer, -EIO);
+		wrep_revert_queue(db, &(struct wrep_revert){.sequence = sequence,
+							    .trigger = WREP_TRIGGER_CLOSE,
+							    .op = writer,
+							    .result = -EIO});
 		return WREP_PENDING;
 	}
 	c = calloc(1, sizeof *c);
@@ -536,7 +533,10 @@ static int flush_alone(struct wrep_db *db, struct wrep_op *op)
 			  "not committed: who wrote was killed before it had closed what it wrote "
 			  "database=%s",
 			  db->name);
-		push_revert(db, sequence, WREP_TRIGGER_CLOSE, NULL, op, -EIO);
+		wrep_revert_queue(db, &(struct wrep_revert){.sequence = sequence,
+							    .trigger = WREP_TRIGGER_CLOSE,
+							    .op = op,
+							    .result = -EIO});
 		return WREP_PENDING;
 	}
 	/* Emptied when it was opened, and moved to another descriptor, as a shell does: what replaces the
@@ -575,17 +575,20 @@ int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op)
 	wrep_logf(db->w, 'I',
 		  "a writer without a journal died; its transaction is rolled back database=%s",
 		  db->name);
-	push_revert(db, sequence, WREP_TRIGGER_NONE, NULL, op, 0);
+	wrep_revert_queue(db, &(struct wrep_revert){.sequence = sequence,
+						    .trigger = WREP_TRIGGER_NONE,
+						    .op = op});
 	return WREP_PENDING;
 }
 
-struct wrep_item *wrep_direct_released(struct wrep_db *db)
+struct wrep_work *wrep_direct_released(struct wrep_db *db)
 {
 	db->locker_tid = 0;
 	if (db->opens || !db->direct.active || db->direct.ending || db->pending)
 		return NULL;
 	db->direct.ending = true;
-	return new_revert(db, db->direct.sequence, WREP_TRIGGER_NONE, NULL, NULL, 0);
+	return wrep_revert_new(db, &(struct wrep_revert){.sequence = db->direct.sequence,
+							 .trigger = WREP_TRIGGER_NONE});
 }
 
 void wrep_direct_end_all(struct wrep *w)
@@ -608,60 +611,11 @@ void wrep_direct_end_all(struct wrep *w)
 		sequence = d->sequence;
 		pthread_mutex_unlock(&db->lock);
 		if (is)
-			push_revert(db, sequence, WREP_TRIGGER_CLOSE, NULL, NULL, 0);
+			wrep_revert_queue(db, &(struct wrep_revert){.sequence = sequence,
+								    .trigger = WREP_TRIGGER_CLOSE});
 		wrep_db_unref(db);
 	}
 	free(all);
-}
-
-/* ---- taking back: the applier --------------------------------------------------------------------- */
-
-void wrep_direct_revert(struct wrep *w, struct wrep_item *item)
-{
-	struct wrep_db *db = item->db;
-	struct wrep_direct *d = &db->direct;
-	struct wrep_file *f = NULL;
-	bool there, revoke = false, alone = false;
-
-	pthread_mutex_lock(&db->lock);
-	there = d->active && d->sequence == item->direct_sequence && !db->pending;
-	if (there) {
-		alone = d->alone;
-		/* Under EXCLUSIVE nobody else has seen it. */
-		revoke = item->direct_trigger != WREP_TRIGGER_NONE &&
-			 (alone || item->direct_trigger == WREP_TRIGGER_CLOSE);
-		f = db->files[WREP_DB] ? wrep_file_ref(db->files[WREP_DB]) : NULL;
-		if (!revoke)
-			wrep_db_drop_overlay(db);
-		d->failed = item->commit && item->direct_trigger == WREP_TRIGGER_SYNC && !alone;
-	}
-	wrep_txn_unlock(db);
-	if (revoke) {
-		wrep_fence_open(db);
-		wrep_db_revoke(db, true);
-	} else if (f) {
-		w->config.host.invalidate(w->config.host_ctx, f, 0, 0);
-	}
-	wrep_file_unref(f);
-	pthread_mutex_lock(&db->lock);
-	d->ending = false; /* not before the kernel has forgotten what it kept */
-	pthread_mutex_unlock(&db->lock);
-	if (revoke && !alone)
-		wrep_logf(
-			w, 'W',
-			"lost: what was written without a journal and without fsync is not committed; who "
-			"has the database open gets I/O errors, and opens it again database=%s",
-			db->name);
-	if (alone && !item->commit && !item->op)
-		wrep_logf(
-			w, 'W',
-			"what was copied is thrown away, since it was no whole database when it was "
-			"closed database=%s",
-			db->name);
-	if (item->commit)
-		wrep_commit_tell(item->commit, item->result);
-	else if (item->op)
-		item->op->done(item->op, item->result);
 }
 
 void wrep_direct_shut_out(struct wrep_db *db)

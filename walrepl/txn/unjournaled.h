@@ -31,7 +31,7 @@ bool wrep_direct_is_ending(const struct wrep_db *db);
 int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op);
 /* A descriptor of the database file is gone. What is to be pushed to the applier once the lock is free, or
  * NULL. db->lock held. */
-struct wrep_item *wrep_direct_released(struct wrep_db *db);
+struct wrep_work *wrep_direct_released(struct wrep_db *db);
 /* A file was copied beside the database, which is a copy as well, and which nobody has open: commit what it says.
  * db->lock held, released. As wrep_file_flush(). */
 int wrep_direct_take_strays(struct wrep_db *db, struct wrep_op *op);
@@ -43,8 +43,6 @@ void wrep_direct_copied(struct wrep_db *db, uint64_t index, bool strays);
 /* The daemon ends: take back what is written without a journal, of which nothing else tells a reader that it is
  * not committed. */
 void wrep_direct_end_all(struct wrep *w);
-/* Applier only. */
-void wrep_direct_revert(struct wrep *w, struct wrep_item *item);
 /* Before the fence closes: nobody writes without locks any more, nor is about to leave WAL mode, in which
  * the fence will be. Applier only. */
 void wrep_direct_shut_out(struct wrep_db *db);
