@@ -34,6 +34,7 @@
 #include "apply/catch_up.h"
 #include "apply/install.h"
 #include "apply/opening.h"
+#include "base/phase.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
@@ -716,15 +717,12 @@ static int apply_entry(struct wrep *w, uint64_t index, uint64_t term, struct rlo
 	struct wrep_commit *retired = NULL;
 	struct wrep_entry e;
 	struct wrep_db *db;
-	bool full = wrep_queue_is_full(w->queue), failed;
+	bool full = wrep_queue_is_full(w->queue);
 	int rc = 0;
 
-	pthread_mutex_lock(&w->lock);
 	/* A failure passed an entry over: what comes behind it must not be judged, or a transaction
 	 * counts as committed here that all others refuse. */
-	failed = w->failed || w->fetching || !w->opened;
-	pthread_mutex_unlock(&w->lock);
-	if (full || failed)
+	if (full || !wrep_delivers(w))
 		return -EAGAIN;
 	if (term > w->delivered_term) {
 		w->delivered_term = term;
@@ -806,7 +804,6 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 		    struct rlog_request *req)
 {
 	struct wrep *w = ctx;
-	bool proves = false;
 	int rc;
 
 	pthread_mutex_lock(&w->delivery);
@@ -816,13 +813,8 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 		wrep_keeper_delivered(w, buf->len);
 	}
 	pthread_mutex_unlock(&w->delivery);
-	if (rc == 0 && atomic_load(&w->prove_waits)) {
-		pthread_mutex_lock(&w->lock);
-		proves = index >= w->prove_from;
-		pthread_mutex_unlock(&w->lock);
-	}
-	if (proves && atomic_exchange(&w->prove_waits, false))
-		wrep_caught_up_queue(w);
+	if (rc == 0)
+		wrep_caught_up_delivered(w, index);
 	return rc;
 }
 
@@ -855,14 +847,10 @@ static int on_restore(void *ctx, uint64_t index, struct rlog_buf *payload, uint6
 static void on_needs_state(void *ctx, uint64_t leader_id, const char *leader_address)
 {
 	struct wrep *w = ctx;
-	bool opened;
 
 	(void)leader_id;
 	(void)leader_address; /* asked for again when it is fetched */
-	pthread_mutex_lock(&w->lock);
-	opened = w->opened;
-	pthread_mutex_unlock(&w->lock);
-	if (opened) /* else it is told again */
+	if (wrep_opened(w))   /* else it is told again */
 		wrep_fetch_wanted(w, "the log of the leader no longer holds what this node lacks",
 				  NULL);
 }
@@ -936,7 +924,7 @@ static void release(struct wrep *w)
 	pthread_cond_destroy(&w->peers_gone);
 	pthread_mutex_destroy(&w->delivery);
 	pthread_mutex_destroy(&w->stray_lock);
-	pthread_cond_destroy(&w->opened_wake);
+	wrep_phase_destroy(&w->phase);
 	wrep_queue_free(w->queue);
 	pthread_mutex_destroy(&w->lock);
 	free(w);
@@ -947,10 +935,9 @@ static void stop(struct wrep *w)
 {
 	atomic_store(&w->may_write, false);
 	pthread_mutex_lock(&w->lock);
-	w->closing = true;
 	w->resumable = false;
-	pthread_cond_broadcast(&w->opened_wake);
 	pthread_mutex_unlock(&w->lock);
+	wrep_phase_close(w);
 	wrep_queue_close(w->queue);
 	wrep_departures_look(w);
 	wrep_scrub_stop(w);
@@ -961,7 +948,6 @@ static void stop(struct wrep *w)
 	if (w->log)
 		rlog_close(w->log); /* pending commits end as unknown */
 	wrep_applier_stop(w);
-	w->stopped = true;
 }
 
 static void end(struct wrep *w)
@@ -969,7 +955,7 @@ static void end(struct wrep *w)
 	struct wrep_db **all;
 	size_t count;
 
-	if (!w->stopped)
+	if (w->applier_running)
 		stop(w);
 	wrep_applier_end_rest(w);
 	if (wrep_db_all(w, &all, &count) == 0) {
@@ -996,6 +982,7 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 {
 	struct wrep *w = calloc(1, sizeof *w);
 	struct rlog_config log;
+	bool marked = false;
 	int rc;
 
 	if (!w)
@@ -1007,7 +994,7 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	TAILQ_INIT(&w->waiters);
 	wrep_idle_init(w);
 	pthread_mutex_init(&w->lock, NULL);
-	pthread_cond_init(&w->opened_wake, NULL);
+	wrep_phase_init(&w->phase);
 	pthread_cond_init(&w->peers_gone, NULL);
 	pthread_mutex_init(&w->delivery, NULL);
 	pthread_mutex_init(&w->stray_lock, NULL);
@@ -1044,11 +1031,8 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	rc = rlog_open(&w->log, &log, errmsg);
 	if (!rc) {
 		/* Nothing is delivered yet. */
-		if (wrep_fetch_marked(w))
-			wrep_fetch_wanted(w,
-					  "getting the databases from the leader was not finished",
-					  NULL);
-		else if (!w->restored)
+		marked = wrep_fetch_marked(w);
+		if (!marked && !w->restored)
 			rc = wrep_restore_nothing(w);
 		if (!rc)
 			rc = wrep_strays_load(w);
@@ -1066,10 +1050,13 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 		end(w);
 		return rc;
 	}
+	if (marked)
+		wrep_fetch_wanted(w, "getting the databases from the leader was not finished",
+				  NULL);
 	pthread_mutex_lock(&w->lock);
-	w->opened = w->resumable = true;
-	pthread_cond_broadcast(&w->opened_wake);
+	w->resumable = true;
 	pthread_mutex_unlock(&w->lock);
+	wrep_phase_opened(w);
 	/* What could not be done before w->log was known. */
 	rlog_resume(w->log);
 	discard_dead(w);
@@ -1090,7 +1077,7 @@ void wrep_stop(struct wrep *w)
 
 void wrep_close(struct wrep *w)
 {
-	if (!w->stopped)
+	if (w->applier_running)
 		wrep_stop(w);
 	end(w);
 }

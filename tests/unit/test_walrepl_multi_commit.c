@@ -502,7 +502,7 @@ static void copy_that_differs_stops_the_group_before_it_begins(void **state)
 	rlog_buf_unref(buf);
 	/* the applier is about to take both away, and get them from the leader */
 	assert_non_null(strstr(last_error, "b.db"));
-	assert_true(w->fetching);
+	assert_true(wrep_fetching(w));
 }
 
 /* ---- order ------------------------------------------------------------------------------------------- */
@@ -713,9 +713,8 @@ static void opens_behind_what_a_fetch_passes_over_wait_for_it(void **state)
 	queue_unlock(&unlock_ops, fd);
 	o.op.state = WREP_OP_OPEN;
 	work = wrep_open_new(f->db, NULL, O_RDWR, &o.op);
-	pthread_mutex_lock(&w->lock);
-	w->fetching = true; /* else it is served while the transaction is tried again */
-	pthread_mutex_unlock(&w->lock);
+	/* Else it is served while the transaction is tried again. */
+	assert_true(wrep_phase_unfit(w));
 	wrep_open_push(work);
 	while (o.result == 1) { /* only what waits for the end of the fetch is timed out */
 		wrep_op_time_out(w, &o.op);

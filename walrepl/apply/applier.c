@@ -23,6 +23,7 @@
 #include "apply/fence.h"
 #include "apply/opening.h"
 #include "base/io.h"
+#include "base/phase.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
@@ -34,38 +35,6 @@
 
 #define RETRY_MS 2	  /* between attempts to close a fence that is busy */
 #define FULL_LOG_MS 60000 /* between two lines that tell of a full disk */
-
-/* ---- what stops it --------------------------------------------------------------------------------- */
-
-bool wrep_closing(struct wrep *w)
-{
-	bool is;
-
-	pthread_mutex_lock(&w->lock);
-	is = w->closing;
-	pthread_mutex_unlock(&w->lock);
-	return is;
-}
-
-bool wrep_stopping(struct wrep *w)
-{
-	bool stop;
-
-	pthread_mutex_lock(&w->lock);
-	stop = w->closing || w->failed;
-	pthread_mutex_unlock(&w->lock);
-	return stop;
-}
-
-bool wrep_fetching(struct wrep *w)
-{
-	bool fetching;
-
-	pthread_mutex_lock(&w->lock);
-	fetching = w->fetching;
-	pthread_mutex_unlock(&w->lock);
-	return fetching;
-}
 
 /* ---- waiting --------------------------------------------------------------------------------------- */
 

@@ -14,14 +14,9 @@ void wrep_applier_stop(struct wrep *w); /* the queue is closed */
 void wrep_applier_end_rest(
 	struct wrep *w); /* and once nobody pushes any more: what has come since */
 
-bool wrep_stopping(struct wrep *w);
-bool wrep_fetching(
-	struct wrep *w); /* everything is about to be replaced: what is queued comes again */
 /* What may be done while something is waited for: the opens that are queued. Applier only. */
 void wrep_serve_opens(struct wrep *w);
 /* Wait until an attempt that a shortage ended is worth another. `logged`: when a full disk was last told of. Applier only. */
 void wrep_wait_for_space(struct wrep *w, const char *name, int rc, uint64_t *logged);
-
-bool wrep_closing(struct wrep *w);
 
 #endif

@@ -22,6 +22,7 @@
 #include "apply/applier.h"
 #include "apply/fence.h"
 #include "base/io.h"
+#include "base/phase.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
@@ -62,13 +63,6 @@ bool wrep_apply_takes(struct wrep_db *db, uint64_t base_version)
 	assert(!takes || db->local_version == base_version);
 	pthread_mutex_unlock(&db->lock);
 	return takes;
-}
-
-/* Is anything applied any more? If not, nothing is until the databases are others: the node stops, or is about
- * to fetch, which retires every database. */
-bool wrep_apply_goes_on(struct wrep *w)
-{
-	return !wrep_stopping(w) && !wrep_fetching(w);
 }
 
 /* ---- another node's ------------------------------------------------------------------------------- */
@@ -262,8 +256,7 @@ static int store_part(struct wrep *w, struct wrep_db *db, struct wrep_parts *par
 	int rc = 0;
 
 	while (!rc) {
-		if (wrep_stopping(w) || wrep_db_is_removed(db) || wrep_fetching(w) ||
-		    atomic_load(&parts->dead))
+		if (!wrep_goes_on(w) || wrep_db_is_removed(db) || atomic_load(&parts->dead))
 			return -ECANCELED;
 		rc = wrep_parts_store(parts, w->config.data_fd, e);
 		if (!wrep_is_shortage(rc))
@@ -455,7 +448,7 @@ static void run_transaction(struct wrep *w, struct wrep_work *work)
 	int rc = wrep_entry_decode(t->buf, &e);
 
 	assert(!rc); /* as when it was delivered */
-	if (!wrep_apply_goes_on(w) || !wrep_apply_takes(db, e.base_version) ||
+	if (!wrep_goes_on(w) || !wrep_apply_takes(db, e.base_version) ||
 	    !wrep_apply_has_parts(w, db, t->parts, &e))
 		return;
 	rc = wrep_gather(&e, t->parts, &g);
@@ -463,7 +456,7 @@ static void run_transaction(struct wrep *w, struct wrep_work *work)
 		rc = apply_once(db, &g);
 		if (rc != -EBUSY && !wrep_is_shortage(rc))
 			break;
-		if (!wrep_apply_goes_on(w) || !wrep_apply_takes(db, e.base_version)) {
+		if (!wrep_goes_on(w) || !wrep_apply_takes(db, e.base_version)) {
 			wrep_gathered_free(&g);
 			return;
 		}

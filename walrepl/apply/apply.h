@@ -37,8 +37,6 @@ struct wrep_retrying {
 /* Is the database where a transaction that was built on `base_version` can be applied to it? False: it is passed
  * over, and so is what is behind it. */
 bool wrep_apply_takes(struct wrep_db *db, uint64_t base_version);
-/* Is anything applied any more? */
-bool wrep_apply_goes_on(struct wrep *w);
 /* Keep the images that came with the COMMIT itself. False: it is not to be applied any more. */
 bool wrep_apply_has_parts(struct wrep *w, struct wrep_db *db, struct wrep_parts *parts,
 			  const struct wrep_entry *e);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "apply/apply.h"
 #include "base/io.h"
+#include "base/phase.h"
 #include "base/work.h"
 #include "base/wrep.h"
 #include "db/db.h"
@@ -103,7 +104,7 @@ static void run(struct wrep *w, struct wrep_work *work)
 		rc = wrep_gather(&m->entry, m->parts, &g[i]);
 	}
 	while (!rc) {
-		if (!wrep_apply_goes_on(w))
+		if (!wrep_goes_on(w))
 			goto out;
 		rc = make_all_ready(members, g, count, way, &at);
 		if (!rc) {

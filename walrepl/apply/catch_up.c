@@ -8,9 +8,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include "apply/applier.h"
 #include "apply/fence.h"
 #include "apply/opening.h"
+#include "base/phase.h"
 #include "base/work.h"
 #include "base/wrep.h"
 #include "db/db.h"
@@ -19,17 +19,12 @@
 #include "repair/fetch.h"
 #include "snapshot/restore.h"
 
-bool wrep_is_ready(struct wrep *w)
-{
-	return atomic_load(&w->caught_up);
-}
-
 bool wrep_knows_names(struct wrep *w)
 {
 	bool knows;
 
 	pthread_mutex_lock(&w->lock);
-	knows = w->caught_up || (w->names_index && !w->fetching);
+	knows = wrep_is_ready(w) || (w->names_index && !wrep_fetching(w));
 	pthread_mutex_unlock(&w->lock);
 	return knows;
 }
@@ -59,7 +54,7 @@ static void run_view(struct wrep *w, struct wrep_work *work)
 	pthread_mutex_lock(&w->lock);
 	latest = v->sequence == w->view_sequence;
 	/* Only the latest view opens the fence: a later one may lie behind entries yet to come. */
-	if (latest && w->view.role == RLOG_LEADER && w->view.ready && !w->fetching)
+	if (latest && w->view.role == RLOG_LEADER && w->view.ready && !wrep_fetching(w))
 		atomic_store(&w->may_write, true);
 	pthread_mutex_unlock(&w->lock);
 	if (latest)
@@ -111,7 +106,6 @@ static bool prove_all(struct wrep *w)
 {
 	struct wrep_db **all;
 	size_t count;
-	bool fetching;
 
 	if (wrep_db_all(w, &all, &count) < 0)
 		return false;
@@ -127,8 +121,7 @@ static bool prove_all(struct wrep *w)
 		wrep_db_unref(db);
 	}
 	free(all);
-	fetching = wrep_fetching(w);
-	return !fetching;
+	return !wrep_fetching(w);
 }
 
 static void run_caught_up(struct wrep *w, struct wrep_work *work)
@@ -136,27 +129,19 @@ static void run_caught_up(struct wrep *w, struct wrep_work *work)
 	bool early;
 
 	(void)work;
-
+	wrep_phase_wait_opened(w); /* so that it is known whether this node is alone */
 	pthread_mutex_lock(&w->lock);
-	while (!w->opened && !w->closing) /* so that it is known whether this node is alone */
-		pthread_cond_wait(&w->opened_wake, &w->lock);
 	atomic_store(&w->prove_waits, true);
 	early = atomic_load(&w->delivered) < w->prove_from;
 	if (!early)
 		atomic_store(&w->prove_waits, false);
 	pthread_mutex_unlock(&w->lock);
 	if (early)
-		return; /* replica.c comes back to it */
+		return; /* wrep_caught_up_delivered() comes back to it */
 	if (!prove_all(w))
 		return; /* raftlog tells again after the fetch */
-	pthread_mutex_lock(&w->lock);
-	if (w->fetching) {
-		pthread_mutex_unlock(&w->lock);
-		return;
-	}
-	atomic_store(&w->caught_up, true);
-	pthread_mutex_unlock(&w->lock);
-	wrep_opens_resume(w);
+	if (wrep_phase_serve(w))
+		wrep_opens_resume(w);
 }
 
 static const struct wrep_work_ops caught_up_ops = {.name = "caught up",
@@ -169,4 +154,17 @@ void wrep_caught_up_queue(struct wrep *w)
 
 	wrep_work_is_about_all(work);
 	wrep_queue_push(w->queue, work);
+}
+
+void wrep_caught_up_delivered(struct wrep *w, uint64_t index)
+{
+	bool proves;
+
+	if (!atomic_load(&w->prove_waits))
+		return;
+	pthread_mutex_lock(&w->lock);
+	proves = index >= w->prove_from;
+	pthread_mutex_unlock(&w->lock);
+	if (proves && atomic_exchange(&w->prove_waits, false))
+		wrep_caught_up_queue(w);
 }

@@ -8,5 +8,7 @@
 void wrep_view_queue(struct wrep *w, uint64_t sequence);
 /* Everything up to the leader's commit index at first contact has been queued. */
 void wrep_caught_up_queue(struct wrep *w);
+/* The same once more, if the proof had to wait for entry `index`, which has been dealt with. */
+void wrep_caught_up_delivered(struct wrep *w, uint64_t index);
 
 #endif

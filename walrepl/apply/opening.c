@@ -9,9 +9,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "apply/applier.h"
 #include "apply/fence.h"
 #include "apply/fold.h"
+#include "base/phase.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
@@ -127,9 +127,9 @@ int wrep_open_park(struct wrep *w, struct wrep_work **work)
 	int rc = 0;
 
 	pthread_mutex_lock(&w->lock);
-	if (w->closing) {
+	if (wrep_closing(w)) {
 		rc = -ENOTCONN;
-	} else if (!w->caught_up) {
+	} else if (!wrep_is_ready(w)) {
 		list(waiter);
 		waiter->parked = true;
 		*work = NULL;
@@ -316,7 +316,7 @@ static bool waits_for_fetch(struct wrep *w, struct wrep_waiter *o)
 		return false;
 	later = (struct wrep_waiter *)wrep_open_new(o->db, o->file, o->flags, NULL);
 	pthread_mutex_lock(&w->lock);
-	waits = w->fetching && !w->closing && !w->failed;
+	waits = wrep_fetching(w) && !wrep_stopping(w);
 	if (waits && o->op) {
 		list(later);
 		later->parked = true;

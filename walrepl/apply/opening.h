@@ -23,6 +23,6 @@ int wrep_open_park(struct wrep *w, struct wrep_work **work);
 void wrep_open_push(struct wrep_work *work); /* into the applier's queue */
 /* This node has caught up: those that are parked go into the queue. */
 void wrep_opens_resume(struct wrep *w);
-void wrep_opens_end(struct wrep *w); /* w->closing is set: end them */
+void wrep_opens_end(struct wrep *w); /* the node is closing: end them */
 
 #endif

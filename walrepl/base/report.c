@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include "base/phase.h"
 #include "base/wrep.h"
 
 void wrep_logf(struct wrep *w, char level, const char *format, ...)
@@ -39,9 +40,9 @@ void wrep_health(struct wrep *w, struct wrep_health *out)
 {
 	memset(out, 0, sizeof *out);
 	pthread_mutex_lock(&w->lock);
-	out->state = w->fetching		  ? WREP_FETCHING
-		     : atomic_load(&w->caught_up) ? WREP_SERVING
-						  : WREP_CATCHING_UP;
+	out->state = wrep_fetching(w)	? WREP_FETCHING
+		     : wrep_is_ready(w) ? WREP_SERVING
+					: WREP_CATCHING_UP;
 	out->leader_id = w->view.leader_id;
 	out->compared_bytes = atomic_load(&w->compared_bytes);
 	out->fetched_bytes = atomic_load(&w->fetched_bytes);
@@ -55,16 +56,11 @@ void wrep_fatalf(struct wrep *w, const char *format, ...)
 {
 	char line[1024];
 	va_list ap;
-	bool first;
 
 	va_start(ap, format);
 	vsnprintf(line, sizeof line, format, ap);
 	va_end(ap);
 	atomic_store(&w->may_write, false);
-	pthread_mutex_lock(&w->lock);
-	first = !w->failed;
-	w->failed = true;
-	pthread_mutex_unlock(&w->lock);
-	if (first)
+	if (wrep_phase_fail(w))
 		w->config.host.fatal(w->config.host_ctx, line);
 }

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
+#include "base/phase.h"
 #include "record/manifest.h"
 #include "state/name_tree.h"
 #include "walrepl.h"
@@ -51,16 +52,12 @@ struct wrep {
 	struct rlog_view view;
 	uint64_t view_sequence;
 	uint64_t led_term; /* the last in which a leader was known */
-	_Atomic bool
-		caught_up; /* everything up to the leader's commit index at first contact is local */
-	bool closing, failed;
-	bool stopped; /* who closes it: the applier and the log are gone */
+	struct wrep_phase phase;
 	TAILQ_HEAD(, wrep_waiter)
-	waiters; /* apply/opening.c: who opens a database, or waits for caught_up */
+	waiters; /* apply/opening.c: who opens a database, or waits until this node has caught up */
 	struct wrep_queue *queue;
 	uint64_t delivered_term; /* of the newest entry; raftlog's thread's own */
 	bool resumable;		 /* `log` is set: rlog_resume() may be called */
-	pthread_cond_t opened_wake;
 
 	/* Entries handed over by raftlog, barriers aside: the last one that is dealt with, and that which
 	 * is being dealt with. */
@@ -72,14 +69,12 @@ struct wrep {
 		prove_from; /* a peer's files were as of entries up to here: no proof before; lock */
 	_Atomic bool prove_waits; /* raftlog has told that this node caught up, but for that */
 	bool restored;		  /* from a snapshot; const after rlog_open() */
-	/* raftlog's thread holds it while it deals with an entry, and looks at `fetching` inside. */
+	/* raftlog's thread holds it while it deals with an entry, and looks at the phase inside. */
 	pthread_mutex_t delivery;
 	/* GROUP entries behind the snapshot that took effect, and up to which entry the manifest says so: see
 	 * txn/multi_commit.c. Guarded by `delivery`. */
 	struct wrep_manifest groups; /* without databases */
-	bool fetching;	    /* lock: nothing is delivered until the files are whole again */
-	bool fetch_running; /* lock: the applier is at it; it uses `log` */
-	int fetch_fd;	    /* lock: its connection, or -1 */
+	int fetch_fd;		     /* lock: its connection, or -1 */
 	_Atomic uint64_t compared_bytes, fetched_bytes;
 	unsigned damages; /* lock: this and the next two are for wrep_health() */
 	char last_damage[WREP_DAMAGE_SIZE];
@@ -97,7 +92,6 @@ struct wrep {
 	struct offer *offers; /* lock: peers that fetch */
 	unsigned offer_count;
 	pthread_cond_t peers_gone; /* an offer ended, or a fetch */
-	bool opened;		   /* lock: wrep_open() has put everything in its place */
 
 	_Atomic bool unmounted;	  /* see wrep_unmounted() */
 	_Atomic bool taking_back; /* a work of that kind is queued */

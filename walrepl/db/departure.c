@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include "base/io.h"
+#include "base/phase.h"
 #include "base/wrep.h"
 #include "db/db.h"
 #include "db/table.h"
@@ -35,7 +36,7 @@ int wrep_departure_wait(struct wrep_departure *d)
 
 	wrep_db_ref(d->db);
 	pthread_mutex_lock(&w->lock);
-	closing = w->closing;
+	closing = wrep_closing(w);
 	if (!closing) {
 		d->next = w->departures;
 		w->departures = d;
@@ -55,14 +56,14 @@ static struct wrep_departure *take(struct wrep *w, bool *closing)
 	struct wrep_departure **p, *d;
 
 	pthread_mutex_lock(&w->lock);
-	*closing = w->closing;
+	*closing = wrep_closing(w);
 	for (p = &w->departures; (d = *p); p = &d->next) {
 		bool gone;
 
 		pthread_mutex_lock(&d->db->lock);
 		gone = d->db->opens <= d->own;
 		pthread_mutex_unlock(&d->db->lock);
-		if (gone || w->closing || wrep_now_ms() >= d->until_ms)
+		if (gone || *closing || wrep_now_ms() >= d->until_ms)
 			break;
 	}
 	if (d)

@@ -49,6 +49,7 @@
 #include "apply/applier.h"
 #include "base/bytes.h"
 #include "base/io.h"
+#include "base/phase.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
@@ -582,13 +583,13 @@ static void run(struct wrep *w, struct wrep_work *work)
 		if (rc != -EBUSY && !wrep_out_of_descriptors(w, rc, db->name))
 			break;
 		/* An application's transaction: Raft ends it, one way or the other. */
-		rc = wrep_stopping(w) || wrep_fetching(w) ? -ECANCELED : 0;
+		rc = wrep_goes_on(w) ? 0 : -ECANCELED;
 		wrep_serve_opens(w);
 		usleep(SETTLE_US);
 	}
 	if (r->op)
 		r->op->done(r->op, rc ? -EIO : 0);
-	if (rc && rc != -ECANCELED && !wrep_stopping(w) && !wrep_fetching(w))
+	if (rc && rc != -ECANCELED && wrep_goes_on(w))
 		wrep_fatalf(w,
 			    "cannot rename a database file name=%s to=%s error=%s; repair the disk "
 			    "and mount again",

@@ -36,6 +36,7 @@
 #include <unistd.h>
 #include "base/bytes.h"
 #include "base/io.h"
+#include "base/phase.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
@@ -74,13 +75,7 @@ struct fetch {
 
 static bool stopping(void *arg)
 {
-	struct wrep *w = ((struct fetch *)arg)->w;
-	bool stop;
-
-	pthread_mutex_lock(&w->lock);
-	stop = w->closing || w->failed;
-	pthread_mutex_unlock(&w->lock);
-	return stop;
+	return wrep_stopping(((struct fetch *)arg)->w);
 }
 
 /* ---- the mark -------------------------------------------------------------------------------------- */
@@ -495,7 +490,7 @@ static int attempt(struct fetch *f)
 	if (fd < 0)
 		return fd;
 	pthread_mutex_lock(&w->lock);
-	stop = w->closing;
+	stop = wrep_closing(w);
 	if (!stop)
 		w->fetch_fd = fd;
 	pthread_mutex_unlock(&w->lock);
@@ -556,9 +551,6 @@ static void retire_all(struct wrep *w)
 	struct wrep_db **all;
 	size_t count;
 
-	pthread_mutex_lock(&w->lock);
-	atomic_store(&w->caught_up, false);
-	pthread_mutex_unlock(&w->lock);
 	if (wrep_db_all(w, &all, &count) < 0) {
 		wrep_fatalf(w, "out of memory");
 		return;
@@ -600,15 +592,10 @@ static void run(struct wrep *w, struct wrep_work *work)
 {
 	struct fetch f = {.w = w, .logged_ms = wrep_now_ms()};
 	uint64_t begun_ms = wrep_now_ms();
-	bool go;
 	int rc;
 
 	(void)work;
-	pthread_mutex_lock(&w->lock);
-	go = !w->closing && !w->failed;
-	w->fetch_running = go;
-	pthread_mutex_unlock(&w->lock);
-	if (!go)
+	if (!wrep_phase_fetch(w))
 		return;
 	/* What raftlog's thread was at is done; now it sees that nothing may be delivered. */
 	pthread_mutex_lock(&w->delivery);
@@ -632,13 +619,10 @@ static void run(struct wrep *w, struct wrep_work *work)
 			  (unsigned long long)atomic_load(&w->compared_bytes),
 			  (unsigned long long)atomic_load(&w->fetched_bytes),
 			  (double)(wrep_now_ms() - begun_ms) / 1000);
-	pthread_mutex_lock(&w->lock);
-	w->fetch_running = false;
-	if (!rc)
-		w->fetching = false;
+	wrep_phase_fetched(w, !rc);
+	pthread_mutex_lock(&w->lock); /* wrep_close() frees the log */
 	if (!rc && w->resumable)
 		rlog_resume(w->log);
-	pthread_cond_broadcast(&w->peers_gone);
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -670,7 +654,7 @@ void wrep_fetch_wanted(struct wrep *w, const char *reason, struct wrep_db *db)
 	bool first, given_up = false;
 
 	pthread_mutex_lock(&w->lock);
-	first = !w->fetching && !w->failed && !w->closing;
+	first = wrep_phase_can_be_unfit(w);
 	if (first && db && alone(w)) {
 		pthread_mutex_lock(&db->lock);
 		given_up = !db->damaged;
@@ -679,7 +663,7 @@ void wrep_fetch_wanted(struct wrep *w, const char *reason, struct wrep_db *db)
 		first = false;
 	}
 	if (first)
-		w->fetching = true;
+		first = wrep_phase_unfit(w);
 	pthread_mutex_unlock(&w->lock);
 	if (given_up)
 		wrep_damagef(
@@ -702,7 +686,6 @@ void wrep_fetch_stop(struct wrep *w)
 	pthread_mutex_lock(&w->lock);
 	if (w->fetch_fd >= 0)
 		shutdown(w->fetch_fd, SHUT_RDWR);
-	while (w->fetch_running)
-		pthread_cond_wait(&w->peers_gone, &w->lock);
 	pthread_mutex_unlock(&w->lock);
+	wrep_phase_wait_fetched(w);
 }

@@ -10,7 +10,7 @@ struct wrep_db;
  * gets them from the leader. `db`: whose file is damaged, or NULL. Where no other node has a copy, that
  * database alone is taken out of service. No lock held. [any thread] */
 void wrep_fetch_wanted(struct wrep *w, const char *reason, struct wrep_db *db);
-void wrep_fetch_stop(struct wrep *w); /* w->closing is set: ends it, and waits */
+void wrep_fetch_stop(struct wrep *w); /* the node is closing: ends it, and waits */
 bool wrep_fetch_marked(struct wrep *w);
 
 #endif

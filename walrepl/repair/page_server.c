@@ -22,12 +22,14 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/bytes.h"
+#include "base/phase.h"
 #include "base/report.h"
 #include "base/wrep.h"
 #include "db/db.h"
 #include "db/pin.h"
 #include "db/table.h"
 #include "pages/capture.h"
+#include "record/entry.h"
 #include "repair/scrubber.h"
 #include "repair/wire.h"
 #include "snapshot/snapshotter.h"
@@ -49,13 +51,7 @@ struct offer {
 
 static bool closing(void *arg)
 {
-	struct wrep *w = ((struct offer *)arg)->w;
-	bool stop;
-
-	pthread_mutex_lock(&w->lock);
-	stop = w->closing || w->failed || w->fetching;
-	pthread_mutex_unlock(&w->lock);
-	return stop;
+	return !wrep_goes_on(((struct offer *)arg)->w);
 }
 
 static int refuse(struct offer *o, const char *why)
@@ -354,7 +350,7 @@ void wrep_offer(struct wrep *w, int fd, uint64_t from_id)
 	}
 	if (o && o->answer) {
 		pthread_mutex_lock(&w->lock);
-		go = !w->closing && !w->fetching && w->opened && w->offer_count < OFFERS_MAX;
+		go = wrep_goes_on(w) && wrep_opened(w) && w->offer_count < OFFERS_MAX;
 		if (go) {
 			w->offer_count++;
 			o->next = w->offers;

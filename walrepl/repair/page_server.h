@@ -5,6 +5,7 @@
 #include "base/wrep.h"
 
 void wrep_offer(struct wrep *w, int fd, uint64_t from_id);
-void wrep_offers_stop(struct wrep *w); /* w->closing or w->fetching is set: ends them, and waits */
+void wrep_offers_stop(
+	struct wrep *w); /* the node stops, or is about to fetch: ends them, and waits */
 
 #endif

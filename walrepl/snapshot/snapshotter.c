@@ -41,6 +41,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 #include "base/io.h"
+#include "base/phase.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
@@ -671,12 +672,7 @@ static bool still_held(struct wrep_keeper *k)
 
 static bool can_point(struct wrep *w)
 {
-	bool can;
-
-	pthread_mutex_lock(&w->lock);
-	can = atomic_load(&w->caught_up) && !w->fetching && !w->failed && !w->closing;
-	pthread_mutex_unlock(&w->lock);
-	return can;
+	return wrep_is_ready(w) && wrep_goes_on(w);
 }
 
 /* What failed is tried again; the first time is worth a line, and so is its end. */
@@ -746,7 +742,7 @@ static void begin_point(struct wrep_keeper *k)
 
 	pthread_mutex_unlock(&k->lock);
 	pthread_mutex_lock(&k->point_lock);
-	k->point_generation = k->generation; /* before the look at `fetching` */
+	k->point_generation = k->generation; /* before the look at the phase */
 	pthread_mutex_unlock(&k->point_lock);
 	can = can_point(w);
 	go = can && (wanted || (!held && wrep_now_ms() >= k->not_before_ms && point_due(w) &&
