@@ -990,6 +990,7 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	w->config = *config;
 	if (!w->config.max_transaction_bytes)
 		w->config.max_transaction_bytes = WREP_TRANSACTION_BYTES_DEFAULT;
+	w->damaged = wrep_fetch_wanted;
 	w->node_id = config->log.id;
 	TAILQ_INIT(&w->waiters);
 	wrep_idle_init(w);

@@ -16,7 +16,6 @@
 #include "db/db.h"
 #include "db/pin.h"
 #include "db/table.h"
-#include "repair/fetch.h"
 #include "snapshot/restore.h"
 
 bool wrep_knows_names(struct wrep *w)
@@ -117,7 +116,7 @@ static bool prove_all(struct wrep *w)
 		sound = db->removed || db->damaged || (wrep_prove(db) && file_is_whole(db));
 		pthread_mutex_unlock(&db->lock);
 		if (!sound)
-			wrep_fetch_wanted(w, "the database file is damaged", db);
+			w->damaged(w, "the database file is damaged", db);
 		wrep_db_unref(db);
 	}
 	free(all);

@@ -26,6 +26,9 @@ struct offer;
 
 struct wrep {
 	struct wrep_config config;
+	/* What floors below repair/ tell it, which wrep_open() hands down: the file of `db` is not what was committed, for
+	 * the reason given; it is got from a peer. No lock held. [any thread] */
+	void (*damaged)(struct wrep *w, const char *reason, struct wrep_db *db);
 	struct rlog *log;
 	uint64_t node_id;
 	uint64_t origin;	   /* of this process's transactions */

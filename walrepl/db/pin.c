@@ -31,7 +31,6 @@
 #include "db/db.h"
 #include "db/table.h"
 #include "pages/capture.h"
-#include "repair/fetch.h"
 #include "snapshot/snapshotter.h"
 #include "txn/streaming.h"
 
@@ -229,7 +228,7 @@ void wrep_file_let_go(struct wrep_file *f)
 
 void wrep_db_missing(struct wrep_db *db)
 {
-	wrep_fetch_wanted(db->w, "the database file is gone from the data directory", db);
+	db->w->damaged(db->w, "the database file is gone from the data directory", db);
 }
 
 /* ---- the keeper's part --------------------------------------------------------------------------- */
