@@ -46,7 +46,7 @@ void wrep_parts_applied(struct wrep_db *db, struct wrep_parts *parts)
 		return;
 	assert(db->unapplied == parts);
 	db->unapplied = parts->next;
-	wrep_parts_unref(parts); /* the item has another reference: nothing is closed here */
+	wrep_parts_unref(parts); /* the work has another reference: nothing is closed here */
 }
 
 int wrep_parts_store(struct wrep_parts *p, int dir_fd, const struct wrep_entry *e)

@@ -5,7 +5,7 @@
  * does not fit one entry together goes ahead in PAGES, one database after the other; when all are delivered
  * a GROUP entry follows, with the COMMIT of each. It takes effect if each of these COMMITs would: decided in
  * one go under the locks of all (replica.c), from nothing but the log, so alike on every node. Where it
- * does, the overlays go into the files in one item of the applier's; where it does not, all is as before.
+ * does, the overlays go into the files in one work of the applier's; where it does not, all is as before.
  * A transaction that turns out to be one over a single database commits by a plain COMMIT.
  *
  * Applying it again. A restart delivers the log again from the snapshot S on, and passes over what a
