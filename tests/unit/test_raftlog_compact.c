@@ -10,31 +10,12 @@
 #include <cmocka.h>
 #include <raft.h>
 
-#include "../sim/memdisk.h"
+#include "../rig/log_rig.h"
 #include "log/compact.h"
-#include "log/open.h"
 #include "log/read.h"
 #include "log/segment.h"
-#include "log/snapshot.h"
 
-enum { SMALL_SEGMENT = 16384, CLUSTER = 77, NODE = 3, LEN = 700, SEEDS = 40 };
-
-static char last_warning[512];
-
-static void keep_line(void *ctx, char level, const char *line)
-{
-	(void)ctx;
-	if (level != 'I')
-		snprintf(last_warning, sizeof(last_warning), "%c %s", level, line);
-}
-
-static const struct rlog_log_options options = {
-	.cluster_id = CLUSTER,
-	.node_id = NODE,
-	.segment_bytes = SMALL_SEGMENT,
-	.cache_bytes = 10000,
-	.log = keep_line,
-};
+enum { LEN = 700, SEEDS = 40 };
 
 /* ---- helpers ------------------------------------------------------------------------------ */
 
@@ -60,28 +41,11 @@ static void append(struct rlog_log *l, uint64_t term)
 	rlog_buf_unref(r.buf);
 }
 
-/* 0, or -errno of the disk. */
-static int write_all(struct memdisk *m, struct rlog_log *l)
-{
-	struct rlog_log_write w;
-	int64_t result;
-	int rv;
-
-	while ((rv = rlog_log_write_begin(l, &w)) == 1) {
-		memdisk_write_start(m, &w);
-		result = memdisk_write_finish(m);
-		rlog_log_write_end(l, result);
-		if (result < 0)
-			return (int)result;
-	}
-	return rv;
-}
-
 static void append_many(struct memdisk *m, struct rlog_log *l, uint64_t term, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++)
 		append(l, term);
-	assert_int_equal(write_all(m, l), 0);
+	assert_int_equal(try_write_all(m, l), 0);
 }
 
 static void assert_entry(struct rlog_log *l, uint64_t index, uint64_t term)
@@ -111,23 +75,6 @@ static int try_open(struct memdisk *m, struct rlog_log **l, char errmsg[RLOG_ERR
 	return rlog_log_open(l, memdisk_disk(m), &options, errmsg);
 }
 
-static struct rlog_log *open_log(struct memdisk *m)
-{
-	struct rlog_log *l = NULL;
-	char errmsg[RLOG_ERRMSG_SIZE];
-
-	if (try_open(m, &l, errmsg) != 0)
-		fail_msg("%s", errmsg);
-	return l;
-}
-
-static struct rlog_log *crash(struct memdisk *m, struct rlog_log *l)
-{
-	memdisk_crash(m);
-	rlog_log_close(l);
-	return open_log(m);
-}
-
 /* A disk with `count` durable entries of term 1 in segments of 16. */
 static struct memdisk *disk_with(uint64_t seed, unsigned count)
 {
@@ -141,41 +88,6 @@ static struct memdisk *disk_with(uint64_t seed, unsigned count)
 	append_many(m, l, 1, count);
 	rlog_log_close(l);
 	return m;
-}
-
-static struct rlog_buf *image_of(uint64_t index, uint64_t term)
-{
-	struct rlog_snapshot s = {.index = index,
-				  .term = term,
-				  .taken_term = term,
-				  .conf_index = 1};
-	struct raft_configuration conf;
-	struct raft_buffer encoded;
-	struct rlog_buf *image;
-
-	raft_configuration_init(&conf);
-	raft_configuration_add(&conf, NODE, "127.0.0.1:3", RAFT_VOTER);
-	assert_int_equal(raft_configuration_encode(&conf, &encoded), 0);
-	raft_configuration_close(&conf);
-	s.conf = encoded.base;
-	s.conf_len = encoded.len;
-	s.payload = (const uint8_t *)"state";
-	s.payload_len = 5;
-	image = rlog_snapshot_encode(CLUSTER, &s);
-	raft_free(encoded.base);
-	assert_non_null(image);
-	return image;
-}
-
-static int take(struct memdisk *m, struct rlog_log *l, uint64_t index, uint64_t term)
-{
-	struct rlog_buf *image = image_of(index, term);
-	int rv = rlog_snapshot_store(memdisk_disk(m), image);
-
-	if (rv == 0)
-		assert_int_equal(rlog_log_set_snapshot(l, image), 0);
-	rlog_buf_unref(image);
-	return rv;
 }
 
 static uint64_t snapshot_index(struct rlog_log *l)
@@ -204,7 +116,7 @@ static void compaction_keeps_what_is_behind_the_snapshot(void **state)
 
 		if (first > 97)
 			first = 97;
-		assert_int_equal(take(m, l, index, 1), 0);
+		assert_int_equal(take_snapshot(m, l, index, 1), 0);
 		assert_int_equal(rlog_log_first(l), 1);
 		rlog_log_compact(l, 0);
 		for (int pass = 0; pass < 3; pass++) {
@@ -233,7 +145,7 @@ static void compaction_keeps_as_many_bytes_as_it_is_told(void **state)
 	(void)state;
 	rlog_log_compact(l, 0); /* no snapshot */
 	assert_int_equal(rlog_log_first(l), 1);
-	assert_int_equal(take(m, l, 70, 1), 0);
+	assert_int_equal(take_snapshot(m, l, 70, 1), 0);
 	rlog_log_compact(l, 7 * SMALL_SEGMENT);
 	assert_int_equal(rlog_log_first(l), 1);
 	rlog_log_compact(l, 6 * SMALL_SEGMENT);
@@ -261,10 +173,10 @@ static void compaction_and_snapshot_cut_short_at_each_call_open_again(void **sta
 			struct memdisk *m = disk_with(seed, 100);
 			struct rlog_log *l = open_log(m);
 
-			assert_int_equal(take(m, l, 20, 1), 0);
+			assert_int_equal(take_snapshot(m, l, 20, 1), 0);
 			rlog_log_compact(l, 0);
 			memdisk_power_fail_at(m, call);
-			if (take(m, l, 90, 1) == 0)
+			if (take_snapshot(m, l, 90, 1) == 0)
 				rlog_log_compact(l, 0);
 			off += memdisk_is_off(m);
 			l = crash(m, l);
@@ -276,7 +188,7 @@ static void compaction_and_snapshot_cut_short_at_each_call_open_again(void **sta
 			assert_int_equal(rlog_log_last(l), 100);
 			assert_entries(l, rlog_log_first(l), 100, 1);
 			append_many(m, l, 2, 20);
-			assert_int_equal(take(m, l, 110, 2), 0);
+			assert_int_equal(take_snapshot(m, l, 110, 2), 0);
 			rlog_log_compact(l, 0);
 			l = crash(m, l);
 			assert_int_equal(rlog_log_last(l), 120);
@@ -298,7 +210,7 @@ static void segment_left_in_front_is_part_of_the_log_again(void **state)
 	(void)state;
 	rlog_segment_name(name, 2);
 	memdisk_file_copy(m, name, "aside");
-	assert_int_equal(take(m, l, 40, 1), 0);
+	assert_int_equal(take_snapshot(m, l, 40, 1), 0);
 	rlog_log_compact(l, 0);
 	assert_int_equal(rlog_log_first(l), 33);
 	rlog_log_close(l);
@@ -320,7 +232,7 @@ static void snapshot_without_its_log_is_damage(void **state)
 	char errmsg[RLOG_ERRMSG_SIZE], name[RLOG_SEGMENT_NAME_SIZE];
 
 	(void)state;
-	assert_int_equal(take(m, l, 40, 1), 0);
+	assert_int_equal(take_snapshot(m, l, 40, 1), 0);
 	rlog_log_compact(l, 0);
 	rlog_log_close(l);
 	/* The segment that holds entry 41. */
@@ -340,7 +252,7 @@ static void segments_without_their_snapshot_are_damage(void **state)
 	char errmsg[RLOG_ERRMSG_SIZE];
 
 	(void)state;
-	assert_int_equal(take(m, l, 40, 1), 0);
+	assert_int_equal(take_snapshot(m, l, 40, 1), 0);
 	rlog_log_compact(l, 0);
 	rlog_log_close(l);
 	memdisk_file_remove(m, RLOG_SNAPSHOT_NAME);
@@ -360,7 +272,7 @@ static void truncation_below_the_first_segment_left_begins_the_log(void **state)
 	/* From 8 on everything is replaced; the record of that lies in the third segment. */
 	assert_int_equal(rlog_log_truncate(l, 8), 0);
 	append_many(m, l, 2, 20);
-	assert_int_equal(take(m, l, 7, 1), 0);
+	assert_int_equal(take_snapshot(m, l, 7, 1), 0);
 	rlog_log_compact(l, 0);
 	assert_false(has_segment(m, 2));
 	for (int pass = 0; pass < 3; pass++) {
@@ -376,7 +288,7 @@ static void truncation_below_the_first_segment_left_begins_the_log(void **state)
 	l = crash(m, l);
 	assert_int_equal(rlog_log_first(l), 8);
 	assert_entries(l, 8, 47, 3);
-	assert_int_equal(take(m, l, 47, 3), 0);
+	assert_int_equal(take_snapshot(m, l, 47, 3), 0);
 	rlog_log_compact(l, 0);
 	l = crash(m, l);
 	assert_int_equal(rlog_log_last(l), 47);
@@ -408,7 +320,7 @@ static void compaction_before_a_truncation_is_durable_waits(void **state)
 			assert_int_equal(rlog_log_write_begin(l, &w), 1);
 			memdisk_write_start(m, &w);
 		}
-		assert_int_equal(take(m, l, 7, 1), 0);
+		assert_int_equal(take_snapshot(m, l, 7, 1), 0);
 		rlog_log_compact(l, 0);
 		memdisk_disk(m)->sync_dir(memdisk_disk(m));
 		memdisk_crash_keeping(m, keep_none, NULL);
@@ -439,7 +351,7 @@ static void replaced_log_begins_behind_the_snapshot(void **state)
 		struct rlog_log *l = open_log(m);
 		struct rlog_record r;
 
-		assert_int_equal(take(m, l, 150, 2), 0);
+		assert_int_equal(take_snapshot(m, l, 150, 2), 0);
 		assert_int_equal(rlog_log_replace(l), 0);
 		for (int pass = 0; pass < 2; pass++) {
 			assert_int_equal(rlog_log_first(l), 151);
@@ -455,7 +367,7 @@ static void replaced_log_begins_behind_the_snapshot(void **state)
 		assert_int_equal(rlog_log_first(l), 151);
 		assert_int_equal(rlog_log_last(l), 210);
 		assert_entries(l, 151, 210, 3);
-		assert_int_equal(take(m, l, 200, 3), 0);
+		assert_int_equal(take_snapshot(m, l, 200, 3), 0);
 		rlog_log_compact(l, 0);
 		assert_int_equal(rlog_log_first(l), 199);
 		l = crash(m, l);
@@ -479,7 +391,7 @@ static void snapshot_that_the_log_does_not_reach_or_contradicts_replaces_it(void
 		struct memdisk *m = disk_with(i + 1, 100);
 		struct rlog_log *l = open_log(m);
 
-		assert_int_equal(take(m, l, cases[i].index, cases[i].term), 0);
+		assert_int_equal(take_snapshot(m, l, cases[i].index, cases[i].term), 0);
 		for (int pass = 0; pass < 2; pass++) {
 			l = crash(m, l);
 			assert_int_equal(snapshot_index(l), cases[i].index);
@@ -506,9 +418,9 @@ static void replaced_log_forgets_what_is_staged(void **state)
 	assert_int_equal(rlog_log_truncate(l, 50), 0);
 	append(l, 2);
 	append(l, 2);
-	assert_int_equal(take(m, l, 150, 2), 0);
+	assert_int_equal(take_snapshot(m, l, 150, 2), 0);
 	assert_int_equal(rlog_log_replace(l), 0);
-	assert_int_equal(write_all(m, l), 0);
+	assert_int_equal(try_write_all(m, l), 0);
 	append_many(m, l, 3, 2);
 	assert_entries(l, 151, 152, 3);
 	l = crash(m, l);
@@ -531,10 +443,10 @@ static void replacing_cut_short_at_each_call_opens_as_the_old_or_the_new(void **
 			struct rlog_log *l = open_log(m);
 			bool is_new;
 
-			assert_int_equal(take(m, l, 20, 1), 0);
+			assert_int_equal(take_snapshot(m, l, 20, 1), 0);
 			rlog_log_compact(l, 0);
 			memdisk_power_fail_at(m, call);
-			if (take(m, l, 150, 2) == 0)
+			if (take_snapshot(m, l, 150, 2) == 0)
 				rlog_log_replace(l);
 			off += memdisk_is_off(m);
 			/* Power fails while it is opened again, too. */
@@ -582,7 +494,7 @@ static void error_at_each_call_of_replacing_is_told_and_opening_goes_on(void **s
 			struct rlog_log *l = open_log(m);
 			int rv;
 
-			assert_int_equal(take(m, l, 150, 2), 0);
+			assert_int_equal(take_snapshot(m, l, 150, 2), 0);
 			memdisk_fail_at(m, call, errors[i]);
 			rv = rlog_log_replace(l);
 			assert_true(rv == -EIO || rv == -ENOSPC);
@@ -616,7 +528,7 @@ static void segments_left_in_front_of_a_replaced_log_are_removed(void **state)
 			snprintf(aside, sizeof(aside), "aside-%u", (unsigned)seq);
 			memdisk_file_copy(m, name, aside);
 		}
-		assert_int_equal(take(m, l, 150, 2), 0);
+		assert_int_equal(take_snapshot(m, l, 150, 2), 0);
 		assert_int_equal(rlog_log_replace(l), 0);
 		append_many(m, l, 3, 5);
 		rlog_log_close(l);
@@ -644,7 +556,7 @@ static void segment_that_cannot_be_removed_stays_and_so_do_those_behind_it(void 
 		struct rlog_log *l = open_log(m);
 
 		last_warning[0] = 0;
-		assert_int_equal(take(m, l, 90, 1), 0);
+		assert_int_equal(take_snapshot(m, l, 90, 1), 0);
 		memdisk_fail_at(m, call, -EIO);
 		rlog_log_compact(l, 0);
 		assert_non_null(strstr(last_warning, "file=segment-"));
@@ -657,7 +569,7 @@ static void segment_that_cannot_be_removed_stays_and_so_do_those_behind_it(void 
 		assert_int_equal(rlog_log_bytes(l), 2 * SMALL_SEGMENT);
 
 		/* In front of a log that begins anew, too: the next opening removes them. */
-		assert_int_equal(take(m, l, 150, 2), 0);
+		assert_int_equal(take_snapshot(m, l, 150, 2), 0);
 		memdisk_fail_at(m, 6, -EIO); /* behind the five calls of a new segment */
 		assert_int_equal(rlog_log_replace(l), 0);
 		assert_true(has_segment(m, 6) && has_segment(m, 7) && has_segment(m, 8));
@@ -668,7 +580,7 @@ static void segment_that_cannot_be_removed_stays_and_so_do_those_behind_it(void 
 		assert_int_equal(rlog_log_first(l), 151);
 		assert_entries(l, 151, 190, 3);
 		assert_true(has_segment(m, 6));
-		assert_int_equal(take(m, l, 190, 3), 0);
+		assert_int_equal(take_snapshot(m, l, 190, 3), 0);
 		rlog_log_compact(l, 0);
 		assert_int_equal(rlog_log_bytes(l), SMALL_SEGMENT);
 		assert_false(has_segment(m, 6) || has_segment(m, 7) || has_segment(m, 8));

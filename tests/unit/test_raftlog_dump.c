@@ -10,24 +10,11 @@
 #include <cmocka.h>
 #include <raft.h>
 
-#include "../sim/memdisk.h"
+#include "../rig/log_rig.h"
 #include "log/compact.h"
 #include "log/meta.h"
-#include "log/open.h"
 #include "log/segment.h"
-#include "log/snapshot.h"
 #include "offline/dump.h"
-
-#define SEGMENT_1 "segment-0000000000000001.log"
-#define SEGMENT_2 "segment-0000000000000002.log"
-
-enum { SMALL_SEGMENT = 16384, CLUSTER = 77, NODE = 3 };
-
-static const struct rlog_log_options options = {
-	.cluster_id = CLUSTER,
-	.node_id = NODE,
-	.segment_bytes = SMALL_SEGMENT,
-};
 
 /* ---- helpers ------------------------------------------------------------------------------ */
 
@@ -138,35 +125,6 @@ static void assert_damage(struct memdisk *m, struct told *t, const char *file, u
 		fail_msg("expected \"%s\" in \"%s\"", place, t->errmsg);
 }
 
-static struct memdisk *disk_with_log(void)
-{
-	struct memdisk *m = memdisk_new(1);
-	char errmsg[RLOG_ERRMSG_SIZE] = "";
-
-	assert_int_equal(rlog_log_create(memdisk_disk(m), &options, NULL, errmsg), 0);
-	return m;
-}
-
-static struct rlog_log *open_log(struct memdisk *m)
-{
-	struct rlog_log *l = NULL;
-	char errmsg[RLOG_ERRMSG_SIZE] = "";
-
-	assert_int_equal(rlog_log_open(&l, memdisk_disk(m), &options, errmsg), 0);
-	return l;
-}
-
-static void write_all(struct memdisk *m, struct rlog_log *l)
-{
-	struct rlog_log_write w;
-
-	while (rlog_log_write_begin(l, &w) == 1) {
-		memdisk_write_start(m, &w);
-		rlog_log_write_end(l, memdisk_write_finish(m));
-	}
-	assert_int_equal(rlog_log_durable(l), rlog_log_last(l));
-}
-
 /* Each entry a write of its own. */
 static void append(struct memdisk *m, struct rlog_log *l, uint64_t term, uint8_t type, uint8_t byte,
 		   size_t len)
@@ -184,7 +142,7 @@ static void append(struct memdisk *m, struct rlog_log *l, uint64_t term, uint8_t
 /* Ten commands of 3000 bytes, three to a segment. */
 static struct memdisk *disk_with_ten(void)
 {
-	struct memdisk *m = disk_with_log();
+	struct memdisk *m = disk_with_log(1);
 	struct rlog_log *l = open_log(m);
 
 	rlog_log_set_meta(l, 1, NODE);
@@ -232,7 +190,7 @@ static void log_of_many_segments_is_told_in_order(void **state)
 
 static void log_without_entries_is_told(void **state)
 {
-	struct memdisk *m = disk_with_log();
+	struct memdisk *m = disk_with_log(1);
 	struct told t = {0};
 
 	(void)state;
@@ -255,7 +213,7 @@ static void truncations_mark_what_they_drop(void **state)
 		{4, false, true},  {4, true, false},  {5, true, false}, {3, false, true},
 		{3, false, false}, {4, true, false},  {4, false, true}, {4, false, false},
 	};
-	struct memdisk *m = disk_with_log();
+	struct memdisk *m = disk_with_log(1);
 	struct rlog_log *l = open_log(m);
 	struct told t = {0};
 
@@ -364,7 +322,7 @@ static void log_of_a_level_not_known_here_is_not_read(void **state)
 
 static void torn_update_of_the_term_is_told(void **state)
 {
-	struct memdisk *m = disk_with_log();
+	struct memdisk *m = disk_with_log(1);
 	struct told t = {0};
 
 	(void)state;
@@ -376,7 +334,7 @@ static void torn_update_of_the_term_is_told(void **state)
 
 static void term_older_than_the_log_is_damage(void **state)
 {
-	struct memdisk *m = disk_with_log();
+	struct memdisk *m = disk_with_log(1);
 	struct rlog_log *l = open_log(m);
 	struct told t = {0};
 
@@ -424,7 +382,7 @@ static void torn_write_is_told_and_left_alone(void **state)
 
 static void membership_that_is_none_is_damage(void **state)
 {
-	struct memdisk *m = disk_with_log();
+	struct memdisk *m = disk_with_log(1);
 	struct rlog_log *l = open_log(m);
 	struct told t = {0};
 
@@ -499,31 +457,6 @@ static void read_only_disk_refuses_changes(void **state)
 
 /* ---- with a snapshot ---------------------------------------------------------------------- */
 
-static void take_snapshot(struct memdisk *m, struct rlog_log *l, uint64_t index, uint64_t term)
-{
-	struct rlog_snapshot s = {.index = index,
-				  .term = term,
-				  .taken_term = term,
-				  .conf_index = 1};
-	struct raft_configuration conf;
-	struct raft_buffer encoded;
-	struct rlog_buf *image;
-
-	raft_configuration_init(&conf);
-	raft_configuration_add(&conf, NODE, "127.0.0.1:3", RAFT_VOTER);
-	assert_int_equal(raft_configuration_encode(&conf, &encoded), 0);
-	raft_configuration_close(&conf);
-	s.conf = encoded.base;
-	s.conf_len = encoded.len;
-	s.payload = (const uint8_t *)"state";
-	s.payload_len = 5;
-	image = rlog_snapshot_encode(CLUSTER, &s);
-	raft_free(encoded.base);
-	assert_int_equal(rlog_snapshot_store(memdisk_disk(m), image), 0);
-	assert_int_equal(rlog_log_set_snapshot(l, image), 0);
-	rlog_buf_unref(image);
-}
-
 static void snapshot_and_what_is_left_of_the_log_are_told(void **state)
 {
 	struct memdisk *m = disk_with_ten();
@@ -531,7 +464,7 @@ static void snapshot_and_what_is_left_of_the_log_are_told(void **state)
 	struct told t = {0};
 
 	(void)state;
-	take_snapshot(m, l, 5, 1);
+	assert_int_equal(take_snapshot(m, l, 5, 1), 0);
 	rlog_log_compact(l, 0);
 	rlog_log_close(l);
 	assert_int_equal(dump(m, &t), 0);
@@ -555,7 +488,7 @@ static void log_that_begins_behind_the_snapshot_is_damage(void **state)
 	struct told t = {0};
 
 	(void)state;
-	take_snapshot(m, l, 5, 1);
+	assert_int_equal(take_snapshot(m, l, 5, 1), 0);
 	rlog_log_compact(l, 0);
 	rlog_log_close(l);
 	memdisk_file_remove(m, SEGMENT_2);
@@ -573,7 +506,7 @@ static void truncation_below_the_first_segment_left_drops_what_it_names(void **s
 	(void)state;
 	rlog_log_truncate(l, 3);
 	append(m, l, 1, RAFT_COMMAND, 33, 3000);
-	take_snapshot(m, l, 2, 1);
+	assert_int_equal(take_snapshot(m, l, 2, 1), 0);
 	rlog_log_compact(l, 0);
 	assert_int_equal(rlog_log_first(l), 3);
 	rlog_log_close(l);
@@ -599,7 +532,7 @@ static void log_that_began_anew_drops_what_is_left_in_front(void **state)
 	rlog_segment_name(name, 3);
 	memdisk_file_copy(m, name, "aside");
 	rlog_log_truncate(l, 10);
-	take_snapshot(m, l, 20, 1);
+	assert_int_equal(take_snapshot(m, l, 20, 1), 0);
 	assert_int_equal(rlog_log_replace(l), 0);
 	append(m, l, 1, RAFT_COMMAND, 21, 3000);
 	rlog_log_close(l);
@@ -622,7 +555,7 @@ static void snapshot_that_is_damaged_is_named(void **state)
 	struct told t = {0};
 
 	(void)state;
-	take_snapshot(m, l, 5, 1);
+	assert_int_equal(take_snapshot(m, l, 5, 1), 0);
 	rlog_log_close(l);
 	memdisk_file_flip(m, RLOG_SNAPSHOT_NAME, 9, 1);
 	assert_damage(m, &t, RLOG_SNAPSHOT_NAME, 0);

@@ -10,34 +10,11 @@
 
 #include <cmocka.h>
 
-#include "../sim/memdisk.h"
+#include "../rig/log_rig.h"
 #include "log/meta.h"
-#include "log/open.h"
 #include "log/read.h"
 #include "log/segment.h"
 #include "log/segments.h"
-
-#define SEGMENT_1 "segment-0000000000000001.log"
-#define SEGMENT_2 "segment-0000000000000002.log"
-#define SEGMENT_3 "segment-0000000000000003.log"
-
-enum { SMALL_SEGMENT = 16384, CLUSTER = 77, NODE = 3 };
-
-static char last_line[512];
-
-static void keep_line(void *ctx, char level, const char *line)
-{
-	(void)ctx;
-	snprintf(last_line, sizeof(last_line), "%c %s", level, line);
-}
-
-static const struct rlog_log_options options = {
-	.cluster_id = CLUSTER,
-	.node_id = NODE,
-	.segment_bytes = SMALL_SEGMENT,
-	.cache_bytes = 10000,
-	.log = keep_line,
-};
 
 /* ---- helpers ------------------------------------------------------------------------------ */
 
@@ -77,16 +54,6 @@ static int write_one(struct memdisk *m, struct rlog_log *l)
 	return 1;
 }
 
-static void write_all(struct memdisk *m, struct rlog_log *l)
-{
-	int rv;
-
-	while ((rv = write_one(m, l)) == 1)
-		;
-	assert_int_equal(rv, 0);
-	assert_int_equal(rlog_log_durable(l), rlog_log_last(l));
-}
-
 static void start_write(struct memdisk *m, struct rlog_log *l)
 {
 	struct rlog_log_write w;
@@ -114,35 +81,6 @@ static void assert_entry(struct rlog_log *l, uint64_t index, uint64_t term, uint
 	assert_memory_equal(r.buf->data, expected->data, len);
 	rlog_buf_unref(r.buf);
 	rlog_buf_unref(expected);
-}
-
-static struct memdisk *disk_with_log(uint64_t seed)
-{
-	struct memdisk *m = memdisk_new(seed);
-	char errmsg[RLOG_ERRMSG_SIZE] = "";
-
-	assert_int_equal(rlog_log_create(memdisk_disk(m), &options, NULL, errmsg), 0);
-	return m;
-}
-
-static struct rlog_log *open_log(struct memdisk *m)
-{
-	struct rlog_log *l = NULL;
-	char errmsg[RLOG_ERRMSG_SIZE] = "";
-	int err = rlog_log_open(&l, memdisk_disk(m), &options, errmsg);
-
-	if (err < 0)
-		print_error("%s\n", errmsg);
-	assert_int_equal(err, 0);
-	return l;
-}
-
-/* Power off and on again, without an orderly close. */
-static struct rlog_log *crash(struct memdisk *m, struct rlog_log *l)
-{
-	memdisk_crash(m);
-	rlog_log_close(l);
-	return open_log(m);
 }
 
 /* Opening says "damaged", in this file and, unless it is -1, at this offset. */

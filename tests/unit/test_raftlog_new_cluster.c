@@ -14,24 +14,16 @@
 #include <cmocka.h>
 #include <raft.h>
 
-#include "../sim/memdisk.h"
+#include "../rig/log_rig.h"
 #include "offline/create.h"
 #include "log/compact.h"
 #include "log/meta.h"
-#include "log/open.h"
 #include "log/read.h"
 #include "raftlog.h"
 #include "offline/new_cluster.h"
-#include "log/snapshot.h"
 #include "offline/dump.h"
 
-enum { SMALL_SEGMENT = 16384, OLD_CLUSTER = 77, NEW_CLUSTER = 78, NODE = 3, TERM = 5 };
-
-static const struct rlog_log_options options = {
-	.cluster_id = OLD_CLUSTER,
-	.node_id = NODE,
-	.segment_bytes = SMALL_SEGMENT,
-};
+enum { OLD_CLUSTER = CLUSTER, NEW_CLUSTER = 78, TERM = 5 };
 
 static const struct rlog_log_options new_options = {
 	.cluster_id = NEW_CLUSTER,
@@ -49,28 +41,7 @@ static const struct rlog_new_cluster_options anew = {
 
 /* ---- logs ------------------------------------------------------------------------------------ */
 
-static struct rlog_buf *three_members(void)
-{
-	struct raft_configuration conf;
-	struct raft_buffer encoded;
-	struct rlog_buf *buf;
-
-	raft_configuration_init(&conf);
-	for (unsigned i = 1; i <= 3; i++) {
-		char address[32];
-
-		snprintf(address, sizeof(address), "127.0.0.1:700%u", i);
-		assert_int_equal(raft_configuration_add(&conf, i, address, RAFT_VOTER), 0);
-	}
-	assert_int_equal(raft_configuration_encode(&conf, &encoded), 0);
-	raft_configuration_close(&conf);
-	buf = rlog_buf_new(encoded.len);
-	memcpy(buf->data, encoded.base, encoded.len);
-	raft_free(encoded.base);
-	return buf;
-}
-
-static struct rlog_log *open_log(struct rlog_disk *d, const struct rlog_log_options *opt)
+static struct rlog_log *open_log_as(struct rlog_disk *d, const struct rlog_log_options *opt)
 {
 	struct rlog_log *l = NULL;
 	char errmsg[RLOG_ERRMSG_SIZE] = "";
@@ -111,39 +82,35 @@ static void make_log(struct rlog_disk *d, uint64_t last)
 	struct rlog_record first = {.index = 1,
 				    .term = 1,
 				    .type = RAFT_CHANGE,
-				    .buf = three_members()};
+				    .buf = voters(1, NODE)};
 	char errmsg[RLOG_ERRMSG_SIZE];
 	struct rlog_log *l;
 
 	assert_int_equal(rlog_log_create(d, &options, &first, errmsg), 0);
 	rlog_buf_unref(first.buf);
 	assert_int_equal(d->sync_dir(d), 0);
-	l = open_log(d, &options);
+	l = open_log_as(d, &options);
 	assert_int_equal(rlog_log_set_meta(l, TERM, 1), 0);
 	append(l, last / 2, 2);
 	append(l, last, TERM - 1);
 	rlog_log_close(l);
 }
 
-/* A snapshot at `index` (its term is that of the second half), and what is in front goes. */
 static struct rlog_buf *image_of(uint64_t index, uint64_t term, const struct rlog_buf *conf)
 {
 	const struct rlog_snapshot s = {.index = index,
 					.term = term,
 					.taken_term = term,
-					.conf_index = 1,
-					.conf = conf->data,
-					.conf_len = conf->len,
-					.payload = (const uint8_t *)"manifest",
-					.payload_len = 8};
+					.conf_index = 1};
 
-	return rlog_snapshot_encode(OLD_CLUSTER, &s);
+	return snapshot_image(s, conf, "manifest", 8);
 }
 
+/* A snapshot at `index` (its term is that of the second half), and what is in front goes. */
 static void compact(struct rlog_disk *d, uint64_t index)
 {
-	struct rlog_log *l = open_log(d, &options);
-	struct rlog_buf *conf = three_members(), *image;
+	struct rlog_log *l = open_log_as(d, &options);
+	struct rlog_buf *conf = voters(1, NODE), *image;
 
 	image = image_of(index, TERM - 1, conf);
 	assert_int_equal(rlog_snapshot_store(d, image), 0);
@@ -155,7 +122,7 @@ static void compact(struct rlog_disk *d, uint64_t index)
 	rlog_log_close(l);
 }
 
-static struct memdisk *disk_with_log(uint64_t last)
+static struct memdisk *disk_with_entries(uint64_t last)
 {
 	struct memdisk *m = memdisk_new(1);
 
@@ -166,7 +133,7 @@ static struct memdisk *disk_with_log(uint64_t last)
 /* The log of the new cluster: entries up to `last` as they were, then the membership. */
 static void check(struct rlog_disk *d, uint64_t snapshot_index, uint64_t last)
 {
-	struct rlog_log *l = open_log(d, &new_options);
+	struct rlog_log *l = open_log_as(d, &new_options);
 	const struct rlog_snapshot *s = rlog_log_snapshot(l);
 	uint64_t term, vote;
 	struct rlog_buf *alone = rlog_directory_alone(NODE, anew.address);
@@ -186,7 +153,7 @@ static void check(struct rlog_disk *d, uint64_t snapshot_index, uint64_t last)
 	assert_int_equal(rlog_log_last(l), last + 1);
 	assert_int_equal(rlog_log_durable(l), last + 1);
 	for (uint64_t i = snapshot_index + 1; i <= last; i++) {
-		struct rlog_buf *wanted = i == 1 ? three_members() : content(i);
+		struct rlog_buf *wanted = i == 1 ? voters(1, NODE) : content(i);
 
 		assert_int_equal(rlog_log_read(l, i, &r), 0);
 		assert_int_equal(r.type, i == 1 ? RAFT_CHANGE : RAFT_COMMAND);
@@ -208,7 +175,7 @@ static void check(struct rlog_disk *d, uint64_t snapshot_index, uint64_t last)
 
 static void check_old(struct rlog_disk *d, uint64_t snapshot_index, uint64_t last)
 {
-	struct rlog_log *l = open_log(d, &options);
+	struct rlog_log *l = open_log_as(d, &options);
 	struct rlog_record r;
 
 	assert_int_equal(rlog_log_snapshot(l) ? rlog_log_snapshot(l)->index : 0, snapshot_index);
@@ -238,7 +205,7 @@ static void copy_well(struct memdisk *from, struct memdisk *to)
 
 static void whole_log_is_kept_and_ends_alone(void **state)
 {
-	struct memdisk *from = disk_with_log(40), *to = memdisk_new(2);
+	struct memdisk *from = disk_with_entries(40), *to = memdisk_new(2);
 	char errmsg[RLOG_ERRMSG_SIZE];
 	struct rlog_log *l;
 
@@ -258,7 +225,7 @@ static void compacted_log_is_kept_from_its_snapshot_on(void **state)
 {
 	(void)state;
 	for (uint64_t index = 24; index <= 40; index++) {
-		struct memdisk *from = disk_with_log(40), *to = memdisk_new(2);
+		struct memdisk *from = disk_with_entries(40), *to = memdisk_new(2);
 
 		compact(memdisk_disk(from), index);
 		copy_well(from, to);
@@ -272,8 +239,8 @@ static void compacted_log_is_kept_from_its_snapshot_on(void **state)
 
 static void truncated_entries_do_not_come_back(void **state)
 {
-	struct memdisk *from = disk_with_log(40), *to = memdisk_new(2);
-	struct rlog_log *l = open_log(memdisk_disk(from), &options);
+	struct memdisk *from = disk_with_entries(40), *to = memdisk_new(2);
+	struct rlog_log *l = open_log_as(memdisk_disk(from), &options);
 
 	(void)state;
 	append(l, 60, TERM);
@@ -289,7 +256,7 @@ static void truncated_entries_do_not_come_back(void **state)
 /* What is in the log comes along, and with it the level that reading it needs. */
 static void level_that_the_log_needs_is_kept(void **state)
 {
-	struct memdisk *from = disk_with_log(40), *to = memdisk_new(2);
+	struct memdisk *from = disk_with_entries(40), *to = memdisk_new(2);
 	struct rlog_log_options old = options, new = new_options;
 	struct rlog_new_cluster_options opt = anew;
 	char errmsg[RLOG_ERRMSG_SIZE];
@@ -297,7 +264,7 @@ static void level_that_the_log_needs_is_kept(void **state)
 
 	(void)state;
 	old.format_reads = new.format_reads = opt.format_reads = 2;
-	l = open_log(memdisk_disk(from), &old);
+	l = open_log_as(memdisk_disk(from), &old);
 	assert_int_equal(rlog_log_raise_format(l, 2), 0);
 	rlog_log_close(l);
 	assert_int_equal(copy(from, to, errmsg), -ENOTSUP);
@@ -306,7 +273,7 @@ static void level_that_the_log_needs_is_kept(void **state)
 	assert_int_equal(rlog_new_cluster_copy(memdisk_disk(from), memdisk_disk(to), &opt, errmsg), 0);
 	memdisk_crash(to);
 	assert_int_equal(rlog_log_open(&l, memdisk_disk(to), &new_options, errmsg), -ENOTSUP);
-	l = open_log(memdisk_disk(to), &new);
+	l = open_log_as(memdisk_disk(to), &new);
 	assert_int_equal(rlog_log_format(l), 2);
 	rlog_log_close(l);
 	memdisk_free(from);
@@ -329,7 +296,7 @@ static void log_that_holds_nothing_is_refused(void **state)
 
 static void damaged_log_is_refused_by_file_and_offset(void **state)
 {
-	struct memdisk *from = disk_with_log(40), *to = memdisk_new(2);
+	struct memdisk *from = disk_with_entries(40), *to = memdisk_new(2);
 	char errmsg[RLOG_ERRMSG_SIZE];
 
 	(void)state;
@@ -348,7 +315,7 @@ static void power_failing_at_each_change_of_the_new_log_leaves_the_old_one(void 
 
 	(void)state;
 	for (int compacted = 0; compacted < 2; compacted++) {
-		struct memdisk *from = disk_with_log(40), *to = memdisk_new(2);
+		struct memdisk *from = disk_with_entries(40), *to = memdisk_new(2);
 		uint64_t index = compacted ? 30 : 0;
 
 		if (compacted)
@@ -384,8 +351,8 @@ static bool all_but_one(void *arg, size_t sector)
 /* The old log ends in a torn write, which the copy drops as any start does. */
 static void power_failing_at_each_change_of_the_old_log_leaves_it_readable(void **state)
 {
-	struct memdisk *torn = disk_with_log(40), *from, *to;
-	struct rlog_log *l = open_log(memdisk_disk(torn), &options);
+	struct memdisk *torn = disk_with_entries(40), *from, *to;
+	struct rlog_log *l = open_log_as(memdisk_disk(torn), &options);
 	char errmsg[RLOG_ERRMSG_SIZE];
 	struct rlog_record r = {.index = 41, .term = TERM, .type = RAFT_COMMAND};
 	struct rlog_log_write w;
@@ -425,7 +392,7 @@ static void power_failing_at_each_change_of_the_old_log_leaves_it_readable(void 
 
 static void full_disk_at_each_change_is_told(void **state)
 {
-	struct memdisk *from = disk_with_log(40), *to = memdisk_new(2);
+	struct memdisk *from = disk_with_entries(40), *to = memdisk_new(2);
 	char errmsg[RLOG_ERRMSG_SIZE];
 	unsigned changes;
 
@@ -730,8 +697,8 @@ static int tell_entry(void *arg, const struct rlog_dump_entry *entry)
 static void log_that_does_not_belong_to_its_snapshot_is_dumped_as_dropped(void **state)
 {
 	static const struct rlog_dump_ops ops = {.node = tell_node, .entry = tell_entry};
-	struct memdisk *m = disk_with_log(40);
-	struct rlog_buf *conf = three_members(), *image;
+	struct memdisk *m = disk_with_entries(40);
+	struct rlog_buf *conf = voters(1, NODE), *image;
 	char errmsg[RLOG_ERRMSG_SIZE];
 	struct rlog_dump_end end;
 	uint64_t index;

@@ -9,47 +9,21 @@
 #include <cmocka.h>
 #include <raft.h>
 
-#include "../sim/memdisk.h"
-#include "log/snapshot.h"
+#include "../rig/log_rig.h"
 
 #define ASIDE RLOG_SNAPSHOT_NAME ".tmp"
 
-enum { CLUSTER = 77 };
-
 /* ---- helpers ------------------------------------------------------------------------------ */
-
-/* A membership of one, as libraft encodes it. */
-static struct rlog_buf *membership(void)
-{
-	struct raft_configuration conf;
-	struct raft_buffer encoded;
-	struct rlog_buf *buf;
-
-	raft_configuration_init(&conf);
-	assert_int_equal(raft_configuration_add(&conf, 3, "127.0.0.1:3", RAFT_VOTER), 0);
-	assert_int_equal(raft_configuration_encode(&conf, &encoded), 0);
-	raft_configuration_close(&conf);
-	buf = rlog_buf_new(encoded.len);
-	assert_non_null(buf);
-	memcpy(buf->data, encoded.base, encoded.len);
-	raft_free(encoded.base);
-	return buf;
-}
 
 static struct rlog_buf *image_of(uint64_t index, size_t payload_len)
 {
 	struct rlog_snapshot s = {.index = index, .term = 5, .taken_term = 6, .conf_index = 2};
-	struct rlog_buf *conf = membership(), *image;
+	struct rlog_buf *conf = voters(NODE, NODE), *image;
 	uint8_t *payload = malloc(payload_len + 1);
 
 	assert_non_null(payload);
 	memset(payload, (int)index, payload_len);
-	s.conf = conf->data;
-	s.conf_len = conf->len;
-	s.payload = payload;
-	s.payload_len = payload_len;
-	image = rlog_snapshot_encode(CLUSTER, &s);
-	assert_non_null(image);
+	image = snapshot_image(s, conf, payload, payload_len);
 	free(payload);
 	rlog_buf_unref(conf);
 	return image;
@@ -89,7 +63,7 @@ static uint64_t load(struct memdisk *m, size_t payload_len)
 static void encoded_decodes_to_the_same(void **state)
 {
 	static const size_t sizes[] = {0, 1, 100, 5000};
-	struct rlog_buf *conf = membership();
+	struct rlog_buf *conf = voters(NODE, NODE);
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
@@ -150,7 +124,7 @@ static void every_shorter_or_longer_image_is_refused(void **state)
 
 static void what_cannot_be_is_refused(void **state)
 {
-	struct rlog_buf *conf = membership();
+	struct rlog_buf *conf = voters(NODE, NODE);
 	const struct rlog_snapshot cases[] = {
 		{0, 5, 5, 0, conf->data, NULL, conf->len, 0, NULL},
 		{9, 0, 5, 2, conf->data, NULL, conf->len, 0, NULL},
