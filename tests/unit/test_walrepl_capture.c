@@ -22,34 +22,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+#include "../rig/random.h"
 #include "pages/capture.h"
 #include "sqlite/wal_format.h"
-
-static uint64_t seed, rng;
-
-static uint64_t random64(void)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return rng * UINT64_C(0x2545f4914f6cdd1d);
-}
-
-static uint32_t random_below(uint32_t n)
-{
-	return (uint32_t)((random64() >> 32) % n);
-}
-
-#define check(cond)                                                                 \
-	do {                                                                        \
-		if (!(cond)) {                                                      \
-			print_error("repeat with WREP_TEST_SEED=%llu (round %d)\n", \
-				    (unsigned long long)seed, h.round);             \
-			assert_true(cond);                                          \
-		}                                                                   \
-	} while (0)
 
 /* ---- the harness ------------------------------------------------------------------------------- */
 
@@ -434,10 +410,9 @@ static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int
 static int group_setup(void **state)
 {
 	static sqlite3_vfs shim;
-	const char *given = getenv("WREP_TEST_SEED");
 
 	(void)state;
-	seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL) << 16 ^ (uint64_t)getpid();
+	random_begin();
 	real_vfs = sqlite3_vfs_find("unix");
 	shim = *real_vfs;
 	shim.zName = "shim";
@@ -455,9 +430,7 @@ static void begin_round(int round)
 
 	memset(&h, 0, sizeof(h));
 	h.round = round;
-	rng = (seed + (uint64_t)round * 1000003) * UINT64_C(0x9e3779b97f4a7c15) | 1;
-	for (int i = 0; i < 8; i++)
-		random64();
+	random_round(round);
 	/* SQLite's randomness (salts, randomblob) repeats, too. */
 	sqlite3_test_control(SQLITE_TESTCTRL_PRNG_SEED, (int)(rng >> 33 | 1), NULL);
 	h.powersafe = true;
@@ -1445,7 +1418,7 @@ static void random_order_of_pieces_completes_exactly_once(void **state)
 		uint64_t left, end;
 		bool done = false;
 
-		rng = (seed + (uint64_t)round) * UINT64_C(0x9e3779b97f4a7c15) | 1;
+		random_round(round);
 		h.round = round;
 		synth_setup(NULL);
 		synth_header(random_below(2), (uint8_t)random64());

@@ -9,48 +9,20 @@
 
 #include <errno.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+#include "../rig/random.h"
 #include "record/entry.h"
 #include "sqlite/names.h"
 #include "pages/pagesum.h"
 #include "walrepl.h"
 
-static uint64_t seed, rng;
-
-static uint64_t random64(void)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return rng * UINT64_C(0x2545f4914f6cdd1d);
-}
-
-static uint32_t random_below(uint32_t n)
-{
-	return (uint32_t)((random64() >> 32) % n);
-}
-
 static int setup(void **state)
 {
-	const char *given = getenv("WREP_TEST_SEED");
-
 	(void)state;
-	seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL) << 16 ^ (uint64_t)getpid();
-	rng = seed | 1;
+	random_begin();
 	return 0;
 }
-
-#define check(cond)                                                      \
-	do {                                                             \
-		if (!(cond)) {                                           \
-			print_error("repeat with WREP_TEST_SEED=%llu\n", \
-				    (unsigned long long)seed);           \
-			assert_true(cond);                               \
-		}                                                        \
-	} while (0)
 
 /* A random valid entry with `image_count` images, encoded. */
 static struct rlog_buf *random_images(struct wrep_entry *e, enum wrep_entry_type type,

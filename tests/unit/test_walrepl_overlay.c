@@ -12,13 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+#include "../rig/random.h"
 #include "pages/overlay.h"
 
 #define BYTES_MAX (96u << 10)
 
-static uint64_t seed, rng;
 static int dir_fd, base_fd;
 static char dir[] = "/tmp/wrep-overlay-XXXXXX";
 
@@ -28,30 +27,10 @@ static uint8_t seen[BYTES_MAX], base[BYTES_MAX];
 static size_t seen_size, base_size;
 static bool changed[BYTES_MAX];
 
-static uint32_t random_below(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)((rng >> 16) % n);
-}
-
-#define check(cond)                                                      \
-	do {                                                             \
-		if (!(cond)) {                                           \
-			print_error("repeat with WREP_TEST_SEED=%llu\n", \
-				    (unsigned long long)seed);           \
-			assert_true(cond);                               \
-		}                                                        \
-	} while (0)
-
 static int setup(void **state)
 {
-	const char *given = getenv("WREP_TEST_SEED");
-
 	(void)state;
-	seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL) << 16 ^ (uint64_t)getpid();
-	rng = seed | 1;
+	random_begin();
 	base_fd = openat(dir_fd, "base", O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
 	memset(seen, 0, sizeof(seen));
 	memset(base, 0, sizeof(base));
@@ -210,7 +189,7 @@ static void random_operations_match_a_byte_array(void **state)
 	(void)state;
 	for (int round = 0; round < 60; round++) {
 		setup(NULL);
-		rng = (seed + (uint64_t)round * 7919) | 1;
+		random_round(round);
 		random_operations(round % 2 == 0);
 		close(base_fd);
 	}

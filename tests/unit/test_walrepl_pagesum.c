@@ -7,42 +7,19 @@
 #include <cmocka.h>
 
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+#include "../rig/random.h"
 #include "pages/pagesum.h"
 
 #define PAGES_MAX 600
 
-static uint64_t seed, rng;
-
-static uint32_t random_below(uint32_t n)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (uint32_t)((rng >> 16) % n);
-}
-
 static int setup(void **state)
 {
-	const char *given = getenv("WREP_TEST_SEED");
-
 	(void)state;
-	seed = given ? strtoull(given, NULL, 0) : (uint64_t)time(NULL) << 16 ^ (uint64_t)getpid();
-	rng = seed | 1;
+	random_begin();
 	return 0;
 }
-
-#define check(cond)                                                      \
-	do {                                                             \
-		if (!(cond)) {                                           \
-			print_error("repeat with WREP_TEST_SEED=%llu\n", \
-				    (unsigned long long)seed);           \
-			assert_true(cond);                               \
-		}                                                        \
-	} while (0)
 
 static void hash_depends_on_page_number_and_content(void **state)
 {

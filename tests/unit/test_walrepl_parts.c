@@ -20,6 +20,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "../rig/random.h"
 #include "../rig/replica_rig.h"
 #include "db/db.h"
 #include "db/pin.h"
@@ -323,14 +324,6 @@ static struct {
 	uint32_t part;
 } guess;
 
-static uint64_t guess_rng;
-
-static uint32_t random_below(uint32_t n)
-{
-	guess_rng = guess_rng * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-	return (uint32_t)(guess_rng >> 33) % n;
-}
-
 /* Some pages below `end`, with some content each. */
 static void guessed_images(struct wrep_entry *e, uint32_t end, struct rlog_buf **buf)
 {
@@ -447,11 +440,9 @@ static void expect_guessed(void)
 
 static void last_image_of_a_page_counts_and_dropped_ones_do_not(void **state)
 {
-	const char *given = getenv("WREP_TEST_SEED");
-
 	(void)state;
-	guess_rng = given ? strtoull(given, NULL, 0) : (uint64_t)getpid();
-	print_message("repeat with WREP_TEST_SEED=%llu\n", (unsigned long long)guess_rng);
+	random_begin();
+	print_message("repeat with WREP_TEST_SEED=%llu\n", (unsigned long long)seed);
 	memset(&guess, 0, sizeof(guess));
 	guess.db_id = foreign_database("a.db");
 	for (unsigned round = 0; round < 60; round++) {
