@@ -1,37 +1,35 @@
-/* The table of databases as a log leaves it, without any file: what replica.c decides when an entry
- * is delivered, decided from the snapshot and the entries alone. A change of the rules there is a change
- * here.
+/* The table of databases as a log leaves it, without any file: what replica.c decides when an entry is delivered,
+ * decided by the same rules (state/state.c) from the snapshot and the entries alone. There are no page images
+ * here, so the versions are without page sums.
  *
- * The table is in the order of creation, which is that of the ids. A COMMIT moves the version of its
- * database by one if it was built on the present one and all of its parts came before it, in its own
- * term.
- *
- * A log that was compacted begins with what the manifest says. Entries up to the snapshot's index are
- * not delivered any more, though some may still lie in the log; those behind it are, but for the
- * databases that were ahead of the snapshot when it was taken: what led to these is passed over. Whether a
- * group took effect is in the manifest, as far as that cannot be judged (txn/multi_commit.c). */
+ * A log that was compacted begins with what the manifest says. Entries up to the snapshot's index are not
+ * delivered any more, though some may still lie in the log: they are the only ones that this file judges itself.
+ */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include "record/manifest.h"
-#include "state/name_tree.h"
+#include "state/state.h"
 #include "walrepl.h"
 
+static_assert((int)WREP_REFUSED == (int)WREP_HISTORY_PASSED_OVER, "a verdict is what is told");
+static_assert((int)WREP_TAKES_EFFECT == (int)WREP_HISTORY_TAKES_EFFECT,
+	      "a verdict is what is told");
+static_assert((int)WREP_PAST == (int)WREP_HISTORY_IN_SNAPSHOT, "a verdict is what is told");
+
 struct entry_db {
-	struct wrep_history_db db;
-	/* of the transaction that is coming in, and how many parts of it there are */
-	uint64_t origin, sequence, term;
-	uint32_t parts;
+	struct wrep_version version; /* first: what the state refers to */
+	uint64_t id, snapshot_index;
+	uint32_t wal_frames;
 };
 
 struct wrep_history {
-	struct wrep_tree *tree; /* all names */
-	uint64_t names_index;	/* of the manifest: entries up to it change none again */
-	struct entry_db *dbs;
+	struct wrep_replicated *state;
+	uint64_t start_index;  /* of the snapshot; 0: there is none */
+	uint64_t wanted;       /* up to here the log has to reach, as the manifest says */
+	struct entry_db **dbs; /* by id */
 	size_t count, room;
-	uint64_t start_index;	     /* of the snapshot; 0: there is none */
-	uint64_t redo_until;	     /* what the manifest says */
-	struct wrep_manifest groups; /* without databases */
 	/* What entries in front of the snapshot made that it does not have (any more), by id. */
 	struct former {
 		uint64_t id;
@@ -45,12 +43,18 @@ struct wrep_history *wrep_history_new(void)
 	struct wrep_history *h = calloc(1, sizeof(*h));
 
 	if (h)
-		h->tree = wrep_tree_new();
-	if (!h || !h->tree) {
+		h->state = wrep_state_new();
+	if (!h || !h->state) {
 		free(h);
 		return NULL;
 	}
 	return h;
+}
+
+static void free_db(struct entry_db *e)
+{
+	wrep_version_clear(&e->version);
+	free(e);
 }
 
 void wrep_history_free(struct wrep_history *h)
@@ -58,57 +62,67 @@ void wrep_history_free(struct wrep_history *h)
 	if (!h)
 		return;
 	for (size_t i = 0; i < h->count; i++)
-		free((char *)h->dbs[i].db.name);
+		free_db(h->dbs[i]);
 	for (size_t i = 0; i < h->former_count; i++)
 		free(h->former[i].name);
-	wrep_manifest_clear(&h->groups);
 	free(h->former);
 	free(h->dbs);
-	wrep_tree_free(h->tree);
+	wrep_state_free(h->state);
 	free(h);
 }
 
-static struct entry_db *find(struct wrep_history *h, uint64_t id)
+/* ---- the databases ------------------------------------------------------------------------------- */
+
+static struct entry_db *append(struct wrep_history *h, uint64_t id)
 {
-	size_t from = 0, to = h->count;
-
-	while (from < to) {
-		size_t middle = from + (to - from) / 2;
-
-		if (h->dbs[middle].db.id < id)
-			from = middle + 1;
-		else
-			to = middle;
-	}
-	return from < h->count && h->dbs[from].db.id == id ? &h->dbs[from] : NULL;
-}
-
-/* Room at the end for one more, named `name`; NULL when out of memory. */
-static struct entry_db *append(struct wrep_history *h, uint64_t id, const char *name)
-{
-	char *copy;
+	size_t at = h->count;
+	struct entry_db *e;
 
 	if (h->count == h->room) {
 		size_t room = h->room ? 2 * h->room : 16;
-		struct entry_db *more = realloc(h->dbs, room * sizeof(*more));
+		struct entry_db **more = reallocarray(h->dbs, room, sizeof(*more));
 
 		if (!more)
 			return NULL;
 		h->dbs = more;
 		h->room = room;
 	}
-	copy = strdup(name);
-	if (!copy)
+	e = calloc(1, sizeof(*e));
+	if (!e)
 		return NULL;
-	h->dbs[h->count] = (struct entry_db){.db = {.id = id, .name = copy}};
-	return &h->dbs[h->count++];
+	wrep_version_init(&e->version, id);
+	e->version.without_sums = true;
+	e->id = id;
+	/* A database that was made behind the snapshot may be in it, with a later id. */
+	for (; at > 0 && h->dbs[at - 1]->id > id; at--)
+		h->dbs[at] = h->dbs[at - 1];
+	h->dbs[at] = e;
+	h->count++;
+	return e;
 }
 
-static int by_id(const void *a, const void *b)
+static void remove_db(struct wrep_history *h, uint64_t id)
 {
-	uint64_t x = ((const struct entry_db *)a)->db.id, y = ((const struct entry_db *)b)->db.id;
+	size_t i = 0;
 
-	return x < y ? -1 : x > y;
+	while (i < h->count && h->dbs[i]->id != id)
+		i++;
+	if (i == h->count)
+		return;
+	free_db(h->dbs[i]);
+	memmove(h->dbs + i, h->dbs + i + 1, (--h->count - i) * sizeof(*h->dbs));
+}
+
+static int start_db(struct wrep_history *h, const struct wrep_manifest_db *d)
+{
+	struct entry_db *e = append(h, d->id);
+
+	if (!e)
+		return -ENOMEM;
+	e->snapshot_index = d->index;
+	e->wal_frames = d->wal_frames;
+	wrep_version_restore(&e->version, d, NULL);
+	return wrep_state_restore_name(h->state, d->id, d->name, false, &e->version);
 }
 
 int wrep_history_start(struct wrep_history *h, uint64_t index, const struct rlog_buf *payload)
@@ -118,30 +132,23 @@ int wrep_history_start(struct wrep_history *h, uint64_t index, const struct rlog
 
 	if (rc)
 		return rc;
+	if (!m.names_index)
+		m.names_index = index; /* of an earlier version */
 	h->start_index = index;
-	h->redo_until = m.redo_until;
-	rc = wrep_manifest_set_groups(&h->groups, m.judged_until, m.groups, m.group_count);
-	h->names_index = m.names_index ? m.names_index : index;
+	h->wanted = m.redo_until;
+	rc = wrep_state_restore(h->state, &m, 0);
 	for (size_t i = 0; i < m.dir_count && !rc; i++)
-		rc = wrep_tree_add(h->tree, m.dirs[i].id, m.dirs[i].path, true);
-	for (size_t i = 0; i < m.count && !rc; i++) {
-		const struct wrep_manifest_db *d = &m.dbs[i];
-		struct entry_db *e = append(h, d->id, d->name);
-
-		rc = e ? wrep_tree_add(h->tree, d->id, d->name, false) : -ENOMEM;
-		if (rc)
-			break;
-		e->db.version = d->version;
-		e->db.checksum = d->checksum;
-		e->db.page_size = d->page_size;
-		e->db.page_count = d->page_count;
-		e->db.index = d->index;
-		e->db.wal_frames = d->wal_frames;
-	}
-	if (h->count > 0)
-		qsort(h->dbs, h->count, sizeof(*h->dbs), by_id);
+		rc = wrep_state_restore_name(h->state, m.dirs[i].id, m.dirs[i].path, true, NULL);
+	wrep_manifest_sort(&m);
+	for (size_t i = 0; i < m.count && !rc; i++)
+		rc = start_db(h, &m.dbs[i]);
 	wrep_manifest_clear(&m);
-	return rc && rc != -ENOMEM ? -EBADMSG : rc;
+	return rc;
+}
+
+uint64_t wrep_history_wants(const struct wrep_history *h)
+{
+	return h->wanted;
 }
 
 static int remember(struct wrep_history *h, uint64_t id, const char *name)
@@ -150,7 +157,7 @@ static int remember(struct wrep_history *h, uint64_t id, const char *name)
 
 	if (h->former_count == h->former_room) {
 		size_t room = h->former_room ? 2 * h->former_room : 16;
-		struct former *more = realloc(h->former, room * sizeof(*more));
+		struct former *more = reallocarray(h->former, room, sizeof(*more));
 
 		if (!more)
 			return -ENOMEM;
@@ -164,237 +171,183 @@ static int remember(struct wrep_history *h, uint64_t id, const char *name)
 	return 0;
 }
 
-static const char *former_name(const struct wrep_history *h, uint64_t id)
+/* The name that `id` has, or had. */
+static const char *name_of(const struct wrep_history *h, uint64_t id)
 {
-	for (size_t i = h->former_count; i-- > 0;)
+	const struct wrep_tree_node *n = wrep_tree_find(h->state->names, id);
+
+	for (size_t i = h->former_count; !n && i-- > 0;)
 		if (h->former[i].id == id)
 			return h->former[i].name;
-	return "";
+	return n ? n->path : "";
 }
 
-static int add_create(struct wrep_history *h, uint64_t index, struct wrep_description *d)
-{
-	struct wrep_tree_node *there;
-	int rc;
+/* ---- entries ------------------------------------------------------------------------------------- */
 
-	d->db_id = index;
-	if (find(h, index))
-		return WREP_HISTORY_IN_SNAPSHOT;
-	if (index <= h->names_index)
-		return remember(h, index, d->name) < 0 ? -ENOMEM : WREP_HISTORY_IN_SNAPSHOT;
-	there = wrep_tree_find_path(h->tree, d->name);
-	if (there && !there->is_dir)
-		d->db_id = there->id;
-	rc = wrep_tree_add(h->tree, index, d->name, false);
+/* The entry that was described, without its images. */
+static void entry_of(const struct wrep_description *d, struct wrep_entry *e)
+{
+	static const enum wrep_entry_type types[] = {
+		[WREP_DESCRIBES_CREATE] = WREP_ENTRY_CREATE,
+		[WREP_DESCRIBES_UNLINK] = WREP_ENTRY_UNLINK,
+		[WREP_DESCRIBES_SETATTR] = WREP_ENTRY_SETATTR,
+		[WREP_DESCRIBES_PAGES] = WREP_ENTRY_PAGES,
+		[WREP_DESCRIBES_COMMIT] = WREP_ENTRY_COMMIT,
+		[WREP_DESCRIBES_DISCARD] = WREP_ENTRY_DISCARD,
+		[WREP_DESCRIBES_GROUP] = WREP_ENTRY_GROUP,
+		[WREP_DESCRIBES_MKDIR] = WREP_ENTRY_MKDIR,
+		[WREP_DESCRIBES_RMDIR] = WREP_ENTRY_RMDIR,
+		[WREP_DESCRIBES_RENAME] = WREP_ENTRY_RENAME,
+	};
+
+	*e = (struct wrep_entry){
+		.type = types[d->kind],
+		.db_id = d->db_id,
+		.keep = d->keep,
+		.origin = d->origin,
+		.sequence = d->sequence,
+		.part = d->part,
+		.base_version = d->base_version,
+		.checksum = d->checksum,
+		.page_count = d->page_count,
+		.page_size = d->page_size,
+	};
+	strcpy(e->name, d->kind == WREP_DESCRIBES_RENAME ? d->to : d->name);
+}
+
+static int change_names(struct wrep_history *h, uint64_t index, const struct wrep_entry *e,
+			struct wrep_description *d)
+{
+	bool makes = e->type == WREP_ENTRY_CREATE || e->type == WREP_ENTRY_MKDIR;
+	struct wrep_name_effect effect;
+	struct entry_db *db;
+	int rc = wrep_state_change_names(h->state, index, e, &effect);
+
 	if (rc)
-		return rc == -ENOMEM ? rc : WREP_HISTORY_PASSED_OVER;
-	if (!append(h, index, d->name))
-		return -ENOMEM;
-	/* A database that was made behind the snapshot may be in it, with a later id. */
-	if (h->count > 1 && h->dbs[h->count - 2].db.id > index)
-		qsort(h->dbs, h->count, sizeof(*h->dbs), by_id);
-	return WREP_HISTORY_TAKES_EFFECT;
+		return rc;
+	if (makes) {
+		d->db_id = effect.id && effect.is_dir == d->is_dir ? effect.id : index;
+		if (effect.verdict == WREP_PAST && !effect.id)
+			rc = remember(h, index, d->name);
+	} else {
+		d->is_dir = d->is_dir || effect.is_dir;
+		d->replaced = effect.replaced;
+	}
+	if (effect.verdict != WREP_TAKES_EFFECT || rc)
+		return rc ? rc : (int)effect.verdict;
+	if (e->type == WREP_ENTRY_CREATE) {
+		db = append(h, index);
+		if (!db)
+			return -ENOMEM;
+		wrep_state_attach(h->state, index, &db->version);
+	} else if (e->type == WREP_ENTRY_UNLINK) {
+		remove_db(h, e->db_id);
+	} else if (effect.replaced) {
+		remove_db(h, effect.replaced);
+	}
+	return effect.verdict;
 }
 
-static int add_mkdir(struct wrep_history *h, uint64_t index, struct wrep_description *d)
+static int commit(struct wrep_history *h, struct wrep_place at, struct wrep_change *changes,
+		  uint32_t count)
 {
-	struct wrep_tree_node *there;
+	const struct wrep_change *bad;
 	int rc;
 
-	d->db_id = index;
-	if (index <= h->names_index) {
-		rc = wrep_tree_find(h->tree, index) ? 0 : remember(h, index, d->name);
-		return rc ? rc : WREP_HISTORY_IN_SNAPSHOT;
-	}
-	there = wrep_tree_find_path(h->tree, d->name);
-	if (there && there->is_dir)
-		d->db_id = there->id;
-	rc = wrep_tree_add(h->tree, index, d->name, true);
-	return rc == -ENOMEM ? rc : rc ? WREP_HISTORY_PASSED_OVER : WREP_HISTORY_TAKES_EFFECT;
+	rc = count == 1 ? wrep_state_commit(h->state, at, changes)
+			: wrep_state_multi_commit(h->state, at, changes, count, &bad);
+	for (uint32_t i = 0; i < count; i++)
+		wrep_parts_unref(changes[i].parts);
+	return rc == -EUCLEAN ? WREP_HISTORY_PASSED_OVER : rc; /* no node went on from there */
 }
 
-/* RMDIR, and SETATTR of a directory. */
-static int add_to_directory(struct wrep_history *h, uint64_t index, struct wrep_tree_node *n,
+/* An entry of a transaction of the database that is at `v`. */
+static int add_to_transaction(struct wrep_history *h, struct wrep_place at, struct wrep_version *v,
+			      const struct wrep_entry *e)
+{
+	struct wrep_change c = {.e = *e, .v = v};
+	struct wrep_parts *given_up = wrep_version_give_up_older(v, at.term);
+	int rc;
+
+	wrep_parts_unref(given_up);
+	if (e->type == WREP_ENTRY_COMMIT)
+		return commit(h, at, &c, 1);
+	if (e->type == WREP_ENTRY_PAGES)
+		rc = wrep_version_pages(v, e, at.index, at.term, &given_up);
+	else
+		rc = wrep_version_discard(v, e, at.index, &given_up);
+	wrep_parts_unref(given_up);
+	return rc;
+}
+
+static int add_multi_commit(struct wrep_history *h, struct wrep_place at,
 			    struct wrep_description *d)
 {
-	d->is_dir = true;
-	strcpy(d->name, n->path);
-	if (d->kind == WREP_DESCRIBES_SETATTR)
-		return index <= h->start_index ? WREP_HISTORY_IN_SNAPSHOT
-					       : WREP_HISTORY_TAKES_EFFECT;
-	if (index <= h->names_index)
-		return WREP_HISTORY_IN_SNAPSHOT;
-	if (n->children)
-		return WREP_HISTORY_PASSED_OVER;
-	wrep_tree_remove(h->tree, n->id);
-	return WREP_HISTORY_TAKES_EFFECT;
-}
+	struct wrep_change *changes = calloc(d->member_count + 1, sizeof(*changes));
+	int rc;
 
-static void remove_db(struct wrep_history *h, struct entry_db *e)
-{
-	free((char *)e->db.name);
-	memmove(e, e + 1, (size_t)(h->dbs + --h->count - e) * sizeof(*e));
-}
-
-static int add_rename(struct wrep_history *h, struct entry_db *e, struct wrep_description *d)
-{
-	char *name = strdup(d->to);
-	struct entry_db *replaced;
-	int rc = name ? wrep_tree_rename(h->tree, e->db.id, d->to, d->keep, &d->replaced) : -ENOMEM;
-
-	if (rc <= 0) {
-		free(name);
-		return rc == -ENOMEM ? rc : WREP_HISTORY_PASSED_OVER;
-	}
-	free((char *)e->db.name);
-	e->db.name = name;
-	replaced = d->replaced ? find(h, d->replaced) : NULL;
-	if (replaced)
-		remove_db(h, replaced);
-	return WREP_HISTORY_TAKES_EFFECT;
-}
-
-uint64_t wrep_history_wants(const struct wrep_history *h)
-{
-	return h->redo_until;
-}
-
-/* Are the parts that have come those of this transaction? */
-static bool is_open(const struct entry_db *e, uint64_t term, const struct wrep_description *d)
-{
-	return e->parts > 0 && d->origin == e->origin && d->sequence == e->sequence &&
-	       term == e->term;
-}
-
-static int add_pages(struct entry_db *e, uint64_t term, const struct wrep_description *d)
-{
-	if (d->part == 0 || !is_open(e, term, d))
-		e->parts = 0;
-	e->origin = d->origin;
-	e->sequence = d->sequence;
-	e->term = term;
-	if (d->part != e->parts)
-		return WREP_HISTORY_PASSED_OVER;
-	e->parts++;
-	return WREP_HISTORY_TAKES_EFFECT;
-}
-
-static int add_discard(struct entry_db *e, uint64_t term, const struct wrep_description *d)
-{
-	if (!is_open(e, term, d))
-		return WREP_HISTORY_PASSED_OVER;
-	e->parts = 0;
-	return WREP_HISTORY_TAKES_EFFECT;
-}
-
-static bool commit_holds(struct entry_db *e, uint64_t term, const struct wrep_description *d)
-{
-	bool complete = d->part == 0 || (is_open(e, term, d) && d->part == e->parts);
-
-	e->parts = 0;
-	return complete && d->base_version == e->db.version;
-}
-
-static void commit(struct entry_db *e, const struct wrep_description *d)
-{
-	e->db.version++;
-	e->db.checksum = d->checksum;
-	e->db.page_size = d->page_size;
-	e->db.page_count = d->page_count;
-}
-
-static int add_commit(struct entry_db *e, uint64_t term, const struct wrep_description *d)
-{
-	if (!commit_holds(e, term, d))
-		return WREP_HISTORY_PASSED_OVER;
-	commit(e, d);
-	return WREP_HISTORY_TAKES_EFFECT;
-}
-
-static int add_group(struct wrep_history *h, uint64_t index, uint64_t term,
-		     struct wrep_description *d)
-{
-	bool effect = true, news = false;
-
+	if (!changes)
+		return -ENOMEM;
 	for (uint32_t i = 0; i < d->member_count; i++) {
-		struct wrep_description *m = &d->members[i];
-		struct entry_db *e = find(h, m->db_id);
-		bool past = e && index <= e->db.index;
-
-		strcpy(m->name, e ? e->db.name : former_name(h, m->db_id));
-		if (index <= h->start_index || past)
-			continue;
-		news = true;
-		effect = e && commit_holds(e, term, m) && effect;
+		strcpy(d->members[i].name, name_of(h, d->members[i].db_id));
+		entry_of(&d->members[i], &changes[i].e);
+		changes[i].v = wrep_state_version(h->state, d->members[i].db_id);
 	}
-	if (!news)
-		return WREP_HISTORY_IN_SNAPSHOT;
-	if (index <= h->groups.judged_until)
-		effect = wrep_manifest_has_group(&h->groups, index);
-	for (uint32_t i = 0; i < d->member_count && effect; i++) {
-		struct entry_db *e = find(h, d->members[i].db_id);
-
-		if (e && index > e->db.index)
-			commit(e, &d->members[i]);
-	}
-	return effect ? WREP_HISTORY_TAKES_EFFECT : WREP_HISTORY_PASSED_OVER;
+	rc = at.index <= h->start_index ? WREP_HISTORY_IN_SNAPSHOT
+					: commit(h, at, changes, d->member_count);
+	free(changes);
+	return rc;
 }
 
 int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
 		     struct wrep_description *d)
 {
-	struct wrep_tree_node *n;
-	struct entry_db *e;
-	bool names = d->kind == WREP_DESCRIBES_UNLINK || d->kind == WREP_DESCRIBES_RENAME ||
-		     d->kind == WREP_DESCRIBES_RMDIR;
+	const struct wrep_place at = {index, term};
+	struct wrep_version *v;
+	struct wrep_entry e;
 
-	if (d->kind == WREP_DESCRIBES_CREATE)
-		return add_create(h, index, d);
 	if (d->kind == WREP_DESCRIBES_GROUP)
-		return add_group(h, index, term, d);
-	if (d->kind == WREP_DESCRIBES_MKDIR)
-		return add_mkdir(h, index, d);
-	e = find(h, d->db_id);
-	n = wrep_tree_find(h->tree, d->db_id);
-	if (n && n->is_dir)
-		return add_to_directory(h, index, n, d);
-	strcpy(d->name, e ? e->db.name : former_name(h, d->db_id));
-	if (names ? index <= h->names_index
-		  : index <= (e ? h->start_index : h->names_index) || (e && index <= e->db.index))
-		return WREP_HISTORY_IN_SNAPSHOT;
-	if (!e)
-		return WREP_HISTORY_PASSED_OVER;
-	switch (d->kind) {
-	case WREP_DESCRIBES_UNLINK:
-		wrep_tree_remove(h->tree, e->db.id);
-		remove_db(h, e);
-		return WREP_HISTORY_TAKES_EFFECT;
-	case WREP_DESCRIBES_PAGES:
-		return add_pages(e, term, d);
-	case WREP_DESCRIBES_COMMIT:
-		return add_commit(e, term, d);
-	case WREP_DESCRIBES_DISCARD:
-		return add_discard(e, term, d);
-	case WREP_DESCRIBES_RENAME:
-		return add_rename(h, e, d);
-	case WREP_DESCRIBES_RMDIR:
-		return WREP_HISTORY_PASSED_OVER;
-	case WREP_DESCRIBES_CREATE:
-	case WREP_DESCRIBES_GROUP:
-	case WREP_DESCRIBES_MKDIR:
-	case WREP_DESCRIBES_SETATTR:
-		break;
+		return add_multi_commit(h, at, d);
+	entry_of(d, &e);
+	if (d->kind != WREP_DESCRIBES_CREATE && d->kind != WREP_DESCRIBES_MKDIR)
+		strcpy(d->name, name_of(h, d->db_id));
+	if (d->kind != WREP_DESCRIBES_PAGES && d->kind != WREP_DESCRIBES_COMMIT &&
+	    d->kind != WREP_DESCRIBES_DISCARD) {
+		int rc = change_names(h, index, &e, d);
+
+		/* Attributes are not in the state. */
+		return rc == WREP_HISTORY_TAKES_EFFECT && index <= h->start_index
+			       ? WREP_HISTORY_IN_SNAPSHOT
+			       : rc;
 	}
-	return WREP_HISTORY_TAKES_EFFECT;
+	v = wrep_state_version(h->state, d->db_id);
+	if (index <= (v ? h->start_index : h->state->names_index))
+		return WREP_HISTORY_IN_SNAPSHOT;
+	return v ? add_to_transaction(h, at, v, &e) : WREP_HISTORY_PASSED_OVER;
 }
+
+/* ---- what there is ------------------------------------------------------------------------------- */
 
 int wrep_history_databases(const struct wrep_history *h,
 			   int (*each)(void *arg, const struct wrep_history_db *db), void *arg)
 {
 	int rv = 0;
 
-	for (size_t i = 0; rv == 0 && i < h->count; i++)
-		rv = each(arg, &h->dbs[i].db);
+	for (size_t i = 0; rv == 0 && i < h->count; i++) {
+		const struct entry_db *e = h->dbs[i];
+		const struct wrep_history_db db = {
+			.id = e->id,
+			.name = name_of(h, e->id),
+			.version = e->version.version,
+			.checksum = e->version.sum.sum,
+			.page_size = e->version.sum.page_size,
+			.page_count = e->version.sum.page_count,
+			.index = e->snapshot_index,
+			.wal_frames = e->wal_frames,
+		};
+
+		rv = each(arg, &db);
+	}
 	return rv;
 }
 
@@ -417,6 +370,6 @@ int wrep_history_directories(const struct wrep_history *h,
 {
 	struct each_directory e = {.each = each, .arg = arg};
 
-	wrep_tree_each(h->tree, one_directory, &e);
+	wrep_tree_each(h->state->names, one_directory, &e);
 	return e.rv;
 }
