@@ -100,7 +100,7 @@ static int change_names(struct state_rig *r, uint64_t index, const struct wrep_e
 	return effect.verdict;
 }
 
-static int commit(struct state_rig *r, struct wrep_place at, struct wrep_change *changes,
+static int commit(struct state_rig *r, struct wrep_log_position at, struct wrep_change *changes,
 		  uint32_t count)
 {
 	const struct wrep_change *bad = NULL;
@@ -117,7 +117,7 @@ static int commit(struct state_rig *r, struct wrep_place at, struct wrep_change 
 	return rc;
 }
 
-static int multi_commit(struct state_rig *r, struct wrep_place at, const struct wrep_entry *e,
+static int multi_commit(struct state_rig *r, struct wrep_log_position at, const struct wrep_entry *e,
 			const struct rlog_buf *buf)
 {
 	struct wrep_change *changes = calloc(e->member_count + 1, sizeof *changes);
@@ -142,7 +142,7 @@ static void enter_term(struct state_rig *r, uint64_t term)
 		wrep_parts_unref(wrep_version_give_up_older(&db->version, term));
 }
 
-int state_rig_apply(struct state_rig *r, struct wrep_place at, const struct rlog_buf *buf)
+int state_rig_apply(struct state_rig *r, struct wrep_log_position at, const struct rlog_buf *buf)
 {
 	struct wrep_parts *given_up = NULL;
 	struct wrep_change c = {0};

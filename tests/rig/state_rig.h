@@ -23,7 +23,7 @@ struct state_rig {
 struct state_rig *state_rig_new(void);
 void state_rig_free(struct state_rig *r);
 /* The entry in `buf` is delivered. A verdict, or -errno. */
-int state_rig_apply(struct state_rig *r, struct wrep_place at, const struct rlog_buf *buf);
+int state_rig_apply(struct state_rig *r, struct wrep_log_position at, const struct rlog_buf *buf);
 /* Over all that is replicated: equal states have equal ones. */
 uint64_t state_rig_hash(const struct state_rig *r);
 

@@ -41,7 +41,7 @@ static int tear_down(void **state)
 
 static int deliver(struct rlog_buf *buf)
 {
-	int rc = state_rig_apply(r, (struct wrep_place){++index_now, term_now}, buf);
+	int rc = state_rig_apply(r, (struct wrep_log_position){++index_now, term_now}, buf);
 
 	rlog_buf_unref(buf);
 	return rc;
@@ -618,7 +618,7 @@ static int commit_to(struct wrep_version *v, uint64_t index, struct transaction 
 	int rc;
 
 	fill_commit(&t, &c.e);
-	rc = wrep_state_commit(r->state, (struct wrep_place){index, 1}, &c);
+	rc = wrep_state_commit(r->state, (struct wrep_log_position){index, 1}, &c);
 	wrep_change_clear(&c);
 	rlog_buf_unref(buf);
 	return rc;
@@ -672,14 +672,14 @@ static void originator_knows_the_pages_of_its_own_commit(void **state)
 	};
 
 	(void)state;
-	assert_int_equal(wrep_state_commit(r->state, (struct wrep_place){5, 1}, &c), 1);
+	assert_int_equal(wrep_state_commit(r->state, (struct wrep_log_position){5, 1}, &c), 1);
 	assert_int_equal(v.sum.sum, 11);
 	assert_true(v.wal_mode);
 	assert_false(c.nothing);
 	/* and one that changes nothing but the version */
 	t.base = 1;
 	c = (struct wrep_change){.e = commit_of(&t), .v = &v, .pages = {.known = true}};
-	assert_int_equal(wrep_state_commit(r->state, (struct wrep_place){6, 1}, &c), 1);
+	assert_int_equal(wrep_state_commit(r->state, (struct wrep_log_position){6, 1}, &c), 1);
 	assert_true(c.nothing);
 	assert_int_equal(v.version, 2);
 	wrep_version_clear(&v);
@@ -973,7 +973,7 @@ static void restart(uint64_t seed)
 	struct state_rig *again = state_rig_restore(stored->data, stored->len);
 
 	for (uint64_t i = stored_index + 1; i <= index_now; i++) {
-		int rc = state_rig_apply(again, (struct wrep_place){i, history[i].term},
+		int rc = state_rig_apply(again, (struct wrep_log_position){i, history[i].term},
 					 history[i].buf);
 
 		if (rc < 0 || (i > again->as_of && rc != (int)history[i].effect) ||

@@ -248,7 +248,7 @@ static int change_names(struct wrep_history *h, uint64_t index, const struct wre
 	return effect.verdict;
 }
 
-static int commit(struct wrep_history *h, struct wrep_place at, struct wrep_change *changes,
+static int commit(struct wrep_history *h, struct wrep_log_position at, struct wrep_change *changes,
 		  uint32_t count)
 {
 	const struct wrep_change *bad;
@@ -262,8 +262,8 @@ static int commit(struct wrep_history *h, struct wrep_place at, struct wrep_chan
 }
 
 /* An entry of a transaction of the database that is at `v`. */
-static int add_to_transaction(struct wrep_history *h, struct wrep_place at, struct wrep_version *v,
-			      const struct wrep_entry *e)
+static int add_to_transaction(struct wrep_history *h, struct wrep_log_position at,
+			      struct wrep_version *v, const struct wrep_entry *e)
 {
 	struct wrep_change c = {.e = *e, .v = v};
 	struct wrep_parts *given_up = wrep_version_give_up_older(v, at.term);
@@ -280,7 +280,7 @@ static int add_to_transaction(struct wrep_history *h, struct wrep_place at, stru
 	return rc;
 }
 
-static int add_multi_commit(struct wrep_history *h, struct wrep_place at,
+static int add_multi_commit(struct wrep_history *h, struct wrep_log_position at,
 			    struct wrep_description *d)
 {
 	struct wrep_change *changes = calloc(d->member_count + 1, sizeof(*changes));
@@ -302,7 +302,7 @@ static int add_multi_commit(struct wrep_history *h, struct wrep_place at,
 int wrep_history_add(struct wrep_history *h, uint64_t index, uint64_t term,
 		     struct wrep_description *d)
 {
-	const struct wrep_place at = {index, term};
+	const struct wrep_log_position at = {index, term};
 	struct wrep_version *v;
 	struct wrep_entry e;
 

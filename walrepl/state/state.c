@@ -295,7 +295,7 @@ static int preview_all(struct wrep_replicated *s, uint64_t index, struct wrep_ch
 }
 
 /* Do they all hold, as far as it is to be judged here? */
-static bool judge_all(struct wrep_place at, struct wrep_change *changes, uint32_t count)
+static bool judge_all(struct wrep_log_position at, struct wrep_change *changes, uint32_t count)
 {
 	bool hold = true;
 
@@ -320,7 +320,7 @@ static int take_effect(struct wrep_replicated *s, uint64_t index, struct wrep_ch
 	return rc ? rc : WREP_TAKES_EFFECT;
 }
 
-int wrep_state_commit(struct wrep_replicated *s, struct wrep_place at, struct wrep_change *c)
+int wrep_state_commit(struct wrep_replicated *s, struct wrep_log_position at, struct wrep_change *c)
 {
 	const struct wrep_change *bad;
 
@@ -333,7 +333,7 @@ int wrep_state_commit(struct wrep_replicated *s, struct wrep_place at, struct wr
 	return take_effect(s, at.index, c, 1, &bad);
 }
 
-int wrep_state_multi_commit(struct wrep_replicated *s, struct wrep_place at,
+int wrep_state_multi_commit(struct wrep_replicated *s, struct wrep_log_position at,
 			    struct wrep_change *changes, uint32_t count,
 			    const struct wrep_change **bad)
 {

@@ -59,7 +59,7 @@ struct wrep_version *wrep_state_version(const struct wrep_replicated *s, uint64_
 
 /* ---- transactions: PAGES and DISCARD are a version's alone ---- */
 
-struct wrep_place {
+struct wrep_log_position {
 	uint64_t index, term;
 };
 
@@ -67,9 +67,10 @@ struct wrep_place {
  * this copy differs; -EBADMSG: its parts do not fit together; -ENOMEM. After the first two no version has moved;
  * after the last nothing may be delivered any more. In any case the caller owns c->parts, and calls
  * wrep_change_clear(). */
-int wrep_state_commit(struct wrep_replicated *s, struct wrep_place at, struct wrep_change *c);
+int wrep_state_commit(struct wrep_replicated *s, struct wrep_log_position at,
+		      struct wrep_change *c);
 /* A GROUP: all or none, in ascending order of the databases' ids. `*bad`: which member differs. */
-int wrep_state_multi_commit(struct wrep_replicated *s, struct wrep_place at,
+int wrep_state_multi_commit(struct wrep_replicated *s, struct wrep_log_position at,
 			    struct wrep_change *changes, uint32_t count,
 			    const struct wrep_change **bad);
 
