@@ -27,7 +27,7 @@
 #include "db/table.h"
 #include "file/file.h"
 #include "db/spool.h"
-#include "replica.h"
+#include "deliver.h"
 #include "txn/commit.h"
 #include "txn/sender.h"
 #include "txn/streaming.h"

@@ -421,8 +421,12 @@ static const struct wrep_work_ops drop_ops = {.name = "drop",
 
 void wrep_apply_queue_drop(struct wrep *w, struct wrep_parts *parts)
 {
-	struct drop_work *d = wrep_work_make(sizeof *d, &drop_ops);
+	struct drop_work *d;
 
+	if (!parts)
+		return;
+	atomic_store(&parts->dead, true);
+	d = wrep_work_make(sizeof *d, &drop_ops);
 	d->parts = parts;
 	wrep_queue_push(w->queue,
 			&d->work); /* whoever is at these parts holds them, too: no lane */

@@ -11,7 +11,7 @@
 /* What raftlog's thread queues for the applier. [raftlog's thread] */
 /* A part of a transaction came in the entry `buf`. */
 void wrep_apply_queue_part(struct wrep_db *db, struct wrep_parts *parts, struct rlog_buf *buf);
-/* Parts that will not be committed, or are no longer needed; takes them. */
+/* Parts that will not be committed, or are no longer needed; takes them. NULL: nothing. No lock held. */
 void wrep_apply_queue_drop(struct wrep *w, struct wrep_parts *parts);
 /* A transaction of another node took effect; takes `parts`, which may be NULL. */
 void wrep_apply_queue(struct wrep_db *db, uint64_t index, struct rlog_buf *buf,

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "apply/applier.h"
+#include "apply/apply.h"
 #include "apply/fence.h"
 #include "apply/opening.h"
 #include "base/attr.h"
@@ -20,6 +21,7 @@
 #include "db/directory.h"
 #include "db/pin.h"
 #include "db/side_stray.h"
+#include "db/spool.h"
 #include "db/stray.h"
 #include "db/table.h"
 #include "pages/sumfile.h"
@@ -27,6 +29,7 @@
 #include "snapshot/restore.h"
 #include "txn/proposal.h"
 #include "txn/sender.h"
+#include "txn/streaming.h"
 
 /* Applications have had it open before it was there, and cannot write so far. Not on a node that does not lead,
  * afterwards either: its fence takes over the mount's lock, without a moment between. */
@@ -291,4 +294,17 @@ void wrep_setattr_queue(struct wrep_db *db, uint64_t index, struct rlog_buf *buf
 			struct rlog_request *req)
 {
 	push(wrep_work_make(sizeof(struct change_work), &setattr_ops), db, index, buf, req);
+}
+
+void wrep_db_unlinked(struct wrep_db *db)
+{
+	struct wrep_parts *dead;
+
+	pthread_mutex_lock(&db->lock);
+	db->removed = true;
+	dead = wrep_parts_take(db);
+	wrep_ahead_forget(db);
+	wrep_txn_unlock(db);
+	wrep_apply_queue_drop(db->w, dead);
+	wrep_db_remove(db);
 }

@@ -13,5 +13,7 @@ void wrep_unlink_queue(struct wrep_db *db, uint64_t index, uint64_t parent, stru
 		       struct rlog_request *req);
 void wrep_setattr_queue(struct wrep_db *db, uint64_t index, struct rlog_buf *buf,
 			struct rlog_request *req);
+/* It is removed, as the log says: no entry finds it any more. [raftlog's thread] */
+void wrep_db_unlinked(struct wrep_db *db);
 
 #endif
