@@ -29,45 +29,7 @@
 #include "txn/proposal.h"
 #include "txn/sender.h"
 
-static void apply_create(struct wrep *w, uint64_t index, const struct wrep_entry *e,
-			 struct rlog_buf *buf, struct rlog_request *req)
-{
-	struct wrep_db *db = wrep_db_by_id(w, index);
-	bool restored = db; /* this entry is its own */
-	struct wrep_tree_node *there;
-	int rc;
-
-	if (!db && index <= w->names_skip) { /* it has been removed since */
-		wrep_meta_finish(req, -EIO);
-		return;
-	}
-	there = db ? NULL : wrep_tree_find_path(w->tree, e->name);
-	if (there && !there->is_dir)
-		db = wrep_db_by_id(w, there->id);
-	if (db) { /* two at once: the second finds it there */
-		struct wrep_meta_request *m = (struct wrep_meta_request *)req;
-
-		if (m && (restored || !(m->open_flags & O_EXCL))) {
-			wrep_open_push(wrep_open_new(db, NULL, m->open_flags, m->op));
-			free(m);
-		} else if (m) {
-			wrep_meta_finish(req, -EEXIST);
-		}
-		wrep_db_unref(db);
-		return;
-	}
-	rc = there ? -EISDIR : wrep_tree_add(w->tree, index, e->name, false);
-	if (rc && rc != -ENOMEM) { /* the directory is gone */
-		wrep_meta_finish(req, rc);
-		return;
-	}
-	db = rc ? NULL : wrep_db_new(w, e->name, index);
-	if (!db) {
-		wrep_fatalf(w, "out of memory while creating a database name=%s", e->name);
-		return;
-	}
-	wrep_create_queue(db, wrep_tree_parent(w->tree, index), buf, req);
-}
+/* ---- transactions that will not be committed ----------------------------------------------------- */
 
 void wrep_parts_drop_dead(struct wrep *w, uint64_t term)
 {
@@ -77,11 +39,10 @@ void wrep_parts_drop_dead(struct wrep *w, uint64_t term)
 	if (wrep_db_all(w, &all, &count) < 0)
 		return;
 	for (size_t i = 0; i < count; i++) {
-		struct wrep_parts *dead = NULL;
+		struct wrep_parts *dead;
 
 		pthread_mutex_lock(&all[i]->lock);
-		if (all[i]->state.parts && all[i]->state.parts->term < term)
-			dead = wrep_parts_take(all[i]);
+		dead = wrep_version_give_up_older(&all[i]->state, term);
 		pthread_mutex_unlock(&all[i]->lock);
 		wrep_apply_queue_drop(w, dead);
 		wrep_db_unref(all[i]);
@@ -89,8 +50,6 @@ void wrep_parts_drop_dead(struct wrep *w, uint64_t term)
 	free(all);
 }
 
-/* This node leads, and everything before its barrier is delivered: what is open of older terms has no
- * COMMIT to come. The other nodes cannot tell before they see an entry of this term. */
 void wrep_deliver_discard_dead(struct wrep *w)
 {
 	struct wrep_db **all;
@@ -123,181 +82,214 @@ void wrep_deliver_discard_dead(struct wrep *w)
 	free(all);
 }
 
-static void apply_unlink(struct wrep *w, struct wrep_db *db, uint64_t index, struct rlog_buf *buf,
-			 struct rlog_request *req)
-{
-	uint64_t parent = wrep_tree_parent(w->tree, db->id);
+/* ---- each type ----------------------------------------------------------------------------------- */
 
-	wrep_tree_remove(w->tree, db->id);
-	wrep_db_unlinked(db);
-	wrep_unlink_queue(db, index, parent, buf, req);
+/* Two at once: the second finds it there. So does who submitted the entry that made it, after a restart. */
+static void open_existing(struct wrep_delivery *d, struct wrep_db *db)
+{
+	struct wrep_meta_request *m = (struct wrep_meta_request *)d->req;
+
+	if (m && (db->id == d->at.index || !(m->open_flags & O_EXCL))) {
+		wrep_open_push(wrep_open_new(db, NULL, m->open_flags, m->op));
+		free(m);
+	} else if (m) {
+		wrep_meta_finish(d->req, -EEXIST);
+	}
 }
 
-/* A PAGES entry joins those of its transaction. Part 0, or any part of another transaction, shows
- * that the former one's COMMIT will never come: entries of one database are submitted by one node at
- * a time, in order. A gap leaves the transaction incomplete, so refused. */
-static void apply_pages(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e,
-			struct rlog_buf *buf, uint64_t index, uint64_t term)
+static int deliver_create(struct wrep_delivery *d, struct wrep_db *none)
 {
-	struct wrep_parts *dead = NULL, *added = NULL;
-	int rc = 0;
+	struct wrep_name_effect effect;
+	struct wrep_db *db = NULL;
+	int rc = wrep_state_change_names(d->w->state, d->at.index, &d->e, &effect);
+
+	(void)none;
+	if (!rc && effect.verdict == WREP_TAKES_EFFECT) {
+		db = wrep_db_new(d->w, d->e.name, d->at.index);
+		if (db) {
+			wrep_state_attach(d->w->state, d->at.index, &db->state);
+			wrep_create_queue(db, effect.parent, d->buf, d->req);
+			return 0;
+		}
+		rc = -ENOMEM;
+	}
+	if (rc) {
+		wrep_fatalf(d->w, "out of memory while creating a database name=%s", d->e.name);
+		return 0;
+	}
+	if (effect.id && !effect.is_dir)
+		db = wrep_db_by_id(d->w, effect.id);
+	if (db)
+		open_existing(d, db);
+	else
+		wrep_meta_finish(d->req, effect.error);
+	wrep_db_unref(db);
+	return 0;
+}
+
+static int deliver_unlink(struct wrep_delivery *d, struct wrep_db *db)
+{
+	struct wrep_name_effect effect;
+
+	wrep_state_change_names(d->w->state, d->at.index, &d->e, &effect);
+	if (effect.verdict == WREP_TAKES_EFFECT) {
+		wrep_db_unlinked(db);
+		wrep_unlink_queue(db, d->at.index, effect.parent, d->buf, d->req);
+	} else {
+		wrep_meta_finish(d->req, effect.error);
+	}
+	return 0;
+}
+
+static int deliver_rename(struct wrep_delivery *d, struct wrep_db *db)
+{
+	wrep_rename_delivered(d->w, db, d->at.index, &d->e, d->buf, d->req);
+	return 0;
+}
+
+static int deliver_mkdir(struct wrep_delivery *d, struct wrep_db *none)
+{
+	(void)none;
+	wrep_mkdir_delivered(d->w, d->at.index, &d->e, d->buf, d->req);
+	return 0;
+}
+
+static int deliver_rmdir(struct wrep_delivery *d, struct wrep_db *none)
+{
+	(void)none;
+	wrep_dir_delivered(d->w, d->at.index, &d->e, d->buf, d->req);
+	return 0;
+}
+
+/* Of a database they are set in any case, once more after a restart: an own transaction may have overtaken them. */
+static int deliver_setattr(struct wrep_delivery *d, struct wrep_db *db)
+{
+	if (db)
+		wrep_setattr_queue(db, d->at.index, d->buf, d->req);
+	else
+		wrep_dir_delivered(d->w, d->at.index, &d->e, d->buf, d->req);
+	return 0;
+}
+
+static int deliver_pages(struct wrep_delivery *d, struct wrep_db *db)
+{
+	struct wrep_parts *given_up, *added = NULL;
+	int rc;
 
 	pthread_mutex_lock(&db->lock);
-	if (e->part == 0 || !wrep_parts_same(db->state.parts, e->origin, e->sequence) ||
-	    db->state.parts->term != term)
-		dead = wrep_parts_take(db);
-	if (!db->state.parts && e->part == 0) {
-		db->state.parts = wrep_parts_new(e, index, term);
-		rc = db->state.parts ? 0 : -ENOMEM;
-	}
-	if (!rc && db->state.parts && e->part == db->state.parts->count) {
-		rc = wrep_parts_add(db->state.parts, e);
+	rc = wrep_version_pages(&db->state, &d->e, d->at.index, d->at.term, &given_up);
+	if (rc == WREP_TAKES_EFFECT)
 		added = wrep_parts_ref(db->state.parts);
-	}
 	pthread_mutex_unlock(&db->lock);
-	wrep_apply_queue_drop(w, dead);
+	wrep_apply_queue_drop(d->w, given_up);
 	if (added)
-		wrep_apply_queue_part(db, added, buf);
+		wrep_apply_queue_part(db, added, d->buf);
 	wrep_parts_unref(added);
 	if (rc < 0)
-		wrep_fatalf(w, "out of memory while collecting a large transaction database=%s",
+		wrep_fatalf(d->w, "out of memory while collecting a large transaction database=%s",
 			    db->name);
+	if (d->req)
+		wrep_part_delivered(d->req, d->at.term, rc != WREP_PAST);
+	return 0;
 }
 
-/* Its originator gave a transaction up between two parts, or does not know what became of the COMMIT,
- * which then has either come before this or never comes. */
-static void apply_discard(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e)
+static int deliver_discard(struct wrep_delivery *d, struct wrep_db *db)
 {
-	struct wrep_parts *dead = NULL;
+	struct wrep_parts *given_up;
 
 	pthread_mutex_lock(&db->lock);
-	if (wrep_parts_same(db->state.parts, e->origin, e->sequence))
-		dead = wrep_parts_take(db);
+	wrep_version_discard(&db->state, &d->e, d->at.index, &given_up);
 	pthread_mutex_unlock(&db->lock);
-	wrep_apply_queue_drop(w, dead);
+	wrep_apply_queue_drop(d->w, given_up);
+	free(d->req);
+	return 0;
 }
 
-/* The entry changes nothing any more. `req`, if there is one, is told so: of a transaction -EIO, which
- * leaves open whether it was committed. */
-static void pass_over(struct rlog_request *req, const struct wrep_entry *e, uint64_t term,
-		      int meta_result)
+static int deliver_multi_commit(struct wrep_delivery *d, struct wrep_db *none)
 {
-	if (!req)
+	(void)none;
+	return wrep_deliver_multi_commit(d);
+}
+
+/* ---- any ----------------------------------------------------------------------------------------- */
+
+/* There is no such database any more. Who asked is told so: of a transaction -EIO, which leaves open whether it
+ * was committed. */
+static void pass_over(struct wrep_delivery *d)
+{
+	if (!d->req)
 		return;
-	if (e->type == WREP_ENTRY_COMMIT)
-		wrep_deliver_end_own((struct wrep_commit *)req, -EIO);
-	else if (e->type == WREP_ENTRY_PAGES)
-		wrep_part_delivered(req, term, false);
-	else if (e->type == WREP_ENTRY_DISCARD)
-		free(req);
+	if (d->e.type == WREP_ENTRY_COMMIT)
+		wrep_deliver_end_own((struct wrep_commit *)d->req, -EIO);
+	else if (d->e.type == WREP_ENTRY_PAGES)
+		wrep_part_delivered(d->req, d->at.term, false);
+	else if (d->e.type == WREP_ENTRY_DISCARD)
+		free(d->req);
 	else
-		wrep_meta_finish(req, meta_result);
+		wrep_meta_finish(d->req, -ENOENT);
 }
 
-static bool carries_pages(const struct wrep_entry *e)
-{
-	return e->type == WREP_ENTRY_PAGES || e->type == WREP_ENTRY_COMMIT ||
-	       e->type == WREP_ENTRY_DISCARD;
-}
+struct handler {
+	int (*deliver)(struct wrep_delivery *d, struct wrep_db *db); /* 0 or -EAGAIN */
+	bool names_database; /* by its id: without one the entry is passed over */
+};
+
+static const struct handler handlers[] = {
+	[WREP_ENTRY_CREATE] = {deliver_create, false},
+	[WREP_ENTRY_UNLINK] = {deliver_unlink, true},
+	[WREP_ENTRY_SETATTR] = {deliver_setattr, false},
+	[WREP_ENTRY_PAGES] = {deliver_pages, true},
+	[WREP_ENTRY_COMMIT] = {wrep_deliver_commit, true},
+	[WREP_ENTRY_DISCARD] = {deliver_discard, true},
+	[WREP_ENTRY_GROUP] = {deliver_multi_commit, false},
+	[WREP_ENTRY_MKDIR] = {deliver_mkdir, false},
+	[WREP_ENTRY_RMDIR] = {deliver_rmdir, false},
+	[WREP_ENTRY_RENAME] = {deliver_rename, true},
+};
 
 /* w->delivery held. */
-static int apply_entry(struct wrep *w, uint64_t index, uint64_t term, struct rlog_buf *buf,
-		       struct rlog_request *req)
+static int deliver_entry(struct wrep_delivery *d)
 {
-	struct wrep_commit *retired = NULL;
-	struct wrep_entry e;
+	struct wrep *w = d->w;
+	const struct handler *h;
 	struct wrep_db *db;
-	bool full = wrep_queue_is_full(w->queue);
 	int rc = 0;
 
 	/* A failure passed an entry over: what comes behind it must not be judged, or a transaction
 	 * counts as committed here that all others refuse. */
-	if (full || !wrep_delivers(w))
+	if (wrep_queue_is_full(w->queue) || !wrep_delivers(w))
 		return -EAGAIN;
-	if (term > w->delivered_term) {
-		w->delivered_term = term;
-		wrep_parts_drop_dead(w, term);
+	if (d->at.term > w->delivered_term) {
+		w->delivered_term = d->at.term;
+		wrep_parts_drop_dead(w, d->at.term);
 	}
-	atomic_store(&w->delivering, index);
-	if (wrep_entry_decode(buf, &e) < 0) {
+	atomic_store(&w->delivering, d->at.index);
+	if (wrep_entry_decode(d->buf, &d->e) < 0) {
 		wrep_fatalf(w,
 			    "an entry of the log cannot be understood index=%llu; run the same "
 			    "dqlitefs version on all nodes",
-			    (unsigned long long)index);
+			    (unsigned long long)d->at.index);
 		return 0;
 	}
-	if (e.type == WREP_ENTRY_CREATE) {
-		apply_create(w, index, &e, buf, req);
-		return 0;
-	}
-	if (e.type == WREP_ENTRY_GROUP) {
-		rc = wrep_deliver_group(w, index, term, &e, buf, req);
-		return rc < 0 ? rc : 0;
-	}
-	if (e.type == WREP_ENTRY_MKDIR) {
-		wrep_mkdir_delivered(w, index, &e, buf, req);
-		return 0;
-	}
-	db = wrep_db_by_id(w, e.db_id);
-	if (!db && (e.type == WREP_ENTRY_RMDIR || e.type == WREP_ENTRY_SETATTR)) {
-		wrep_dir_delivered(w, index, &e, buf, req);
-		return 0;
-	}
-	/* Removed by an earlier entry, or restored with this one in its file already (attributes are set
-	 * once more: an own transaction may have overtaken them; names have an index of their own). */
-	if (!db || (index <= db->state.index && carries_pages(&e))) {
-		pass_over(req, &e, term, db ? -EIO : -ENOENT);
-		wrep_db_unref(db);
-		return 0;
-	}
-	switch (e.type) {
-	case WREP_ENTRY_UNLINK:
-		apply_unlink(w, db, index, buf, req);
-		break;
-	case WREP_ENTRY_RENAME:
-		wrep_rename_delivered(w, db, index, &e, buf, req);
-		break;
-	case WREP_ENTRY_RMDIR: /* of a database: no node submits that */
-		wrep_meta_finish(req, -ENOTDIR);
-		break;
-	case WREP_ENTRY_SETATTR:
-		wrep_setattr_queue(db, index, buf, req);
-		break;
-	case WREP_ENTRY_PAGES:
-		apply_pages(w, db, &e, buf, index, term);
-		if (req)
-			wrep_part_delivered(req, term, true);
-		break;
-	case WREP_ENTRY_DISCARD:
-		apply_discard(w, db, &e);
-		free(req);
-		break;
-	case WREP_ENTRY_COMMIT:
-		if (req && (((struct wrep_commit *)req)->db != db || wrep_deliver_is_moving(db))) {
-			retired = (struct wrep_commit *)req;
-			req = NULL;
-		}
-		rc = wrep_deliver_commit(w, db, index, term, &e, buf, req);
-		if (retired && rc >= 0)
-			wrep_deliver_end_own(retired, rc == 1 ? 0 : -EIO);
-		break;
-	case WREP_ENTRY_CREATE:
-	case WREP_ENTRY_GROUP:
-	case WREP_ENTRY_MKDIR:
-		break;
-	}
+	h = &handlers[d->e.type];
+	db = d->e.db_id ? wrep_db_by_id(w, d->e.db_id) : NULL;
+	if (h->names_database && !db)
+		pass_over(d);
+	else
+		rc = h->deliver(d, db);
 	wrep_db_unref(db);
-	return rc < 0 ? rc : 0;
+	return rc;
 }
 
 int wrep_deliver(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *buf,
 		 struct rlog_request *req)
 {
 	struct wrep *w = ctx;
+	struct wrep_delivery d = {.w = w, .at = {index, term}, .buf = buf, .req = req};
 	int rc;
 
 	pthread_mutex_lock(&w->delivery);
-	rc = apply_entry(w, index, term, buf, req);
+	rc = deliver_entry(&d);
 	if (rc == 0) {
 		atomic_store(&w->delivered, index);
 		wrep_keeper_delivered(w, buf->len);

@@ -4,17 +4,27 @@
 
 #include "base/wrep.h"
 #include "record/entry.h"
+#include "state/state.h"
 
 struct wrep_db;
 struct wrep_commit;
 
-/* 1: it took effect; 0: it has none; -EAGAIN: nothing has happened, and this node's files are unfit. */
-int wrep_deliver_commit(struct wrep *w, struct wrep_db *db, uint64_t index, uint64_t term,
-			const struct wrep_entry *e, struct rlog_buf *buf, struct rlog_request *req);
-/* The same for several databases: all or none. */
-int wrep_deliver_group(struct wrep *w, uint64_t index, uint64_t term, const struct wrep_entry *e,
-		       struct rlog_buf *buf, struct rlog_request *req);
+/* A committed entry, as raftlog hands it over. */
+struct wrep_delivery {
+	struct wrep *w;
+	struct wrep_log_position at;
+	struct rlog_buf *buf;
+	struct rlog_request
+		*req; /* of who submitted it here, or NULL; whoever deals with it ends it */
+	struct wrep_entry e;
+};
+
+/* 0; -EAGAIN: nothing has happened, and this node's files are unfit: it is delivered again, after a fetch. */
+int wrep_deliver_commit(struct wrep_delivery *d, struct wrep_db *db);
+int wrep_deliver_multi_commit(struct wrep_delivery *d);
+/* The transaction of an application here changes nothing in the files that it has open: it takes no
+ * effect (-EIO), or the database was retired meanwhile, and it is applied to what has taken its place
+ * like any other node's (0). */
 void wrep_deliver_end_own(struct wrep_commit *c, int result);
-bool wrep_deliver_is_moving(struct wrep_db *db);
 
 #endif

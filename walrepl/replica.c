@@ -29,7 +29,7 @@
 #include "snapshot/restore.h"
 #include "snapshot/snapshotter.h"
 #include "sqlite/conn.h"
-#include "state/name_tree.h"
+#include "state/state.h"
 #include "txn/exclusive.h"
 #include "txn/streaming.h"
 #include "txn/super_journal.h"
@@ -137,9 +137,8 @@ static void release(struct wrep *w)
 {
 	wrep_idle_clear(w);
 	wrep_keeper_free(w);
-	wrep_manifest_clear(&w->groups);
 	wrep_idle_destroy(w);
-	wrep_tree_free(w->tree);
+	wrep_state_free(w->state);
 	pthread_cond_destroy(&w->peers_gone);
 	pthread_mutex_destroy(&w->delivery);
 	pthread_mutex_destroy(&w->stray_lock);
@@ -219,9 +218,9 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	pthread_mutex_init(&w->delivery, NULL);
 	pthread_mutex_init(&w->stray_lock, NULL);
 	w->fetch_fd = -1;
-	w->tree = wrep_tree_new();
+	w->state = wrep_state_new();
 	w->queue = wrep_queue_new(wrep_queue_in_log_order, on_room, w);
-	rc = w->tree && w->queue ? wrep_conn_init() : -ENOMEM;
+	rc = w->state && w->queue ? wrep_conn_init() : -ENOMEM;
 	if (!rc && getrandom(&w->origin, sizeof w->origin, 0) != sizeof w->origin)
 		rc = -EIO;
 	if (!rc)

@@ -1,4 +1,4 @@
-/* What entries say, and which databases they leave: the rules of replica.c from the log alone. */
+/* What entries say, and which databases they leave: the rules of state/ from the log alone. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -335,7 +335,7 @@ static void commit_without_all_of_its_parts_has_no_effect(void **state)
 	wrep_history_free(h);
 }
 
-/* As replica.c judges it: one term, and a DISCARD ends what it names and nothing else. */
+/* One term, and a DISCARD ends what it names and nothing else. */
 static void parts_of_another_term_or_discarded_have_no_effect(void **state)
 {
 	struct wrep_history *h = wrep_history_new();
@@ -594,7 +594,7 @@ static void database_made_and_removed_behind_the_snapshot_keeps_the_table_in_ord
 
 	(void)state;
 	start(h, 10, dbs, 1);
-	/* The name is taken by the one that was made later: as replica.c has it. */
+	/* The name is taken by the one that was made later: as state.c has it. */
 	assert_int_equal(add(h, 11, create("a.db")), WREP_HISTORY_PASSED_OVER);
 	assert_int_equal(add(h, 12, create("b.db")), WREP_HISTORY_TAKES_EFFECT);
 	assert_databases(h, {"b.db", 12, 0}, {"a.db", 15, 0});

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "../rig/replica_rig.h"
+#include "state/state.h"
 #include "txn/multi_commit.h"
 #include "db/db.h"
 #include "db/pin.h"
@@ -835,8 +836,8 @@ static void group_is_applied_again_where_it_is_missing(void **state)
 	run_log(ids, false);
 	wait_local_version("a.db", 1);
 	wait_local_version("b.db", 2);
-	assert_int_equal(w->groups.group_count, 1);
-	assert_int_equal(w->groups.groups[0], group);
+	assert_int_equal(w->state->multi.count, 1);
+	assert_int_equal(w->state->multi.indices[0], group);
 	/* b.db had it, and was removed before it was noted */
 	restart(ids, 0, ids[0], 0, 0, group + 2, &group, 1);
 	run_log(ids, false);
@@ -879,12 +880,12 @@ static void manifest_names_the_groups_behind_its_snapshot(void **state)
 	t[0].db_id = foreign_database("a.db");
 	t[1].db_id = foreign_database("b.db");
 	deliver_foreign(t, 2);
-	assert_int_equal(w->groups.group_count, 1);
+	assert_int_equal(w->state->multi.count, 1);
 	while (!wrep_is_ready(w))
 		usleep(500);
 	assert_int_equal(wrep_keeper_point(w, 5000), 0);
 	/* everything delivered is in front of it */
-	assert_int_equal(w->groups.group_count, 0);
+	assert_int_equal(w->state->multi.count, 0);
 	assert_int_equal(wrep_manifest_decode(snapshot, &m), 0);
 	assert_int_equal(m.judged_until, index_now);
 	wrep_manifest_clear(&m);
@@ -894,7 +895,7 @@ static void manifest_names_the_groups_behind_its_snapshot(void **state)
 		deliver_foreign(t, 2);
 	}
 	pthread_mutex_lock(&w->delivery);
-	assert_int_equal(w->groups.group_count, 3);
+	assert_int_equal(w->state->multi.count, 3);
 	pthread_mutex_unlock(&w->delivery);
 	memset(&m, 0, sizeof(m));
 	wrep_groups_forget(w, index_now - 2);

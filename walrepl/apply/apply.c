@@ -46,7 +46,7 @@
 /* ---- order ------------------------------------------------------------------------------------------ */
 
 /* Is the database where a transaction that was built on `base_version` can be applied to it? A transaction takes
- * effect in the replicated state only on the version before it (replica.c), and is queued then; so as long as
+ * effect in the replicated state only on the version before it (state/state.c), and is queued then; so as long as
  * none is passed over, the files are at that version when it comes to the head of the queue. After a restart or
  * a fetch, too: the pages in the files may be newer, but both versions begin at what the manifest says.
  *
@@ -73,7 +73,7 @@ void wrep_gathered_free(struct wrep_gathered *g)
 	free(g->images);
 }
 
-/* The entries were checked when they were delivered (replica.c). */
+/* The entries were checked when they were delivered (state/version.c). */
 int wrep_gather(const struct wrep_entry *e, struct wrep_parts *parts, struct wrep_gathered *g)
 {
 	memset(g, 0, sizeof *g);

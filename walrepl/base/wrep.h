@@ -6,8 +6,6 @@
 #include <stdatomic.h>
 #include <sys/queue.h>
 #include "base/phase.h"
-#include "record/manifest.h"
-#include "state/name_tree.h"
 #include "walrepl.h"
 
 struct wrep_db;
@@ -20,6 +18,7 @@ struct wrep_waiter;
 struct wrep_keeper;
 struct wrep_scrub;
 struct wrep_exclusive;
+struct wrep_replicated;
 struct offer;
 
 #define WREP_BUCKETS 1024
@@ -36,7 +35,7 @@ struct wrep {
 	uint64_t commit_timeout_ms;
 
 	pthread_mutex_t lock; /* the tables, the waiting opens, the view */
-	/* by_id follows the log, as `tree` does. by_name and dirs are what applications see: the applier
+	/* by_id follows the log, as `state` does. by_name and dirs are what applications see: the applier
 	 * moves them, and `names_index` with them: the entry that these are as of. */
 	struct wrep_db *by_name[WREP_BUCKETS];
 	struct wrep_db *by_id[WREP_BUCKETS];
@@ -49,9 +48,9 @@ struct wrep {
 	pthread_mutex_t stray_lock;	   /* stray.c; a leaf */
 	struct wrep_stray *strays;	   /* stray_lock */
 	uint64_t stray_next;		   /* stray_lock */
-	/* All names as the log says them; who deals with entries owns it. */
-	struct wrep_tree *tree;
-	uint64_t names_skip; /* restored as of this entry: those up to it change no names */
+	/* What the log says (state/state.h), but for the versions, which are in the databases. Who deals with entries
+	 * owns it; of `multi` `delivery` is the guard. */
+	struct wrep_replicated *state;
 	struct rlog_view view;
 	uint64_t view_sequence;
 	uint64_t led_term; /* the last in which a leader was known */
@@ -67,17 +66,13 @@ struct wrep {
 	_Atomic uint64_t delivered, delivering;
 	_Atomic uint64_t delivered_bytes; /* of all entries, since the start */
 	_Atomic unsigned aheads; /* databases with parts of an incomplete transaction out */
-	uint64_t redo_until;	 /* restored files may hold what entries up to here wrote */
 	uint64_t
 		prove_from; /* a peer's files were as of entries up to here: no proof before; lock */
 	_Atomic bool prove_waits; /* raftlog has told that this node caught up, but for that */
 	bool restored;		  /* from a snapshot; const after rlog_open() */
 	/* raftlog's thread holds it while it deals with an entry, and looks at the phase inside. */
 	pthread_mutex_t delivery;
-	/* GROUP entries behind the snapshot that took effect, and up to which entry the manifest says so: see
-	 * txn/multi_commit.c. Guarded by `delivery`. */
-	struct wrep_manifest groups; /* without databases */
-	int fetch_fd;		     /* lock: its connection, or -1 */
+	int fetch_fd; /* lock: its connection, or -1 */
 	_Atomic uint64_t compared_bytes, fetched_bytes;
 	unsigned damages; /* lock: this and the next two are for wrep_health() */
 	char last_damage[WREP_DAMAGE_SIZE];

@@ -1,6 +1,6 @@
 /* Directories: made and removed on every node, in order with all else.
  *
- * An application's mkdir becomes a MKDIR entry. When it is delivered, the tree (state/name_tree.h) says whether it
+ * An application's mkdir becomes a MKDIR entry. When it is delivered, the state (state/state.h) says whether it
  * takes effect; then the applier makes the backing directory, and one on the tmpfs for the -shm files in
  * it, lets the name be found, and answers the application. A directory is known by the index of its MKDIR
  * entry and keeps its name for as long as it lives. Mode, owner and times are those of the backing
@@ -25,7 +25,7 @@
 #include "db/table.h"
 #include "record/entry.h"
 #include "record/manifest.h"
-#include "state/name_tree.h"
+#include "state/state.h"
 #include "txn/super_journal.h"
 
 /* ---- what applications see ---------------------------------------------------------------------- */
@@ -461,12 +461,11 @@ int wrep_dirs_restore(struct wrep *w, const struct wrep_manifest *m)
 
 		if (!d)
 			d = wrep_dir_new(w, md->path, md->id);
-		rc = d ? wrep_tree_add(w->tree, md->id, md->path, true) : -ENOMEM;
+		rc = d ? wrep_state_restore_name(w->state, md->id, md->path, true, d) : -ENOMEM;
 		if (rc) {
 			wrep_dir_unref(d);
-			return rc == -ENOMEM ? rc : -EBADMSG;
+			return rc;
 		}
-		wrep_tree_find(w->tree, md->id)->data = d;
 		wrep_dir_show(d, m->names_index);
 	}
 	wrep_dirs_release(w);
@@ -476,13 +475,14 @@ int wrep_dirs_restore(struct wrep *w, const struct wrep_manifest *m)
 static void drop_data(void *arg, struct wrep_tree_node *n)
 {
 	(void)arg;
-	wrep_dir_unref(n->data);
+	if (n->is_dir)
+		wrep_dir_unref(n->data);
 }
 
 void wrep_dirs_retire(struct wrep *w)
 {
-	wrep_tree_each(w->tree, drop_data, NULL);
-	wrep_tree_clear(w->tree);
+	wrep_tree_each(w->state->names, drop_data, NULL);
+	wrep_tree_clear(w->state->names);
 	pthread_mutex_lock(&w->lock);
 	w->top_dirs = 0;
 	for (size_t b = 0; b < WREP_BUCKETS; b++) {

@@ -5,6 +5,8 @@
 #include "base/wrep.h"
 #include "record/entry.h"
 
+struct wrep_manifest;
+
 struct wrep_dir {
 	_Atomic unsigned refs;
 	struct wrep *w;

@@ -145,12 +145,3 @@ int wrep_parts_copy(struct wrep_parts *p, int db_fd)
 	free(bytes);
 	return rc;
 }
-
-/* The open transaction of a database will not be committed, or has been. db->lock held. */
-struct wrep_parts *wrep_parts_take(struct wrep_db *db)
-{
-	struct wrep_parts *parts = db->state.parts;
-
-	db->state.parts = NULL;
-	return parts;
-}

@@ -23,7 +23,5 @@ int wrep_parts_fetch(void *p, uint32_t first, uint32_t count, uint32_t *pgnos, c
 
 /* Copy the image of each page to its place in the database file. 0 or -errno. */
 int wrep_parts_copy(struct wrep_parts *p, int db_fd);
-/* The open transaction of a database will not be committed, or has been. db->lock held. */
-struct wrep_parts *wrep_parts_take(struct wrep_db *db);
 
 #endif

@@ -57,10 +57,9 @@ void wrep_db_unref(struct wrep_db *db)
 		wrep_capture_close(db->capture);
 	wrep_ahead_forget(db);
 	wrep_sender_free(db);
-	wrep_parts_unref(db->state.parts);
 	while (db->unapplied)
 		wrep_parts_applied(db, db->unapplied);
-	wrep_pagesum_close(&db->state.sum);
+	wrep_version_clear(&db->state);
 	pthread_mutex_destroy(&db->lock);
 	pthread_cond_destroy(&db->wal_gone);
 	while (db->names) {
@@ -162,7 +161,8 @@ struct wrep_db *wrep_db_new(struct wrep *w, const char *name, uint64_t id)
 	}
 	atomic_init(&db->refs, 1);
 	db->w = w;
-	db->id = db->state.index = db->local_index = id;
+	db->id = db->local_index = id;
+	wrep_version_init(&db->state, id);
 	db->touched = true;
 	pthread_mutex_init(&db->lock, NULL);
 	pthread_cond_init(&db->wal_gone, NULL);

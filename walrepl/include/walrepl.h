@@ -413,7 +413,7 @@ struct wrep_history_db {
 };
 
 /* The replicated state without the files: which databases there are and at which versions, from a
- * log's snapshot and entries alone, by the rules of replica.c. Memory for the names of the databases
+ * log's snapshot and entries alone, by the rules of state/. Memory for the names of the databases
  * that live. */
 struct wrep_history;
 struct wrep_history *wrep_history_new(void); /* NULL when out of memory */

@@ -1,4 +1,4 @@
-/* The table of databases as a log leaves it, without any file: what replica.c decides when an entry is delivered,
+/* The table of databases as a log leaves it, without any file: what deliver.c decides when an entry is delivered,
  * decided by the same rules (state/state.c) from the snapshot and the entries alone. There are no page images
  * here, so the versions are without page sums.
  *

@@ -16,7 +16,7 @@
 #include "db/stray.h"
 #include "record/entry.h"
 #include "sqlite/names.h"
-#include "state/name_tree.h"
+#include "state/state.h"
 #include "txn/proposal.h"
 
 /* ---- what applications ask for ------------------------------------------------------------------ */
@@ -233,56 +233,43 @@ static void push(struct wrep *w, struct dir_work *work, struct rlog_buf *buf,
 void wrep_mkdir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
 			  struct rlog_buf *buf, struct rlog_request *req)
 {
+	struct wrep_name_effect effect;
 	struct dir_work *work;
 	struct wrep_dir *d;
-	int rc = -EIO;
+	int rc = wrep_state_change_names(w->state, index, e, &effect);
 
-	if (index <= w->names_skip) {
-		wrep_meta_finish(req, rc);
+	if (!rc && effect.verdict != WREP_TAKES_EFFECT) {
+		wrep_meta_finish(req, effect.error);
 		return;
 	}
-	d = wrep_dir_new(w, e->name, index);
-	rc = d ? wrep_tree_add(w->tree, index, e->name, true) : -ENOMEM;
-	if (rc == 0) {
-		wrep_tree_find(w->tree, index)->data = wrep_dir_ref(d);
-		work = new_work(&mkdir_ops, d, index);
-		wrep_work_is_about(&work->work, wrep_tree_parent(w->tree, index));
-		push(w, work, buf, req);
-	}
-	wrep_dir_unref(d);
-	if (rc == 0)
-		return;
-	wrep_meta_finish(req, rc);
-	if (rc == -ENOMEM)
+	d = rc ? NULL : wrep_dir_new(w, e->name, index);
+	if (!d) {
+		wrep_meta_finish(req, -ENOMEM);
 		wrep_fatalf(w, "out of memory while making a directory name=%s", e->name);
+		return;
+	}
+	wrep_state_attach(w->state, index, d); /* with the reference */
+	work = new_work(&mkdir_ops, d, index);
+	wrep_work_is_about(&work->work, effect.parent);
+	push(w, work, buf, req);
 }
 
 void wrep_dir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry *e,
 			struct rlog_buf *buf, struct rlog_request *req)
 {
-	struct wrep_tree_node *n = wrep_tree_find(w->tree, e->db_id);
 	bool removes = e->type == WREP_ENTRY_RMDIR;
-	uint64_t parent = wrep_tree_parent(w->tree, e->db_id);
+	struct wrep_name_effect effect;
 	struct dir_work *work;
-	struct wrep_dir *d;
-	int rc = 0;
 
-	if (!n || !n->is_dir) {
-		wrep_meta_finish(req, -ENOENT);
+	wrep_state_change_names(w->state, index, e, &effect);
+	if (effect.verdict != WREP_TAKES_EFFECT) {
+		wrep_meta_finish(req, effect.error);
 		return;
 	}
-	d = n->data;
-	/* One that is restored with had no effect then: the directory is there. By now it may be empty. */
-	if (removes)
-		rc = index > w->names_skip ? wrep_tree_remove(w->tree, e->db_id) : -EIO;
-	if (rc) {
-		wrep_meta_finish(req, rc);
-		return;
-	}
-	work = new_work(removes ? &rmdir_ops : &dirattr_ops, d, index);
+	work = new_work(removes ? &rmdir_ops : &dirattr_ops, effect.data, index);
 	if (removes) {
-		wrep_work_is_about(&work->work, parent);
-		wrep_dir_unref(d); /* that of the tree */
+		wrep_work_is_about(&work->work, effect.parent);
+		wrep_dir_unref(effect.data); /* that of the state */
 	}
 	push(w, work, buf, req);
 }

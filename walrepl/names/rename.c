@@ -71,7 +71,7 @@
 #include "sqlite/names.h"
 #include "sqlite/wal_format.h"
 #include "sqlite/wal_index.h"
-#include "state/name_tree.h"
+#include "state/state.h"
 #include "txn/proposal.h"
 #include "txn/sender.h"
 #include "txn/streaming.h"
@@ -640,20 +640,20 @@ void wrep_rename_delivered(struct wrep *w, struct wrep_db *db, uint64_t index,
 			   struct rlog_request *req)
 {
 	struct wrep_db *replaced = NULL;
+	struct wrep_name_effect effect;
 	struct rename_work *r;
-	uint64_t id, parent = wrep_tree_parent(w->tree, db->id);
-	int rc = -EIO;
 
-	if (index > w->names_skip)
-		rc = wrep_tree_rename(w->tree, db->id, e->name, e->keep, &id);
-	if (rc == -ENOMEM)
+	if (wrep_state_change_names(w->state, index, e, &effect)) {
 		wrep_fatalf(w, "out of memory while renaming a database name=%s", e->name);
-	if (rc <= 0) {
-		wrep_meta_finish(req, rc);
+		wrep_meta_finish(req, -ENOMEM);
 		return;
 	}
-	if (id)
-		replaced = wrep_db_by_id(w, id);
+	if (effect.verdict != WREP_TAKES_EFFECT) {
+		wrep_meta_finish(req, effect.error);
+		return;
+	}
+	if (effect.replaced)
+		replaced = wrep_db_by_id(w, effect.replaced);
 	if (replaced)
 		wrep_db_unlinked(replaced);
 	pthread_mutex_lock(&db->lock);
@@ -669,7 +669,7 @@ void wrep_rename_delivered(struct wrep *w, struct wrep_db *db, uint64_t index,
 	wrep_work_is_about(&r->work, db->id);
 	if (replaced)
 		wrep_work_is_about(&r->work, replaced->id);
-	wrep_work_is_about(&r->work, parent);
-	wrep_work_is_about(&r->work, wrep_tree_parent(w->tree, db->id)); /* its new one */
+	wrep_work_is_about(&r->work, effect.parent);
+	wrep_work_is_about(&r->work, wrep_tree_parent(w->state->names, db->id)); /* its new one */
 	wrep_queue_push(w->queue, &r->work);
 }

@@ -60,21 +60,6 @@ int wrep_manifest_set_groups(struct wrep_manifest *m, uint64_t judged_until,
 	return 0;
 }
 
-bool wrep_manifest_has_group(const struct wrep_manifest *m, uint64_t index)
-{
-	for (size_t from = 0, to = m->group_count; from < to;) {
-		size_t middle = from + (to - from) / 2;
-
-		if (m->groups[middle] == index)
-			return true;
-		if (m->groups[middle] < index)
-			from = middle + 1;
-		else
-			to = middle;
-	}
-	return false;
-}
-
 struct wrep_manifest_db *wrep_manifest_add(struct wrep_manifest *m)
 {
 	if (m->count == m->capacity) {

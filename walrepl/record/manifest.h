@@ -42,7 +42,7 @@ struct wrep_manifest {
 	uint64_t redo_until;
 	size_t count, capacity;
 	struct wrep_manifest_db *dbs; /* in no order before wrep_manifest_sort() */
-	/* Of the GROUP entries behind the snapshot up to this one, those that took effect: why, txn/multi_commit.c says. */
+	/* Of the GROUP entries behind the snapshot up to this one, those that took effect: why, state/multi_list.c says. */
 	uint64_t judged_until;
 	size_t group_count;
 	uint64_t *groups; /* indices, ascending */
@@ -69,8 +69,6 @@ struct wrep_manifest_db *wrep_manifest_find(const struct wrep_manifest *m, uint6
 /* Take a copy of `indices`. 0 or -ENOMEM. */
 int wrep_manifest_set_groups(struct wrep_manifest *m, uint64_t judged_until,
 			     const uint64_t *indices, size_t count);
-/* Did the GROUP entry at `index`, which is not above judged_until, take effect? */
-bool wrep_manifest_has_group(const struct wrep_manifest *m, uint64_t index);
 
 struct rlog_buf *wrep_manifest_encode(const struct wrep_manifest *m); /* NULL: out of memory */
 /* 0, -EBADMSG (not one, or of a later version), -ENOMEM. */

@@ -16,7 +16,7 @@
  * page is found when the page is read (repair/scrubber.c).
  *
  * A transaction over several databases may be in the files of some and not of others. The manifest says
- * which of them took effect (txn/multi_commit.c).
+ * which of them took effect (state/multi_list.c).
  *
  * Names are as the manifest says: the directories of the last durable point are made where they are
  * missing, and what changes names behind `names_index` is done again (db/directory.c, names/rename.c).
@@ -49,8 +49,7 @@
 #include "record/entry.h"
 #include "record/manifest.h"
 #include "sqlite/wal_format.h"
-#include "state/name_tree.h"
-#include "txn/multi_commit.h"
+#include "state/state.h"
 
 /* ---- the -wal ------------------------------------------------------------------------------------ */
 
@@ -156,28 +155,28 @@ static int restore_database(struct wrep *w, const struct wrep_manifest_db *d, ui
 {
 	struct wrep_db *db;
 	uint64_t *hash = NULL;
-	int fd, rc = wrep_tree_add(w->tree, d->id, d->name, false);
+	int fd, rc;
 
-	if (rc)
-		return rc == -ENOMEM ? rc : -EBADMSG;
 	db = wrep_db_new(w, d->name, d->id);
 	if (!db)
 		return -ENOMEM;
+	rc = wrep_state_restore_name(w->state, d->id, d->name, false, &db->state);
+	if (rc)
+		return rc;
 	wrep_db_show(db, names_index);
 	rc = wrep_moved_place(w, d->id, d->name);
 	if (!rc)
 		rc = wrep_sumfile_load(w->config.state_fd, d->id, d->page_count, &hash);
 	if (!rc)
-		rc = wrep_pagesum_load(&db->state.sum, d->page_size, d->page_count, hash);
+		rc = wrep_version_restore(&db->state, d, hash);
 	if (rc) {
 		free(hash);
 		return rc;
 	}
-	db->state.sum.sum = d->checksum;
-	db->state.version = db->local_version = d->version;
-	db->state.index = db->local_index = d->index;
-	db->state.wal_mode = db->local_wal_mode = d->wal_mode;
-	db->state.unverified = db->wal_aside = true;
+	db->local_version = d->version;
+	db->local_index = d->index;
+	db->local_wal_mode = d->wal_mode;
+	db->wal_aside = true;
 	db->touched = d->wal_frames > 0;
 	fd = d->gone ? -1 : openat(w->config.data_fd, d->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 && (d->gone || errno == ENOENT)) {
@@ -301,11 +300,9 @@ int wrep_restore_nothing(struct wrep *w)
 
 int wrep_restore(struct wrep *w, const struct wrep_manifest *m, uint64_t last_index)
 {
-	int rc = wrep_groups_adopt(w, m);
+	int rc = wrep_state_restore(w->state, m, last_index);
 
-	w->redo_until = m->redo_until > last_index ? m->redo_until : last_index;
 	w->prove_from = m->redo_until;
-	w->names_skip = m->names_index;
 	if (!rc)
 		rc = wrep_dirs_restore(w, m);
 	for (size_t i = 0; i < m->count && !rc; i++)
@@ -318,10 +315,7 @@ int wrep_restore(struct wrep *w, const struct wrep_manifest *m, uint64_t last_in
 
 bool wrep_prove(struct wrep_db *db)
 {
-	if (!db->state.unverified)
-		return true;
-	if (db->lost || wrep_pagesum_total(&db->state.sum) != db->state.sum.sum)
+	if (db->lost && db->state.unverified)
 		return false;
-	db->state.unverified = false;
-	return true;
+	return wrep_version_verify(&db->state);
 }

@@ -9,7 +9,7 @@
  *   3. Sync the database file; sync the -wal, unless all its frames are in the database file already;
  *      store the page hashes that have changed, and sync them.
  *   4. Write the manifest, which names version and index, and salt and number of frames, and the
- *      transactions over several databases that came since S (txn/multi_commit.c).
+ *      transactions over several databases that came since S (state/multi_list.c).
  *
  * Why a restart finds everything. Let v be the version of step 2. The database file holds all pages as
  * of v but those that are in the first n frames of the -wal; both are on disk after step 3. They may
@@ -387,7 +387,7 @@ static int take_point(struct wrep_keeper *k, uint64_t index)
 		rc = -errno;
 	if (!rc && index < k->last_index)
 		index = k->last_index;
-	/* After all databases were noted: see txn/multi_commit.c. */
+	/* After all databases were noted: see state/multi_list.c. */
 	if (!rc)
 		rc = wrep_groups_note(w, &m);
 	if (!rc)
@@ -507,7 +507,7 @@ int wrep_keeper_rename(struct wrep_db *db, const char *name, const struct wrep_d
 		kept++;
 	}
 	m.count = kept;
-	/* `replaced` is not in it any more, but may have had its part in a group: see txn/multi_commit.c. */
+	/* `replaced` is not in it any more, but may have had its part in a group: see state/multi_list.c. */
 	if (!rc)
 		rc = wrep_groups_note(w, &m);
 	if (!rc)

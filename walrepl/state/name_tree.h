@@ -2,8 +2,7 @@
  * entry that made it. Private to walrepl.
  *
  * Every rule about names is here: what may be made, removed and renamed depends on the tree alone, so on
- * nothing but the log, and every node decides alike. replica.c asks when an entry is delivered, history.c
- * when a log is read. One thread at a time.
+ * nothing but the log, and every node decides alike. state.c asks for each entry. One thread at a time.
  */
 #ifndef WALREPL_TREE_H
 #define WALREPL_TREE_H

@@ -121,6 +121,7 @@ static int done(struct wrep_name_effect *out, int rc)
 static void is_about(struct wrep_name_effect *out, const struct wrep_tree_node *n)
 {
 	out->id = n->id;
+	out->parent = n->parent ? n->parent->id : 0;
 	out->is_dir = n->is_dir;
 	out->data = n->data;
 }
@@ -148,7 +149,7 @@ static int create(struct wrep_replicated *s, uint64_t index, const struct wrep_e
 	}
 	rc = done(out, wrep_tree_add(s->names, index, e->name, false));
 	if (out->verdict == WREP_TAKES_EFFECT)
-		out->id = index;
+		is_about(out, wrep_tree_find(s->names, index));
 	return rc;
 }
 
@@ -171,7 +172,7 @@ static int make_directory(struct wrep_replicated *s, uint64_t index, const struc
 		is_about(out, n);
 	rc = done(out, wrep_tree_add(s->names, index, e->name, true));
 	if (out->verdict == WREP_TAKES_EFFECT)
-		out->id = index;
+		is_about(out, wrep_tree_find(s->names, index));
 	return rc;
 }
 

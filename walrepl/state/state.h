@@ -44,6 +44,7 @@ struct wrep_name_effect {
 	enum wrep_verdict verdict;
 	int error;	   /* without effect: what who asked for it is told, 0 or -errno */
 	uint64_t id;	   /* CREATE, MKDIR: of what has the name now, or 0; else the entry's */
+	uint64_t parent;   /* the directory that this is, or was, in; 0: the top */
 	bool is_dir;	   /* it is, or was, a directory */
 	void *data;	   /* of what it is about, or NULL; with UNLINK and RMDIR that goes */
 	uint64_t replaced; /* RENAME: the database that goes, or 0 */

@@ -27,7 +27,7 @@
  * second one is refused. When the outcome is refused or unknown the application gets EIO, and its
  * files show the state before: the held write never reaches the -wal, so no recovery can bring it
  * back; the overlay stays under its hot journal, which SQLite rolls back. Should an unknown one turn
- * out committed later, it arrives at replica.c without its request, like any other node's, and the
+ * out committed later, it arrives at deliver_commit.c without its request, like any other node's, and the
  * applier brings it in; until then `local_version` lags `version`, and commits built on it are
  * refused here before they are sent.
  */

@@ -4,27 +4,9 @@
  * gets a struct wrep_commit, which makes its transaction the undecided one there, as for one database. What
  * does not fit one entry together goes ahead in PAGES, one database after the other; when all are delivered
  * a GROUP entry follows, with the COMMIT of each. It takes effect if each of these COMMITs would: decided in
- * one go under the locks of all (replica.c), from nothing but the log, so alike on every node. Where it
+ * one go under the locks of all (deliver_commit.c), from nothing but the log, so alike on every node. Where it
  * does, the overlays go into the files in one work of the applier's; where it does not, all is as before.
  * A transaction that turns out to be one over a single database commits by a plain COMMIT.
- *
- * Applying it again. A restart delivers the log again from the snapshot S on, and passes over what a
- * database already has, by the index that the manifest gives for it (restore.c). For a group that is not
- * enough: the manifest is not of one moment, so it may have one member in front of the group and another
- * behind it, or removed in the meantime, and whether the group took effect cannot be told any more from a
- * database that is past it. So this is written down: the manifest names the groups behind S that took
- * effect, up to the last entry that was delivered (`judged_until`) when all databases had been noted. What a
- * database was noted to have is not above it, and a database that was there at S, but had gone when it was
- * to be noted, was removed by an entry that is not above it either. Hence:
- *
- *   a group up to judged_until    takes effect if it is named, on the members that do not have it yet;
- *                                 those that have it, or are gone, need no look
- *   a group behind it             no member has it, and each is there if and only if it was when the group
- *                                 was first delivered: it is judged anew
- *
- * The list begins behind S again whenever a snapshot is taken. It is the same for a peer that fetches (the
- * leader's manifest comes with it, and the pages, however new, change nothing about versions); a database
- * that the leader has removed since, the peer keeps until the log removes it there (fetch.c).
  */
 #include "txn/multi_commit.h"
 
@@ -35,7 +17,7 @@
 #include "base/wrep.h"
 #include "db/db.h"
 #include "record/entry.h"
-#include "record/manifest.h"
+#include "state/state.h"
 #include "txn/commit.h"
 #include "txn/sender.h"
 #include "txn/super_journal.h"
@@ -226,62 +208,19 @@ int wrep_group_commit(struct wrep_file *super, struct wrep_db **dbs, size_t coun
 
 /* ---- what took effect ---------------------------------------------------------------------------- */
 
-int wrep_groups_add(struct wrep *w, uint64_t index)
-{
-	struct wrep_manifest *m = &w->groups;
-	uint64_t *more;
-
-	if (m->group_count && index <= m->groups[m->group_count - 1])
-		return 0; /* applied again */
-	if ((m->group_count & (m->group_count - 1)) == 0) {
-		more = reallocarray(m->groups, m->group_count ? m->group_count * 2 : 1,
-				    sizeof *more);
-		if (!more)
-			return -ENOMEM;
-		m->groups = more;
-	}
-	m->groups[m->group_count++] = index;
-	return 0;
-}
-
 int wrep_groups_note(struct wrep *w, struct wrep_manifest *m)
 {
 	int rc;
 
 	pthread_mutex_lock(&w->delivery);
-	rc = wrep_manifest_set_groups(m, atomic_load(&w->delivered), w->groups.groups,
-				      w->groups.group_count);
+	rc = wrep_multi_list_note(&w->state->multi, atomic_load(&w->delivered), m);
 	pthread_mutex_unlock(&w->delivery);
 	return rc;
 }
 
 void wrep_groups_forget(struct wrep *w, uint64_t index)
 {
-	struct wrep_manifest *m = &w->groups;
-	size_t old = 0;
-
 	pthread_mutex_lock(&w->delivery);
-	while (old < m->group_count && m->groups[old] <= index)
-		old++;
-	if (old) {
-		/* wrep_groups_add() goes by the count: room for the next power of two is there. */
-		memmove(m->groups, m->groups + old, (m->group_count - old) * sizeof *m->groups);
-		m->group_count -= old;
-	}
+	wrep_multi_list_forget(&w->state->multi, index);
 	pthread_mutex_unlock(&w->delivery);
-}
-
-int wrep_groups_adopt(struct wrep *w, const struct wrep_manifest *m)
-{
-	struct wrep_manifest *own = &w->groups;
-
-	wrep_manifest_clear(own);
-	own->judged_until = m->judged_until;
-	for (size_t i = 0; i < m->group_count; i++) {
-		int rc = wrep_groups_add(w, m->groups[i]);
-
-		if (rc)
-			return rc;
-	}
-	return 0;
 }

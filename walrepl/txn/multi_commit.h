@@ -1,5 +1,5 @@
-/* A transaction of an application here over several databases, on its way through Raft; and what a restart
- * needs to know of those that took effect. Private to walrepl; a paragraph on both stands in txn/multi_commit.c.
+/* A transaction of an application here over several databases, on its way through Raft; and what a
+ * manifest says of those that took effect (state/multi_list.h). Private to walrepl.
  */
 #ifndef WALREPL_GROUP_H
 #define WALREPL_GROUP_H
@@ -37,13 +37,9 @@ void wrep_group_done(struct wrep_group *g);
 
 /* ---- what took effect ---- */
 
-/* All with w->delivery held. A GROUP entry took effect. 0 or -ENOMEM. */
-int wrep_groups_add(struct wrep *w, uint64_t index);
 /* Put into the manifest what it has to say of groups: everything that is delivered. Takes the lock. */
 int wrep_groups_note(struct wrep *w, struct wrep_manifest *m);
 /* The snapshot is at `index` now: those before it need not be known any more. Takes the lock. */
 void wrep_groups_forget(struct wrep *w, uint64_t index);
-/* What a manifest says, after a restart or a fetch. While nothing is delivered. 0 or -ENOMEM. */
-int wrep_groups_adopt(struct wrep *w, const struct wrep_manifest *m);
 
 #endif

@@ -11,7 +11,7 @@ int wrep_submit_attr(struct wrep_db *db, const struct wrep_attr *attr, struct wr
 /* Submit an entry of CREATE, UNLINK, SETATTR, MKDIR, RMDIR or RENAME; `op` is finished by the applier. */
 int wrep_submit_meta(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e, int open_flags,
 		     struct wrep_op *op);
-/* A request as it comes back to replica.c's apply: the kind is told by which struct it heads. */
+/* A request as it comes back to deliver.c: the kind is told by which struct it heads. */
 struct wrep_meta_request {
 	struct rlog_request request; /* first */
 	struct wrep *w;
