@@ -10,8 +10,9 @@
 #define MEMBERS_MAX 3u
 
 static const char *const directories[] = {"d", "e", "d/f"};
-static const char *const databases[] = {"a.db", "b.db",	  "c.db",     "d/a.db",
-					"d/b.db", "e/a.db", "d/f/a.db", "d/f/b.db"};
+static const char *const databases[] = {"a.db",	  "b.db",   "c.db",	"x.db",	    "y.db",
+					"d/a.db", "d/b.db", "d/c.db",	"e/a.db",   "e/b.db",
+					"e/c.db", "z.db",   "d/f/a.db", "d/f/b.db", "d/f/c.db"};
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
@@ -19,7 +20,7 @@ static const char *const databases[] = {"a.db", "b.db",	  "c.db",     "d/a.db",
 
 struct choice {
 	struct sim_random *random;
-	bool is_dir;
+	bool is_dir, idle;
 	uint64_t seen;
 	const struct wrep_tree_node *node;
 };
@@ -27,15 +28,28 @@ struct choice {
 static void choose(void *arg, struct wrep_tree_node *n)
 {
 	struct choice *c = arg;
+	const struct rig_db *db = n->is_dir ? NULL : n->data;
 
+	if (c->idle && db && db->submitted_on == db->version.version + 1)
+		return;
 	if (n->is_dir == c->is_dir && sim_below(c->random, ++c->seen) == 0)
 		c->node = n;
 }
 
 /* NULL: there is none. */
-static const struct wrep_tree_node *any(struct rig_author *a, const struct state_rig *r, bool is_dir)
+static const struct wrep_tree_node *any(struct rig_author *a, const struct state_rig *r,
+					bool is_dir)
 {
 	struct choice c = {.random = a->random, .is_dir = is_dir};
+
+	wrep_tree_each(r->state->names, choose, &c);
+	return c.node;
+}
+
+/* A database for a transaction. */
+static const struct wrep_tree_node *any_idle(struct rig_author *a, const struct state_rig *r)
+{
+	struct choice c = {.random = a->random, .idle = a->waits && sim_chance(a->random, 95)};
 
 	wrep_tree_each(r->state->names, choose, &c);
 	return c.node;
@@ -51,10 +65,11 @@ static const char *any_name(struct rig_author *a, bool is_dir)
 
 static struct rlog_buf *name_entry(struct rig_author *a, const struct state_rig *r)
 {
-	static const enum wrep_entry_type types[] = {
-		WREP_ENTRY_CREATE, WREP_ENTRY_CREATE, WREP_ENTRY_CREATE, WREP_ENTRY_UNLINK,
-		WREP_ENTRY_SETATTR, WREP_ENTRY_MKDIR, WREP_ENTRY_MKDIR, WREP_ENTRY_RMDIR,
-		WREP_ENTRY_RENAME, WREP_ENTRY_RENAME};
+	static const enum wrep_entry_type types[] = {WREP_ENTRY_CREATE,	 WREP_ENTRY_CREATE,
+						     WREP_ENTRY_CREATE,	 WREP_ENTRY_UNLINK,
+						     WREP_ENTRY_SETATTR, WREP_ENTRY_MKDIR,
+						     WREP_ENTRY_MKDIR,	 WREP_ENTRY_RMDIR,
+						     WREP_ENTRY_RENAME,	 WREP_ENTRY_RENAME};
 	struct wrep_entry e = {.type = types[sim_below(a->random, COUNT(types))], .mode = 0600};
 	bool is_dir = e.type == WREP_ENTRY_MKDIR || e.type == WREP_ENTRY_RMDIR;
 	const struct wrep_tree_node *n = any(a, r, is_dir);
@@ -81,8 +96,8 @@ static struct rlog_buf *name_entry(struct rig_author *a, const struct state_rig 
 struct writing {
 	struct wrep_entry commit;
 	const struct wrep_version *v;
-	uint32_t pages_max;		  /* no page behind it is written */
-	uint64_t hash[PAGES_MAX + 1];	  /* by page number: of the last image; 0: none */
+	uint32_t written;	      /* at most so many pages in one entry */
+	uint64_t hash[PAGES_MAX + 1]; /* by page number: of the last image; 0: none */
 	bool dropped[PAGES_MAX + 1];
 };
 
@@ -109,7 +124,8 @@ static uint32_t choose_pages(struct rig_author *a, uint32_t limit, uint32_t coun
 	return n;
 }
 
-static void fill(struct rig_author *a, struct writing *w, struct wrep_entry *e, const uint32_t *pgnos)
+static void fill(struct rig_author *a, struct writing *w, struct wrep_entry *e,
+		 const uint32_t *pgnos)
 {
 	for (uint32_t i = 0; i < e->image_count; i++) {
 		uint8_t *page = (uint8_t *)(uintptr_t)e->images + (size_t)i * e->page_size;
@@ -125,6 +141,7 @@ static void begin(struct rig_author *a, struct writing *w, const struct wrep_tre
 	static const uint32_t sizes[] = {512, 512, 512, 512, 512, 512, 1024, 4096};
 	const struct wrep_version *v = n->data;
 
+	((struct rig_db *)n->data)->submitted_on = v->version + 1;
 	w->v = v;
 	w->commit = (struct wrep_entry){
 		.type = WREP_ENTRY_COMMIT,
@@ -138,16 +155,17 @@ static void begin(struct rig_author *a, struct writing *w, const struct wrep_tre
 	};
 	if (!w->commit.page_size || sim_chance(a->random, 2))
 		w->commit.page_size = sizes[sim_below(a->random, COUNT(sizes))];
+	w->written = 3;
 	if (sim_chance(a->random, a->large_percent))
-		w->commit.page_count = 60 + (uint32_t)sim_below(a->random, PAGES_MAX - 60);
+		w->written = w->commit.page_count =
+			60 + (uint32_t)sim_below(a->random, PAGES_MAX - 60);
 	else if (!w->commit.page_count || sim_chance(a->random, 10))
 		w->commit.page_count = 1 + (uint32_t)sim_below(a->random, 12);
-	w->pages_max = w->commit.page_count;
 }
 
 static struct rlog_buf *part(struct rig_author *a, struct writing *w, uint32_t number)
 {
-	uint32_t pgnos[PAGES_MAX], limit = w->pages_max + (uint32_t)sim_below(a->random, 3);
+	uint32_t pgnos[PAGES_MAX], limit = w->commit.page_count + (uint32_t)sim_below(a->random, 3);
 	struct wrep_entry e = w->commit;
 	struct rlog_buf *buf;
 
@@ -169,7 +187,7 @@ static struct rlog_buf *part(struct rig_author *a, struct writing *w, uint32_t n
 static void shape(struct rig_author *a, struct writing *w, uint32_t *pgnos)
 {
 	struct wrep_entry *e = &w->commit;
-	uint32_t count = (uint32_t)sim_below(a->random, e->page_count > 12 ? e->page_count : 4);
+	uint32_t count = (uint32_t)sim_below(a->random, w->written + 1);
 
 	e->image_count = 0;
 	e->dropped_count = 0;
@@ -259,12 +277,12 @@ static unsigned single(struct rig_author *a, const struct wrep_tree_node *n, str
 	unsigned made = 0;
 
 	begin(a, &w, n);
-	if (sim_chance(a->random, 20))
+	if (sim_chance(a->random, 12))
 		made = write_parts(a, &w, 1 + (unsigned)sim_below(a->random, PARTS_MAX), out);
 	if (made && sim_chance(a->random, 10)) { /* given up */
 		struct wrep_entry e = w.commit;
 
-		if (sim_chance(a->random, 50))
+		if (a->leaves_parts && sim_chance(a->random, 50))
 			return made;
 		e.type = WREP_ENTRY_DISCARD;
 		out[made++] = wrep_entry_encode(&e);
@@ -289,7 +307,7 @@ static unsigned several(struct rig_author *a, const struct state_rig *r,
 	unsigned count = 0;
 
 	for (unsigned tries = 0; tries < 8 && count < MEMBERS_MAX; tries++) {
-		const struct wrep_tree_node *n = any(a, r, false);
+		const struct wrep_tree_node *n = any_idle(a, r);
 		bool there = false;
 
 		for (unsigned i = 0; i < count; i++)
@@ -348,17 +366,17 @@ static unsigned multi(struct rig_author *a, const struct state_rig *r, struct rl
 	return made;
 }
 
-unsigned rig_entries(struct rig_author *a, const struct state_rig *r,
+unsigned rig_entries(struct rig_author *a, struct state_rig *r,
 		     struct rlog_buf *out[RIG_ENTRIES_MAX])
 {
-	const struct wrep_tree_node *n = any(a, r, false);
+	const struct wrep_tree_node *n = any_idle(a, r);
 	unsigned made = 0;
 
 	if (n && sim_chance(a->random, 15))
 		made = multi(a, r, out);
 	if (!made && n && sim_chance(a->random, 85))
 		made = single(a, n, out);
-	if (!made)
+	if (!made && (!a->waits || n || sim_chance(a->random, 10)))
 		out[made++] = name_entry(a, r);
 	return made;
 }

@@ -226,7 +226,8 @@ static void note_name(void *arg, struct wrep_tree_node *n)
 	}
 }
 
-void rig_snapshot_begin(struct rig_snapshot *s, struct state_rig *r, uint64_t applied, uint64_t index)
+void rig_snapshot_begin(struct rig_snapshot *s, struct state_rig *r, uint64_t applied,
+			uint64_t index)
 {
 	*s = (struct rig_snapshot){.index = index};
 	r->noting = true;
@@ -315,7 +316,8 @@ struct state_rig *state_rig_restore(const uint8_t *bytes, size_t len)
 	r->as_of = head[1];
 	assert(!wrep_state_restore(r->state, &m, 0));
 	for (size_t i = 0; i < m.dir_count; i++)
-		assert(!wrep_state_restore_name(r->state, m.dirs[i].id, m.dirs[i].path, true, NULL));
+		assert(!wrep_state_restore_name(r->state, m.dirs[i].id, m.dirs[i].path, true,
+						NULL));
 	from = bytes + 16 + (head[0] + 7) / 8 * 8;
 	for (size_t i = 0; i < m.count; i++) {
 		const struct wrep_manifest_db *d = &m.dbs[i];

@@ -7,7 +7,8 @@
 struct rig_db {
 	struct wrep_version version; /* first: what the state refers to */
 	uint64_t id;
-	bool removed; /* it is kept until what takes a snapshot has noted it */
+	uint64_t submitted_on; /* 1 + the version that a transaction was made on here last */
+	bool removed;	       /* it is kept until what takes a snapshot has noted it */
 	struct rig_db *next;
 };
 
@@ -35,7 +36,8 @@ struct rig_snapshot {
 };
 
 /* All names, when everything up to `applied` is; the snapshot is to be at `index`, or before it. */
-void rig_snapshot_begin(struct rig_snapshot *s, struct state_rig *r, uint64_t applied, uint64_t index);
+void rig_snapshot_begin(struct rig_snapshot *s, struct state_rig *r, uint64_t applied,
+			uint64_t index);
 /* The next database. False: there is none. */
 bool rig_snapshot_note(struct rig_snapshot *s, struct state_rig *r);
 /* Everything up to `applied` is applied by now. The page hashes are those of this moment, so newer than the

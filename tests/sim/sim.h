@@ -2,15 +2,16 @@
 #ifndef SIM_H
 #define SIM_H
 
+#include "../rig/state_entries.h"
+#include "log/compact.h"
+#include "log/open.h"
+#include "log/segments.h"
+#include "log/snapshot.h"
 #include "memdisk.h"
 #include "server/base.h"
 #include "server/peers.h"
 #include "simcheck.h"
 #include "simnet.h"
-#include "log/compact.h"
-#include "log/open.h"
-#include "log/segments.h"
-#include "log/snapshot.h"
 
 #define ROUNDS_PER_MS 4
 #define CLUSTER 0xc1u
@@ -25,9 +26,17 @@ struct owner {
 	uint64_t durable;
 	bool damaged; /* what it holds is of no use: it takes no entries before an install */
 
-	uint64_t chain; /* over all that was applied; as simcheck_chain() */
+	uint64_t chain;		 /* over all that was applied; as simcheck_chain() */
+	struct state_rig *state; /* and what that leads to: walrepl's rules, without its files */
+	/* entries that were made on it, and are to be submitted in this order */
+	struct rlog_buf *made[RIG_ENTRIES_MAX];
+	unsigned made_count, made_at;
+	/* a snapshot in the making: one database after the other is noted, while entries are applied */
+	struct rig_snapshot noting;
+	uint64_t note_round;
 	/* a snapshot that is being taken; NULL: none */
 	struct rlog_buf *image;
+	uint64_t image_index;
 	uint64_t store_round, keep_bytes;
 	bool stored;
 	bool wanted; /* a node that fetches waits for a newer one */
@@ -60,10 +69,13 @@ struct node {
 
 /* What happened in all runs together. */
 struct sim_counts {
-	uint64_t snapshots, compactions; /* logs shortened by them */
-	uint64_t kept, replaced;	 /* installs that left the log, and that began it anew */
-	uint64_t too_old;		 /* images that a log did not reach back to */
-	uint64_t cut;			 /* snapshots and installs in which the power failed */
+	uint64_t snapshots, compactions;  /* logs shortened by them */
+	uint64_t kept, replaced;	  /* installs that left the log, and that began it anew */
+	uint64_t too_old;		  /* images that a log did not reach back to */
+	uint64_t cut;			  /* snapshots and installs in which the power failed */
+	uint64_t effects, refusals, past; /* of entries, on all nodes */
+	uint64_t multi,
+		parts; /* of these that took effect, over several databases; parts of a transaction */
 };
 
 struct sim {
@@ -87,11 +99,17 @@ void sim_say(const struct sim *sim, const struct node *n, const char *what);
 void owner_start(struct node *n);
 /* Power fails. */
 void owner_stop(struct node *n);
-void owner_applied(struct node *n, uint64_t index, uint64_t submission);
+/* The entry in `buf` is applied. Returns the number of its submission. */
+uint64_t owner_applied(struct node *n, struct wrep_log_position at, const struct rlog_buf *buf);
+/* The next entry to be submitted, made on the node's state of now or of a while ago. NULL: there is none. */
+struct rlog_buf *owner_entry(struct node *n, uint64_t submission);
+/* Is it of what the one before was of? Then there may be time between the two. */
+bool owner_has_more(const struct node *n);
 void owner_needs_state(void *ctx, uint64_t leader_id, const char *leader_address);
 /* Begin to fetch the state of some node; because its own is lost, if `damaged`. */
 void owner_fetch(struct node *n, bool damaged);
 void owner_round(struct node *n);
 bool owner_quiet(const struct node *n); /* nothing is lost or under way */
+void owner_verify(struct node *n);	/* when all is applied: the page sums add up */
 
 #endif

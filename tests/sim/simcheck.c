@@ -10,6 +10,8 @@
 struct place {
 	uint64_t term, submission; /* submission 0: not applied anywhere (a barrier, a change) */
 	uint64_t chain;
+	bool state_known;
+	uint64_t state; /* a hash over the replicated state behind it */
 };
 
 struct simcheck {
@@ -154,13 +156,35 @@ uint64_t simcheck_link(uint64_t chain, uint64_t index, uint64_t submission)
 	return XXH3_64bits(parts, sizeof parts);
 }
 
-uint64_t simcheck_chain(const struct simcheck *c, uint64_t index)
+/* The last of those up to `index` that was applied, or 0. */
+static uint64_t last_applied(const struct simcheck *c, uint64_t index)
 {
 	if (index > c->last)
 		index = c->last;
 	while (index > 0 && c->history[index].submission == 0)
 		index--;
+	return index;
+}
+
+uint64_t simcheck_chain(const struct simcheck *c, uint64_t index)
+{
+	index = last_applied(c, index);
 	return index > 0 ? c->history[index].chain : 0;
+}
+
+void simcheck_state(struct simcheck *c, unsigned node, uint64_t index, uint64_t state)
+{
+	struct place *place;
+
+	index = last_applied(c, index);
+	if (index == 0)
+		return;
+	place = &c->history[index];
+	if (place->state_known && place->state != state)
+		simcheck_fail(c, "node %u has another state than the cluster behind index %llu",
+			      node + 1, (unsigned long long)index);
+	place->state_known = true;
+	place->state = state;
 }
 
 uint64_t simcheck_last(const struct simcheck *c)

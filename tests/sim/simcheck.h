@@ -27,6 +27,8 @@ void simcheck_applied(struct simcheck *c, unsigned node, uint64_t after, uint64_
 /* A hash over all that was applied up to `index`, 0 for nothing, and the next one of such. */
 uint64_t simcheck_chain(const struct simcheck *c, uint64_t index);
 uint64_t simcheck_link(uint64_t chain, uint64_t index, uint64_t submission);
+/* What a node's state is behind everything up to `index`: the same as any other's. */
+void simcheck_state(struct simcheck *c, unsigned node, uint64_t index, uint64_t state);
 uint64_t simcheck_last(const struct simcheck *c); /* the highest index applied anywhere */
 void simcheck_counts(const struct simcheck *c, uint64_t counts[4]); /* by enum sim_told */
 

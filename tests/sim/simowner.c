@@ -1,8 +1,10 @@
 /* The owner of a node's log, which keeps a state of its own beside it.
  *
- * The state is the sequence of all entries applied, of which a hash chain stands for the whole. Like a
- * database it is in memory up to the entry applied last, and durable up to some earlier one. At random the
- * owner makes it durable and takes a snapshot of that; when the node is told that it needs the state of
+ * The state is walrepl's replicated state: all names, and databases at their versions, with the hashes of their
+ * pages but without files (tests/rig/state_rig.h). A hash chain stands for the sequence of all entries applied.
+ * Like a database the state is in memory up to the entry applied last, and durable up to some earlier one. At
+ * random the owner notes down its state, one database after the other while entries are applied, makes that
+ * durable and takes a snapshot of it; when the node is told that it needs the state of
  * another, or the state is damaged, it gets an image of the leader's, some time later has the state that
  * this describes, and installs it. Power may fail anywhere in between: what was durable is still there,
  * and a state that was being replaced counts as damaged.
@@ -12,19 +14,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 #include "sim.h"
 
+/* Behind it comes what the state was restored from. */
 struct payload {
 	uint64_t index, chain;
 };
 
-static struct rlog_buf *payload_new(uint64_t index, uint64_t chain)
+static struct rlog_buf *payload_new(uint64_t index, uint64_t chain, const struct rlog_buf *state)
 {
 	const struct payload p = {index, chain};
-	struct rlog_buf *buf = rlog_buf_new(sizeof p);
+	struct rlog_buf *buf = rlog_buf_new(sizeof p + state->len);
 
 	assert(buf != NULL);
 	memcpy(buf->data, &p, sizeof p);
+	memcpy(buf->data + sizeof p, state->data, state->len);
 	return buf;
 }
 
@@ -33,13 +38,39 @@ static struct payload payload_of(struct node *n, const struct rlog_snapshot *s, 
 {
 	struct payload p = {0};
 
-	if (s->payload_len == sizeof p)
+	if (s->payload_len >= sizeof p)
 		memcpy(&p, s->payload, sizeof p);
 	if (p.index != s->index || p.chain != simcheck_chain(n->sim->check, p.index))
 		simcheck_fail(n->sim->check,
 			      "the %s snapshot of node %u at %llu tells of another state", whose,
 			      n->number + 1, (unsigned long long)s->index);
 	return p;
+}
+
+/* Everything up to `index` is applied. While what a restart began with is not passed, the state is in between. */
+static void compare_state(struct node *n, uint64_t index)
+{
+	if (index >= n->owner.state->as_of)
+		simcheck_state(n->sim->check, n->number, index, state_rig_hash(n->owner.state));
+}
+
+static void drop_state(struct owner *o)
+{
+	if (o->state == NULL)
+		return;
+	rig_snapshot_clear(&o->noting, o->state);
+	o->noting = (struct rig_snapshot){0};
+	state_rig_free(o->state);
+	o->state = NULL;
+}
+
+/* Begin with what a snapshot says. */
+static void take_up_state(struct node *n, const struct rlog_snapshot *s)
+{
+	drop_state(&n->owner);
+	n->owner.state = state_rig_restore((const uint8_t *)s->payload + sizeof(struct payload),
+					   s->payload_len - sizeof(struct payload));
+	compare_state(n, s->index);
 }
 
 static uint64_t snapshot_index(const struct node *n)
@@ -56,15 +87,24 @@ void owner_start(struct node *n)
 
 	n->last = 0;
 	o->chain = 0;
-	if (s == NULL)
+	if (s == NULL) {
+		o->state = state_rig_new();
 		return;
+	}
 	o->chain = payload_of(n, s, "stored").chain;
 	n->last = s->index;
+	take_up_state(n, s);
 	if (!o->damaged && o->durable < s->index)
 		simcheck_fail(n->sim->check,
 			      "node %u has a snapshot at %llu, its owner's state ends at %llu",
 			      n->number + 1, (unsigned long long)s->index,
 			      (unsigned long long)o->durable);
+}
+
+static void drop_entries(struct owner *o)
+{
+	while (o->made_at < o->made_count)
+		rlog_buf_unref(o->made[o->made_at++]);
 }
 
 void owner_stop(struct node *n)
@@ -73,16 +113,107 @@ void owner_stop(struct node *n)
 
 	rlog_buf_unref(o->image);
 	rlog_buf_unref(o->fetched);
+	drop_entries(o);
+	drop_state(o);
 	*o = (struct owner){.keeps = o->keeps, .durable = o->durable, .damaged = o->damaged};
 }
 
-void owner_applied(struct node *n, uint64_t index, uint64_t submission)
+/* ---- entries ------------------------------------------------------------------------------ */
+
+/* In front of an entry. */
+struct head {
+	uint64_t submission, hash; /* over the entry */
+};
+
+/* A name that is changed, or a transaction: its entries. */
+static void make_entries(struct node *n)
 {
-	n->owner.chain = simcheck_link(n->owner.chain, index, submission);
-	if (n->owner.chain != simcheck_chain(n->sim->check, index))
-		simcheck_fail(n->sim->check,
+	struct owner *o = &n->owner;
+	struct rig_author author = {.random = &n->sim->random,
+				    .origin = sim_random(&n->sim->random),
+				    .large_percent = 5,
+				    .waits = true};
+
+	o->made_at = o->made_count = 0;
+	/* Nobody writes before the state is what it was. */
+	if (!o->damaged && n->server->applied >= o->state->as_of)
+		o->made_count = rig_entries(&author, o->state, o->made);
+}
+
+bool owner_has_more(const struct node *n)
+{
+	return n->owner.made_at < n->owner.made_count;
+}
+
+struct rlog_buf *owner_entry(struct node *n, uint64_t submission)
+{
+	struct owner *o = &n->owner;
+	struct rlog_buf *entry, *buf;
+	struct head head = {.submission = submission};
+
+	if (!owner_has_more(n))
+		make_entries(n);
+	if (!owner_has_more(n))
+		return NULL;
+	entry = o->made[o->made_at++];
+	head.hash = XXH3_64bits(entry->data, entry->len);
+	buf = rlog_buf_new(sizeof head + entry->len);
+	assert(buf != NULL);
+	memcpy(buf->data, &head, sizeof head);
+	memcpy(buf->data + sizeof head, entry->data, entry->len);
+	rlog_buf_unref(entry);
+	return buf;
+}
+
+static void count_entry(struct sim_counts *counts, uint8_t type, int verdict)
+{
+	counts->effects += verdict == WREP_TAKES_EFFECT;
+	counts->refusals += verdict == WREP_REFUSED;
+	counts->past += verdict == WREP_PAST;
+	counts->multi += verdict == WREP_TAKES_EFFECT && type == WREP_ENTRY_GROUP;
+	counts->parts += verdict == WREP_TAKES_EFFECT && type == WREP_ENTRY_PAGES;
+}
+
+uint64_t owner_applied(struct node *n, struct wrep_log_position at, const struct rlog_buf *buf)
+{
+	struct owner *o = &n->owner;
+	struct simcheck *check = n->sim->check;
+	struct rlog_buf *entry;
+	struct head head;
+	int verdict;
+
+	if (buf->len < sizeof head) {
+		simcheck_fail(check, "damaged payload at index %llu", (unsigned long long)at.index);
+		return 0;
+	}
+	memcpy(&head, buf->data, sizeof head);
+	entry = rlog_buf_new(buf->len - sizeof head);
+	assert(entry != NULL);
+	memcpy(entry->data, buf->data + sizeof head, entry->len);
+	if (XXH3_64bits(entry->data, entry->len) != head.hash)
+		simcheck_fail(check, "damaged payload at index %llu", (unsigned long long)at.index);
+	simcheck_applied(check, n->number, n->last, at.index, at.term, head.submission);
+	o->chain = simcheck_link(o->chain, at.index, head.submission);
+	if (o->chain != simcheck_chain(check, at.index))
+		simcheck_fail(check,
 			      "node %u has another history than the cluster up to index %llu",
-			      n->number + 1, (unsigned long long)index);
+			      n->number + 1, (unsigned long long)at.index);
+	verdict = state_rig_apply(o->state, at, entry);
+	if (verdict < 0)
+		simcheck_fail(check, "node %u cannot apply the entry at index %llu: %s",
+			      n->number + 1, (unsigned long long)at.index, strerror(-verdict));
+	count_entry(n->sim->counts, entry->data[0], verdict);
+	compare_state(n, at.index);
+	rlog_buf_unref(entry);
+	return head.submission;
+}
+
+void owner_verify(struct node *n)
+{
+	for (struct rig_db *db = n->owner.state->dbs; db != NULL; db = db->next)
+		if (!wrep_version_verify(&db->version))
+			simcheck_fail(n->sim->check, "the page sums of node %u do not add up",
+				      n->number + 1);
 }
 
 /* Now and then the power fails in one of the calls to come. */
@@ -102,30 +233,60 @@ static void begin_snapshot(struct node *n)
 	struct owner *o = &n->owner;
 	const uint64_t old = snapshot_index(n), applied = n->server->applied;
 	uint64_t index = applied;
-	struct rlog_buf *payload;
-	int rv;
 
-	if (applied == 0 || applied < old)
+	if (applied == 0 || applied < old || applied < o->state->as_of)
 		return;
 	if (!o->wanted && sim_chance(r, 50))
 		index -= sim_below(r, applied - old + 1);
 	if (index == 0)
 		return;
 	o->wanted = false;
+	rig_snapshot_begin(&o->noting, o->state, applied, index);
+	o->note_round = n->sim->round;
+}
+
+/* All of the state is noted: it may lie before what was meant, as parts of a transaction must stay in the log. */
+static void take_snapshot(struct node *n)
+{
+	struct sim_random *r = &n->sim->random;
+	struct owner *o = &n->owner;
+	struct rlog_buf *state = rig_snapshot_end(&o->noting, o->state, n->server->applied);
+	const uint64_t index = o->noting.index;
+	struct rlog_buf *payload;
+	int rv;
+
+	rig_snapshot_clear(&o->noting, o->state);
+	if (index == 0) {
+		rlog_buf_unref(state);
+		return;
+	}
 	if (o->durable < index)
 		o->durable = index;
-	payload = payload_new(index, simcheck_chain(n->sim->check, index));
+	payload = payload_new(index, simcheck_chain(n->sim->check, index), state);
 	rv = rlog_server_image(n->server, index, payload, &o->image);
 	rlog_buf_unref(payload);
+	rlog_buf_unref(state);
 	if (rv != 0) {
 		o->image = NULL;
 		simcheck_fail(n->sim->check, "node %u cannot take a snapshot at %llu: %s",
 			      n->number + 1, (unsigned long long)index, strerror(-rv));
 		return;
 	}
+	o->image_index = index;
 	o->stored = false;
 	o->keep_bytes = o->keeps ? 10000000 : sim_chance(r, 60) ? 0 : sim_below(r, 300000);
 	o->store_round = n->sim->round + sim_below(r, 40);
+}
+
+static void go_on_noting(struct node *n)
+{
+	struct owner *o = &n->owner;
+
+	if (o->note_round > n->sim->round)
+		return;
+	o->note_round = n->sim->round + sim_below(&n->sim->random, 30);
+	if (!rig_snapshot_note(&o->noting, o->state))
+		take_snapshot(n);
 }
 
 static void go_on_with_snapshot(struct node *n)
@@ -152,6 +313,7 @@ static void go_on_with_snapshot(struct node *n)
 		if (rv != 0 && rlog_server_failure(n->server) == NULL)
 			simcheck_fail(sim->check, "node %u does not accept its snapshot: %s",
 				      n->number + 1, strerror(-rv));
+		wrep_multi_list_forget(&o->state->state->multi, o->image_index);
 		sim->counts->snapshots++;
 		sim->counts->compactions += rlog_log_first(n->log) > first;
 	}
@@ -249,19 +411,20 @@ static void install(struct node *n)
 	struct sim *sim = n->sim;
 	struct owner *o = &n->owner;
 	const uint64_t first = rlog_log_first(n->log);
-	struct rlog_snapshot s;
 	struct rlog_buf *payload;
+	struct rlog_snapshot s;
 	struct payload p;
 	int rv = rlog_snapshot_decode(o->fetched, CLUSTER, &s);
 	char line[100];
 
 	assert(rv == 0);
 	p = payload_of(n, &s, "fetched");
-	rlog_snapshot_clear(&s);
 	/* The files are those of the image now, whatever becomes of the rest. */
 	o->damaged = true;
 	o->durable = p.index;
-	payload = payload_new(p.index, p.chain);
+	payload = rlog_buf_new(s.payload_len);
+	assert(payload != NULL);
+	memcpy(payload->data, s.payload, s.payload_len);
 	arm(n, 16);
 	rv = rlog_server_install(n->server, memdisk_disk(n->disk), o->fetched, payload);
 	rlog_buf_unref(payload);
@@ -274,6 +437,7 @@ static void install(struct node *n)
 		o->chain = p.chain;
 		n->last = p.index;
 		n->caught_up = false;
+		take_up_state(n, &s);
 		if (rlog_log_first(n->log) != first)
 			sim->counts->replaced++;
 		else
@@ -290,6 +454,7 @@ static void install(struct node *n)
 			      strerror(-rv));
 	}
 	sim->counts->cut += memdisk_is_off(n->disk);
+	rlog_snapshot_clear(&s);
 	end_fetch(o);
 }
 
@@ -300,6 +465,10 @@ void owner_round(struct node *n)
 
 	if (o->image != NULL)
 		go_on_with_snapshot(n);
+	else if (o->state->noting && o->damaged)
+		rig_snapshot_clear(&o->noting, o->state);
+	else if (o->state->noting)
+		go_on_noting(n);
 	else if (!o->damaged && (o->wanted || sim_below(&sim->random, 1500) == 0))
 		begin_snapshot(n);
 	if (rlog_server_failure(n->server) != NULL || memdisk_is_off(n->disk))

@@ -1030,8 +1030,8 @@ static void snapshot(struct sim_random *random, struct rig_snapshot *s)
 static void random_run(uint64_t seed)
 {
 	struct sim_random random = {seed};
-	struct rig_author authors[2] = {{.random = &random, .origin = 1},
-					{.random = &random, .origin = 2}};
+	struct rig_author authors[2] = {{.random = &random, .origin = 1, .leaves_parts = true},
+					{.random = &random, .origin = 2, .leaves_parts = true}};
 	struct rlog_buf *waiting[2][RIG_ENTRIES_MAX];
 	unsigned left[2] = {0}, at[2] = {0};
 	struct rig_snapshot s = {0};
