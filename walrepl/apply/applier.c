@@ -143,7 +143,7 @@ void wrep_applier_stop(struct wrep *w)
 	if (wrep_db_all(w, &all, &count) < 0)
 		return;
 	for (size_t i = 0; i < count; i++) {
-		wrep_fence_open(all[i]);
+		wrep_db_detach(all[i]);
 		wrep_take_back(all[i]);
 		wrep_db_unref(all[i]);
 	}

@@ -138,8 +138,8 @@ int wrep_apply_cold(struct wrep_db *db, const struct wrep_gathered *g)
 	wrep_db_unhold(db);
 	pthread_mutex_unlock(&db->lock);
 	wrep_file_unref(f);
-	wrep_applier_invalidate(db, WREP_DB, 0,
-				0); /* what the kernel kept from the last time it was open */
+	wrep_db_invalidate(db, WREP_DB, 0,
+			   0); /* what the kernel kept from the last time it was open */
 	return rc;
 }
 
@@ -197,7 +197,7 @@ int wrep_apply_hot(struct wrep_db *db, const struct wrep_gathered *g)
 	if (db->frames_to_copy < CHECKPOINT_FRAMES)
 		return 0;
 	/* Readers may hold some frames back, or the disk is full; the next transaction tries again. */
-	rc = wrep_fence_checkpoint(db, false, &frames, &copied);
+	rc = wrep_db_checkpoint(db, false, &frames, &copied);
 	if (rc == 0)
 		db->frames_to_copy = frames - copied;
 	return rc == -EBUSY || rc == -ENOSPC ? 0 : rc;
@@ -217,7 +217,7 @@ int wrep_apply_make_ready(struct wrep_db *db, enum wrep_commit_mode mode)
 	if (undecided) /* it will be refused, being built on what was before */
 		return -EBUSY;
 	if (open && mode == WREP_COMMIT_REPLACE) {
-		wrep_fence_open(db);
+		wrep_db_detach(db);
 		if (!wrep_db_revoke(db, false))
 			return -EBUSY;
 		open = false;
@@ -318,7 +318,7 @@ void wrep_applied(struct wrep_db *db, const struct wrep_entry *e, const struct w
 		wrep_capture_forget(db->capture);
 	pthread_mutex_unlock(&db->lock);
 	if (atomic_load(&db->w->may_write))
-		wrep_fence_open(db); /* a transaction of ours whose outcome had been unknown */
+		wrep_db_detach(db); /* a transaction of ours whose outcome had been unknown */
 }
 
 /* It is passed over, and what is behind it will be: either the node stops, or gets its files from the leader; or

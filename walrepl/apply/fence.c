@@ -62,7 +62,7 @@ static void discard_overlay(struct wrep_db *db)
 	wrep_txn_unlock(db);
 	/* The journal goes last: without it a reader takes what the kernel has for committed. */
 	if (changed)
-		wrep_applier_invalidate(db, WREP_DB, 0, 0);
+		wrep_db_invalidate(db, WREP_DB, 0, 0);
 	wrep_db_backing_name(db, WREP_JOURNAL, name);
 	pthread_mutex_lock(&db->lock);
 	journal = wrep_db_file(db, WREP_JOURNAL);
@@ -113,7 +113,7 @@ static int close_fence(struct wrep_db *db)
 		direct = alone && db->direct.active && !db->pending;
 		pthread_mutex_unlock(&db->lock);
 		if (direct) { /* written without fsync, and others may have read it since */
-			wrep_fence_open(db);
+			wrep_db_detach(db);
 			wrep_db_revoke(db, true);
 			return -EBUSY;
 		}
@@ -163,7 +163,7 @@ static void drop_idle_conn(struct wrep_db *db)
 	}
 	pthread_mutex_unlock(&db->lock);
 	if (idle)
-		wrep_fence_open(db);
+		wrep_db_detach(db);
 }
 
 unsigned wrep_fences_trim(struct wrep *w, unsigned max)
@@ -271,7 +271,7 @@ int wrep_fence_wal_goes(struct wrep_db *db)
 			return 0;
 		}
 		pthread_mutex_unlock(&db->lock);
-		rc = wrep_fence_checkpoint(db, false, NULL, NULL);
+		rc = wrep_db_checkpoint(db, false, NULL, NULL);
 		if (!rc)
 			rc = wrep_keeper_release(db);
 		if (rc)
@@ -324,13 +324,13 @@ int wrep_fence_make_cold(struct wrep_db *db)
 	if (!rc && has_frames) {
 		rc = wrep_fence_wal_goes(db);
 		if (!rc) {
-			rc = wrep_fence_checkpoint(db, true, NULL, NULL);
+			rc = wrep_db_checkpoint(db, true, NULL, NULL);
 			wrep_fence_wal_gone(db);
 		}
 	}
 	if (rc)
 		return rc;
-	wrep_fence_open(db);
+	wrep_db_detach(db);
 	return 0;
 }
 
@@ -354,7 +354,7 @@ static bool settle(struct wrep *w)
 		fenced = db->fenced;
 		pthread_mutex_unlock(&db->lock);
 		if (may_write) {
-			wrep_fence_open(db);
+			wrep_db_detach(db);
 		} else if (want && !fenced) {
 			int rc = short_of_descriptors ? -EBUSY : wrep_fence_close(db);
 

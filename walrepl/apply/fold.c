@@ -112,7 +112,7 @@ void wrep_fold(struct wrep_db *db)
 	if (!rc)
 		remove_empty(db, before);
 	else if (atomic_load(&db->w->may_write))
-		wrep_fence_open(db);
+		wrep_db_detach(db);
 	pthread_mutex_lock(&db->lock);
 	db->folding = false;
 	pthread_mutex_unlock(&db->lock);

@@ -140,7 +140,7 @@ static void run_install(struct wrep *w, struct wrep_work *work)
 
 	/* The kernel knows what was copied, but not what lay beside it. */
 	if (there && i->commit->strays)
-		wrep_applier_invalidate(i->commit->db, WREP_DB, 0, 0);
+		wrep_db_invalidate(i->commit->db, WREP_DB, 0, 0);
 
 	/* It is committed, whatever became of this copy. */
 	if (!there || !again_times(i->commit))

@@ -16,7 +16,7 @@
 
 #define TRIM_CONNS 256 /* connections closed, until the memory of so many goes back to the system */
 
-void wrep_applier_invalidate(struct wrep_db *db, enum wrep_kind kind, uint64_t off, uint64_t len)
+void wrep_db_invalidate(struct wrep_db *db, enum wrep_kind kind, uint64_t off, uint64_t len)
 {
 	struct wrep_file *f;
 
@@ -42,7 +42,7 @@ static int conn_mounted_open(void *ctx, const char *name, int flags)
 
 static void conn_invalidate(void *ctx, const char *suffix, uint64_t off, uint64_t len)
 {
-	wrep_applier_invalidate(ctx, *suffix ? WREP_WAL : WREP_DB, off, len);
+	wrep_db_invalidate(ctx, *suffix ? WREP_WAL : WREP_DB, off, len);
 }
 
 static int conn_settle(void *ctx, const char *suffix, int fd)
@@ -89,7 +89,7 @@ int wrep_db_attach(struct wrep_db *db)
 	return db->conn ? 0 : wrep_conn_open(&db->conn, db->name, &host);
 }
 
-void wrep_fence_open(struct wrep_db *db)
+void wrep_db_detach(struct wrep_db *db)
 {
 	if (!db->conn)
 		return;
@@ -105,7 +105,7 @@ void wrep_fence_open(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 }
 
-int wrep_fence_checkpoint(struct wrep_db *db, bool all, uint32_t *frames, uint32_t *copied)
+int wrep_db_checkpoint(struct wrep_db *db, bool all, uint32_t *frames, uint32_t *copied)
 {
 	pthread_mutex_lock(&db->lock);
 	db->unsynced = true;

@@ -166,7 +166,7 @@ static void run_unlink(struct wrep *w, struct wrep_work *work)
 	bool retired; /* what has its names now is another's */
 	int rc = 0;
 
-	wrep_fence_open(db);
+	wrep_db_detach(db);
 	pthread_mutex_lock(&db->lock);
 	retired = db->retired;
 	f = wrep_db_file(db, WREP_DB);
@@ -239,7 +239,7 @@ static void run_setattr(struct wrep *w, struct wrep_work *work)
 	pthread_mutex_unlock(&db->lock);
 	wrep_file_unref(f);
 	if (!c->op) /* an application's own change the kernel knows by the reply */
-		wrep_applier_invalidate(db, WREP_DB, 0, 0);
+		wrep_db_invalidate(db, WREP_DB, 0, 0);
 	end(c, rc);
 }
 

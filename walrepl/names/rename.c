@@ -531,9 +531,9 @@ static int run_once(struct wrep *w, struct rename_work *r, const char *to)
 		return rc;
 	invalidate(w, old.files[WREP_DB]);
 	invalidate(w, old.files[WREP_WAL]);
-	wrep_fence_open(db); /* the locks of its connection are on the old inode */
+	wrep_db_detach(db); /* the locks of its connection are on the old inode */
 	if (replaced)
-		wrep_fence_open(replaced);
+		wrep_db_detach(replaced);
 	wrep_keeper_lock(
 		w); /* not earlier: what the kernel wants to write may wait for the keeper */
 	for (;;) {

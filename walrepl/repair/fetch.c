@@ -541,7 +541,7 @@ static void retire(struct wrep_db *db)
 			w->config.host.invalidate(w->config.host_ctx, file[i], 0, 0);
 		wrep_file_unref(file[i]);
 	}
-	wrep_fence_open(db); /* last: what it kept readers out of may be half applied */
+	wrep_db_detach(db); /* last: what it kept readers out of may be half applied */
 	wrep_db_hide(db, 0);
 	wrep_db_remove(db);
 }

@@ -708,7 +708,7 @@ static void run_barrier(struct wrep *w, struct wrep_work *work)
 			wal = db->fenced && db->local_wal_mode && !db->removed;
 			pthread_mutex_unlock(&db->lock);
 			if (wal && db->conn && wrep_conn_fence_closed(db->conn))
-				wrep_fence_checkpoint(db, false, NULL, NULL);
+				wrep_db_checkpoint(db, false, NULL, NULL);
 			wrep_db_unref(db);
 		}
 		free(all);

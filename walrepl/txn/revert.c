@@ -41,7 +41,7 @@ static void run(struct wrep *w, struct wrep_work *work)
 	}
 	wrep_txn_unlock(db);
 	if (revoke) {
-		wrep_fence_open(db);
+		wrep_db_detach(db);
 		wrep_db_revoke(db, true);
 	} else if (f) {
 		w->config.host.invalidate(w->config.host_ctx, f, 0, 0);

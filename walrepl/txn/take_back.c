@@ -22,7 +22,7 @@ bool wrep_take_back(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 	if (!any)
 		return false;
-	wrep_fence_open(db);
+	wrep_db_detach(db);
 	return wrep_db_revoke(db, true);
 }
 

@@ -627,6 +627,6 @@ void wrep_direct_shut_out(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 	if (!is)
 		return;
-	wrep_fence_open(db);
+	wrep_db_detach(db);
 	wrep_db_revoke(db, true);
 }
