@@ -59,6 +59,7 @@
 #include "db/directory.h"
 #include "db/pin.h"
 #include "db/side_stray.h"
+#include "db/state_files.h"
 #include "db/table.h"
 #include "file/stray.h"
 #include "names/database.h"
@@ -264,36 +265,6 @@ int wrep_rename(struct wrep *w, const char *from, const char *to, unsigned flags
 
 /* ---- on the disk --------------------------------------------------------------------------------- */
 
-#define MOVED_SIZE 40
-#define MOVED_PREFIX "moved-"
-
-static void moved_name(char name[MOVED_SIZE], uint64_t id)
-{
-	snprintf(name, MOVED_SIZE, MOVED_PREFIX "%" PRIu64, id);
-}
-
-int wrep_moved_place(struct wrep *w, uint64_t id, const char *name)
-{
-	char moved[MOVED_SIZE];
-
-	moved_name(moved, id);
-	if (renameat(w->config.state_fd, moved, w->config.data_fd, name) == 0 || errno == ENOENT)
-		return 0;
-	return -errno;
-}
-
-static bool no_file(void *arg, uint64_t id)
-{
-	(void)arg;
-	(void)id;
-	return false;
-}
-
-int wrep_moved_tidy(struct wrep *w)
-{
-	return wrep_numbered_tidy(w->config.state_fd, MOVED_PREFIX, no_file, NULL);
-}
-
 /* What is left of the incarnation that is given up. */
 struct former {
 	struct wrep_db *db;
@@ -426,14 +397,14 @@ static int move_aside(struct wrep_db *db, struct former *old, const char *to,
 		      const struct wrep_db *replaced, uint64_t index)
 {
 	struct wrep *w = db->w;
-	char moved[MOVED_SIZE];
+	char moved[WREP_MOVED_SIZE];
 	int rc = fold(old);
 
 	if (!rc && old->files[WREP_DB] && old->held && fsync(old->files[WREP_DB]->fd) < 0)
 		rc = -EIO; /* never to be believed again: not -ENOSPC */
 	if (rc)
 		return rc;
-	moved_name(moved, db->id);
+	wrep_moved_name(moved, db->id);
 	/* Not there: a former attempt, or the database lost its file, which is fetched later. */
 	if (renameat(w->config.data_fd, db->name, w->config.state_fd, moved) < 0 && errno != ENOENT)
 		return -errno;
