@@ -1,7 +1,7 @@
 /* The applier: one thread that brings the backing files up to what the log says, in its order.
  *
  * Transactions are applied or installed (apply.c), fences closed and opened (apply/fence.c), databases created and
- * removed (names/database.c, db/directory.c, names/rename.c), applications let in.
+ * removed (names/database.c, names/directory.c, names/rename.c), applications let in.
  *
  * What is busy (a reader in rollback mode, a writer that has not noticed that it lost) is tried
  * again, and everything behind it waits: the order of the log is kept. Only opens are served

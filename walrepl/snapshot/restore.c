@@ -19,7 +19,7 @@
  * which of them took effect (state/multi_list.c).
  *
  * Names are as the manifest says: the directories of the last durable point are made where they are
- * missing, and what changes names behind `names_index` is done again (db/directory.c, names/rename.c).
+ * missing, and what changes names behind `names_index` is done again (names/directory.c, names/rename.c).
  *
  * The -wal that the manifest counts on is moved aside, to DATA/.dqlitefs/wal-ID, since its name belongs
  * to applications from now on; it is kept until a manifest is written that needs it no more, so that
