@@ -12,6 +12,7 @@
 #include "log/open.h"
 #include "log/snapshot.h"
 #include "loop/loop.h"
+#include "net/dial.h"
 
 static int fail(char errmsg[RLOG_ERRMSG_SIZE], int error, const char *what, const char *path)
 {
@@ -28,38 +29,19 @@ static void log_line(void *ctx, char level, const char *line)
 
 static void release(struct rlog *l)
 {
+	rlog_helper_close(l->helper);
 	rlog_server_free(l->server);
+	rlog_net_free(l->net);
+	rlog_calls_free(l->calls);
 	if (l->log != NULL)
 		rlog_log_close(l->log);
 	if (l->disk != NULL)
 		rlog_disk_close(l->disk);
 	if (l->event_fd >= 0)
 		close(l->event_fd);
-	while (l->net.links != NULL) {
-		struct rlog_link *next = l->net.links->next;
-
-		free(l->net.links);
-		l->net.links = next;
-	}
-	pthread_cond_destroy(&l->changed);
-	pthread_mutex_destroy(&l->mutex);
+	pthread_cond_destroy(&l->has_started);
+	pthread_mutex_destroy(&l->lock);
 	free(l);
-}
-
-static void stop_helper(struct rlog *l)
-{
-	pthread_mutex_lock(&l->mutex);
-	l->helper_stop = true;
-	pthread_cond_broadcast(&l->changed);
-	pthread_mutex_unlock(&l->mutex);
-	pthread_join(l->helper, NULL);
-	/* The loop has ended too: this thread stands in for it. */
-	while (l->jobs_done != NULL) {
-		struct rlog_job *job = l->jobs_done;
-
-		l->jobs_done = job->next;
-		job->done(l, job);
-	}
 }
 
 /* Hand what the snapshot says to the owner. */
@@ -80,6 +62,34 @@ static int restore(struct rlog *l)
 	return rv;
 }
 
+static int start_threads(struct rlog *l)
+{
+	int rv = rlog_calls_open(&l->calls, l, rlog_loop_wake);
+
+	if (rv == 0)
+		rv = rlog_helper_open(&l->helper, rlog_loop_wake, l);
+	if (rv == 0)
+		rv = -pthread_create(&l->thread, NULL, rlog_loop_main, l);
+	return rv;
+}
+
+/* The loop has begun, or has ended with a line in `errmsg`. */
+static int wait_for_start(struct rlog *l, char errmsg[RLOG_ERRMSG_SIZE])
+{
+	int rv;
+
+	pthread_mutex_lock(&l->lock);
+	while (!l->started)
+		pthread_cond_wait(&l->has_started, &l->lock);
+	rv = l->start_result;
+	pthread_mutex_unlock(&l->lock);
+	if (rv != 0) {
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "%s", l->start_errmsg);
+		pthread_join(l->thread, NULL);
+	}
+	return rv;
+}
+
 int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	struct rlog_log_options options = {.cluster_id = config->cluster_id,
@@ -95,19 +105,14 @@ int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[R
 	l = calloc(1, sizeof *l);
 	if (l == NULL)
 		return fail(errmsg, -ENOMEM, "cannot open", config->dir);
-	l->id = config->id;
-	l->cluster_id = config->cluster_id;
-	strcpy(l->address, config->address);
-	l->election_timeout_ms =
-		config->election_timeout_ms != 0 ? config->election_timeout_ms : 500;
+	l->self.id = config->id;
+	l->self.cluster_id = config->cluster_id;
+	strcpy(l->self.address, config->address);
 	l->cb = config->cb;
 	l->ctx = config->ctx;
-	l->net.listen_fd = config->listen_fd;
-	l->jobs_tail = &l->jobs;
-	l->calls_tail = &l->calls;
-	l->new_calls_tail = &l->new_calls;
-	pthread_mutex_init(&l->mutex, NULL);
-	pthread_cond_init(&l->changed, NULL);
+	l->listen_fd = config->listen_fd;
+	pthread_mutex_init(&l->lock, NULL);
+	pthread_cond_init(&l->has_started, NULL);
 	options.ctx = l;
 	l->event_fd = eventfd(0, EFD_CLOEXEC);
 	rv = l->event_fd < 0 ? -errno : 0;
@@ -133,8 +138,8 @@ int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[R
 		return rv;
 	}
 	l->server_config = (struct rlog_server_config){
-		.id = l->id,
-		.address = l->address,
+		.id = l->self.id,
+		.address = l->self.address,
 		.election_timeout_ms = config->election_timeout_ms,
 		.heartbeat_ms = config->heartbeat_ms,
 		.commit_timeout_ms = config->commit_timeout_ms,
@@ -142,28 +147,12 @@ int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[R
 		.cb = l->cb,
 		.ctx = l->ctx,
 	};
-	rv = -pthread_create(&l->helper, NULL, rlog_helper_main, l);
-	if (rv != 0) {
+	rv = start_threads(l);
+	if (rv != 0)
 		fail(errmsg, rv, "cannot start a thread for", config->dir);
-		release(l);
-		return rv;
-	}
-	rv = -pthread_create(&l->thread, NULL, rlog_loop_main, l);
+	else
+		rv = wait_for_start(l, errmsg);
 	if (rv != 0) {
-		fail(errmsg, rv, "cannot start a thread for", config->dir);
-		stop_helper(l);
-		release(l);
-		return rv;
-	}
-	pthread_mutex_lock(&l->mutex);
-	while (!l->started)
-		pthread_cond_wait(&l->changed, &l->mutex);
-	rv = l->start_result;
-	pthread_mutex_unlock(&l->mutex);
-	if (rv != 0) {
-		snprintf(errmsg, RLOG_ERRMSG_SIZE, "%s", l->start_errmsg);
-		pthread_join(l->thread, NULL);
-		stop_helper(l);
 		release(l);
 		return rv;
 	}
@@ -179,8 +168,9 @@ void rlog_close(struct rlog *l)
 	atomic_store(&l->stop, true);
 	rlog_loop_wake(l);
 	pthread_join(l->thread, NULL);
-	stop_helper(l);
-	close(l->net.listen_fd);
+	rlog_helper_close(l->helper);
+	l->helper = NULL;
+	close(l->listen_fd);
 	release(l);
 }
 
@@ -212,49 +202,78 @@ void rlog_resume(struct rlog *l)
 	rlog_loop_wake(l);
 }
 
+/* Have the loop do it, and wait for the result. */
+static int call(struct rlog *l, struct rlog_call *call)
+{
+	assert(!pthread_equal(pthread_self(), l->thread));
+	return rlog_calls_wait(l->calls, call);
+}
+
+/* ---- leadership --------------------------------------------------------------------------- */
+
+struct transfer_call {
+	struct rlog_call call;
+	uint64_t id;
+	unsigned timeout_ms;
+	bool begun;
+};
+
+/* Transfers that several threads ask for begin one after the other. */
+static int begin_transfer(struct rlog *l, struct rlog_call *call)
+{
+	struct transfer_call *c = (struct transfer_call *)call;
+	int rv;
+
+	if (call->until_ms == 0)
+		call->until_ms = l->now + c->timeout_ms;
+	if (c->begun)
+		return RLOG_CALL_AGAIN;
+	rv = rlog_server_transfer(l->server, c->id,
+				  call->until_ms > l->now ? (unsigned)(call->until_ms - l->now)
+							  : 0);
+	c->begun = rv == 0;
+	return rv == 0 || rv == -EBUSY ? RLOG_CALL_AGAIN : rv;
+}
+
+static uint64_t published_leader(struct rlog *l)
+{
+	uint64_t leader;
+
+	pthread_mutex_lock(&l->lock);
+	leader = l->status.view.leader_id;
+	pthread_mutex_unlock(&l->lock);
+	return leader;
+}
+
+/* Who is told of a new leader finds it in the status. */
+static int end_transfer(struct rlog *l, struct rlog_call *call)
+{
+	struct transfer_call *c = (struct transfer_call *)call;
+	const uint64_t leader = published_leader(l);
+	const int result = c->begun ? rlog_server_transfer_result(l->server) : 0;
+
+	if (c->begun && leader != 0 && leader != l->self.id)
+		return 0;
+	if (result != 0)
+		return result;
+	return l->now >= call->until_ms ? -ETIMEDOUT : RLOG_CALL_AGAIN;
+}
+
 int rlog_transfer(struct rlog *l, uint64_t id, unsigned timeout_ms)
 {
-	struct rlog_command command = {.id = id, .timeout_ms = timeout_ms};
+	struct transfer_call c = {.call.turn = begin_transfer,
+				  .call.late = end_transfer,
+				  .id = id,
+				  .timeout_ms = timeout_ms};
+	int rv = call(l, &c.call);
 
-	assert(!pthread_equal(pthread_self(), l->thread));
-	pthread_mutex_lock(&l->mutex);
-	if (atomic_load(&l->dead)) {
-		pthread_mutex_unlock(&l->mutex);
-		return -EALREADY;
-	}
-	command.next = l->commands;
-	l->commands = &command;
-	pthread_mutex_unlock(&l->mutex);
-	rlog_loop_wake(l);
-	pthread_mutex_lock(&l->mutex);
-	while (!command.finished)
-		pthread_cond_wait(&l->changed, &l->mutex);
-	pthread_mutex_unlock(&l->mutex);
-	return command.result;
+	if (rv != -EIO)
+		return rv;
+	/* The loop has ended. */
+	return c.call.until_ms == 0 ? -EALREADY : -ETIMEDOUT;
 }
 
 /* ---- snapshots ---------------------------------------------------------------------------- */
-
-int rlog_loop_call(struct rlog *l, struct rlog_call *call)
-{
-	assert(!pthread_equal(pthread_self(), l->thread));
-	call->next = NULL;
-	call->finished = false;
-	pthread_mutex_lock(&l->mutex);
-	if (atomic_load(&l->dead)) {
-		pthread_mutex_unlock(&l->mutex);
-		return -EIO;
-	}
-	*l->new_calls_tail = call;
-	l->new_calls_tail = &call->next;
-	pthread_mutex_unlock(&l->mutex);
-	rlog_loop_wake(l);
-	pthread_mutex_lock(&l->mutex);
-	while (!call->finished)
-		pthread_cond_wait(&l->changed, &l->mutex);
-	pthread_mutex_unlock(&l->mutex);
-	return call->result;
-}
 
 struct snapshot_call {
 	struct rlog_call call;
@@ -291,7 +310,7 @@ int rlog_snapshot(struct rlog *l, uint64_t index, struct rlog_buf *payload, uint
 				  .index = index,
 				  .keep_bytes = keep_bytes,
 				  .payload = payload};
-	int rv = rlog_loop_call(l, &c.call), stored;
+	int rv = call(l, &c.call), stored;
 
 	if (rv != 0)
 		return rv;
@@ -299,7 +318,7 @@ int rlog_snapshot(struct rlog *l, uint64_t index, struct rlog_buf *payload, uint
 	stored = rlog_snapshot_store(l->disk, c.image);
 	c.stored = stored == 0;
 	c.call.turn = end_snapshot;
-	rv = rlog_loop_call(l, &c.call);
+	rv = call(l, &c.call);
 	rlog_buf_unref(c.image);
 	return stored != 0 ? stored : rv;
 }
@@ -322,7 +341,7 @@ static int copy_image(struct rlog *l, struct rlog_call *call)
 int rlog_snapshot_image(struct rlog *l, struct rlog_buf **out)
 {
 	struct image_call c = {.call.turn = copy_image};
-	int rv = rlog_loop_call(l, &c.call);
+	int rv = call(l, &c.call);
 
 	*out = c.image;
 	return rv;
@@ -359,12 +378,18 @@ int rlog_install(struct rlog *l, struct rlog_buf *image, struct rlog_buf *payloa
 {
 	struct image_call c = {.call.turn = install, .image = image, .payload = payload};
 
-	return rlog_loop_call(l, &c.call);
+	return call(l, &c.call);
+}
+
+int rlog_dial(struct rlog *l, uint64_t id, const char *address, unsigned timeout_ms,
+	      char errmsg[RLOG_ERRMSG_SIZE])
+{
+	return rlog_dial_stream(&l->self, id, address, timeout_ms, errmsg);
 }
 
 void rlog_status(struct rlog *l, struct rlog_status *out)
 {
-	pthread_mutex_lock(&l->mutex);
+	pthread_mutex_lock(&l->lock);
 	*out = l->status;
-	pthread_mutex_unlock(&l->mutex);
+	pthread_mutex_unlock(&l->lock);
 }

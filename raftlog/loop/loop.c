@@ -1,3 +1,391 @@
+/* The io_uring of a loop. */
+#include "ring/ring.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#define RING_ENTRIES 256
+#define WAIT_MAX_MS 60000
+
+struct rlog_ring {
+	struct io_uring uring;
+	unsigned prepared; /* entries put into the ring and not yet submitted */
+};
+
+int rlog_ring_open(struct rlog_ring **out)
+{
+	struct rlog_ring *ring = calloc(1, sizeof *ring);
+	int rv;
+
+	if (ring == NULL)
+		return -ENOMEM;
+	rv = io_uring_queue_init(RING_ENTRIES, &ring->uring,
+				 IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
+	if (rv == -EINVAL) /* a kernel before 6.1 */
+		rv = io_uring_queue_init(RING_ENTRIES, &ring->uring, 0);
+	if (rv != 0) {
+		free(ring);
+		return rv;
+	}
+	*out = ring;
+	return 0;
+}
+
+void rlog_ring_close(struct rlog_ring *ring)
+{
+	if (ring == NULL)
+		return;
+	io_uring_queue_exit(&ring->uring);
+	free(ring);
+}
+
+struct io_uring_sqe *rlog_ring_sqe(struct rlog_ring *ring, struct rlog_op *op)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->uring);
+
+	while (sqe == NULL) {
+		int rv = io_uring_submit(&ring->uring);
+
+		assert(rv > 0 || rv == -EINTR || rv == -EAGAIN || rv == -EBUSY);
+		sqe = io_uring_get_sqe(&ring->uring);
+	}
+	io_uring_sqe_set_data(sqe, op); /* the io_uring_prep_ functions leave it alone */
+	ring->prepared++;
+	return sqe;
+}
+
+void rlog_ring_submit(struct rlog_ring *ring)
+{
+	if (ring->prepared == 0)
+		return;
+	io_uring_submit(&ring->uring);
+	ring->prepared = 0;
+}
+
+int rlog_ring_enter(struct rlog_ring *ring, uint64_t wait_ms)
+{
+	struct __kernel_timespec ts = {0};
+	struct io_uring_cqe *cqe;
+	int rv;
+
+	if (wait_ms > WAIT_MAX_MS)
+		wait_ms = WAIT_MAX_MS;
+	ts.tv_sec = (long long)(wait_ms / 1000);
+	ts.tv_nsec = (long long)(wait_ms % 1000) * 1000000;
+	rv = io_uring_submit_and_wait_timeout(&ring->uring, &cqe, 1, &ts, NULL);
+	ring->prepared = 0;
+	if (rv < 0 && rv != -ETIME && rv != -EINTR && rv != -EAGAIN && rv != -EBUSY)
+		return rv;
+	return 0;
+}
+
+void rlog_ring_complete(struct rlog_ring *ring)
+{
+	struct io_uring_cqe *cqe;
+
+	while (io_uring_peek_cqe(&ring->uring, &cqe) == 0) {
+		struct rlog_op *op = io_uring_cqe_get_data(cqe);
+		int result = cqe->res;
+
+		io_uring_cqe_seen(&ring->uring, cqe);
+		if (op != NULL)
+			op->done(op, result);
+	}
+}
+/* The helper thread. */
+#include "ring/helper.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include "guarded.h"
+
+STAILQ_HEAD(jobs, rlog_job);
+
+struct rlog_helper {
+	/* const */
+	pthread_t thread;
+	void (*wake)(void *ctx);
+	void *ctx;
+
+	pthread_mutex_t lock;
+	pthread_cond_t asked;
+	struct jobs asked_for GUARDED_BY(lock);
+	struct jobs have_run GUARDED_BY(lock);
+	bool stop GUARDED_BY(lock);
+};
+
+/* The next job; NULL: there is none, and none will come. */
+static struct rlog_job *next_job(struct rlog_helper *h)
+{
+	struct rlog_job *job;
+
+	pthread_mutex_lock(&h->lock);
+	while (STAILQ_EMPTY(&h->asked_for) && !h->stop)
+		pthread_cond_wait(&h->asked, &h->lock);
+	job = STAILQ_FIRST(&h->asked_for);
+	if (job != NULL)
+		STAILQ_REMOVE_HEAD(&h->asked_for, entry);
+	pthread_mutex_unlock(&h->lock);
+	return job;
+}
+
+static void *helper_main(void *arg)
+{
+	struct rlog_helper *h = arg;
+	struct rlog_job *job;
+
+	while ((job = next_job(h)) != NULL) {
+		job->run(job);
+		pthread_mutex_lock(&h->lock);
+		STAILQ_INSERT_TAIL(&h->have_run, job, entry);
+		pthread_mutex_unlock(&h->lock);
+		h->wake(h->ctx);
+	}
+	return NULL;
+}
+
+/* Nobody else knows it yet. */
+UNCHECKED static void init_helper(struct rlog_helper *h)
+{
+	pthread_mutex_init(&h->lock, NULL);
+	pthread_cond_init(&h->asked, NULL);
+	STAILQ_INIT(&h->asked_for);
+	STAILQ_INIT(&h->have_run);
+}
+
+static void destroy(struct rlog_helper *h)
+{
+	pthread_cond_destroy(&h->asked);
+	pthread_mutex_destroy(&h->lock);
+	free(h);
+}
+
+int rlog_helper_open(struct rlog_helper **out, void (*wake)(void *ctx), void *ctx)
+{
+	struct rlog_helper *h = calloc(1, sizeof *h);
+	int rv;
+
+	if (h == NULL)
+		return -ENOMEM;
+	h->wake = wake;
+	h->ctx = ctx;
+	init_helper(h);
+	rv = -pthread_create(&h->thread, NULL, helper_main, h);
+	if (rv != 0) {
+		destroy(h);
+		return rv;
+	}
+	*out = h;
+	return 0;
+}
+
+void rlog_helper_close(struct rlog_helper *h)
+{
+	if (h == NULL)
+		return;
+	pthread_mutex_lock(&h->lock);
+	h->stop = true;
+	pthread_cond_signal(&h->asked);
+	pthread_mutex_unlock(&h->lock);
+	pthread_join(h->thread, NULL);
+	rlog_helper_finish(h);
+	destroy(h);
+}
+
+void rlog_helper_ask(struct rlog_helper *h, struct rlog_job *job)
+{
+	pthread_mutex_lock(&h->lock);
+	STAILQ_INSERT_TAIL(&h->asked_for, job, entry);
+	pthread_cond_signal(&h->asked);
+	pthread_mutex_unlock(&h->lock);
+}
+
+bool rlog_helper_has_done(struct rlog_helper *h)
+{
+	bool any;
+
+	pthread_mutex_lock(&h->lock);
+	any = !STAILQ_EMPTY(&h->have_run);
+	pthread_mutex_unlock(&h->lock);
+	return any;
+}
+
+void rlog_helper_finish(struct rlog_helper *h)
+{
+	struct jobs jobs = STAILQ_HEAD_INITIALIZER(jobs);
+	struct rlog_job *job;
+
+	pthread_mutex_lock(&h->lock);
+	STAILQ_CONCAT(&jobs, &h->have_run);
+	pthread_mutex_unlock(&h->lock);
+	while ((job = STAILQ_FIRST(&jobs)) != NULL) {
+		STAILQ_REMOVE_HEAD(&jobs, entry);
+		job->done(job); /* may free it */
+	}
+}
+/* Threads that wait for something that only the loop can do. */
+#include "loop/calls.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include "guarded.h"
+
+TAILQ_HEAD(call_list, rlog_call);
+
+struct rlog_calls {
+	/* const */
+	struct rlog *l;
+	void (*wake)(void *l);
+
+	/* `ended` and `result` of each call are guarded by it, too */
+	pthread_mutex_t lock;
+	pthread_cond_t some_ended;
+	struct call_list come GUARDED_BY(lock);
+	bool closed GUARDED_BY(lock);
+
+	struct call_list taken; /* the loop's */
+};
+
+/* Nobody else knows it yet. */
+UNCHECKED static void init_calls(struct rlog_calls *calls)
+{
+	pthread_mutex_init(&calls->lock, NULL);
+	pthread_cond_init(&calls->some_ended, NULL);
+	TAILQ_INIT(&calls->come);
+	TAILQ_INIT(&calls->taken);
+}
+
+int rlog_calls_open(struct rlog_calls **out, struct rlog *l, void (*wake)(void *l))
+{
+	struct rlog_calls *calls = calloc(1, sizeof *calls);
+
+	if (calls == NULL)
+		return -ENOMEM;
+	calls->l = l;
+	calls->wake = wake;
+	init_calls(calls);
+	*out = calls;
+	return 0;
+}
+
+void rlog_calls_free(struct rlog_calls *calls)
+{
+	if (calls == NULL)
+		return;
+	pthread_cond_destroy(&calls->some_ended);
+	pthread_mutex_destroy(&calls->lock);
+	free(calls);
+}
+
+static bool begin(struct rlog_calls *calls, struct rlog_call *call)
+{
+	bool begun;
+
+	call->ended = false;
+	pthread_mutex_lock(&calls->lock);
+	begun = !calls->closed;
+	if (begun)
+		TAILQ_INSERT_TAIL(&calls->come, call, entry);
+	pthread_mutex_unlock(&calls->lock);
+	return begun;
+}
+
+int rlog_calls_wait(struct rlog_calls *calls, struct rlog_call *call)
+{
+	if (!begin(calls, call))
+		return -EIO;
+	calls->wake(calls->l);
+	pthread_mutex_lock(&calls->lock);
+	while (!call->ended)
+		pthread_cond_wait(&calls->some_ended, &calls->lock);
+	pthread_mutex_unlock(&calls->lock);
+	return call->result;
+}
+
+/* ---- the loop's side ---------------------------------------------------------------------- */
+
+static void end(struct rlog_calls *calls, struct rlog_call *call, int result)
+{
+	TAILQ_REMOVE(&calls->taken, call, entry);
+	pthread_mutex_lock(&calls->lock);
+	call->result = result;
+	call->ended = true;
+	pthread_cond_broadcast(&calls->some_ended);
+	pthread_mutex_unlock(&calls->lock);
+}
+
+static void take(struct rlog_calls *calls)
+{
+	pthread_mutex_lock(&calls->lock);
+	TAILQ_CONCAT(&calls->taken, &calls->come, entry);
+	pthread_mutex_unlock(&calls->lock);
+}
+
+bool rlog_calls_have_come(struct rlog_calls *calls)
+{
+	bool any;
+
+	pthread_mutex_lock(&calls->lock);
+	any = !TAILQ_EMPTY(&calls->come);
+	pthread_mutex_unlock(&calls->lock);
+	return any;
+}
+
+void rlog_calls_turn(struct rlog_calls *calls)
+{
+	struct rlog_call *call, *next;
+
+	take(calls);
+	for (call = TAILQ_FIRST(&calls->taken); call != NULL; call = next) {
+		int rv = call->turn(calls->l, call);
+
+		next = TAILQ_NEXT(call, entry);
+		if (rv != RLOG_CALL_AGAIN)
+			end(calls, call, rv);
+	}
+}
+
+void rlog_calls_late(struct rlog_calls *calls)
+{
+	struct rlog_call *call, *next;
+
+	for (call = TAILQ_FIRST(&calls->taken); call != NULL; call = next) {
+		int rv = call->late != NULL ? call->late(calls->l, call) : RLOG_CALL_AGAIN;
+
+		next = TAILQ_NEXT(call, entry);
+		if (rv != RLOG_CALL_AGAIN)
+			end(calls, call, rv);
+	}
+}
+
+uint64_t rlog_calls_deadline(const struct rlog_calls *calls)
+{
+	const struct rlog_call *call;
+	uint64_t at = UINT64_MAX;
+
+	TAILQ_FOREACH(call, &calls->taken, entry)
+	if (call->until_ms != 0 && call->until_ms < at)
+		at = call->until_ms;
+	return at;
+}
+
+void rlog_calls_end(struct rlog_calls *calls)
+{
+	while (!TAILQ_EMPTY(&calls->taken))
+		end(calls, TAILQ_FIRST(&calls->taken), -EIO);
+}
+
+void rlog_calls_close(struct rlog_calls *calls)
+{
+	pthread_mutex_lock(&calls->lock);
+	calls->closed = true;
+	pthread_mutex_unlock(&calls->lock);
+	take(calls);
+	rlog_calls_end(calls);
+}
 /* The loop thread: events in, one system call, events in.
  *
  * A turn takes what other threads left in the inbox and what the kernel completed, tells the server,
@@ -8,11 +396,9 @@
  *
  * Others wake it only when it sleeps. It says so in `sleeping` before it looks into the inbox for the
  * last time; a submitter pushes first and looks at `sleeping` after: one of them sees the other.
- *
- * The helper thread does what may take long and needs no state of the loop: making the next log
- * segment, resolving a host name.
  */
-#include <assert.h>
+#include "loop/loop.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,10 +407,9 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include "base/address.h"
 #include "log/segments.h"
-#include "loop/loop.h"
 
-#define RING_ENTRIES 256
 #define LOOP_NICE (-10)
 
 void rlog_loop_log(struct rlog *l, char level, const char *fmt, ...)
@@ -40,8 +425,9 @@ void rlog_loop_log(struct rlog *l, char level, const char *fmt, ...)
 	l->cb.log(l->ctx, level, line);
 }
 
-void rlog_loop_wake(struct rlog *l)
+void rlog_loop_wake(void *arg)
 {
+	struct rlog *l = arg;
 	uint64_t one = 1;
 
 	if (atomic_exchange(&l->sleeping, false)) {
@@ -50,38 +436,22 @@ void rlog_loop_wake(struct rlog *l)
 	}
 }
 
-/* A free slot of the ring, whose completion will be `op`'s (NULL: nobody's). */
-struct io_uring_sqe *rlog_loop_sqe(struct rlog *l, struct rlog_op *op)
-{
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&l->ring);
-
-	while (sqe == NULL) {
-		int rv = io_uring_submit(&l->ring);
-
-		assert(rv > 0 || rv == -EINTR || rv == -EAGAIN || rv == -EBUSY);
-		sqe = io_uring_get_sqe(&l->ring);
-	}
-	io_uring_sqe_set_data(sqe, op); /* the io_uring_prep_ functions leave it alone */
-	l->prepared++;
-	return sqe;
-}
-
 /* ---- the log write ------------------------------------------------------------------------ */
 
 static void issue_write(struct rlog *l)
 {
-	struct io_uring_sqe *sqe = rlog_loop_sqe(l, &l->write_op);
+	struct io_uring_sqe *sqe = rlog_ring_sqe(l->ring, &l->write_op);
 
 	io_uring_prep_writev2(sqe, l->write.handle, l->write.iov + l->write_first,
 			      (unsigned)(l->write.iov_count - l->write_first),
 			      l->write.offset + l->write_done, RWF_DSYNC);
 }
 
-static void write_done(struct rlog *l, struct rlog_op *op, int result)
+static void write_done(struct rlog_op *op, int result)
 {
+	struct rlog *l = (struct rlog *)((char *)op - offsetof(struct rlog, write_op));
 	size_t skip;
 
-	(void)op;
 	if (result == -EINTR || result == -EAGAIN) {
 		issue_write(l);
 		return;
@@ -120,52 +490,13 @@ static void start_write(void *ctx, const struct rlog_log_write *w)
 	issue_write(l);
 }
 
-/* ---- the helper --------------------------------------------------------------------------- */
-
-void *rlog_helper_main(void *arg)
-{
-	struct rlog *l = arg;
-
-	pthread_mutex_lock(&l->mutex);
-	for (;;) {
-		struct rlog_job *job = l->jobs;
-
-		if (job == NULL) {
-			if (l->helper_stop)
-				break;
-			pthread_cond_wait(&l->changed, &l->mutex);
-			continue;
-		}
-		l->jobs = job->next;
-		if (l->jobs == NULL)
-			l->jobs_tail = &l->jobs;
-		pthread_mutex_unlock(&l->mutex);
-		job->run(job);
-		pthread_mutex_lock(&l->mutex);
-		job->next = l->jobs_done;
-		l->jobs_done = job;
-		pthread_mutex_unlock(&l->mutex);
-		rlog_loop_wake(l);
-		pthread_mutex_lock(&l->mutex);
-	}
-	pthread_mutex_unlock(&l->mutex);
-	return NULL;
-}
-
-void rlog_loop_job(struct rlog *l, struct rlog_job *job)
-{
-	job->next = NULL;
-	pthread_mutex_lock(&l->mutex);
-	*l->jobs_tail = job;
-	l->jobs_tail = &job->next;
-	pthread_cond_broadcast(&l->changed);
-	pthread_mutex_unlock(&l->mutex);
-}
+/* ---- the next segment ---------------------------------------------------------------------- */
 
 #define SPARE_RETRY_MS 1000 /* after a spare segment could not be made */
 
 struct spare_job {
 	struct rlog_job job;
+	struct rlog *l;
 	struct rlog_disk *disk;
 	struct rlog_log_spare spare;
 	int result;
@@ -178,9 +509,10 @@ static void spare_run(struct rlog_job *job)
 	j->result = rlog_log_spare_make(j->disk, &j->spare);
 }
 
-static void spare_done(struct rlog *l, struct rlog_job *job)
+static void spare_done(struct rlog_job *job)
 {
 	struct spare_job *j = (struct spare_job *)job;
+	struct rlog *l = j->l;
 
 	rlog_log_spare_end(l->log, j->result);
 	l->spare_out = false;
@@ -208,8 +540,9 @@ static void want_spare(struct rlog *l)
 	l->spare_out = true;
 	j->job.run = spare_run;
 	j->job.done = spare_done;
+	j->l = l;
 	j->disk = l->disk;
-	rlog_loop_job(l, &j->job);
+	rlog_helper_ask(l->helper, &j->job);
 }
 
 /* ---- the inbox ---------------------------------------------------------------------------- */
@@ -231,134 +564,10 @@ static void take_submissions(struct rlog *l)
 	}
 }
 
-static void take_commands(struct rlog *l)
+static void event_done(struct rlog_op *op, int result)
 {
-	struct rlog_command *commands, *next;
-	struct rlog_job *jobs, *next_job;
-
-	pthread_mutex_lock(&l->mutex);
-	commands = l->commands;
-	l->commands = NULL;
-	if (l->new_calls != NULL) {
-		*l->calls_tail = l->new_calls;
-		l->calls_tail = l->new_calls_tail;
-		l->new_calls = NULL;
-		l->new_calls_tail = &l->new_calls;
-	}
-	jobs = l->jobs_done;
-	l->jobs_done = NULL;
-	pthread_mutex_unlock(&l->mutex);
-	for (; commands != NULL; commands = next) {
-		next = commands->next;
-		commands->until_ms = l->now + commands->timeout_ms;
-		commands->next = l->transfers;
-		l->transfers = commands;
-	}
-	for (; jobs != NULL; jobs = next_job) {
-		next_job = jobs->next;
-		jobs->done(l, jobs);
-	}
-}
-
-static void finish(struct rlog *l, struct rlog_command **at, int result)
-{
-	struct rlog_command *command = *at;
-
-	*at = command->next;
-	pthread_mutex_lock(&l->mutex);
-	command->result = result;
-	command->finished = true;
-	pthread_cond_broadcast(&l->changed);
-	pthread_mutex_unlock(&l->mutex);
-}
-
-/* Begin what threads ask for in rlog_transfer(), one after the other. */
-static void begin_transfers(struct rlog *l)
-{
-	struct rlog_command **at = &l->transfers;
-
-	while (*at != NULL) {
-		struct rlog_command *command = *at;
-		unsigned left =
-			command->until_ms > l->now ? (unsigned)(command->until_ms - l->now) : 0;
-		int rv = command->begun ? -EBUSY
-					: rlog_server_transfer(l->server, command->id, left);
-
-		command->begun = command->begun || rv == 0;
-		if (rv != 0 && rv != -EBUSY)
-			finish(l, at, rv);
-		else
-			at = &command->next;
-	}
-}
-
-/* See how they fare. The status has been published: who is told of a new leader finds it there. */
-static void end_transfers(struct rlog *l)
-{
-	struct rlog_command **at = &l->transfers;
-
-	while (*at != NULL) {
-		struct rlog_command *command = *at;
-		const uint64_t leader = l->status.view.leader_id;
-
-		if (command->begun && leader != 0 && leader != l->id)
-			finish(l, at, 0);
-		else if (command->begun && rlog_server_transfer_result(l->server) != 0)
-			finish(l, at, rlog_server_transfer_result(l->server));
-		else if (l->now >= command->until_ms)
-			finish(l, at, -ETIMEDOUT);
-		else
-			at = &command->next;
-	}
-}
-
-static void end_call(struct rlog *l, struct rlog_call **at, int result)
-{
-	struct rlog_call *call = *at;
-
-	*at = call->next;
-	if (*at == NULL)
-		l->calls_tail = at;
-	pthread_mutex_lock(&l->mutex);
-	call->result = result;
-	call->finished = true;
-	pthread_cond_broadcast(&l->changed);
-	pthread_mutex_unlock(&l->mutex);
-}
-
-static void run_calls(struct rlog *l)
-{
-	struct rlog_call **at = &l->calls;
-
-	while (*at != NULL) {
-		int rv = (*at)->turn(l, *at);
-
-		if (rv == RLOG_CALL_AGAIN)
-			at = &(*at)->next;
-		else
-			end_call(l, at, rv);
-	}
-}
-
-static void end_all_calls(struct rlog *l)
-{
-	while (l->calls != NULL)
-		end_call(l, &l->calls, -EIO);
-}
-
-static uint64_t transfers_deadline(const struct rlog *l)
-{
-	uint64_t at = UINT64_MAX;
-
-	for (const struct rlog_command *c = l->transfers; c != NULL; c = c->next)
-		if (c->until_ms < at)
-			at = c->until_ms;
-	return at;
-}
-
-static void event_done(struct rlog *l, struct rlog_op *op, int result)
-{
-	struct io_uring_sqe *sqe = rlog_loop_sqe(l, op);
+	struct rlog *l = (struct rlog *)((char *)op - offsetof(struct rlog, event_op));
+	struct io_uring_sqe *sqe = rlog_ring_sqe(l->ring, op);
 
 	(void)result;
 	io_uring_prep_read(sqe, l->event_fd, &l->event_value, sizeof l->event_value, 0);
@@ -371,9 +580,9 @@ static void publish_status(struct rlog *l)
 	struct rlog_status status;
 
 	rlog_server_status(l->server, &status);
-	pthread_mutex_lock(&l->mutex);
+	pthread_mutex_lock(&l->lock);
 	l->status = status;
-	pthread_mutex_unlock(&l->mutex);
+	pthread_mutex_unlock(&l->lock);
 }
 
 /* Whether anything moved since the last time, cheaply. */
@@ -390,113 +599,210 @@ static bool status_moved(struct rlog *l)
 
 /* ---- the loop ----------------------------------------------------------------------------- */
 
-static void complete_all(struct rlog *l)
+/* The time of this turn. */
+static void set_now(struct rlog *l)
 {
-	struct io_uring_cqe *cqe;
-
-	while (io_uring_peek_cqe(&l->ring, &cqe) == 0) {
-		struct rlog_op *op = io_uring_cqe_get_data(cqe);
-		int result = cqe->res;
-
-		io_uring_cqe_seen(&l->ring, cqe);
-		if (op != NULL)
-			op->done(l, op, result);
-	}
+	l->now = rlog_clock_ms();
+	rlog_net_now(l->net, l->now);
 }
 
 static void enter(struct rlog *l, uint64_t until_ms)
 {
-	struct __kernel_timespec ts = {0};
-	struct io_uring_cqe *cqe;
-	int rv;
+	int rv = rlog_ring_enter(l->ring, until_ms > l->now ? until_ms - l->now : 0);
 
-	if (until_ms > l->now) {
-		uint64_t wait_ms = until_ms - l->now;
-
-		if (wait_ms > 60000)
-			wait_ms = 60000;
-		ts.tv_sec = (long long)(wait_ms / 1000);
-		ts.tv_nsec = (long long)(wait_ms % 1000) * 1000000;
-	}
-	rv = io_uring_submit_and_wait_timeout(&l->ring, &cqe, 1, &ts, NULL);
-	l->prepared = 0;
-	if (rv < 0 && rv != -ETIME && rv != -EINTR && rv != -EAGAIN && rv != -EBUSY)
+	if (rv != 0)
 		rlog_server_fail(l->server, "io_uring cannot go on: %s", strerror(-rv));
 }
 
-static void turn(struct rlog *l)
+/* What came in from other threads, from the kernel, and with the time. */
+static void take_events(struct rlog *l)
 {
-	uint64_t until;
-
-	l->now = rlog_clock_ms();
+	set_now(l);
 	rlog_server_now(l->server, l->now);
-	complete_all(l);
+	rlog_ring_complete(l->ring);
 	take_submissions(l);
 	if (atomic_exchange(&l->resume, false))
 		rlog_server_resume(l->server);
-	take_commands(l);
+	rlog_helper_finish(l->helper);
 	if (rlog_server_deadline(l->server) <= l->now) {
 		rlog_server_tick(l->server);
 		l->status_due = true;
 	}
-	if (rlog_net_deadline(l) <= l->now)
-		rlog_net_tick(l);
-	begin_transfers(l);
-	run_calls(l);
-	rlog_server_turn(l->server);
-	rlog_net_flush(l);
-	if (l->prepared > 0 && rlog_server_has_deliveries(l->server)) {
-		io_uring_submit(&l->ring);
-		l->prepared = 0;
-	}
-	rlog_server_deliver(l->server);
-	rlog_join_turn(l);
-	rlog_net_flush(l);
-	want_spare(l);
-	if (status_moved(l))
-		publish_status(l);
-	end_transfers(l);
-	if (rlog_server_failure(l->server) != NULL)
-		return;
+	if (rlog_net_deadline(l->net) <= l->now)
+		rlog_net_tick(l->net);
+	rlog_calls_turn(l->calls);
+}
 
-	until = rlog_server_deadline(l->server);
-	if (rlog_net_deadline(l) < until)
-		until = rlog_net_deadline(l);
-	if (transfers_deadline(l) < until)
-		until = transfers_deadline(l);
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Until the next event. */
+static void sleep_until_event(struct rlog *l)
+{
+	uint64_t until = earlier(rlog_server_deadline(l->server),
+				 earlier(rlog_net_deadline(l->net), rlog_calls_deadline(l->calls)));
+
 	atomic_store(&l->sleeping, true);
-	pthread_mutex_lock(&l->mutex);
-	if (l->commands != NULL || l->jobs_done != NULL || l->new_calls != NULL)
+	if (rlog_calls_have_come(l->calls) || rlog_helper_has_done(l->helper))
 		until = 0;
-	pthread_mutex_unlock(&l->mutex);
 	if (atomic_load(&l->submitted) != NULL || atomic_load(&l->stop) || atomic_load(&l->resume))
 		until = 0;
 	enter(l, until);
 	atomic_store(&l->sleeping, false);
 }
 
-static int make_ring(struct rlog *l)
+static void turn(struct rlog *l)
 {
-	int rv = io_uring_queue_init(RING_ENTRIES, &l->ring,
-				     IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
-
-	if (rv == -EINVAL) /* a kernel before 6.1 */
-		rv = io_uring_queue_init(RING_ENTRIES, &l->ring, 0);
-	return rv;
+	take_events(l);
+	rlog_server_turn(l->server);
+	rlog_net_flush(l->net);
+	if (rlog_server_has_deliveries(l->server))
+		rlog_ring_submit(l->ring);
+	rlog_server_deliver(l->server);
+	rlog_net_answer_joiners(l->net);
+	rlog_net_flush(l->net);
+	want_spare(l);
+	if (status_moved(l))
+		publish_status(l);
+	rlog_calls_late(l->calls);
+	if (rlog_server_failure(l->server) == NULL)
+		sleep_until_event(l);
 }
+
+/* ---- what the server and the connections call ---------------------------------------------- */
+
+static int64_t server_room(void *ctx, uint64_t id, const char *address)
+{
+	return rlog_net_room(((struct rlog *)ctx)->net, id, address);
+}
+
+static void server_send(void *ctx, uint64_t id, const char *address, const struct rlog_message *m)
+{
+	rlog_net_send(((struct rlog *)ctx)->net, id, address, m);
+}
+
+static bool server_connected(void *ctx, uint64_t id)
+{
+	return rlog_net_connected(((struct rlog *)ctx)->net, id);
+}
+
+static void server_members(void *ctx)
+{
+	struct rlog *l = ctx;
+	struct rlog_member members[RLOG_MEMBERS_MAX];
+	const char *address;
+
+	if (l->server == NULL)
+		return; /* rlog_server_new() is still at it; called again after */
+	rlog_net_set_members(l->net, members, rlog_server_members(l->server, members),
+			     rlog_server_leader(l->server, &address));
+}
+
+static void net_receive(void *ctx, uint64_t from, const char *address, struct rlog_message *m)
+{
+	rlog_server_receive(((struct rlog *)ctx)->server, from, address, m);
+}
+
+static void net_hears(void *ctx, uint64_t from, const char *address)
+{
+	rlog_server_hears(((struct rlog *)ctx)->server, from, address);
+}
+
+static void net_room(void *ctx, uint64_t id)
+{
+	rlog_server_room(((struct rlog *)ctx)->server, id);
+}
+
+static void net_stream(void *ctx, int fd, uint64_t from)
+{
+	struct rlog *l = ctx;
+
+	l->cb.stream(l->ctx, fd, from);
+}
+
+static void net_changed(void *ctx)
+{
+	((struct rlog *)ctx)->status_due = true;
+}
+
+static void net_log(void *ctx, char level, const char *line)
+{
+	rlog_loop_log(ctx, level, "%s", line);
+}
+
+static int net_add(void *ctx, uint64_t id, const char *address, uint64_t *index, uint64_t *term)
+{
+	return rlog_server_add(((struct rlog *)ctx)->server, id, address, index, term);
+}
+
+static int net_outcome_of(void *ctx, uint64_t index, uint64_t term)
+{
+	return rlog_server_outcome_of(((struct rlog *)ctx)->server, index, term);
+}
+
+static uint64_t net_leader(void *ctx, const char **address)
+{
+	return rlog_server_leader(((struct rlog *)ctx)->server, address);
+}
+
+static int make_net(struct rlog *l)
+{
+	struct rlog_net_config config = {
+		.self = l->self,
+		.listen_fd = l->listen_fd,
+		.election_timeout_ms = l->server_config.election_timeout_ms != 0
+					       ? l->server_config.election_timeout_ms
+					       : RLOG_ELECTION_TIMEOUT_MS,
+		.owner =
+			{
+				.ctx = l,
+				.receive = net_receive,
+				.hears = net_hears,
+				.room = net_room,
+				.stream = l->cb.stream != NULL ? net_stream : NULL,
+				.changed = net_changed,
+				.log = net_log,
+				.add = net_add,
+				.outcome_of = net_outcome_of,
+				.leader = net_leader,
+			},
+		.ring = l->ring,
+		.helper = l->helper,
+	};
+
+	l->net = rlog_net_new(&config);
+	return l->net != NULL ? 0 : -ENOMEM;
+}
+
+/* ---- life --------------------------------------------------------------------------------- */
 
 static void report_start(struct rlog *l, int result)
 {
-	pthread_mutex_lock(&l->mutex);
+	pthread_mutex_lock(&l->lock);
 	l->start_result = result;
 	l->started = true;
-	pthread_cond_broadcast(&l->changed);
-	pthread_mutex_unlock(&l->mutex);
+	pthread_cond_broadcast(&l->has_started);
+	pthread_mutex_unlock(&l->lock);
+}
+
+static int make_server(struct rlog *l)
+{
+	l->server_config.io = (struct rlog_server_io){
+		.ctx = l,
+		.room = server_room,
+		.send = server_send,
+		.write = start_write,
+		.members = server_members,
+		.connected = server_connected,
+	};
+	return rlog_server_new(&l->server, &l->server_config, l->log, l->now, l->start_errmsg);
 }
 
 static int loop_start(struct rlog *l)
 {
-	int rv = make_ring(l);
+	int rv = rlog_ring_open(&l->ring);
 
 	if (rv != 0) {
 		snprintf(l->start_errmsg, sizeof l->start_errmsg,
@@ -504,25 +810,22 @@ static int loop_start(struct rlog *l)
 			 strerror(-rv));
 		return rv;
 	}
-	l->now = rlog_clock_ms();
 	l->event_op.done = event_done;
 	l->write_op.done = write_done;
-	l->server_config.io = (struct rlog_server_io){
-		.ctx = l,
-		.room = rlog_net_room,
-		.send = rlog_net_send,
-		.write = start_write,
-		.members = rlog_net_members,
-		.connected = rlog_net_connected,
-	};
-	rv = rlog_server_new(&l->server, &l->server_config, l->log, l->now, l->start_errmsg);
+	rv = make_net(l);
 	if (rv != 0) {
-		io_uring_queue_exit(&l->ring);
+		snprintf(l->start_errmsg, sizeof l->start_errmsg, "out of memory");
+	} else {
+		set_now(l);
+		rv = make_server(l);
+	}
+	if (rv != 0) {
+		rlog_ring_close(l->ring);
 		return rv;
 	}
-	event_done(l, &l->event_op, 0);
-	rlog_net_start(l);
-	rlog_net_members(l);
+	event_done(&l->event_op, 0);
+	rlog_net_start(l->net, l->now);
+	server_members(l);
 	publish_status(l);
 	return 0;
 }
@@ -532,16 +835,15 @@ static void loop_stop(struct rlog *l)
 {
 	uint64_t until = rlog_clock_ms() + 5000;
 
-	rlog_net_stop(l);
-	while ((!rlog_net_idle(l) || rlog_server_writing(l->server)) && rlog_clock_ms() < until) {
-		l->now = rlog_clock_ms();
+	rlog_net_stop(l->net);
+	while ((!rlog_net_idle(l->net) || rlog_server_writing(l->server)) &&
+	       rlog_clock_ms() < until) {
+		set_now(l);
 		enter(l, l->now + 100);
-		complete_all(l);
+		rlog_ring_complete(l->ring);
 	}
-	while (l->transfers != NULL)
-		finish(l, &l->transfers, -ETIMEDOUT);
-	end_all_calls(l);
-	io_uring_queue_exit(&l->ring);
+	rlog_calls_end(l->calls);
+	rlog_ring_close(l->ring);
 }
 
 void *rlog_loop_main(void *arg)
@@ -572,9 +874,6 @@ void *rlog_loop_main(void *arg)
 	/* Whoever came too late to be seen by the loop; rlog_submit() does the same for those who
 	 * come after. */
 	take_submissions(l);
-	take_commands(l);
-	while (l->transfers != NULL)
-		finish(l, &l->transfers, -ETIMEDOUT);
-	end_all_calls(l);
+	rlog_calls_close(l->calls);
 	return NULL;
 }

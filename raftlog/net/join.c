@@ -1,88 +1,92 @@
-/* Becoming a member.
+/* Becoming a member: the member that is asked.
  *
  * A node without a log asks any member with one message, JOIN (its id and address). The leader adds
  * it as a standby and answers JOINED when that has committed; another member answers with the
  * leader's address, or to try again when there is none. Then the node makes its empty log, listens,
  * and the leader, which dials it already, sends it everything; later the leader makes it a voter.
- * Asking twice is harmless: an answer that was lost is given again.
+ * Asking twice is harmless: an answer that was lost is given again. The node that asks: dial.c.
  */
+#include "net/join.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include "net/inside.h"
+
+static void answer(struct rlog_conn *c, enum rlog_answer what, const char *address)
+{
+	struct rlog_message m = {.type = RLOG_MSG_JOINED};
+
+	c->join.waiting = false;
+	m.joined.cluster_id = c->net->config.self.cluster_id;
+	m.joined.answer = what;
+	snprintf(m.joined.address, sizeof m.joined.address, "%s", address);
+	rlog_conn_send(c, &m);
+	c->last = true;
+}
+
+void rlog_join_request(struct rlog_conn *c, const struct rlog_message *m)
+{
+	const struct rlog_net_owner *owner = &c->net->config.owner;
+	const struct rlog_self *self = &c->net->config.self;
+	const char *leader_address;
+	uint64_t leader;
+
+	if (m->join.cluster_id != 0 && m->join.cluster_id != self->cluster_id) {
+		answer(c, RLOG_ANSWER_OTHER_CLUSTER, "");
+		return;
+	}
+	switch (owner->add(owner->ctx, m->join.id, m->join.address, &c->join.index,
+			   &c->join.term)) {
+	case 0:
+		c->join.waiting = true;
+		return;
+	case -EALREADY:
+		answer(c, RLOG_ANSWER_OK, "");
+		return;
+	case -EADDRINUSE:
+		answer(c, RLOG_ANSWER_ADDRESS_USED, m->join.address);
+		return;
+	case -ENFILE:
+		answer(c, RLOG_ANSWER_FULL, "");
+		return;
+	default:
+		leader = owner->leader(owner->ctx, &leader_address);
+		if (leader != 0 && leader != self->id && leader_address[0] != 0)
+			answer(c, RLOG_ANSWER_LEADER, leader_address);
+		else
+			answer(c, RLOG_ANSWER_RETRY, "");
+	}
+}
+
+void rlog_join_look(struct rlog_conn *c)
+{
+	const struct rlog_net_owner *owner = &c->net->config.owner;
+	const char *address;
+	int outcome;
+
+	if (c->state != CONN_JOINER || !c->join.waiting || c->closing)
+		return;
+	outcome = owner->outcome_of(owner->ctx, c->join.index, c->join.term);
+	if (outcome > 0)
+		answer(c, RLOG_ANSWER_OK, "");
+	else if (outcome < 0 || owner->leader(owner->ctx, &address) != c->net->config.self.id)
+		answer(c, RLOG_ANSWER_RETRY, "");
+}
+/* The node that asks: to join a cluster, or for a stream to another member. */
+#include "net/dial.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "loop/loop.h"
 
 #define RETRY_MS 100
 #define ATTEMPT_MS 4000
-
-/* ---- the member that is asked ------------------------------------------------------------- */
-
-static void answer(struct rlog *l, struct rlog_conn *c, enum rlog_answer what, const char *address)
-{
-	struct rlog_message m = {.type = RLOG_MSG_JOINED};
-
-	rlog_conn_join(c)->waiting = false;
-	m.joined.cluster_id = l->cluster_id;
-	m.joined.answer = what;
-	snprintf(m.joined.address, sizeof m.joined.address, "%s", address);
-	rlog_conn_send(c, &m, true);
-}
-
-void rlog_join_request(struct rlog *l, struct rlog_conn *c, const struct rlog_message *m)
-{
-	struct rlog_join_wait *wait = rlog_conn_join(c);
-	const char *leader_address;
-	uint64_t leader;
-
-	if (m->join.cluster_id != 0 && m->join.cluster_id != l->cluster_id) {
-		answer(l, c, RLOG_ANSWER_OTHER_CLUSTER, "");
-		return;
-	}
-	switch (rlog_server_add(l->server, m->join.id, m->join.address, &wait->index,
-				&wait->term)) {
-	case 0:
-		wait->waiting = true;
-		return;
-	case -EALREADY:
-		answer(l, c, RLOG_ANSWER_OK, "");
-		return;
-	case -EADDRINUSE:
-		answer(l, c, RLOG_ANSWER_ADDRESS_USED, m->join.address);
-		return;
-	case -ENFILE:
-		answer(l, c, RLOG_ANSWER_FULL, "");
-		return;
-	default:
-		leader = rlog_server_leader(l->server, &leader_address);
-		if (leader != 0 && leader != l->id && leader_address[0] != 0)
-			answer(l, c, RLOG_ANSWER_LEADER, leader_address);
-		else
-			answer(l, c, RLOG_ANSWER_RETRY, "");
-	}
-}
-
-static void look(struct rlog *l, struct rlog_conn *c)
-{
-	struct rlog_join_wait *wait = rlog_conn_join(c);
-	int outcome = rlog_server_outcome_of(l->server, wait->index, wait->term);
-	const char *address;
-
-	if (outcome > 0)
-		answer(l, c, RLOG_ANSWER_OK, "");
-	else if (outcome < 0 || rlog_server_leader(l->server, &address) != l->id)
-		answer(l, c, RLOG_ANSWER_RETRY, "");
-}
-
-void rlog_join_turn(struct rlog *l)
-{
-	rlog_net_each_joiner(l, look);
-}
-
-/* ---- the node that asks ------------------------------------------------------------------- */
 
 static int wait_for(int fd, short events, uint64_t until_ms)
 {
@@ -201,18 +205,18 @@ static int ask(const char *address, const struct rlog_message *question, struct 
 	return rv;
 }
 
-int rlog_dial(struct rlog *l, uint64_t id, const char *address, unsigned timeout_ms,
-	      char errmsg[RLOG_ERRMSG_SIZE])
+int rlog_dial_stream(const struct rlog_self *self, uint64_t id, const char *address,
+		     unsigned timeout_ms, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	struct rlog_message question = {.type = RLOG_MSG_STREAM}, reply;
 	const uint64_t until_ms = rlog_clock_ms() + timeout_ms;
 	int fd = dial(address, until_ms), rv, one = 1;
 
 	errmsg[0] = 0;
-	question.hello.cluster_id = l->cluster_id;
-	question.hello.from = l->id;
+	question.hello.cluster_id = self->cluster_id;
+	question.hello.from = self->id;
 	question.hello.to = id;
-	memcpy(question.hello.address, l->address, sizeof question.hello.address);
+	memcpy(question.hello.address, self->address, sizeof question.hello.address);
 	rv = fd < 0 ? fd : exchange(fd, &question, RLOG_MSG_WELCOME, &reply, until_ms);
 	if (rv == 0 && reply.welcome.answer == RLOG_ANSWER_NO_MEMBER)
 		rv = -EPERM;
