@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/address.h"
+#include "base/configuration.h"
 #include "log/open.h"
 
 static int fail(char errmsg[RLOG_ERRMSG_SIZE], int error, const char *what, const char *path)
@@ -102,27 +103,6 @@ static int make_log(const char *path, uint64_t id, uint64_t cluster_id,
 	return 0;
 }
 
-struct rlog_buf *rlog_directory_alone(uint64_t id, const char *address)
-{
-	struct raft_configuration conf;
-	struct raft_buffer encoded;
-	struct rlog_buf *buf;
-	int rv;
-
-	raft_configuration_init(&conf);
-	rv = raft_configuration_add(&conf, id, address, RAFT_VOTER);
-	if (rv == 0)
-		rv = raft_configuration_encode(&conf, &encoded);
-	raft_configuration_close(&conf);
-	if (rv != 0)
-		return NULL;
-	buf = rlog_buf_new(encoded.len);
-	if (buf != NULL)
-		memcpy(buf->data, encoded.base, encoded.len);
-	raft_free(encoded.base);
-	return buf;
-}
-
 int rlog_bootstrap(const char *dir, uint64_t id, uint64_t cluster_id, const char *address,
 		   char errmsg[RLOG_ERRMSG_SIZE])
 {
@@ -131,7 +111,7 @@ int rlog_bootstrap(const char *dir, uint64_t id, uint64_t cluster_id, const char
 
 	if (strlen(address) >= RLOG_ADDRESS_MAX)
 		return fail(errmsg, -ENAMETOOLONG, "cannot use the address", address);
-	first.buf = rlog_directory_alone(id, address);
+	first.buf = rlog_configuration_alone(id, address);
 	if (first.buf == NULL)
 		return fail(errmsg, -ENOMEM, "cannot make a cluster in", dir);
 	rv = make_log(dir, id, cluster_id, &first, errmsg);

@@ -10,7 +10,4 @@ int rlog_directory_sync_parent(const char *path);
 /* Remove the directory `path`, if there is one, and its files; nothing is beneath. 0 or -errno. */
 int rlog_directory_remove(const char *path);
 
-/* A membership whose only voter is `id`, as libraft encodes it; NULL: out of memory. */
-struct rlog_buf *rlog_directory_alone(uint64_t id, const char *address);
-
 #endif

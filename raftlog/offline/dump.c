@@ -182,21 +182,12 @@ static int read_members(const uint8_t *payload, size_t len,
 {
 	struct raft_buffer bytes = {.base = (void *)(uintptr_t)payload, .len = len};
 	struct raft_configuration conf;
-	int count = 0;
+	int count;
 
-	memset(members, 0, RLOG_MEMBERS_MAX * sizeof(*members));
 	if (rlog_configuration_check(payload, len) != 0 ||
 	    raft_configuration_decode(&bytes, &conf) != 0)
 		return -EBADMSG;
-	for (unsigned i = 0; i < conf.n && i < RLOG_MEMBERS_MAX; i++) {
-		struct rlog_member *member = &members[count++];
-
-		member->id = conf.servers[i].id;
-		snprintf(member->address, sizeof(member->address), "%s", conf.servers[i].address);
-		member->role = conf.servers[i].role == RAFT_VOTER     ? RLOG_VOTER
-			       : conf.servers[i].role == RAFT_STANDBY ? RLOG_STANDBY
-								      : RLOG_SPARE;
-	}
+	count = (int)rlog_configuration_members(&conf, members);
 	raft_configuration_close(&conf);
 	return count;
 }

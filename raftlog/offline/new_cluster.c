@@ -43,6 +43,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/address.h"
+#include "base/configuration.h"
 #include "log/compact.h"
 #include "log/meta.h"
 #include "log/open.h"
@@ -137,7 +138,7 @@ static int copy_log(struct rlog_log *from, struct rlog_disk *to,
 	}
 	rlog_log_meta(from, &term, &vote);
 	last.term = term + 1;
-	last.buf = rlog_directory_alone(opt->id, opt->address);
+	last.buf = rlog_configuration_alone(opt->id, opt->address);
 	if (!last.buf)
 		return failed(errmsg, -ENOMEM, "make a membership");
 	err = rlog_log_create_at(to, &options, snapshot ? snapshot->index + 1 : 1, last.term,

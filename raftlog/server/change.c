@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include "base/configuration.h"
 #include "server/peers.h"
 #include "server/step.h"
 
@@ -27,8 +28,7 @@ static int change(struct rlog_server *s, uint64_t id, const char *address, int r
 		  uint64_t *index)
 {
 	struct raft_configuration conf;
-	struct raft_buffer encoded;
-	struct rlog_buf *buf;
+	struct rlog_buf *buf = NULL;
 	bool found = false;
 	int rv = 0;
 
@@ -44,15 +44,10 @@ static int change(struct rlog_server *s, uint64_t id, const char *address, int r
 	if (rv == 0 && !found)
 		rv = raft_configuration_add(&conf, id, address, role);
 	if (rv == 0)
-		rv = raft_configuration_encode(&conf, &encoded);
+		buf = rlog_configuration_encode(&conf);
 	raft_configuration_close(&conf);
-	if (rv != 0)
-		return rv == RAFT_DUPLICATEADDRESS ? -EADDRINUSE : -ENOMEM;
-
-	buf = rlog_buf_new(encoded.len);
-	if (buf != NULL)
-		memcpy(buf->data, encoded.base, encoded.len);
-	raft_free(encoded.base);
+	if (rv == RAFT_DUPLICATEADDRESS)
+		return -EADDRINUSE;
 	if (buf == NULL || rlog_server_scratch(s, 1) != 0) {
 		rlog_buf_unref(buf);
 		return -ENOMEM;
@@ -77,7 +72,7 @@ int rlog_server_add(struct rlog_server *s, uint64_t id, const char *address, uin
 			return -EADDRINUSE;
 	if (!can_change(s))
 		return -EAGAIN;
-	server = rlog_server_member(s, id);
+	server = rlog_configuration_find(conf, id);
 	if (server != NULL && strcmp(server->address, address) == 0)
 		return -EALREADY;
 	if (server == NULL && conf->n >= RLOG_MEMBERS_MAX)

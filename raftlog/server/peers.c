@@ -2,16 +2,7 @@
 #include "server/peers.h"
 
 #include <string.h>
-
-static bool is_member(const struct rlog_server *s, uint64_t id)
-{
-	const struct raft_configuration *conf = &s->raft.configuration;
-
-	for (unsigned i = 0; i < conf->n; i++)
-		if (conf->servers[i].id == id)
-			return true;
-	return false;
-}
+#include "base/configuration.h"
 
 /* The peer `id`, made when it is not known; its address follows `address`. NULL when there is no
  * room for one more, which only strangers can bring about. */
@@ -28,7 +19,8 @@ struct peer *rlog_server_peer(struct rlog_server *s, uint64_t id, const char *ad
 		if (s->peer_count == sizeof s->peers / sizeof s->peers[0]) {
 			/* Whoever is not a member makes place. */
 			for (unsigned i = 0; i < s->peer_count && p == NULL; i++)
-				if (!is_member(s, s->peers[i].id))
+				if (rlog_configuration_find(&s->raft.configuration,
+							    s->peers[i].id) == NULL)
 					p = &s->peers[i];
 			if (p == NULL)
 				return NULL;
@@ -41,16 +33,6 @@ struct peer *rlog_server_peer(struct rlog_server *s, uint64_t id, const char *ad
 	if (strcmp(p->address, address) != 0)
 		memmove(p->address, address, strlen(address) + 1);
 	return p;
-}
-
-const struct raft_server *rlog_server_member(const struct rlog_server *s, uint64_t id)
-{
-	const struct raft_configuration *conf = &s->raft.configuration;
-
-	for (unsigned i = 0; i < conf->n; i++)
-		if (conf->servers[i].id == id)
-			return &conf->servers[i];
-	return NULL;
 }
 
 uint64_t rlog_server_match(const struct rlog_server *s, uint64_t id)
@@ -72,17 +54,7 @@ bool rlog_server_heard(const struct rlog_server *s, uint64_t id)
 
 bool rlog_server_sole_voter(const struct rlog_server *s)
 {
-	const struct raft_configuration *conf = &s->raft.configuration;
-	unsigned voters = 0;
-	bool self = false;
-
-	for (unsigned i = 0; i < conf->n; i++) {
-		if (conf->servers[i].role != RAFT_VOTER)
-			continue;
-		voters++;
-		self = self || conf->servers[i].id == s->raft.id;
-	}
-	return self && voters == 1;
+	return rlog_configuration_sole_voter(&s->raft.configuration, s->raft.id);
 }
 
 /* Called after every step: notices a membership that came with an entry, or left with one. */
@@ -96,10 +68,11 @@ void rlog_server_members_changed(struct rlog_server *s)
 	s->conf_uncommitted = r->configuration_uncommitted_index;
 	s->conf_committed = r->configuration_committed_index;
 	for (unsigned i = 0; i < s->peer_count;) {
-		const struct raft_server *server = rlog_server_member(s, s->peers[i].id);
+		const uint64_t id = s->peers[i].id;
 		const char *leader;
 
-		if (server == NULL && s->peers[i].id != rlog_server_leader(s, &leader)) {
+		if (rlog_configuration_find(&r->configuration, id) == NULL &&
+		    id != rlog_server_leader(s, &leader)) {
 			s->peers[i] = s->peers[--s->peer_count];
 			continue;
 		}
@@ -111,23 +84,13 @@ void rlog_server_members_changed(struct rlog_server *s)
 
 unsigned rlog_server_members(const struct rlog_server *s, struct rlog_member out[RLOG_MEMBERS_MAX])
 {
-	const struct raft_configuration *conf = &s->raft.configuration;
-	unsigned count = 0;
+	const unsigned count = rlog_configuration_members(&s->raft.configuration, out);
 
-	for (unsigned i = 0; i < conf->n && count < RLOG_MEMBERS_MAX; i++) {
-		const struct raft_server *server = &conf->servers[i];
-		struct rlog_member *member = &out[count++];
-
-		memset(member, 0, sizeof *member);
-		member->id = server->id;
-		strncpy(member->address, server->address, sizeof member->address - 1);
-		member->role = server->role == RAFT_VOTER     ? RLOG_VOTER
-			       : server->role == RAFT_STANDBY ? RLOG_STANDBY
-							      : RLOG_SPARE;
-		member->match_index = rlog_server_match(s, server->id);
-		member->connected =
-			server->id == s->raft.id ||
-			(s->io.connected != NULL && s->io.connected(s->io.ctx, server->id));
+	for (unsigned i = 0; i < count; i++) {
+		out[i].match_index = rlog_server_match(s, out[i].id);
+		out[i].connected =
+			out[i].id == s->raft.id ||
+			(s->io.connected != NULL && s->io.connected(s->io.ctx, out[i].id));
 	}
 	return count;
 }

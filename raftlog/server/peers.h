@@ -7,8 +7,6 @@
 /* The peer `id`, made when it is not known; its address follows `address`. NULL when there is no
  * room for one more, which only strangers can bring about. */
 struct peer *rlog_server_peer(struct rlog_server *s, uint64_t id, const char *address);
-/* The member `id`, or NULL. */
-const struct raft_server *rlog_server_member(const struct rlog_server *s, uint64_t id);
 /* How much of the log it has; 0 where this node does not lead. */
 uint64_t rlog_server_match(const struct rlog_server *s, uint64_t id);
 /* Within the election timeout. */

@@ -1,6 +1,7 @@
 /* Messages in. */
 #include "server/base.h"
 
+#include "base/configuration.h"
 #include "log/compact.h"
 #include "log/snapshot.h"
 #include "server/peers.h"
@@ -141,17 +142,9 @@ static void forget_silent_leader(struct rlog_server *s, uint64_t candidate)
 	r->follower_state.current_leader.id = 0;
 }
 
-static struct raft_server *own_entry(struct raft *r)
-{
-	for (unsigned i = 0; i < r->configuration.n; i++)
-		if (r->configuration.servers[i].id == r->id)
-			return &r->configuration.servers[i];
-	return NULL;
-}
-
 static int step_vote(struct rlog_server *s, struct raft_event *event, uint64_t candidate)
 {
-	struct raft_server *self = own_entry(&s->raft);
+	struct raft_server *self = rlog_configuration_find(&s->raft.configuration, s->raft.id);
 	int role, rv;
 
 	if (self == NULL || self->role == RAFT_VOTER || s->raft.state != RAFT_FOLLOWER)
@@ -160,7 +153,7 @@ static int step_vote(struct rlog_server *s, struct raft_event *event, uint64_t c
 	role = self->role;
 	self->role = RAFT_VOTER;
 	rv = rlog_server_step(s, event, NULL, NULL, NULL);
-	self = own_entry(&s->raft);
+	self = rlog_configuration_find(&s->raft.configuration, s->raft.id);
 	if (self != NULL)
 		self->role = role;
 	return rv;

@@ -92,20 +92,6 @@ err:
 	return rv;
 }
 
-static bool is_alone(const struct rlog_server *s, const struct raft_configuration *conf)
-{
-	unsigned voters = 0;
-	bool self = false;
-
-	for (unsigned j = 0; j < conf->n; j++) {
-		if (conf->servers[j].role != RAFT_VOTER)
-			continue;
-		voters++;
-		self = self || conf->servers[j].id == s->raft.id;
-	}
-	return self && voters == 1;
-}
-
 /* Is this server the only voter of the newest membership on disk? */
 static bool starts_alone(const struct rlog_server *s, const struct raft_event *event)
 {
@@ -119,11 +105,12 @@ static bool starts_alone(const struct rlog_server *s, const struct raft_event *e
 			continue;
 		if (raft_configuration_decode(&entry->buf, &conf) != 0)
 			return false;
-		alone = is_alone(s, &conf);
+		alone = rlog_configuration_sole_voter(&conf, s->raft.id);
 		raft_configuration_close(&conf);
 		return alone;
 	}
-	return event->start.metadata != NULL && is_alone(s, &event->start.metadata->configuration);
+	return event->start.metadata != NULL &&
+	       rlog_configuration_sole_voter(&event->start.metadata->configuration, s->raft.id);
 }
 
 /* What libraft wants to know of the snapshot. It takes the membership over with the START step. */

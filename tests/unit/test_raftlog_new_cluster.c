@@ -16,6 +16,7 @@
 
 #include "../rig/log_rig.h"
 #include "offline/create.h"
+#include "base/configuration.h"
 #include "log/compact.h"
 #include "log/meta.h"
 #include "log/read.h"
@@ -136,7 +137,7 @@ static void check(struct rlog_disk *d, uint64_t snapshot_index, uint64_t last)
 	struct rlog_log *l = open_log_as(d, &new_options);
 	const struct rlog_snapshot *s = rlog_log_snapshot(l);
 	uint64_t term, vote;
-	struct rlog_buf *alone = rlog_directory_alone(NODE, anew.address);
+	struct rlog_buf *alone = rlog_configuration_alone(NODE, anew.address);
 	struct rlog_record r;
 
 	rlog_log_meta(l, &term, &vote);
