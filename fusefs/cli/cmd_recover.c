@@ -218,14 +218,16 @@ static int finish(struct recovery *r)
 
 static int begin(struct recovery *r)
 {
-	const uint64_t old_cluster = r->identity.cluster;
+	struct rlog_new_cluster_options options = {.id = r->identity.node,
+						   .cluster_id = r->identity.cluster,
+						   .new_cluster_id = fsd_identity_random64(),
+						   .address = r->identity.address};
 	char errmsg[FSD_ERRMSG_SIZE];
 	int err;
 
-	r->identity.cluster = fsd_identity_random64();
+	r->identity.cluster = options.new_cluster_id;
 	r->identity.state = FSD_RECOVERING;
-	err = rlog_new_cluster_prepare(r->node.raft, r->identity.node, old_cluster,
-				       r->identity.cluster, r->identity.address, errmsg);
+	err = rlog_new_cluster_prepare(r->node.raft, &options, errmsg);
 	if (!err)
 		err = fsd_identity_write(r->node.state_fd, &r->identity, errmsg);
 	/* Which identity counts after an error is not known, so the new log stays; the next attempt, or

@@ -278,9 +278,10 @@ static int check_identity(struct fsd_start *st)
  * nothing has changed anywhere. */
 static int check_peer(struct fsd_start *st)
 {
-	uint64_t nowhere = fsd_identity_random64();
-	int rv = rlog_join(st->options->join, fsd_identity_random32(), st->fs->identity.address,
-			   &nowhere, FSD_JOIN_TIMEOUT_MS, st->errmsg);
+	struct rlog_joiner nobody = {.id = fsd_identity_random32(),
+				     .address = st->fs->identity.address,
+				     .cluster_id = fsd_identity_random64()};
+	int rv = rlog_join(st->options->join, &nobody, FSD_JOIN_TIMEOUT_MS, st->errmsg);
 
 	return rv == -EXDEV ? 0 : rv ? rv : -EPROTO;
 }
@@ -328,8 +329,12 @@ static int check_network(struct fsd_start *st)
 	if (!st->has_raft)
 		return check_peer(st);
 	if (!rv) {
-		rv = rlog_join(options->join, identity->node, identity->address, &identity->cluster,
-			       RECHECK_TIMEOUT_MS, st->errmsg);
+		struct rlog_joiner self = {.id = identity->node,
+					   .address = identity->address,
+					   .cluster_id = identity->cluster};
+
+		rv = rlog_join(options->join, &self, RECHECK_TIMEOUT_MS, st->errmsg);
+		identity->cluster = self.cluster_id;
 		if (rv == -EXDEV)
 			return fsd_start_fail(
 				st, rv,

@@ -105,9 +105,12 @@ static void unmake(struct fsd_start *st)
 static int join(struct fsd_start *st)
 {
 	struct fsd_identity *identity = &st->fs->identity;
-	int rv = rlog_join(st->options->join, identity->node, identity->address, &identity->cluster,
-			   FSD_JOIN_TIMEOUT_MS, st->errmsg);
+	struct rlog_joiner self = {.id = identity->node,
+				   .address = identity->address,
+				   .cluster_id = identity->cluster};
+	int rv = rlog_join(st->options->join, &self, FSD_JOIN_TIMEOUT_MS, st->errmsg);
 
+	identity->cluster = self.cluster_id;
 	if (rv) {
 		/* These say that it was not added. After others it may have been, under this number:
 		 * keep it for the next try. */

@@ -126,15 +126,22 @@ int rlog_bootstrap(const char *dir, uint64_t id, uint64_t cluster_id, const char
 int rlog_init_member(const char *dir, uint64_t id, uint64_t cluster_id,
 		     char errmsg[RLOG_ERRMSG_SIZE]);
 
-/* Ask the cluster that `peer` (HOST:PORT, any member) belongs to, to add node `id` at `address`.
+/* A node that asks to become a member. */
+struct rlog_joiner {
+	uint64_t id;
+	const char *address;
+	uint64_t cluster_id; /* 0: not known yet */
+};
+
+/* Ask the cluster that `peer` (HOST:PORT, any member) belongs to, to add the node.
  * Blocking, up to `timeout_ms`: follows the member's pointer to the leader, returns after the
  * membership change has committed; the leader makes the node a voter by itself once it has caught
- * up. Asking again with the same id and address is harmless. `*cluster_id` is 0 on the first join;
- * when it is not 0 it must match the peer's cluster, else -EXDEV. Errors: -EHOSTUNREACH (nobody
+ * up. Asking again with the same id and address is harmless. The cluster's id is set on success; when it
+ * was not 0 it must match the peer's cluster, else -EXDEV. Errors: -EHOSTUNREACH (nobody
  * answers at `peer`, or no leader in time), -EADDRINUSE (`address` belongs to another node id),
  * -EXDEV, -EPROTO. `errmsg` says it in one line that names the remedy. [before rlog_open] */
-int rlog_join(const char *peer, uint64_t id, const char *address, uint64_t *cluster_id,
-	      unsigned timeout_ms, char errmsg[RLOG_ERRMSG_SIZE]);
+int rlog_join(const char *peer, struct rlog_joiner *self, unsigned timeout_ms,
+	      char errmsg[RLOG_ERRMSG_SIZE]);
 
 /* Read the log (checking all of it) and start the loop thread. 0 or -errno with `errmsg`. */
 int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[RLOG_ERRMSG_SIZE]);
@@ -300,6 +307,14 @@ int rlog_dump(const char *dir, const struct rlog_dump_ops *ops, void *arg,
 
 /* ---- a cluster that lost its quorum for good ------------------------------------------------------ */
 
+struct rlog_new_cluster_options {
+	uint64_t id, cluster_id; /* whose log it is */
+	uint64_t new_cluster_id;
+	const char *address;
+	size_t segment_bytes;  /* of the new log; 0: the default */
+	unsigned format_reads; /* the level that this build reads; 0: RLOG_FORMAT_LEVEL */
+};
+
 /* Found a new cluster from the log of one survivor, which does not run. Everything in the log counts as
  * committed from then on, and the survivor is the only member. Two halves, and between them the caller
  * notes durably that the first is done: then the second has to be done, and no daemon may open the log
@@ -310,8 +325,7 @@ int rlog_dump(const char *dir, const struct rlog_dump_ops *ops, void *arg,
  * return. `dir` stays as it is, but for what any start drops at its end. What an earlier attempt left
  * is removed. 0, or -errno with a line in `errmsg`: -EBADMSG (damaged), -EXDEV (of another cluster or
  * node), -ENODATA (it holds nothing), ... */
-int rlog_new_cluster_prepare(const char *dir, uint64_t id, uint64_t cluster_id,
-			     uint64_t new_cluster_id, const char *address,
+int rlog_new_cluster_prepare(const char *dir, const struct rlog_new_cluster_options *opt,
 			     char errmsg[RLOG_ERRMSG_SIZE]);
 /* Second: put the new log in the place of `dir`, and remove the old one. Durable on return; done again
  * after a crash, at whatever point, it goes on; once more does nothing. 0, or -errno with a line in

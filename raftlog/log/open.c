@@ -115,14 +115,13 @@ int rlog_log_create(struct rlog_disk *d, const struct rlog_log_options *opt,
 }
 
 int rlog_log_create_at(struct rlog_disk *d, const struct rlog_log_options *opt,
-		       uint64_t first_index, uint64_t term, uint64_t voted_for,
-		       char errmsg[RLOG_ERRMSG_SIZE])
+		       const struct rlog_log_begin *begin, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	struct rlog_log_options o = *opt;
-	struct rlog_meta m = {.term = term, .voted_for = voted_for};
+	struct rlog_meta m = {.term = begin->term, .voted_for = begin->voted_for};
 
 	options_default(&o);
-	return make_files(d, &o, &m, first_index, errmsg);
+	return make_files(d, &o, &m, begin->first_index, errmsg);
 }
 
 struct opening {
@@ -289,6 +288,7 @@ static int open_all(struct rlog_log *l, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	static const struct rlog_scan_ops ops = {.segment = open_segment, .record = open_record};
 	struct opening o = {.l = l};
+	struct rlog_scan_of of;
 	struct rlog_scan_end end;
 	int bad_slots, err;
 
@@ -316,7 +316,8 @@ static int open_all(struct rlog_log *l, char errmsg[RLOG_ERRMSG_SIZE])
 	err = rlog_snapshot_load(l->d, l->opt.cluster_id, &l->snapshot, errmsg);
 	if (err < 0)
 		return err;
-	err = rlog_scan(l->d, &l->meta, l->snapshot.index, &ops, &o, &end, errmsg);
+	of = (struct rlog_scan_of){l->d, &l->meta, l->snapshot.index};
+	err = rlog_scan(&of, &ops, &o, &end, errmsg);
 	if (err == -ENOMEM)
 		snprintf(errmsg, RLOG_ERRMSG_SIZE, "out of memory reading the raft log");
 	if (err < 0)

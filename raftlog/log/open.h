@@ -20,11 +20,14 @@ struct rlog_log_options {
 int rlog_log_create(struct rlog_disk *d, const struct rlog_log_options *opt,
 		    const struct rlog_record *first, char errmsg[RLOG_ERRMSG_SIZE]);
 
-/* Make the files of an empty log that begins at `first_index` (not 1: it wants a snapshot that ends in front
- * of it, or right there, before it is opened), in `term`. */
+struct rlog_log_begin {
+	uint64_t first_index, term, voted_for;
+};
+
+/* Make the files of an empty log that begins somewhere else. Where first_index is not 1, it wants a snapshot
+ * that ends in front of it, or right there, before it is opened. */
 int rlog_log_create_at(struct rlog_disk *d, const struct rlog_log_options *opt,
-		       uint64_t first_index, uint64_t term, uint64_t voted_for,
-		       char errmsg[RLOG_ERRMSG_SIZE]);
+		       const struct rlog_log_begin *begin, char errmsg[RLOG_ERRMSG_SIZE]);
 
 /* Open and check everything. A torn tail is dropped (and made durable as dropped) only when it
  * belongs to the last write batch; damage anywhere else is -EBADMSG with the file and the offset in

@@ -378,14 +378,13 @@ static int scan_segments(struct scan *s, struct rlog_scan_end *end)
 	return 0;
 }
 
-int rlog_scan(struct rlog_disk *d, const struct rlog_meta *m, uint64_t snapshot_index,
-	      const struct rlog_scan_ops *ops, void *arg, struct rlog_scan_end *end,
-	      char errmsg[RLOG_ERRMSG_SIZE])
+int rlog_scan(const struct rlog_scan_of *of, const struct rlog_scan_ops *ops, void *arg,
+	      struct rlog_scan_end *end, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	struct scan s = {
-		.d = d,
-		.meta = m,
-		.snapshot_index = snapshot_index,
+		.d = of->d,
+		.meta = of->meta,
+		.snapshot_index = of->snapshot_index,
 		.ops = ops,
 		.arg = arg,
 		.errmsg = errmsg,

@@ -35,11 +35,15 @@ struct rlog_scan_end {
 	const char *damage;		    /* a constant; NULL when nothing is damaged */
 };
 
-/* 0 or -errno with a line in `errmsg` (damage: -EBADMSG; another cluster's or node's log: -EXDEV).
- * `m` is what `meta` says: the epoch, and a batch known to be durable. `snapshot_index`: of the
- * snapshot, 0 when there is none. */
-int rlog_scan(struct rlog_disk *d, const struct rlog_meta *m, uint64_t snapshot_index,
-	      const struct rlog_scan_ops *ops, void *arg, struct rlog_scan_end *end,
-	      char errmsg[RLOG_ERRMSG_SIZE]);
+/* Which log, and what is known of it before. */
+struct rlog_scan_of {
+	struct rlog_disk *d;
+	const struct rlog_meta *meta; /* the epoch, and a batch known to be durable */
+	uint64_t snapshot_index;      /* 0 when there is none */
+};
+
+/* 0 or -errno with a line in `errmsg` (damage: -EBADMSG; another cluster's or node's log: -EXDEV). */
+int rlog_scan(const struct rlog_scan_of *of, const struct rlog_scan_ops *ops, void *arg,
+	      struct rlog_scan_end *end, char errmsg[RLOG_ERRMSG_SIZE]);
 
 #endif

@@ -174,24 +174,73 @@ static uint64_t sooner(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-int rlog_join(const char *peer, uint64_t id, const char *address, uint64_t *cluster_id,
-	      unsigned timeout_ms, char errmsg[RLOG_ERRMSG_SIZE])
+/* A member's answer to JOIN: 0 (added), -EAGAIN (ask again, at `at`), or another -errno with a line in
+ * `errmsg`. */
+static int take_answer(const struct rlog_message *reply, struct rlog_joiner *self,
+		       char at[RLOG_ADDRESS_MAX], char errmsg[RLOG_ERRMSG_SIZE])
+{
+	switch (reply->joined.answer) {
+	case RLOG_ANSWER_OK:
+		self->cluster_id = reply->joined.cluster_id;
+		return 0;
+	case RLOG_ANSWER_OTHER_CLUSTER:
+		snprintf(errmsg, RLOG_ERRMSG_SIZE,
+			 "%.100s is of another cluster (%016llx) than this data directory "
+			 "(%016llx): join a member of the same, or start empty",
+			 at, (unsigned long long)reply->joined.cluster_id,
+			 (unsigned long long)self->cluster_id);
+		return -EXDEV;
+	case RLOG_ANSWER_ADDRESS_USED:
+		snprintf(errmsg, RLOG_ERRMSG_SIZE,
+			 "another member has the address %.128s: listen on another one, "
+			 "or remove that member",
+			 self->address);
+		return -EADDRINUSE;
+	case RLOG_ANSWER_FULL:
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "the cluster has its %d members: remove one",
+			 RLOG_MEMBERS_MAX);
+		return -EPROTO;
+	case RLOG_ANSWER_LEADER:
+		strcpy(at, reply->joined.address);
+		return -EAGAIN;
+	default:
+		return -EAGAIN;
+	}
+}
+
+/* No member has added it in time; `error` is of the last attempt, or 0: it was answered. */
+static int gave_up(const char *peer, bool reached, int error, char errmsg[RLOG_ERRMSG_SIZE])
+{
+	if (reached)
+		snprintf(errmsg, RLOG_ERRMSG_SIZE,
+			 "the cluster at %.128s has no leader now: see that most of its nodes run, "
+			 "then try again",
+			 peer);
+	else
+		snprintf(errmsg, RLOG_ERRMSG_SIZE,
+			 "nobody answers at %.128s (%s): check the address, and that the node runs",
+			 peer, strerror(-error));
+	return -EHOSTUNREACH;
+}
+
+int rlog_join(const char *peer, struct rlog_joiner *self, unsigned timeout_ms,
+	      char errmsg[RLOG_ERRMSG_SIZE])
 {
 	struct rlog_message question = {.type = RLOG_MSG_JOIN}, reply;
 	const uint64_t until_ms = rlog_clock_ms() + timeout_ms;
 	char at[RLOG_ADDRESS_MAX];
 	bool reached = false;
-	int rv;
+	int rv, result;
 
 	errmsg[0] = 0;
-	if (strlen(address) >= RLOG_ADDRESS_MAX || strlen(peer) >= RLOG_ADDRESS_MAX) {
+	if (strlen(self->address) >= RLOG_ADDRESS_MAX || strlen(peer) >= RLOG_ADDRESS_MAX) {
 		snprintf(errmsg, RLOG_ERRMSG_SIZE, "an address is longer than %d bytes",
 			 RLOG_ADDRESS_MAX - 1);
 		return -ENAMETOOLONG;
 	}
-	question.join.cluster_id = *cluster_id;
-	question.join.id = id;
-	strcpy(question.join.address, address);
+	question.join.cluster_id = self->cluster_id;
+	question.join.id = self->id;
+	strcpy(question.join.address, self->address);
 	strcpy(at, peer);
 	for (;;) {
 		/* One attempt must not eat all the time: its member may have died under way. */
@@ -207,52 +256,14 @@ int rlog_join(const char *peer, uint64_t id, const char *address, uint64_t *clus
 		}
 		if (rv == 0) {
 			reached = true;
-			switch (reply.joined.answer) {
-			case RLOG_ANSWER_OK:
-				*cluster_id = reply.joined.cluster_id;
-				return 0;
-			case RLOG_ANSWER_OTHER_CLUSTER:
-				snprintf(
-					errmsg, RLOG_ERRMSG_SIZE,
-					"%.100s is of another cluster (%016llx) than this data directory "
-					"(%016llx): join a member of the same, or start empty",
-					at, (unsigned long long)reply.joined.cluster_id,
-					(unsigned long long)*cluster_id);
-				return -EXDEV;
-			case RLOG_ANSWER_ADDRESS_USED:
-				snprintf(
-					errmsg, RLOG_ERRMSG_SIZE,
-					"another member has the address %.128s: listen on another one, "
-					"or remove that member",
-					address);
-				return -EADDRINUSE;
-			case RLOG_ANSWER_FULL:
-				snprintf(errmsg, RLOG_ERRMSG_SIZE,
-					 "the cluster has its %d members: remove one",
-					 RLOG_MEMBERS_MAX);
-				return -EPROTO;
-			case RLOG_ANSWER_LEADER:
-				strcpy(at, reply.joined.address);
-				break;
-			default:
-				break;
-			}
+			result = take_answer(&reply, self, at, errmsg);
+			if (result != -EAGAIN)
+				return result;
 		} else {
 			strcpy(at, peer); /* the leader we were sent to may be gone */
 		}
 		if (rlog_clock_ms() + RETRY_MS >= until_ms)
-			break;
+			return gave_up(peer, reached, rv, errmsg);
 		sleep_ms(rv == 0 && reply.joined.answer == RLOG_ANSWER_LEADER ? 1 : RETRY_MS);
 	}
-	if (reached)
-		snprintf(
-			errmsg, RLOG_ERRMSG_SIZE,
-			"the cluster at %.128s has no leader now: see that most of its nodes run, then "
-			"try again",
-			peer);
-	else
-		snprintf(errmsg, RLOG_ERRMSG_SIZE,
-			 "nobody answers at %.128s (%s): check the address, and that the node runs",
-			 peer, strerror(-rv));
-	return -EHOSTUNREACH;
 }

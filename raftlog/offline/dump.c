@@ -123,8 +123,9 @@ static int count_record(void *arg, const struct rlog_record_header *r, const uin
 static int count(struct dump *w)
 {
 	static const struct rlog_scan_ops ops = {.segment = count_segment, .record = count_record};
+	const struct rlog_scan_of of = {w->d, &w->meta, w->snapshot.index};
 
-	w->scanned = rlog_scan(w->d, &w->meta, w->snapshot.index, &ops, w, &w->scan_end, w->errmsg);
+	w->scanned = rlog_scan(&of, &ops, w, &w->scan_end, w->errmsg);
 	if (w->scanned == 0 && w->snapshot.image && !w->has_snapshot_entry &&
 	    w->scan_end.first_index != w->snapshot.index + 1)
 		w->scanned = count_truncation(w, 1);
@@ -274,8 +275,9 @@ static void count_unread(void *arg, const char *name)
 static int tell(struct dump *w)
 {
 	static const struct rlog_scan_ops ops = {.segment = tell_segment, .record = tell_record};
+	const struct rlog_scan_of of = {w->d, &w->meta, w->snapshot.index};
 	struct rlog_scan_end end;
-	int err = rlog_scan(w->d, &w->meta, w->snapshot.index, &ops, w, &end, w->errmsg);
+	int err = rlog_scan(&of, &ops, w, &end, w->errmsg);
 
 	if (end.damage) {
 		char name[RLOG_SEGMENT_NAME_SIZE];

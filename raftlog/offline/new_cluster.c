@@ -126,6 +126,7 @@ static int copy_log(struct rlog_log *from, struct rlog_disk *to,
 						 .format_needed = rlog_log_format(from)};
 	const struct rlog_snapshot *snapshot = rlog_log_snapshot(from);
 	struct rlog_record last = {.index = rlog_log_last(from) + 1, .type = RAFT_CHANGE};
+	struct rlog_log_begin begin;
 	struct rlog_log *log;
 	uint64_t term, vote;
 	int err;
@@ -141,8 +142,8 @@ static int copy_log(struct rlog_log *from, struct rlog_disk *to,
 	last.buf = rlog_configuration_alone(opt->id, opt->address);
 	if (!last.buf)
 		return failed(errmsg, -ENOMEM, "make a membership");
-	err = rlog_log_create_at(to, &options, snapshot ? snapshot->index + 1 : 1, last.term,
-				 opt->id, errmsg);
+	begin = (struct rlog_log_begin){snapshot ? snapshot->index + 1 : 1, last.term, opt->id};
+	err = rlog_log_create_at(to, &options, &begin, errmsg);
 	if (err == 0) {
 		err = copy_snapshot(from, to, opt->new_cluster_id);
 		if (err < 0)
@@ -217,14 +218,9 @@ static int prepare(const struct names *n, const struct rlog_new_cluster_options 
 	return err;
 }
 
-int rlog_new_cluster_prepare(const char *dir, uint64_t id, uint64_t cluster_id,
-			     uint64_t new_cluster_id, const char *address,
+int rlog_new_cluster_prepare(const char *dir, const struct rlog_new_cluster_options *opt,
 			     char errmsg[RLOG_ERRMSG_SIZE])
 {
-	const struct rlog_new_cluster_options opt = {.id = id,
-						     .cluster_id = cluster_id,
-						     .new_cluster_id = new_cluster_id,
-						     .address = address};
 	struct names n;
 	int err = names_of(dir, &n, errmsg);
 
@@ -235,7 +231,7 @@ int rlog_new_cluster_prepare(const char *dir, uint64_t id, uint64_t cluster_id,
 		err = rlog_directory_remove(n.old);
 	if (err < 0)
 		return failed(errmsg, err, "remove what an earlier attempt left");
-	err = prepare(&n, &opt, errmsg);
+	err = prepare(&n, opt, errmsg);
 	if (err == 0) {
 		err = rlog_directory_sync_parent(dir);
 		if (err < 0)

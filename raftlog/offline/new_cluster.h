@@ -5,13 +5,6 @@
 #include "log/disk.h"
 #include "raftlog.h"
 
-struct rlog_new_cluster_options {
-	uint64_t id, cluster_id, new_cluster_id;
-	const char *address;
-	size_t segment_bytes;  /* of the new log; 0: the default */
-	unsigned format_reads; /* the level that this build reads; 0: RLOG_FORMAT_LEVEL */
-};
-
 /* From the log in `from` to the empty directory `to`: as rlog_new_cluster_prepare(). Names in `to` are
  * durable on return. */
 int rlog_new_cluster_copy(struct rlog_disk *from, struct rlog_disk *to,

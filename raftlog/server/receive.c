@@ -9,14 +9,11 @@
 #include "server/snapshot.h"
 #include "server/step.h"
 
-/* Give libraft entries [from, to) of an AppendEntries message. */
-static void receive_part(struct rlog_server *s, uint64_t from_id, const char *address,
+/* Give libraft entries [from, to) of an AppendEntries message; `message` has its sender. */
+static void receive_part(struct rlog_server *s, struct raft_message message,
 			 const struct rlog_message *m, unsigned from, unsigned to)
 {
 	struct rlog_record *records = m->append.records;
-	struct raft_message message = {.type = RAFT_APPEND_ENTRIES,
-				       .server_id = from_id,
-				       .server_address = address};
 	struct raft_event event = {.type = RAFT_RECEIVE};
 	bool took = false;
 	char *token = NULL;
@@ -51,7 +48,7 @@ static void receive_part(struct rlog_server *s, uint64_t from_id, const char *ad
 			s,
 			"raft cannot go on after a message of node %08llx: %s; if this node's "
 			"data directory was restored from a copy, remove it and join again",
-			(unsigned long long)from_id, raft_strerror(rv));
+			(unsigned long long)message.server_id, raft_strerror(rv));
 	else if (took)
 		raft_free(token);
 }
@@ -85,6 +82,9 @@ static void receive_append(struct rlog_server *s, uint64_t from_id, const char *
 {
 	struct rlog_message part = *whole; /* its records stay those of the whole */
 	const struct rlog_message *m = &part;
+	const struct raft_message message = {.type = RAFT_APPEND_ENTRIES,
+					     .server_id = from_id,
+					     .server_address = address};
 	const struct raft *r = &s->raft;
 	unsigned from = 0, count;
 
@@ -111,10 +111,10 @@ static void receive_append(struct rlog_server *s, uint64_t from_id, const char *
 				to++;
 			if (m->append.records[from].type == RAFT_CHANGE &&
 			    r->configuration_uncommitted_index != 0)
-				receive_part(s, from_id, address, m, from, from);
+				receive_part(s, message, m, from, from);
 		}
 		if (!rlog_server_failed(s))
-			receive_part(s, from_id, address, m, from, to);
+			receive_part(s, message, m, from, to);
 		from = to;
 	} while (from < count && !rlog_server_failed(s));
 

@@ -44,45 +44,28 @@ static size_t fixed_bytes(const struct rlog_message *m)
 	return 64 + RLOG_ADDRESS_MAX;
 }
 
-static void put_body(struct writer *w, const struct rlog_message *m)
+static void put_append(struct writer *w, const struct rlog_message *m)
+{
+	put64(w, m->append.term);
+	put64(w, m->append.prev_index);
+	put64(w, m->append.prev_term);
+	put64(w, m->append.leader_commit);
+	put32(w, m->append.count);
+	put32(w, 0);
+	for (unsigned i = 0; i < m->append.count; i++) {
+		const struct rlog_record *rec = &m->append.records[i];
+
+		put64(w, rec->term);
+		put32(w, (uint32_t)rec->buf->len);
+		put32(w, rec->type);
+	}
+}
+
+static void put_raft(struct writer *w, const struct rlog_message *m)
 {
 	switch (m->type) {
-	case RLOG_MSG_HELLO:
-	case RLOG_MSG_STREAM:
-		put64(w, m->hello.cluster_id);
-		put64(w, m->hello.from);
-		put64(w, m->hello.to);
-		put_address(w, m->hello.address);
-		break;
-	case RLOG_MSG_WELCOME:
-		put64(w, m->welcome.cluster_id);
-		put64(w, m->welcome.from);
-		put32(w, m->welcome.answer);
-		break;
-	case RLOG_MSG_JOIN:
-		put64(w, m->join.cluster_id);
-		put64(w, m->join.id);
-		put_address(w, m->join.address);
-		break;
-	case RLOG_MSG_JOINED:
-		put64(w, m->joined.cluster_id);
-		put32(w, m->joined.answer);
-		put_address(w, m->joined.address);
-		break;
 	case RLOG_MSG_APPEND:
-		put64(w, m->append.term);
-		put64(w, m->append.prev_index);
-		put64(w, m->append.prev_term);
-		put64(w, m->append.leader_commit);
-		put32(w, m->append.count);
-		put32(w, 0);
-		for (unsigned i = 0; i < m->append.count; i++) {
-			const struct rlog_record *rec = &m->append.records[i];
-
-			put64(w, rec->term);
-			put32(w, (uint32_t)rec->buf->len);
-			put32(w, rec->type);
-		}
+		put_append(w, m);
 		break;
 	case RLOG_MSG_APPEND_RESULT:
 		put64(w, m->append_result.term);
@@ -123,6 +106,36 @@ static void put_body(struct writer *w, const struct rlog_message *m)
 		break;
 	default:
 		assert(false && "a message of a type that does not exist");
+	}
+}
+
+static void put_body(struct writer *w, const struct rlog_message *m)
+{
+	switch (m->type) {
+	case RLOG_MSG_HELLO:
+	case RLOG_MSG_STREAM:
+		put64(w, m->hello.cluster_id);
+		put64(w, m->hello.from);
+		put64(w, m->hello.to);
+		put_address(w, m->hello.address);
+		break;
+	case RLOG_MSG_WELCOME:
+		put64(w, m->welcome.cluster_id);
+		put64(w, m->welcome.from);
+		put32(w, m->welcome.answer);
+		break;
+	case RLOG_MSG_JOIN:
+		put64(w, m->join.cluster_id);
+		put64(w, m->join.id);
+		put_address(w, m->join.address);
+		break;
+	case RLOG_MSG_JOINED:
+		put64(w, m->joined.cluster_id);
+		put32(w, m->joined.answer);
+		put_address(w, m->joined.address);
+		break;
+	default:
+		put_raft(w, m);
 	}
 }
 

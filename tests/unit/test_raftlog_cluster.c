@@ -399,14 +399,14 @@ static void bootstrap(struct node *n)
 static void join(struct node *n, struct node *peer)
 {
 	char errmsg[RLOG_ERRMSG_SIZE];
-	uint64_t cluster_id = 0;
+	struct rlog_joiner self = {.id = n->id, .address = n->address};
 
-	if (rlog_join(peer->address, n->id, n->address, &cluster_id, 5000, errmsg) != 0)
+	if (rlog_join(peer->address, &self, 5000, errmsg) != 0)
 		fail_msg("rlog_join: %s", errmsg);
-	assert_int_equal(cluster_id, CLUSTER);
+	assert_int_equal(self.cluster_id, CLUSTER);
 	/* Again, as after a crash at this point. */
-	assert_int_equal(rlog_join(peer->address, n->id, n->address, &cluster_id, 5000, errmsg), 0);
-	if (rlog_init_member(n->dir, n->id, cluster_id, errmsg) != 0)
+	assert_int_equal(rlog_join(peer->address, &self, 5000, errmsg), 0);
+	if (rlog_init_member(n->dir, n->id, self.cluster_id, errmsg) != 0)
 		fail_msg("rlog_init_member: %s", errmsg);
 	node_open(n);
 }
@@ -480,7 +480,8 @@ static void three_nodes_replicate_and_survive_their_leader(void **state)
 	struct node nodes[3], *leader;
 	struct submission s;
 	struct rlog_status status;
-	uint64_t took, other = CLUSTER + 1;
+	struct rlog_joiner other = {.id = 9, .cluster_id = CLUSTER + 1};
+	uint64_t took;
 	unsigned three = 3, expected;
 	char *large;
 
@@ -491,11 +492,10 @@ static void three_nodes_replicate_and_survive_their_leader(void **state)
 	submit_serially(&nodes[0], 100, 4200, "before the others");
 	join(&nodes[1], &nodes[0]);
 	join(&nodes[2], &nodes[1]); /* a follower, which knows the leader */
-	assert_int_equal(rlog_join(nodes[0].address, 9, nodes[1].address, &other, 2000, errmsg),
-			 -EXDEV);
-	other = 0;
-	assert_int_equal(rlog_join(nodes[0].address, 9, nodes[1].address, &other, 2000, errmsg),
-			 -EADDRINUSE);
+	other.address = nodes[1].address;
+	assert_int_equal(rlog_join(nodes[0].address, &other, 2000, errmsg), -EXDEV);
+	other.cluster_id = 0;
+	assert_int_equal(rlog_join(nodes[0].address, &other, 2000, errmsg), -EADDRINUSE);
 	for (unsigned i = 0; i < 3; i++)
 		assert_true(wait_until(all_voters, &nodes[i], &three));
 
@@ -750,14 +750,12 @@ static void dial_of_a_wrong_node_or_of_nobody_is_refused(void **state)
 static void join_nobody_there_says_so(void **state)
 {
 	char errmsg[RLOG_ERRMSG_SIZE];
-	uint64_t cluster_id = 0;
+	struct rlog_joiner self = {.id = 5, .address = "127.0.0.1:2"};
 
 	(void)state;
-	assert_int_equal(rlog_join("127.0.0.1:1", 5, "127.0.0.1:2", &cluster_id, 300, errmsg),
-			 -EHOSTUNREACH);
+	assert_int_equal(rlog_join("127.0.0.1:1", &self, 300, errmsg), -EHOSTUNREACH);
 	assert_non_null(strstr(errmsg, "127.0.0.1:1"));
-	assert_int_equal(rlog_join("nonsense", 5, "127.0.0.1:2", &cluster_id, 300, errmsg),
-			 -EPROTO);
+	assert_int_equal(rlog_join("nonsense", &self, 300, errmsg), -EPROTO);
 }
 
 int main(void)

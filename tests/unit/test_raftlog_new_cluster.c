@@ -446,11 +446,22 @@ static int teardown(void **state)
 	return rmdir(base);
 }
 
+static int prepare_of(const char *path, uint64_t cluster_id, uint64_t new_cluster_id,
+		      char errmsg[RLOG_ERRMSG_SIZE])
+{
+	const struct rlog_new_cluster_options opt = {.id = NODE,
+						     .cluster_id = cluster_id,
+						     .new_cluster_id = new_cluster_id,
+						     .address = anew.address};
+
+	return rlog_new_cluster_prepare(path, &opt, errmsg);
+}
+
 static void prepare(void)
 {
 	char errmsg[RLOG_ERRMSG_SIZE];
 
-	if (rlog_new_cluster_prepare(dir, NODE, OLD_CLUSTER, NEW_CLUSTER, anew.address, errmsg) != 0)
+	if (prepare_of(dir, OLD_CLUSTER, NEW_CLUSTER, errmsg) != 0)
 		fail_msg("%s", errmsg);
 }
 
@@ -525,9 +536,7 @@ static void attempt_given_up_is_removed_and_never_taken(void **state)
 	char errmsg[RLOG_ERRMSG_SIZE];
 
 	(void)state;
-	assert_int_equal(rlog_new_cluster_prepare(dir, NODE, OLD_CLUSTER, NEW_CLUSTER + 1,
-					      anew.address, errmsg),
-			 0);
+	assert_int_equal(prepare_of(dir, OLD_CLUSTER, NEW_CLUSTER + 1, errmsg), 0);
 	/* of another id */
 	assert_int_equal(rlog_new_cluster_finish(dir, NEW_CLUSTER, errmsg), -ENOENT);
 	assert_true(errmsg[0] != 0);
@@ -552,12 +561,9 @@ static void prepare_that_fails_leaves_nothing(void **state)
 	char errmsg[RLOG_ERRMSG_SIZE];
 
 	(void)state;
-	assert_int_equal(rlog_new_cluster_prepare(dir, NODE, OLD_CLUSTER + 5, NEW_CLUSTER,
-					      anew.address, errmsg),
-			 -EXDEV);
+	assert_int_equal(prepare_of(dir, OLD_CLUSTER + 5, NEW_CLUSTER, errmsg), -EXDEV);
 	assert_int_equal(access(aside, F_OK), -1);
-	assert_int_equal(rlog_new_cluster_prepare("/var/tmp/no/such/log", NODE, OLD_CLUSTER,
-					      NEW_CLUSTER, anew.address, errmsg),
+	assert_int_equal(prepare_of("/var/tmp/no/such/log", OLD_CLUSTER, NEW_CLUSTER, errmsg),
 			 -ENOENT);
 	check_unchanged();
 }
