@@ -160,10 +160,8 @@ int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[R
 	return 0;
 }
 
-void rlog_close(struct rlog *l)
+void rlog_stop(struct rlog *l)
 {
-	if (l == NULL)
-		return;
 	assert(!pthread_equal(pthread_self(), l->thread));
 	atomic_store(&l->stop, true);
 	rlog_loop_wake(l);
@@ -171,7 +169,12 @@ void rlog_close(struct rlog *l)
 	rlog_helper_close(l->helper);
 	l->helper = NULL;
 	close(l->listen_fd);
-	release(l);
+}
+
+void rlog_free(struct rlog *l)
+{
+	if (l != NULL)
+		release(l);
 }
 
 /* ---- the inbox ---------------------------------------------------------------------------- */

@@ -135,6 +135,7 @@ static void on_log(void *ctx, char level, const char *line)
 /* Free what never had a thread, or no longer has. */
 static void release(struct wrep *w)
 {
+	rlog_free(w->log);
 	wrep_idle_clear(w);
 	wrep_keeper_free(w);
 	wrep_idle_destroy(w);
@@ -164,7 +165,7 @@ static void stop(struct wrep *w)
 	wrep_fetch_stop(w);
 	wrep_keeper_stop(w);
 	if (w->log)
-		rlog_close(w->log); /* pending commits end as unknown */
+		rlog_stop(w->log); /* pending commits end as unknown */
 	wrep_applier_stop(w);
 }
 

@@ -146,8 +146,13 @@ int rlog_join(const char *peer, struct rlog_joiner *self, unsigned timeout_ms,
 /* Read the log (checking all of it) and start the loop thread. 0 or -errno with `errmsg`. */
 int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[RLOG_ERRMSG_SIZE]);
 
-/* Stop the loop, end pending requests as UNKNOWN, close everything. Not from the loop thread. */
-void rlog_close(struct rlog *log);
+/* Stop the loop, end pending requests as UNKNOWN, close the sockets. What other threads do with the log
+ * afterwards has no effect: requests end as REFUSED at once, calls that wait return -EIO or what they say
+ * themselves, the status stays as it was last. Once. [any thread but the loop] */
+void rlog_stop(struct rlog *log);
+/* Close the files and free everything: it has been stopped, and no other thread knows it any more. NULL is
+ * allowed. */
+void rlog_free(struct rlog *log);
 
 /* Submit an entry. Returns at once; the end is told by `apply` with this request, or by its `done`.
  * Submissions are appended in the order of the calls. On a node that does not lead: REFUSED when

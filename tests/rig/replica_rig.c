@@ -29,7 +29,8 @@ bool only_voter;
 struct rlog_buf *snapshot;
 
 int __wrap_rlog_open(struct rlog **out, const struct rlog_config *config, char *errmsg);
-void __wrap_rlog_close(struct rlog *log);
+void __wrap_rlog_stop(struct rlog *log);
+void __wrap_rlog_free(struct rlog *log);
 void __wrap_rlog_submit(struct rlog *log, struct rlog_request *req);
 void __wrap_rlog_resume(struct rlog *log);
 void __wrap_rlog_status(struct rlog *log, struct rlog_status *out);
@@ -111,11 +112,16 @@ void end(struct rlog_request *req, enum rlog_outcome outcome)
 	req->done(req, outcome);
 }
 
-void __wrap_rlog_close(struct rlog *log)
+void __wrap_rlog_stop(struct rlog *log)
 {
 	(void)log;
 	while (waiting())
 		end(take(), RLOG_UNKNOWN);
+}
+
+void __wrap_rlog_free(struct rlog *log)
+{
+	(void)log;
 }
 
 int deliver_once(struct rlog_buf *buf, struct rlog_request *req)

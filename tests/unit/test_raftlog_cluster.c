@@ -252,7 +252,8 @@ static void node_open(struct node *n)
 
 static void node_close(struct node *n)
 {
-	rlog_close(n->log);
+	rlog_stop(n->log);
+	rlog_free(n->log);
 	n->log = NULL;
 }
 

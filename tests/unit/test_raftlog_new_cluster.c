@@ -677,7 +677,8 @@ static void survivor_leads_and_commits_all_that_it_had(void **state)
 	assert_int_equal(status.member_count, 1);
 	assert_int_equal(status.members[0].id, NODE);
 	assert_int_equal(status.members[0].role, RLOG_VOTER);
-	rlog_close(log);
+	rlog_stop(log);
+	rlog_free(log);
 }
 
 /* ---- a snapshot, dumped ------------------------------------------------------------------------- */
