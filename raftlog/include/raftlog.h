@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include "clock.h"
 #include "format.h"
 
@@ -49,9 +50,9 @@ struct rlog_request {
 	 * none for more log: it was never appended nor sent), or 0. */
 	int error;
 	/* private to raftlog */
-	struct rlog_request *next;
+	struct rlog_request *next; /* in the inbox */
+	TAILQ_ENTRY(rlog_request) entry;
 	uint64_t index, term, deadline_ms;
-	int state;
 };
 
 enum rlog_role { RLOG_FOLLOWER, RLOG_CANDIDATE, RLOG_LEADER };

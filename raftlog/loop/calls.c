@@ -139,9 +139,9 @@ uint64_t rlog_calls_deadline(const struct rlog_calls *calls)
 	const struct rlog_call *call;
 	uint64_t at = UINT64_MAX;
 
-	TAILQ_FOREACH(call, &calls->taken, entry)
-	if (call->until_ms != 0 && call->until_ms < at)
-		at = call->until_ms;
+	TAILQ_FOREACH (call, &calls->taken, entry)
+		if (call->until_ms != 0 && call->until_ms < at)
+			at = call->until_ms;
 	return at;
 }
 

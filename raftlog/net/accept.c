@@ -65,10 +65,10 @@ static void greet(struct rlog_conn *c, const struct rlog_message *m)
 		return;
 	}
 	/* A node that dials again has given up its older connection. */
-	LIST_FOREACH(o, &net->conns, entry)
-	if (m->type == RLOG_MSG_HELLO && o != c && o->state == CONN_MEMBER &&
-	    o->from == m->hello.from)
-		rlog_conn_close(o);
+	LIST_FOREACH (o, &net->conns, entry)
+		if (m->type == RLOG_MSG_HELLO && o != c && o->state == CONN_MEMBER &&
+		    o->from == m->hello.from)
+			rlog_conn_close(o);
 	c->from = m->hello.from;
 	memcpy(c->address, m->hello.address, sizeof c->address);
 	c->state = m->type == RLOG_MSG_STREAM ? CONN_STREAM : CONN_MEMBER;
@@ -164,8 +164,8 @@ static unsigned accepted_count(const struct rlog_net *net)
 	const struct rlog_conn *c;
 	unsigned count = 0;
 
-	LIST_FOREACH(c, &net->conns, entry)
-	count += c->link == NULL;
+	LIST_FOREACH (c, &net->conns, entry)
+		count += c->link == NULL;
 	return count;
 }
 

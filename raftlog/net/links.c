@@ -218,9 +218,9 @@ static struct rlog_link *link_find(const struct rlog_net *net, uint64_t id)
 {
 	struct rlog_link *link;
 
-	SLIST_FOREACH(link, &net->links, entry)
-	if (link->id == id && !link->dropped)
-		return link;
+	SLIST_FOREACH (link, &net->links, entry)
+		if (link->id == id && !link->dropped)
+			return link;
 	return NULL;
 }
 
@@ -297,8 +297,7 @@ void rlog_net_set_members(struct rlog_net *net, const struct rlog_member *member
 		if (members[i].id != net->config.self.id)
 			link_get(net, members[i].id, members[i].address);
 	}
-	SLIST_FOREACH(link, &net->links, entry)
-	{
+	SLIST_FOREACH (link, &net->links, entry) {
 		bool wanted = link->id == leader;
 
 		for (unsigned i = 0; i < count; i++)
@@ -315,9 +314,9 @@ uint64_t rlog_links_deadline(const struct rlog_net *net)
 	const struct rlog_link *link;
 	uint64_t at = UINT64_MAX;
 
-	SLIST_FOREACH(link, &net->links, entry)
-	if (!link->resolving && (link->dropped || link->conn == NULL) && link->dial_ms < at)
-		at = link->dial_ms;
+	SLIST_FOREACH (link, &net->links, entry)
+		if (!link->resolving && (link->dropped || link->conn == NULL) && link->dial_ms < at)
+			at = link->dial_ms;
 	return at;
 }
 
@@ -328,9 +327,9 @@ static bool is_used(const struct rlog_link *link)
 
 	if (link->resolving)
 		return true;
-	LIST_FOREACH(c, &link->net->conns, entry)
-	if (c->link == link && c->ops_count > 0)
-		return true;
+	LIST_FOREACH (c, &link->net->conns, entry)
+		if (c->link == link && c->ops_count > 0)
+			return true;
 	return false;
 }
 
@@ -356,8 +355,8 @@ void rlog_links_drop_all(struct rlog_net *net)
 {
 	struct rlog_link *link;
 
-	SLIST_FOREACH(link, &net->links, entry)
-	link->dropped = true;
+	SLIST_FOREACH (link, &net->links, entry)
+		link->dropped = true;
 }
 
 void rlog_links_free(struct rlog_net *net)

@@ -36,8 +36,8 @@ void rlog_net_stop(struct rlog_net *net)
 	struct rlog_conn *c;
 
 	rlog_accept_stop(net);
-	LIST_FOREACH(c, &net->conns, entry)
-	rlog_conn_close(c);
+	LIST_FOREACH (c, &net->conns, entry)
+		rlog_conn_close(c);
 	rlog_links_drop_all(net);
 }
 
@@ -66,9 +66,9 @@ uint64_t rlog_net_deadline(const struct rlog_net *net)
 
 	if (net->accept_ms != 0 && net->accept_ms < at)
 		at = net->accept_ms;
-	LIST_FOREACH(c, &net->conns, entry)
-	if (is_timed(c) && c->greet_until_ms < at)
-		at = c->greet_until_ms;
+	LIST_FOREACH (c, &net->conns, entry)
+		if (is_timed(c) && c->greet_until_ms < at)
+			at = c->greet_until_ms;
 	return at;
 }
 
@@ -77,9 +77,9 @@ void rlog_net_tick(struct rlog_net *net)
 	struct rlog_conn *c;
 
 	rlog_accept_tick(net);
-	LIST_FOREACH(c, &net->conns, entry)
-	if (is_timed(c) && c->greet_until_ms <= net->now)
-		rlog_conn_close(c);
+	LIST_FOREACH (c, &net->conns, entry)
+		if (is_timed(c) && c->greet_until_ms <= net->now)
+			rlog_conn_close(c);
 	rlog_links_tick(net);
 }
 
@@ -87,14 +87,14 @@ void rlog_net_flush(struct rlog_net *net)
 {
 	struct rlog_conn *c;
 
-	LIST_FOREACH(c, &net->conns, entry)
-	rlog_conn_flush(c);
+	LIST_FOREACH (c, &net->conns, entry)
+		rlog_conn_flush(c);
 }
 
 void rlog_net_answer_joiners(struct rlog_net *net)
 {
 	struct rlog_conn *c;
 
-	LIST_FOREACH(c, &net->conns, entry)
-	rlog_join_look(c);
+	LIST_FOREACH (c, &net->conns, entry)
+		rlog_join_look(c);
 }

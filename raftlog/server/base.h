@@ -19,9 +19,7 @@ struct peer {
 	uint64_t term, prev, count;
 };
 
-struct queue {
-	struct rlog_request *head, *tail;
-};
+TAILQ_HEAD(queue, rlog_request);
 
 struct rlog_server {
 	struct raft raft;

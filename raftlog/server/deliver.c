@@ -31,7 +31,7 @@ static int deliver_one(struct rlog_server *s, uint64_t index)
 			rlog_buf_unref(rec.buf);
 			if (rv == -EAGAIN) {
 				if (req != NULL)
-					rlog_server_put_back(&s->in_flight, behind, req);
+					rlog_server_put_back(s, behind, req);
 				return rv;
 			}
 			assert(rv == 0);

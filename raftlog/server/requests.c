@@ -23,46 +23,9 @@
 
 #define SUBMIT_MAX 1024 /* entries of one step */
 
-/* ---- queues ------------------------------------------------------------------------------- */
-
-static void push(struct queue *q, struct rlog_request *req)
+static void end(struct queue *q, struct rlog_request *req, enum rlog_outcome outcome)
 {
-	req->next = NULL;
-	if (q->tail == NULL)
-		q->head = req;
-	else
-		q->tail->next = req;
-	q->tail = req;
-}
-
-/* Unlink the request behind `prev` (NULL: the head). */
-static struct rlog_request *unlink_after(struct queue *q, struct rlog_request *prev)
-{
-	struct rlog_request *req = prev == NULL ? q->head : prev->next;
-
-	if (prev == NULL)
-		q->head = req->next;
-	else
-		prev->next = req->next;
-	if (q->tail == req)
-		q->tail = prev;
-	req->next = NULL;
-	return req;
-}
-
-void rlog_server_put_back(struct queue *q, struct rlog_request *prev, struct rlog_request *req)
-{
-	req->next = prev == NULL ? q->head : prev->next;
-	if (prev == NULL)
-		q->head = req;
-	else
-		prev->next = req;
-	if (q->tail == prev)
-		q->tail = req;
-}
-
-static void end(struct rlog_request *req, enum rlog_outcome outcome)
-{
+	TAILQ_REMOVE(q, req, entry);
 	rlog_buf_unref(req->buf);
 	req->buf = NULL;
 	req->done(req, outcome);
@@ -71,10 +34,8 @@ static void end(struct rlog_request *req, enum rlog_outcome outcome)
 /* The first of those that wait, which nobody has seen, finds no room in the log. */
 static void refuse_full(struct rlog_server *s)
 {
-	struct rlog_request *req = unlink_after(&s->waiting, NULL);
-
-	req->error = -ENOSPC;
-	end(req, RLOG_REFUSED);
+	TAILQ_FIRST(&s->waiting)->error = -ENOSPC;
+	end(&s->waiting, TAILQ_FIRST(&s->waiting), RLOG_REFUSED);
 }
 
 /* ---- submission --------------------------------------------------------------------------- */
@@ -83,11 +44,9 @@ void rlog_server_submit(struct rlog_server *s, struct rlog_request *req)
 {
 	req->deadline_ms = s->now + s->commit_timeout_ms;
 	req->error = 0;
-	if (rlog_server_failed(s)) {
-		end(req, RLOG_REFUSED);
-		return;
-	}
-	push(&s->waiting, req);
+	TAILQ_INSERT_TAIL(&s->waiting, req, entry);
+	if (rlog_server_failed(s))
+		end(&s->waiting, req, RLOG_REFUSED);
 }
 
 static bool can_submit(const struct rlog_server *s)
@@ -101,21 +60,22 @@ static bool can_submit(const struct rlog_server *s)
  * they are in flight, and end as UNKNOWN. */
 static bool submit_some(struct rlog_server *s)
 {
-	struct rlog_request *first = s->waiting.head, *last = NULL;
+	struct rlog_request *req;
 	struct rlog_log_room room;
 	uint64_t first_index, bytes = 0;
 	size_t count = 0;
 	int rv;
 
 	rlog_log_room(s->log, &room);
-	for (struct rlog_request *req = first; req != NULL && count < SUBMIT_MAX; req = req->next) {
+	TAILQ_FOREACH (req, &s->waiting, entry) {
+		if (count == SUBMIT_MAX)
+			break;
 		bytes += rlog_log_record_bytes(req->buf->len);
 		/* What is larger than a segment gets one of its own. */
 		if (bytes > room.bytes && room.beyond != 0 &&
 		    (count > 0 || !room.idle || !room.spare))
 			break;
 		s->records[count++] = (struct rlog_record){.type = RAFT_COMMAND, .buf = req->buf};
-		last = req;
 	}
 	if (count == 0) {
 		if (room.beyond != -ENOSPC)
@@ -132,17 +92,14 @@ static bool submit_some(struct rlog_server *s)
 	rv = rlog_server_submit_records(s, count, &first_index);
 	if (rv == -EAGAIN)
 		return false;
-	s->waiting.head = last->next;
-	if (s->waiting.head == NULL)
-		s->waiting.tail = NULL;
-	last->next = NULL;
-	for (struct rlog_request *req = first, *next; req != NULL; req = next) {
-		next = req->next;
+	while (count-- > 0) {
+		req = TAILQ_FIRST(&s->waiting);
+		TAILQ_REMOVE(&s->waiting, req, entry);
 		req->index = first_index++;
 		req->term = s->records[0].term;
 		rlog_buf_unref(req->buf); /* the log has its own */
 		req->buf = NULL;
-		push(&s->in_flight, req);
+		TAILQ_INSERT_TAIL(&s->in_flight, req, entry);
 	}
 	return true;
 }
@@ -152,7 +109,7 @@ void rlog_server_submit_waiting(struct rlog_server *s)
 {
 	const char *address;
 
-	while (s->waiting.head != NULL && !rlog_server_failed(s) && can_submit(s)) {
+	while (!TAILQ_EMPTY(&s->waiting) && !rlog_server_failed(s) && can_submit(s)) {
 		if (rlog_server_scratch(s, SUBMIT_MAX) != 0) {
 			rlog_server_fail(s, "out of memory");
 			return;
@@ -160,45 +117,45 @@ void rlog_server_submit_waiting(struct rlog_server *s)
 		if (!submit_some(s))
 			break;
 	}
-	while (s->waiting.head != NULL && rlog_server_leads(s) && s->disk_full &&
+	while (!TAILQ_EMPTY(&s->waiting) && rlog_server_leads(s) && s->disk_full &&
 	       !rlog_server_failed(s))
 		refuse_full(s);
 	if (rlog_server_failed(s) || rlog_server_leads(s) || rlog_server_leader(s, &address) == 0)
 		return;
-	while (s->waiting.head != NULL)
-		end(unlink_after(&s->waiting, NULL), RLOG_REFUSED);
+	while (!TAILQ_EMPTY(&s->waiting))
+		end(&s->waiting, TAILQ_FIRST(&s->waiting), RLOG_REFUSED);
 }
 
 /* Deadlines never fall along either queue: all requests have the same timeout. */
+static void expire(struct rlog_server *s, struct queue *q, enum rlog_outcome outcome)
+{
+	while (!TAILQ_EMPTY(q) && TAILQ_FIRST(q)->deadline_ms <= s->now)
+		end(q, TAILQ_FIRST(q), outcome);
+}
+
 void rlog_server_expire(struct rlog_server *s)
 {
-	while (s->waiting.head != NULL && s->waiting.head->deadline_ms <= s->now)
-		end(unlink_after(&s->waiting, NULL), RLOG_REFUSED);
-	while (s->in_flight.head != NULL && s->in_flight.head->deadline_ms <= s->now)
-		end(unlink_after(&s->in_flight, NULL), RLOG_UNKNOWN);
+	expire(s, &s->waiting, RLOG_REFUSED);
+	expire(s, &s->in_flight, RLOG_UNKNOWN);
 }
 
 void rlog_server_end_passed_over(struct rlog_server *s, uint64_t index)
 {
-	struct rlog_request *prev = NULL, *req = s->in_flight.head;
+	struct rlog_request *req, *next;
 
-	while (req != NULL) {
-		struct rlog_request *next = req->next;
-
+	for (req = TAILQ_FIRST(&s->in_flight); req != NULL; req = next) {
+		next = TAILQ_NEXT(req, entry);
 		if (req->index <= index)
-			end(unlink_after(&s->in_flight, prev), RLOG_UNKNOWN);
-		else
-			prev = req;
-		req = next;
+			end(&s->in_flight, req, RLOG_UNKNOWN);
 	}
 }
 
 void rlog_server_end_all(struct rlog_server *s)
 {
-	while (s->in_flight.head != NULL)
-		end(unlink_after(&s->in_flight, NULL), RLOG_UNKNOWN);
-	while (s->waiting.head != NULL)
-		end(unlink_after(&s->waiting, NULL), RLOG_REFUSED);
+	while (!TAILQ_EMPTY(&s->in_flight))
+		end(&s->in_flight, TAILQ_FIRST(&s->in_flight), RLOG_UNKNOWN);
+	while (!TAILQ_EMPTY(&s->waiting))
+		end(&s->waiting, TAILQ_FIRST(&s->waiting), RLOG_REFUSED);
 }
 
 /* ---- what a delivered entry says of them ---------------------------------------------------- */
@@ -207,13 +164,13 @@ void rlog_server_end_all(struct rlog_server *s)
 struct rlog_request *rlog_server_take(struct rlog_server *s, uint64_t index, uint64_t term,
 				      struct rlog_request **behind)
 {
-	struct rlog_request *prev = NULL;
+	struct rlog_request *req;
 
-	for (struct rlog_request *req = s->in_flight.head; req != NULL;
-	     prev = req, req = req->next) {
+	TAILQ_FOREACH (req, &s->in_flight, entry) {
 		if (req->index == index && req->term == term) {
-			*behind = prev;
-			return unlink_after(&s->in_flight, prev);
+			*behind = TAILQ_PREV(req, queue, entry);
+			TAILQ_REMOVE(&s->in_flight, req, entry);
+			return req;
 		}
 		/* Indexes rise within one term: the common case ends at the head. */
 		if (req->term > term || (req->term == term && req->index > index))
@@ -222,21 +179,25 @@ struct rlog_request *rlog_server_take(struct rlog_server *s, uint64_t index, uin
 	return NULL;
 }
 
-/* Entry (index, term) is committed and delivered: end what can never commit any more. */
+void rlog_server_put_back(struct rlog_server *s, struct rlog_request *behind,
+			  struct rlog_request *req)
+{
+	if (behind == NULL)
+		TAILQ_INSERT_HEAD(&s->in_flight, req, entry);
+	else
+		TAILQ_INSERT_AFTER(&s->in_flight, behind, req, entry);
+}
+
 void rlog_server_refuse_dead(struct rlog_server *s, uint64_t index, uint64_t term)
 {
-	struct rlog_request *prev = NULL, *req = s->in_flight.head;
+	struct rlog_request *req = TAILQ_FIRST(&s->in_flight), *next;
 
-	if (req == NULL ||
-	    (req->term == term && s->in_flight.tail->term == term && req->index > index))
+	if (req == NULL || (req->term == term && TAILQ_LAST(&s->in_flight, queue)->term == term &&
+			    req->index > index))
 		return;
-	while (req != NULL) {
-		struct rlog_request *next = req->next;
-
+	for (; req != NULL; req = next) {
+		next = TAILQ_NEXT(req, entry);
 		if (req->index <= index || req->term < term)
-			end(unlink_after(&s->in_flight, prev), RLOG_REFUSED);
-		else
-			prev = req;
-		req = next;
+			end(&s->in_flight, req, RLOG_REFUSED);
 	}
 }

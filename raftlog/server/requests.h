@@ -13,8 +13,9 @@ void rlog_server_end_passed_over(struct rlog_server *s, uint64_t index);
 /* The request that made entry (index, term), unlinked, or NULL. `*behind` is where it was. */
 struct rlog_request *rlog_server_take(struct rlog_server *s, uint64_t index, uint64_t term,
 				      struct rlog_request **behind);
-/* It stays in flight. */
-void rlog_server_put_back(struct queue *q, struct rlog_request *prev, struct rlog_request *req);
+/* It stays in flight, where it was. */
+void rlog_server_put_back(struct rlog_server *s, struct rlog_request *behind,
+			  struct rlog_request *req);
 /* Entry (index, term) is committed and delivered: end what can never commit any more. */
 void rlog_server_refuse_dead(struct rlog_server *s, uint64_t index, uint64_t term);
 

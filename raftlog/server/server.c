@@ -75,10 +75,10 @@ uint64_t rlog_server_deadline(const struct rlog_server *s)
 
 	if (rlog_server_failed(s))
 		return s->now;
-	if (s->waiting.head != NULL)
-		at = earlier(at, s->waiting.head->deadline_ms);
-	if (s->in_flight.head != NULL)
-		at = earlier(at, s->in_flight.head->deadline_ms);
+	if (!TAILQ_EMPTY(&s->waiting))
+		at = earlier(at, TAILQ_FIRST(&s->waiting)->deadline_ms);
+	if (!TAILQ_EMPTY(&s->in_flight))
+		at = earlier(at, TAILQ_FIRST(&s->in_flight)->deadline_ms);
 	if (s->disk_full)
 		at = earlier(at, s->disk_retry_ms);
 	if (s->transferring)
@@ -127,6 +127,8 @@ int rlog_server_new(struct rlog_server **out, const struct rlog_server_config *c
 		snprintf(errmsg, RLOG_ERRMSG_SIZE, "out of memory");
 		return -ENOMEM;
 	}
+	TAILQ_INIT(&s->waiting);
+	TAILQ_INIT(&s->in_flight);
 	s->log = log;
 	s->io = config->io;
 	s->cb = config->cb;
