@@ -10,12 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "whole.h"
 
 #define RETRY_MS 100
 #define ATTEMPT_MS 4000
 
-static int wait_for(int fd, short events, uint64_t until_ms)
+/* As of struct rlog_waiter; `arg` is the time until which it may take. */
+static int wait_until(void *arg, int fd, short events)
 {
+	const uint64_t until_ms = *(const uint64_t *)arg;
 	struct pollfd p = {.fd = fd, .events = events};
 	uint64_t now = rlog_clock_ms();
 	int rv = poll(&p, 1, now >= until_ms ? 0 : (int)(until_ms - now));
@@ -41,7 +44,7 @@ static int dial(const char *address, uint64_t until_ms)
 		return -errno;
 	if (connect(fd, (struct sockaddr *)&to, len) == 0)
 		return fd;
-	rv = errno == EINPROGRESS ? wait_for(fd, POLLOUT, until_ms) : -errno;
+	rv = errno == EINPROGRESS ? wait_until(&until_ms, fd, POLLOUT) : -errno;
 	if (rv == 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &error_len) == 0 && error != 0)
 		rv = -error;
 	if (rv != 0) {
@@ -51,68 +54,27 @@ static int dial(const char *address, uint64_t until_ms)
 	return fd;
 }
 
-static int send_all(int fd, const uint8_t *bytes, size_t len, uint64_t until_ms)
-{
-	while (len > 0) {
-		ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL);
-		int rv;
-
-		if (n > 0) {
-			bytes += n;
-			len -= (size_t)n;
-			continue;
-		}
-		if (n < 0 && errno != EAGAIN && errno != EINTR)
-			return -errno;
-		rv = wait_for(fd, POLLOUT, until_ms);
-		if (rv != 0)
-			return rv;
-	}
-	return 0;
-}
-
-static int recv_all(int fd, uint8_t *bytes, size_t len, uint64_t until_ms)
-{
-	while (len > 0) {
-		ssize_t n = recv(fd, bytes, len, 0);
-		int rv;
-
-		if (n > 0) {
-			bytes += n;
-			len -= (size_t)n;
-			continue;
-		}
-		if (n == 0)
-			return -ECONNRESET;
-		if (errno != EAGAIN && errno != EINTR)
-			return -errno;
-		rv = wait_for(fd, POLLIN, until_ms);
-		if (rv != 0)
-			return rv;
-	}
-	return 0;
-}
-
 /* Send a message and receive the answer, of type `expected`; nothing behind it is read. */
 static int exchange(int fd, const struct rlog_message *question, enum rlog_message_type expected,
 		    struct rlog_message *reply, uint64_t until_ms)
 {
 	uint8_t header[RLOG_FRAME_HEADER], body[1024];
 	struct rlog_frame *f = rlog_frame_new(question);
+	const struct rlog_waiter waiter = {wait_until, &until_ms};
 	struct rlog_frame_header h;
 	int rv;
 
 	if (f == NULL)
 		return -ENOMEM;
-	rv = send_all(fd, f->head, f->bytes, until_ms);
+	rv = rlog_send_whole(fd, f->head, f->bytes, &waiter);
 	rlog_frame_free(f);
 	if (rv == 0)
-		rv = recv_all(fd, header, sizeof header, until_ms);
+		rv = rlog_receive_whole(fd, header, sizeof header, &waiter);
 	if (rv == 0 && (rlog_frame_header_read(header, &h) != 0 || h.type != expected ||
 			h.body_bytes > sizeof body))
 		rv = -EPROTO;
 	if (rv == 0)
-		rv = recv_all(fd, body, h.body_bytes, until_ms);
+		rv = rlog_receive_whole(fd, body, h.body_bytes, &waiter);
 	if (rv == 0 && rlog_message_read(&h, body, reply) != 0)
 		rv = -EPROTO;
 	return rv;

@@ -5,9 +5,9 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <xxhash.h>
 #include "base/bytes.h"
+#include "whole.h"
 
 #define HEAD_BYTES 16
 #define LOOK_MS 1000
@@ -25,9 +25,11 @@ void wrep_stream_clear(struct wrep_stream *s)
 	s->room = 0;
 }
 
-static int wait_for(struct wrep_stream *s, short events)
+/* As of struct rlog_waiter. */
+static int wait_for(void *arg, int fd, short events)
 {
-	struct pollfd p = {.fd = s->fd, .events = events};
+	struct wrep_stream *s = arg;
+	struct pollfd p = {.fd = fd, .events = events};
 
 	for (int i = 0; i < PATIENCE; i++) {
 		int n = poll(&p, 1, LOOK_MS);
@@ -42,63 +44,25 @@ static int wait_for(struct wrep_stream *s, short events)
 	return -ETIMEDOUT;
 }
 
-static int send_all(struct wrep_stream *s, const uint8_t *bytes, size_t len)
-{
-	while (len) {
-		ssize_t n;
-		int rc = wait_for(s, POLLOUT);
-
-		if (rc)
-			return rc;
-		n = send(s->fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (n < 0 && errno != EAGAIN && errno != EINTR)
-			return -errno;
-		if (n > 0) {
-			bytes += n;
-			len -= (size_t)n;
-		}
-	}
-	return 0;
-}
-
-static int receive_all(struct wrep_stream *s, uint8_t *bytes, size_t len)
-{
-	while (len) {
-		ssize_t n;
-		int rc = wait_for(s, POLLIN);
-
-		if (rc)
-			return rc;
-		n = recv(s->fd, bytes, len, MSG_DONTWAIT);
-		if (n == 0)
-			return -ECONNRESET;
-		if (n < 0 && errno != EAGAIN && errno != EINTR)
-			return -errno;
-		if (n > 0) {
-			bytes += n;
-			len -= (size_t)n;
-		}
-	}
-	return 0;
-}
-
 int wrep_stream_send(struct wrep_stream *s, enum wrep_stream_type type, const void *body,
 		     size_t len)
 {
+	const struct rlog_waiter waiter = {wait_for, s};
 	uint8_t head[HEAD_BYTES];
 	int rc;
 
 	wrep_put32(head, type);
 	wrep_put32(head + 4, (uint32_t)len);
 	wrep_put64(head + 8, XXH3_64bits(body, len));
-	rc = send_all(s, head, sizeof head);
-	return rc ? rc : send_all(s, body, len);
+	rc = rlog_send_whole(s->fd, head, sizeof head, &waiter);
+	return rc ? rc : rlog_send_whole(s->fd, body, len, &waiter);
 }
 
 int wrep_stream_receive(struct wrep_stream *s)
 {
+	const struct rlog_waiter waiter = {wait_for, s};
 	uint8_t head[HEAD_BYTES];
-	int rc = receive_all(s, head, sizeof head);
+	int rc = rlog_receive_whole(s->fd, head, sizeof head, &waiter);
 
 	if (rc)
 		return rc;
@@ -114,7 +78,7 @@ int wrep_stream_receive(struct wrep_stream *s)
 			return -ENOMEM;
 		s->room = s->len;
 	}
-	rc = receive_all(s, s->body, s->len);
+	rc = rlog_receive_whole(s->fd, s->body, s->len, &waiter);
 	if (!rc && XXH3_64bits(s->body, s->len) != wrep_get64(head + 8))
 		rc = -EBADMSG;
 	return rc;
