@@ -396,3 +396,35 @@ void rlog_status(struct rlog *l, struct rlog_status *out)
 	*out = l->status;
 	pthread_mutex_unlock(&l->lock);
 }
+
+unsigned rlog_format_level(struct rlog *l)
+{
+	unsigned level;
+
+	pthread_mutex_lock(&l->mutex);
+	level = l->status.format_level;
+	pthread_mutex_unlock(&l->mutex);
+	return level;
+}
+
+unsigned rlog_format_needed(struct rlog *l)
+{
+	unsigned level;
+
+	pthread_mutex_lock(&l->mutex);
+	level = l->status.format_needed;
+	pthread_mutex_unlock(&l->mutex);
+	return level;
+}
+
+unsigned rlog_format_of(struct rlog *l, uint64_t id)
+{
+	unsigned level = 1;
+
+	pthread_mutex_lock(&l->mutex);
+	for (unsigned i = 0; i < l->status.member_count; i++)
+		if (l->status.members[i].id == id)
+			level = l->status.members[i].format_reads;
+	pthread_mutex_unlock(&l->mutex);
+	return level;
+}

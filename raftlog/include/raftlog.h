@@ -46,8 +46,11 @@ struct rlog_request {
 	struct rlog_buf *buf; /* the entry; the reference passes to raftlog on submit */
 	/* Called for REFUSED and UNKNOWN. */
 	void (*done)(struct rlog_request *req, enum rlog_outcome outcome);
+	/* The level of the entry's form (format.h); 0 is 1. */
+	unsigned format;
 	/* Why it was REFUSED: -ENOSPC (this node leads, but its log has no room for the entry, and the disk
-	 * none for more log: it was never appended nor sent), or 0. */
+	 * none for more log: it was never appended nor sent), -ENOTSUP (a member does not read the entry's
+	 * form: write it in an older one), or 0. */
 	int error;
 	/* private to raftlog */
 	struct rlog_request *next; /* in the inbox */
@@ -181,8 +184,9 @@ struct rlog_member {
 	uint64_t id;
 	char address[128];
 	enum rlog_member_role role;
-	uint64_t match_index; /* known on the leader, else 0 */
-	bool connected;	      /* this node's connection to it is up; true for itself */
+	uint64_t match_index;  /* known on the leader, else 0 */
+	bool connected;	       /* this node's connection to it is up; true for itself */
+	unsigned format_reads; /* the level that it reads, as far as this node has heard */
 };
 
 #define RLOG_MEMBERS_MAX 32
@@ -194,12 +198,24 @@ struct rlog_status {
 	uint64_t snapshot_index;  /* 0: none */
 	uint64_t log_bytes;	  /* of all segments */
 	uint64_t log_bytes_since; /* of entries behind the snapshot, about */
+	/* Levels: what this node reads, what its log needs, rlog_format_level(). */
+	unsigned format_reads, format_needed, format_level;
 	unsigned member_count;
 	struct rlog_member members[RLOG_MEMBERS_MAX];
 };
 
 /* A copy of the loop's last published status. [any thread] */
 void rlog_status(struct rlog *log, struct rlog_status *out);
+
+/* The newest level in which an entry may be written now: where this node leads, the lowest of all members, but
+ * not below what the log needs; elsewhere what the log needs. It may have fallen when the entry is submitted:
+ * see struct rlog_request. [any thread] */
+unsigned rlog_format_level(struct rlog *log);
+/* The level that the log needs: so does what is kept beside it, or is read with it by others. [any thread] */
+unsigned rlog_format_needed(struct rlog *log);
+/* The level that member `id` reads, as far as this node has heard; else 1. A stream to it is of the lower of
+ * this and RLOG_FORMAT_LEVEL. [any thread] */
+unsigned rlog_format_of(struct rlog *log, uint64_t id);
 
 /* ---- snapshots ------------------------------------------------------------------------------ */
 

@@ -13,6 +13,7 @@ struct peer {
 	char address[RLOG_ADDRESS_MAX];
 	uint64_t heard_ms;     /* when it last sent anything; 0: never */
 	uint64_t keepalive_ms; /* when this node last said "still receiving" to it */
+	unsigned reads;	       /* the format level that it last said it reads; 0: it said nothing */
 	/* Entries that libraft believes sent and that wait for room: [prev + 1, prev + count] of
 	 * `term`, or one empty message when count is 0. */
 	bool pending;
@@ -64,6 +65,10 @@ struct rlog_server {
 	uint64_t hold_until_ms; /* submissions wait for the transfer until then; 0: they do not */
 	uint64_t rest_until_ms; /* and then go on at least until then */
 	int transfer_result;	/* of the last one that ended */
+
+	/* formats: see format.c */
+	unsigned reads;	     /* the level that this node reads */
+	uint64_t too_old_ms; /* no line about that before */
 
 	/* scratch, reused */
 	struct raft_entry *entries;

@@ -82,12 +82,23 @@ void rlog_server_members_changed(struct rlog_server *s)
 	s->io.members(s->io.ctx);
 }
 
+unsigned rlog_server_format_of(const struct rlog_server *s, uint64_t id)
+{
+	if (id == s->id)
+		return s->reads;
+	for (unsigned i = 0; i < s->peer_count; i++)
+		if (s->peers[i].id == id)
+			return rlog_format_or_first(s->peers[i].reads);
+	return 1;
+}
+
 unsigned rlog_server_members(const struct rlog_server *s, struct rlog_member out[RLOG_MEMBERS_MAX])
 {
 	const unsigned count = rlog_configuration_members(&s->raft.configuration, out);
 
 	for (unsigned i = 0; i < count; i++) {
 		out[i].match_index = rlog_server_match(s, out[i].id);
+		out[i].format_reads = rlog_server_format_of(s, out[i].id);
 		out[i].connected =
 			out[i].id == s->raft.id ||
 			(s->io.connected != NULL && s->io.connected(s->io.ctx, out[i].id));

@@ -4,6 +4,7 @@
 #include "base/configuration.h"
 #include "log/compact.h"
 #include "log/snapshot.h"
+#include "server/format.h"
 #include "server/peers.h"
 #include "server/send.h"
 #include "server/snapshot.h"
@@ -191,7 +192,7 @@ void rlog_server_receive(struct rlog_server *s, uint64_t from, const char *addre
 	if (rlog_server_failed(s) || from == 0 || from == s->raft.id)
 		goto out;
 	p = rlog_server_peer(s, from, address);
-	if (p == NULL)
+	if (p == NULL || !rlog_server_format_receive(s, p, m))
 		goto out;
 	p->heard_ms = s->now;
 	if (unwelcome(s, from, m))

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include "log/segments.h"
+#include "server/format.h"
 #include "server/peers.h"
 #include "server/step.h"
 #include "server/transfer.h"
@@ -31,10 +32,11 @@ static void end(struct queue *q, struct rlog_request *req, enum rlog_outcome out
 	req->done(req, outcome);
 }
 
-/* The first of those that wait, which nobody has seen, finds no room in the log. */
-static void refuse_full(struct rlog_server *s)
+/* The first of those that wait, which nobody has seen, finds no room in the log (-ENOSPC), or is of a format
+ * that a member does not read (-ENOTSUP). */
+static void refuse_first(struct rlog_server *s, int error)
 {
-	TAILQ_FIRST(&s->waiting)->error = -ENOSPC;
+	TAILQ_FIRST(&s->waiting)->error = error;
 	end(&s->waiting, TAILQ_FIRST(&s->waiting), RLOG_REFUSED);
 }
 
@@ -55,6 +57,33 @@ static bool can_submit(const struct rlog_server *s)
 	       s->raft.leader_state.transferee == 0;
 }
 
+static bool is_readable(const struct rlog_server *s, const struct rlog_request *req)
+{
+	return rlog_server_format_allowed(s, rlog_format_or_first(req->format));
+}
+
+/* Those at the front that go into one step, as records in the scratch; `*level` is the highest of theirs. */
+static size_t gather(struct rlog_server *s, const struct rlog_log_room *room, unsigned *level)
+{
+	struct rlog_request *req;
+	uint64_t bytes = 0;
+	size_t count = 0;
+
+	TAILQ_FOREACH (req, &s->waiting, entry) {
+		if (count == SUBMIT_MAX || !is_readable(s, req))
+			break;
+		bytes += rlog_log_record_bytes(req->buf->len);
+		/* What is larger than a segment gets one of its own. */
+		if (bytes > room->bytes && room->beyond != 0 &&
+		    (count > 0 || !room->idle || !room->spare))
+			break;
+		if (req->format > *level)
+			*level = req->format;
+		s->records[count++] = (struct rlog_record){.type = RAFT_COMMAND, .buf = req->buf};
+	}
+	return count;
+}
+
 /* The first of those that wait, as one step; what would find no room in the log is not even begun. False:
  * none can be taken now. After a failure in the middle of the step a follower may have been sent them:
  * they are in flight, and end as UNKNOWN. */
@@ -62,29 +91,27 @@ static bool submit_some(struct rlog_server *s)
 {
 	struct rlog_request *req;
 	struct rlog_log_room room;
-	uint64_t first_index, bytes = 0;
-	size_t count = 0;
+	unsigned level = 1;
+	uint64_t first_index;
+	size_t count;
 	int rv;
 
-	rlog_log_room(s->log, &room);
-	TAILQ_FOREACH (req, &s->waiting, entry) {
-		if (count == SUBMIT_MAX)
-			break;
-		bytes += rlog_log_record_bytes(req->buf->len);
-		/* What is larger than a segment gets one of its own. */
-		if (bytes > room.bytes && room.beyond != 0 &&
-		    (count > 0 || !room.idle || !room.spare))
-			break;
-		s->records[count++] = (struct rlog_record){.type = RAFT_COMMAND, .buf = req->buf};
+	if (!is_readable(s, TAILQ_FIRST(&s->waiting))) {
+		refuse_first(s, -ENOTSUP);
+		return true;
 	}
+	rlog_log_room(s->log, &room);
+	count = gather(s, &room, &level);
 	if (count == 0) {
 		if (room.beyond != -ENOSPC)
 			return false;
 		rlog_server_disk_full(s);
 		s->refusing = true;
-		refuse_full(s);
+		refuse_first(s, -ENOSPC);
 		return true;
 	}
+	if (!rlog_server_format_raise(s, level))
+		return false;
 	if (s->refusing && room.spare) {
 		s->refusing = false;
 		rlog_server_log(s, 'I', "the log can grow again");
@@ -119,7 +146,7 @@ void rlog_server_submit_waiting(struct rlog_server *s)
 	}
 	while (!TAILQ_EMPTY(&s->waiting) && rlog_server_leads(s) && s->disk_full &&
 	       !rlog_server_failed(s))
-		refuse_full(s);
+		refuse_first(s, -ENOSPC);
 	if (rlog_server_failed(s) || rlog_server_leads(s) || rlog_server_leader(s, &address) == 0)
 		return;
 	while (!TAILQ_EMPTY(&s->waiting))

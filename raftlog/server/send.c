@@ -13,10 +13,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include "log/read.h"
+#include "server/format.h"
 #include "server/peers.h"
 
 /* A message carries about this much payload at most, unless a single entry is larger. */
 #define MESSAGE_PAYLOAD (1u << 20)
+
+static void post(struct rlog_server *s, const struct peer *p, struct rlog_message *m)
+{
+	rlog_server_format_stamp(s, m);
+	s->io.send(s->io.ctx, p->id, p->address, m);
+}
 
 /* Send one message from the front of the pending range. */
 static void send_some(struct rlog_server *s, struct peer *p)
@@ -67,7 +74,7 @@ static void send_some(struct rlog_server *s, struct peer *p)
 	}
 	m.append.count = done;
 	if (rv == 0) {
-		s->io.send(s->io.ctx, p->id, p->address, &m);
+		post(s, p, &m);
 		p->prev += done;
 		p->count -= done;
 		p->pending = p->count > 0;
@@ -87,7 +94,7 @@ static void drain(struct rlog_server *s, struct peer *p)
 	while (p->pending && !rlog_server_failed(s)) {
 		int64_t room = s->io.room(s->io.ctx, p->id, p->address);
 
-		if (room < 0 || p->term != s->led_term)
+		if (room < 0 || p->term != s->led_term || !rlog_server_format_may_send(s, p))
 			p->pending = false;
 		else if (room == 0)
 			break;
@@ -158,7 +165,7 @@ void rlog_server_send(struct rlog_server *s, const struct raft_message *message)
 		return;
 	}
 	if (s->io.room(s->io.ctx, p->id, p->address) >= 0)
-		s->io.send(s->io.ctx, p->id, p->address, &m);
+		post(s, p, &m);
 }
 
 void rlog_server_keepalive(struct rlog_server *s, uint64_t from, const char *address)
@@ -182,5 +189,5 @@ void rlog_server_keepalive(struct rlog_server *s, uint64_t from, const char *add
 	m.append_result.version = 2;
 	m.append_result.features = 1;
 	if (s->io.room(s->io.ctx, from, p->address) >= 0)
-		s->io.send(s->io.ctx, from, p->address, &m);
+		post(s, p, &m);
 }

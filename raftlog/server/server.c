@@ -100,7 +100,9 @@ uint64_t rlog_server_moved(const struct rlog_server *s)
 				  s->view.leader_id,
 				  (uint64_t)s->view.role * 2 + s->view.ready,
 				  s->conf_committed,
-				  s->conf_uncommitted};
+				  s->conf_uncommitted,
+				  rlog_server_format(s),
+				  rlog_server_needs(s)};
 
 	return XXH3_64bits(parts, sizeof parts);
 }
@@ -146,6 +148,7 @@ int rlog_server_new(struct rlog_server **out, const struct rlog_server_config *c
 	strcpy(s->address, config->address);
 	s->id = config->id;
 	s->seed = config->seed;
+	s->reads = config->format_reads != 0 ? config->format_reads : RLOG_FORMAT_LEVEL;
 	s->heartbeat_ms = config->heartbeat_ms != 0 ? config->heartbeat_ms : DEFAULT_HEARTBEAT_MS;
 	s->election_timeout_ms = config->election_timeout_ms != 0 ? config->election_timeout_ms
 								  : RLOG_ELECTION_TIMEOUT_MS;
@@ -197,5 +200,8 @@ void rlog_server_status(struct rlog_server *s, struct rlog_status *out)
 		rlog_log_snapshot(s->log) != NULL ? rlog_log_snapshot(s->log)->index : 0;
 	out->log_bytes = rlog_log_bytes(s->log);
 	out->log_bytes_since = rlog_log_bytes_since(s->log);
+	out->format_reads = s->reads;
+	out->format_needed = rlog_server_needs(s);
+	out->format_level = rlog_server_format(s);
 	out->member_count = rlog_server_members(s, out->members);
 }

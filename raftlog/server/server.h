@@ -44,6 +44,7 @@ struct rlog_server_config {
 	const char *address;
 	unsigned election_timeout_ms, heartbeat_ms, commit_timeout_ms; /* 0: the default */
 	unsigned seed;
+	unsigned format_reads; /* the level that this node reads; 0: RLOG_FORMAT_LEVEL */
 	struct rlog_server_io io;
 	struct rlog_callbacks cb; /* `fatal` is not called: see rlog_server_failure() */
 	void *ctx;
@@ -79,6 +80,8 @@ void rlog_server_receive(struct rlog_server *s, uint64_t from, const char *addre
 void rlog_server_hears(struct rlog_server *s, uint64_t from, const char *address);
 /* The write given to io.write has ended: its byte count or -errno. */
 void rlog_server_written(struct rlog_server *s, int64_t result);
+/* A greeting of node `id`, at `address`, said up to which level it reads. */
+void rlog_server_reads(struct rlog_server *s, uint64_t id, const char *address, unsigned level);
 /* Node `id` can be sent more, or can be sent to at all. */
 void rlog_server_room(struct rlog_server *s, uint64_t id);
 
@@ -126,5 +129,10 @@ unsigned rlog_server_members(const struct rlog_server *s, struct rlog_member out
 /* The outcome of the entry of a change: 1 committed and seen here, 0 not known yet, -ECANCELED replaced. */
 int rlog_server_outcome_of(const struct rlog_server *s, uint64_t index, uint64_t term);
 uint64_t rlog_server_leader(const struct rlog_server *s, const char **address);
+/* The level that the log needs: whoever reads less must not become a member, nor be connected to. */
+unsigned rlog_server_needs(const struct rlog_server *s);
+/* rlog_format_level() and rlog_format_of(). */
+unsigned rlog_server_format(const struct rlog_server *s);
+unsigned rlog_server_format_of(const struct rlog_server *s, uint64_t id);
 
 #endif

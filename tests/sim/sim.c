@@ -8,8 +8,9 @@
  * submitted and things go wrong: nodes lose power, also in the middle of a write or while making a
  * file, connections break, the network splits or slows, disks fill up, receivers are full,
  * leadership is handed over, the states of owners are damaged. All the time owners take snapshots, logs are
- * shortened, and whoever is left behind fetches the state of another (simowner.c). Then everything heals,
- * and the cluster must converge and accept writes.
+ * shortened, and whoever is left behind fetches the state of another (simowner.c). In most runs nodes are of
+ * different versions, up and down with their restarts (simformat.c). Then everything heals, and the cluster
+ * must converge and accept writes.
  *
  * Checked all along (simcheck.h holds the history): at most one leader per term; every node applies
  * a prefix of one common sequence; nothing is applied before this node's disk has it; nothing is
@@ -31,6 +32,7 @@
 #include <string.h>
 #include <xxhash.h>
 #include "sim.h"
+#include "simformat.h"
 
 #define TROUBLE_MS 20000
 #define HEAL_MS 30000
@@ -148,6 +150,7 @@ static int on_apply(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *b
 		simcheck_fail(sim->check, "node %u applies index %llu before its disk has it",
 			      n->number + 1, (unsigned long long)index);
 	number = owner_applied(n, (struct wrep_log_position){index, term}, buf);
+	simformat_applied(n, number);
 	n->last = index;
 	sim_trace(sim, 'a', n->number, index);
 	if (req != NULL) {
@@ -176,6 +179,7 @@ static void on_done(struct rlog_request *req, enum rlog_outcome outcome)
 {
 	struct submission *s = (struct submission *)req;
 
+	simformat_refused(s->sim, s->number, req->error);
 	simcheck_told(s->sim->check, s->number,
 		      outcome == RLOG_REFUSED ? SIM_REFUSED : SIM_UNKNOWN);
 	sim_trace(s->sim, 'd', s->number, (uint64_t)outcome);
@@ -222,6 +226,7 @@ static void node_down(struct node *n, uint64_t rounds)
 		n->terms[i] = rlog_server_term_of(n->server, i);
 	n->snapshot_index =
 		rlog_log_snapshot(n->log) != NULL ? rlog_log_snapshot(n->log)->index : 0;
+	simformat_stop(n);
 	owner_stop(n);
 	rlog_server_free(n->server);
 	rlog_log_close(n->log);
@@ -263,13 +268,14 @@ static void check_durable(struct node *n)
 	}
 }
 
-static void node_up(struct node *n)
+static void node_open(struct node *n)
 {
 	struct sim *sim = n->sim;
 	struct rlog_log_options options = {.cluster_id = CLUSTER,
 					   .node_id = n->number + 1,
 					   .segment_bytes = sim->segment_bytes,
 					   .cache_bytes = 64 << 10,
+					   .format_reads = n->reads,
 					   .log = on_log,
 					   .ctx = n};
 	struct rlog_server_config config = {
@@ -277,6 +283,7 @@ static void node_up(struct node *n)
 		.address = n->address,
 		.commit_timeout_ms = 2000,
 		.seed = (unsigned)sim_random(&sim->random),
+		.format_reads = n->reads,
 		.io = {n, io_room, io_send, io_write, io_members, NULL},
 		.cb = {on_apply, on_view, on_caught_up, NULL, on_log, NULL, owner_needs_state},
 		.ctx = n,
@@ -292,6 +299,11 @@ static void node_up(struct node *n)
 		if (rv != 0)
 			rlog_log_close(n->log);
 	}
+	if (simformat_started(n, rv)) {
+		n->log = NULL;
+		n->up_round = sim->round + 1;
+		return;
+	}
 	if (rv != 0) {
 		n->log = NULL;
 		if (memdisk_is_off(n->disk)) {
@@ -305,6 +317,12 @@ static void node_up(struct node *n)
 	check_durable(n);
 	simnet_node_down(sim->net, n->number, false);
 	sim_say(sim, n, "started");
+}
+
+static void node_up(struct node *n)
+{
+	simformat_start(n);
+	node_open(n);
 }
 
 static void node_create(struct node *n)
@@ -330,7 +348,9 @@ static void node_create(struct node *n)
 		simcheck_fail(n->sim->check, "cannot make a log: %s", errmsg);
 	rlog_buf_unref(first.buf);
 	n->exists = true;
-	node_up(n);
+	if (n->reads == 0)
+		simformat_start(n);
+	node_open(n);
 }
 
 static void node_receive(struct node *n)
@@ -412,6 +432,7 @@ static bool submit(struct sim *sim, struct node *n)
 		free(s);
 		return false;
 	}
+	s->req.format = simformat_submit(n, s->number);
 	sim->open++;
 	rlog_server_submit(n->server, &s->req);
 	return true;
@@ -443,6 +464,8 @@ static void grow_cluster(struct sim *sim)
 
 		if (n->exists)
 			continue;
+		if (!simformat_joins(n, leader))
+			return;
 		rv = rlog_server_add(leader->server, i + 1, n->address, &index, &term);
 		if (rv == -EALREADY)
 			node_create(n); /* this one is answered: it is a member */
@@ -518,6 +541,7 @@ static void round_of_all(struct sim *sim)
 	sim->round++;
 	sim->now = 1000 + sim->round / ROUNDS_PER_MS;
 	simnet_advance(sim->net, sim->round);
+	simformat_round(sim);
 	for (unsigned k = 0; k < sim->count; k++) {
 		struct node *n = &sim->nodes[(begin + k) % sim->count];
 
@@ -538,9 +562,10 @@ static void heal(struct sim *sim)
 
 		n->full_percent = 0;
 		n->up_round = sim->round;
+		simformat_heal(n);
 		if (n->exists) {
 			memdisk_set_capacity(n->disk, 0);
-			if (n->server != NULL && n->power_fails)
+			if (n->server != NULL && (n->power_fails || sim->mixed))
 				node_down(n, 0);
 		}
 	}
@@ -641,6 +666,7 @@ static bool run(uint64_t seed, unsigned count, bool verbose, struct sim_counts *
 	sim.check = simcheck_new();
 	sim.net = simnet_new(&sim.random, count);
 	sim.now = 1000;
+	sim.mixed = sim_chance(&sim.random, 70);
 	sim.segment_bytes = (size_t)16384 << sim_below(&sim.random, 5);
 	for (unsigned i = 0; i < count; i++) {
 		sim.nodes[i].sim = &sim;
@@ -687,6 +713,7 @@ static bool run(uint64_t seed, unsigned count, bool verbose, struct sim_counts *
 			memdisk_free(n->disk);
 		free(n->terms);
 	}
+	simformat_free(&sim);
 	simnet_free(sim.net);
 	simcheck_free(sim.check);
 	fflush(stdout);
@@ -749,10 +776,14 @@ int main(int argc, char **argv)
 	       (unsigned long long)all.snapshots, (unsigned long long)all.compactions,
 	       (unsigned long long)all.kept, (unsigned long long)all.replaced,
 	       (unsigned long long)all.too_old, (unsigned long long)all.cut);
+	printf("entries_of_newer_levels=%llu refused_for_their_level: entries=%llu starts=%llu joins=%llu\n",
+	       (unsigned long long)all.newer_entries, (unsigned long long)all.refused_entries,
+	       (unsigned long long)all.refused_starts, (unsigned long long)all.refused_joins);
 	if (seeds >= ALL_HAPPENS_SEEDS &&
 	    (all.compactions == 0 || all.kept == 0 || all.replaced == 0 || all.too_old == 0 ||
 	     all.cut == 0 || all.effects == 0 || all.refusals == 0 || all.past == 0 ||
-	     all.multi == 0 || all.parts == 0)) {
+	     all.multi == 0 || all.parts == 0 || all.newer_entries == 0 ||
+	     all.refused_entries == 0 || all.refused_starts == 0 || all.refused_joins == 0)) {
 		printf("FAILED: something of this never happened, and so was not tested\n");
 		failed++;
 	}

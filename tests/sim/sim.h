@@ -65,6 +65,8 @@ struct node {
 	/* what the disk was said to hold, checked at the next start; 0: let go of */
 	uint64_t *terms, term_count, snapshot_index;
 	struct owner owner;
+	unsigned reads, needs;	     /* levels: of its version; of its log when it stopped */
+	bool greeted[SIM_NODES_MAX]; /* and been greeted by */
 };
 
 /* What happened in all runs together. */
@@ -76,6 +78,8 @@ struct sim_counts {
 	uint64_t effects, refusals, past; /* of entries, on all nodes */
 	uint64_t multi,
 		parts; /* of these that took effect, over several databases; parts of a transaction */
+	/* of levels above the first, that were applied; and what was refused for its level */
+	uint64_t newer_entries, refused_entries, refused_starts, refused_joins;
 };
 
 struct sim {
@@ -87,6 +91,9 @@ struct sim {
 	uint64_t seed, round, now;
 	size_t segment_bytes;
 	bool verbose, quiet_time;
+	bool mixed;	 /* nodes read different levels */
+	uint8_t *levels; /* of submissions, by their number */
+	size_t level_room;
 	uint64_t trace;
 	unsigned open;
 	struct sim_counts *counts;

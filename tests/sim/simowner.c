@@ -16,6 +16,7 @@
 #include <string.h>
 #include <xxhash.h>
 #include "sim.h"
+#include "simformat.h"
 
 /* Behind it comes what the state was restored from. */
 struct payload {
@@ -388,7 +389,7 @@ static void get_image(struct node *n)
 
 	if (from->log != NULL && (s == NULL || s->index + 1 < rlog_log_first(n->log)))
 		from->owner.wanted = true;
-	if (s == NULL) {
+	if (s == NULL || !simformat_fetches(n, from)) {
 		end_fetch(&n->owner);
 		return;
 	}
