@@ -74,10 +74,13 @@ static int64_t io_room(void *ctx, uint64_t id, const char *address)
 static void io_send(void *ctx, uint64_t id, const char *address, const struct rlog_message *m)
 {
 	struct node *n = ctx;
-	struct rlog_frame *f = rlog_frame_new(m);
+	struct rlog_message own = *m;
+	struct rlog_frame *f;
 	uint8_t *bytes, *at;
 
 	(void)address;
+	simformat_send(n, &own);
+	f = rlog_frame_new(&own);
 	assert(f != NULL);
 	at = bytes = malloc(f->bytes);
 	for (unsigned i = 0; i < f->iov_count; i++) {
@@ -365,10 +368,12 @@ static void node_receive(struct node *n)
 		return;
 	sim_trace(n->sim, 'm', n->number * 8 + from, XXH3_64bits(bytes, len));
 	if (rlog_frame_header_read(bytes, &h) != 0 ||
-	    rlog_message_read(&h, bytes + RLOG_FRAME_HEADER, &m) != 0)
+	    rlog_message_read(&h, bytes + RLOG_FRAME_HEADER, &m) != 0) {
 		simcheck_fail(n->sim->check, "a message of node %u does not decode", from + 1);
-	else
+	} else {
+		simformat_receive(n, &m);
 		rlog_server_receive(n->server, from + 1, n->sim->nodes[from].address, &m);
+	}
 	free(bytes);
 }
 

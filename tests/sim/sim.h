@@ -65,6 +65,7 @@ struct node {
 	/* what the disk was said to hold, checked at the next start; 0: let go of */
 	uint64_t *terms, term_count, snapshot_index;
 	struct owner owner;
+	bool former; /* its version knows no levels, neither its own nor those of others */
 	unsigned reads, needs;	     /* levels: of its version; of its log when it stopped */
 	bool greeted[SIM_NODES_MAX]; /* and been greeted by */
 };

@@ -1,6 +1,7 @@
 /* See simformat.h. In most runs nodes differ; a node that starts may be of an older or a newer version than it
- * was. Checked: no node stores or applies an entry that it does not read, or that its log does not say it needs;
- * a log that needs more than a node reads is not opened, and any other is. */
+ * was, and some are of a version that knows no levels. Checked: no node stores or applies an entry that it does
+ * not read, or that its log does not say it needs; a log that needs more than a node reads is not opened, and
+ * any other is. */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -20,6 +21,19 @@ void simformat_start(struct node *n)
 		n->reads = sim->mixed ? any_level(sim) : 1;
 	else if (sim->mixed && !sim->quiet_time && sim_chance(&sim->random, 30))
 		n->reads = any_level(sim);
+	n->former = n->reads == 1 && sim->mixed && sim_chance(&sim->random, 50);
+}
+
+void simformat_send(const struct node *n, struct rlog_message *m)
+{
+	if (n->former)
+		m->reads = m->needs = 0;
+}
+
+void simformat_receive(const struct node *n, struct rlog_message *m)
+{
+	if (n->former)
+		m->reads = m->needs = 1;
 }
 
 bool simformat_started(struct node *n, int result)
@@ -128,7 +142,8 @@ bool simformat_fetches(struct node *n, const struct node *from)
 
 void simformat_heal(struct node *n)
 {
-	n->reads = n->sim->mixed ? SIM_LEVELS : n->reads;
+	if (n->sim->mixed)
+		n->reads = SIM_LEVELS;
 }
 
 void simformat_free(struct sim *sim)

@@ -12,6 +12,9 @@ void simformat_start(struct node *n);
 /* It has started, or not: whether that was right. True: it is to be started again, upgraded. */
 bool simformat_started(struct node *n, int result);
 void simformat_stop(struct node *n); /* while it has its log */
+/* A message as the version of the node sends it, and as it reads it. */
+void simformat_send(const struct node *n, struct rlog_message *m);
+void simformat_receive(const struct node *n, struct rlog_message *m);
 /* Greetings on connections that are new. */
 void simformat_round(struct sim *sim);
 /* May it join, as far as the leader knows? */
