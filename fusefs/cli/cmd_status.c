@@ -11,6 +11,18 @@ static uint64_t number_of(json_t *object, const char *key)
 	return fsd_number_of(json_object_get(object, key));
 }
 
+/* A daemon from before the levels says nothing of them. */
+static void print_format(json_t *format)
+{
+	if (!json_is_object(format))
+		return;
+	printf("format   reads level %" PRIu64 ", the log needs %" PRIu64,
+	       number_of(format, "reads"), number_of(format, "needed"));
+	if (json_is_integer(json_object_get(format, "all_read")))
+		printf(", all members read %" PRIu64, number_of(format, "all_read"));
+	printf("\n");
+}
+
 static void print_node(json_t *status)
 {
 	json_t *leader = json_object_get(status, "leader"), *log = json_object_get(status, "log");
@@ -31,6 +43,7 @@ static void print_node(json_t *status)
 	       " on in %" PRIu64 " MiB\n",
 	       number_of(status, "commit_index"), number_of(status, "applied_index"),
 	       number_of(log, "first_index"), number_of(log, "bytes") >> 20);
+	print_format(json_object_get(status, "format"));
 	printf("state    %s\n", fsd_client_text(status, "state", a));
 	if (json_is_string(json_object_get(status, "waits")))
 		printf("waits    opens wait: %s\n", fsd_client_text(status, "waits", b));

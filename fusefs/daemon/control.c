@@ -129,6 +129,15 @@ static json_t *log_json(const struct rlog_status *status)
 			 fsd_number_json(status->log_bytes));
 }
 
+/* Levels of formats (format.h); what all members read is known to the leader. */
+static json_t *format_json(const struct rlog_status *status)
+{
+	return json_pack("{s:o, s:o, s:o}", "reads", fsd_number_json(status->format_reads),
+			 "needed", fsd_number_json(status->format_needed), "all_read",
+			 status->view.role == RLOG_LEADER ? fsd_number_json(status->format_level)
+							  : json_null());
+}
+
 static json_t *fetch_json(const struct wrep_health *health)
 {
 	return json_pack("{s:o, s:o}", "compared_bytes", fsd_number_json(health->compared_bytes),
@@ -152,16 +161,16 @@ static json_t *answer_status(struct fsd *fs)
 
 	rlog_status(wrep_log(fs->wrep), &status);
 	wrep_health(fs->wrep, &health);
-	return json_pack("{s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
-			 "node", node_json(fs->identity.node), "address",
-			 fsd_bytes_json(fs->identity.address), "role", roles[status.view.role],
-			 "state", states[health.state], "waits",
-			 reason ? fsd_bytes_json(reason) : json_null(), "leader",
-			 leader_json(&status), "term", fsd_number_json(status.view.term),
-			 "commit_index", fsd_number_json(status.commit_index), "applied_index",
-			 fsd_number_json(status.applied_index), "log", log_json(&status), "fetch",
-			 fetch_json(&health), "damage", damage_json(&health), "members",
-			 members_json(&status), "databases", databases_json(fs));
+	return json_pack(
+		"{s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+		"node", node_json(fs->identity.node), "address",
+		fsd_bytes_json(fs->identity.address), "role", roles[status.view.role], "state",
+		states[health.state], "waits", reason ? fsd_bytes_json(reason) : json_null(),
+		"leader", leader_json(&status), "term", fsd_number_json(status.view.term),
+		"commit_index", fsd_number_json(status.commit_index), "applied_index",
+		fsd_number_json(status.applied_index), "log", log_json(&status), "format",
+		format_json(&status), "fetch", fetch_json(&health), "damage", damage_json(&health),
+		"members", members_json(&status), "databases", databases_json(fs));
 }
 
 /* A member named by its node id or its address; 0 when there is none. */
