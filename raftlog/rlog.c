@@ -90,6 +90,11 @@ static int wait_for_start(struct rlog *l, char errmsg[RLOG_ERRMSG_SIZE])
 	return rv;
 }
 
+static unsigned format_reads(const struct rlog_config *config)
+{
+	return config->format_reads != 0 ? config->format_reads : RLOG_FORMAT_LEVEL;
+}
+
 int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	struct rlog_log_options options = {.cluster_id = config->cluster_id,
@@ -108,6 +113,7 @@ int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[R
 	l->self.id = config->id;
 	l->self.cluster_id = config->cluster_id;
 	strcpy(l->self.address, config->address);
+	l->self.format_reads = options.format_reads = format_reads(config);
 	l->cb = config->cb;
 	l->ctx = config->ctx;
 	l->listen_fd = config->listen_fd;
@@ -140,6 +146,7 @@ int rlog_open(struct rlog **out, const struct rlog_config *config, char errmsg[R
 	l->server_config = (struct rlog_server_config){
 		.id = l->self.id,
 		.address = l->self.address,
+		.format_reads = l->self.format_reads,
 		.election_timeout_ms = config->election_timeout_ms,
 		.heartbeat_ms = config->heartbeat_ms,
 		.commit_timeout_ms = config->commit_timeout_ms,
@@ -401,9 +408,9 @@ unsigned rlog_format_level(struct rlog *l)
 {
 	unsigned level;
 
-	pthread_mutex_lock(&l->mutex);
+	pthread_mutex_lock(&l->lock);
 	level = l->status.format_level;
-	pthread_mutex_unlock(&l->mutex);
+	pthread_mutex_unlock(&l->lock);
 	return level;
 }
 
@@ -411,9 +418,9 @@ unsigned rlog_format_needed(struct rlog *l)
 {
 	unsigned level;
 
-	pthread_mutex_lock(&l->mutex);
+	pthread_mutex_lock(&l->lock);
 	level = l->status.format_needed;
-	pthread_mutex_unlock(&l->mutex);
+	pthread_mutex_unlock(&l->lock);
 	return level;
 }
 
@@ -421,10 +428,10 @@ unsigned rlog_format_of(struct rlog *l, uint64_t id)
 {
 	unsigned level = 1;
 
-	pthread_mutex_lock(&l->mutex);
+	pthread_mutex_lock(&l->lock);
 	for (unsigned i = 0; i < l->status.member_count; i++)
 		if (l->status.members[i].id == id)
 			level = l->status.members[i].format_reads;
-	pthread_mutex_unlock(&l->mutex);
+	pthread_mutex_unlock(&l->lock);
 	return level;
 }

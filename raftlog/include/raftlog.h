@@ -114,6 +114,7 @@ struct rlog_config {
 		election_timeout_ms; /* 0: RLOG_ELECTION_TIMEOUT_MS; the timer is randomised in [1x, 2x] */
 	unsigned heartbeat_ms;	    /* 0: the default, 50 */
 	unsigned commit_timeout_ms; /* 0: RLOG_COMMIT_TIMEOUT_MS */
+	unsigned format_reads;	    /* the level that the owner reads; 0: RLOG_FORMAT_LEVEL */
 	struct rlog_callbacks cb;
 	void *ctx;
 };
@@ -248,7 +249,7 @@ int rlog_install(struct rlog *log, struct rlog_buf *image, struct rlog_buf *payl
 
 /* Connect to member `id` at `address` for a stream of the owner's: a connected, blocking socket, whose
  * other end that node's `stream` gets; or -EXDEV (another node answers there), -EPERM (it does not know this
- * node for a member), or another -errno, with a line in `errmsg`. Blocks, up to timeout_ms.
+ * node for a member), -ENOTSUP (this node is too old for its log), or another -errno, with a line in `errmsg`. Blocks, up to timeout_ms.
  * [any thread but the loop] */
 int rlog_dial(struct rlog *log, uint64_t id, const char *address, unsigned timeout_ms,
 	      char errmsg[RLOG_ERRMSG_SIZE]);

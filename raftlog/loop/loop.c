@@ -322,6 +322,16 @@ static void net_hears(void *ctx, uint64_t from, const char *address)
 	rlog_server_hears(((struct rlog *)ctx)->server, from, address);
 }
 
+static void net_reads(void *ctx, uint64_t id, const char *address, unsigned level)
+{
+	rlog_server_reads(((struct rlog *)ctx)->server, id, address, level);
+}
+
+static unsigned net_needs(void *ctx)
+{
+	return rlog_server_needs(((struct rlog *)ctx)->server);
+}
+
 static void net_room(void *ctx, uint64_t id)
 {
 	rlog_server_room(((struct rlog *)ctx)->server, id);
@@ -372,6 +382,8 @@ static int make_net(struct rlog *l)
 				.ctx = l,
 				.receive = net_receive,
 				.hears = net_hears,
+				.reads = net_reads,
+				.needs = net_needs,
 				.room = net_room,
 				.stream = l->cb.stream != NULL ? net_stream : NULL,
 				.changed = net_changed,

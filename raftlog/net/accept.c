@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "net/inside.h"
 #include "net/join.h"
+#include "net/levels.h"
 #include "net/line.h"
 
 #define JOIN_MS 10000	 /* for the change that lets a node join */
@@ -32,11 +33,17 @@ static enum rlog_answer answer_to(const struct rlog_net *net, const struct rlog_
 		return RLOG_ANSWER_OTHER_NODE;
 	if (m->type == RLOG_MSG_STREAM && !is_member(net, m->hello.from))
 		return RLOG_ANSWER_NO_MEMBER;
+	if (!rlog_net_reads_enough(net, m))
+		return RLOG_ANSWER_TOO_OLD;
 	return RLOG_ANSWER_OK;
 }
 
 static void log_refusal(struct rlog_net *net, const struct rlog_message *m, enum rlog_answer answer)
 {
+	if (answer == RLOG_ANSWER_TOO_OLD) {
+		rlog_net_line_older(net, m->hello.from, m->hello.address, m);
+		return;
+	}
 	if (!rlog_net_may_log(net, &net->logged_ms))
 		return;
 	rlog_net_line(net, 'W', "refused a connection %s node=%08llx address=%s cluster=%016llx",
@@ -58,6 +65,7 @@ static void greet(struct rlog_conn *c, const struct rlog_message *m)
 	answer.welcome.cluster_id = net->config.self.cluster_id;
 	answer.welcome.from = net->config.self.id;
 	answer.welcome.answer = answer_to(net, m);
+	rlog_net_stamp(net, &answer);
 	if (answer.welcome.answer != RLOG_ANSWER_OK) {
 		log_refusal(net, m, answer.welcome.answer);
 		rlog_conn_send(c, &answer);
@@ -74,6 +82,7 @@ static void greet(struct rlog_conn *c, const struct rlog_message *m)
 	c->state = m->type == RLOG_MSG_STREAM ? CONN_STREAM : CONN_MEMBER;
 	c->trusted = c->state == CONN_MEMBER;
 	c->silent = c->state == CONN_STREAM;
+	net->config.owner.reads(net->config.owner.ctx, c->from, c->address, m->reads);
 	rlog_conn_send(c, &answer);
 }
 

@@ -105,9 +105,12 @@ int rlog_dial_stream(const struct rlog_self *self, uint64_t id, const char *addr
 	question.hello.from = self->id;
 	question.hello.to = id;
 	memcpy(question.hello.address, self->address, sizeof question.hello.address);
+	question.reads = self->format_reads;
 	rv = fd < 0 ? fd : exchange(fd, &question, RLOG_MSG_WELCOME, &reply, until_ms);
 	if (rv == 0 && reply.welcome.answer == RLOG_ANSWER_NO_MEMBER)
 		rv = -EPERM;
+	else if (rv == 0 && reply.welcome.answer == RLOG_ANSWER_TOO_OLD)
+		rv = -ENOTSUP;
 	else if (rv == 0 && (reply.welcome.answer != RLOG_ANSWER_OK || reply.welcome.from != id))
 		rv = -EXDEV;
 	if (rv == 0 && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) < 0)
@@ -122,7 +125,10 @@ int rlog_dial_stream(const struct rlog_self *self, uint64_t id, const char *addr
 		 (unsigned long long)id, address,
 		 rv == -EXDEV	? "another node answers there"
 		 : rv == -EPERM ? "this node is not a member there: join again"
-				: strerror(-rv));
+		 : rv == -ENOTSUP
+			 ? "its log has entries of a newer format than this version reads: upgrade "
+			   "this node"
+			 : strerror(-rv));
 	return rv;
 }
 
@@ -161,6 +167,12 @@ static int take_answer(const struct rlog_message *reply, struct rlog_joiner *sel
 	case RLOG_ANSWER_FULL:
 		snprintf(errmsg, RLOG_ERRMSG_SIZE, "the cluster has its %d members: remove one",
 			 RLOG_MEMBERS_MAX);
+		return -EPROTO;
+	case RLOG_ANSWER_TOO_OLD:
+		snprintf(errmsg, RLOG_ERRMSG_SIZE,
+			 "the log at %.90s has entries of a newer format (level %u) than this "
+			 "version reads (%u): install the version of its members, then try again",
+			 at, reply->needs, RLOG_FORMAT_LEVEL);
 		return -EPROTO;
 	case RLOG_ANSWER_LEADER:
 		strcpy(at, reply->joined.address);
@@ -202,6 +214,7 @@ int rlog_join(const char *peer, struct rlog_joiner *self, unsigned timeout_ms,
 	}
 	question.join.cluster_id = self->cluster_id;
 	question.join.id = self->id;
+	question.reads = RLOG_FORMAT_LEVEL;
 	strcpy(question.join.address, self->address);
 	strcpy(at, peer);
 	for (;;) {

@@ -34,7 +34,8 @@ struct rlog_net {
 	bool accepting, stopping;
 	uint64_t accept_ms; /* no connection is being accepted before; 0: one is */
 	uint64_t shortage_logged_ms;
-	uint64_t logged_ms; /* refusals of strangers */
+	uint64_t logged_ms;	  /* refusals of strangers */
+	uint64_t older_logged_ms; /* refusals of nodes of older versions, or of this one */
 
 	/* as last told */
 	uint64_t members[RLOG_MEMBERS_MAX];

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include "net/inside.h"
+#include "net/levels.h"
 
 static void answer(struct rlog_conn *c, enum rlog_answer what, const char *address)
 {
@@ -20,6 +21,7 @@ static void answer(struct rlog_conn *c, enum rlog_answer what, const char *addre
 	m.joined.cluster_id = c->net->config.self.cluster_id;
 	m.joined.answer = what;
 	snprintf(m.joined.address, sizeof m.joined.address, "%s", address);
+	rlog_net_stamp(c->net, &m);
 	rlog_conn_send(c, &m);
 	c->last = true;
 }
@@ -33,6 +35,11 @@ void rlog_join_request(struct rlog_conn *c, const struct rlog_message *m)
 
 	if (m->join.cluster_id != 0 && m->join.cluster_id != self->cluster_id) {
 		answer(c, RLOG_ANSWER_OTHER_CLUSTER, "");
+		return;
+	}
+	if (!rlog_net_reads_enough(c->net, m)) {
+		rlog_net_line_older(c->net, m->join.id, m->join.address, m);
+		answer(c, RLOG_ANSWER_TOO_OLD, "");
 		return;
 	}
 	switch (owner->add(owner->ctx, m->join.id, m->join.address, &c->join.index,

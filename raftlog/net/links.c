@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "net/inside.h"
+#include "net/levels.h"
 #include "net/line.h"
 
 #define QUEUE_BYTES (8u << 20)
@@ -52,7 +53,25 @@ static void link_connected(struct rlog_conn *c, int result)
 	m.hello.from = self->id;
 	m.hello.to = c->link->id;
 	memcpy(m.hello.address, self->address, sizeof m.hello.address);
+	rlog_net_stamp(c->net, &m);
 	rlog_conn_send(c, &m);
+}
+
+/* It is the node that was expected; but one of the two is too old for the other. */
+static bool one_is_older(struct rlog_conn *c, const struct rlog_message *m)
+{
+	struct rlog_link *link = c->link;
+
+	if (m->welcome.answer == RLOG_ANSWER_TOO_OLD)
+		rlog_net_line_too_old(c->net, link->id, link->address, m);
+	else if (m->welcome.answer == RLOG_ANSWER_OK && m->welcome.from == link->id &&
+		 !rlog_net_reads_enough(c->net, m))
+		rlog_net_line_older(c->net, link->id, link->address, m);
+	else
+		return false;
+	link->backoff_ms = BACKOFF_MAX_MS;
+	rlog_conn_close(c);
+	return true;
 }
 
 static void welcomed(struct rlog_conn *c, const struct rlog_message *m)
@@ -60,6 +79,8 @@ static void welcomed(struct rlog_conn *c, const struct rlog_message *m)
 	struct rlog_net *net = c->net;
 	struct rlog_link *link = c->link;
 
+	if (one_is_older(c, m))
+		return;
 	if (m->welcome.answer != RLOG_ANSWER_OK || m->welcome.from != link->id) {
 		if (rlog_net_may_log(net, &link->logged_ms))
 			rlog_net_line(
@@ -84,6 +105,7 @@ static void welcomed(struct rlog_conn *c, const struct rlog_message *m)
 	link->up = true;
 	link->backoff_ms = BACKOFF_MIN_MS;
 	link->logged_ms = 0;
+	net->config.owner.reads(net->config.owner.ctx, link->id, link->address, m->reads);
 	net->config.owner.changed(net->config.owner.ctx);
 	net->config.owner.room(net->config.owner.ctx, link->id);
 }

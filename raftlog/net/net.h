@@ -25,6 +25,7 @@
 struct rlog_self {
 	uint64_t cluster_id, id;
 	char address[RLOG_ADDRESS_MAX];
+	unsigned format_reads; /* a level (format.h) */
 };
 
 /* The owner of the connections; all are called on the loop thread, from within the functions below and
@@ -35,6 +36,10 @@ struct rlog_net_owner {
 	void (*receive)(void *ctx, uint64_t from, const char *address, struct rlog_message *m);
 	/* A part of one has come. */
 	void (*hears)(void *ctx, uint64_t from, const char *address);
+	/* Member `id`, at `address`, says in its greeting that it reads up to this level. */
+	void (*reads)(void *ctx, uint64_t id, const char *address, unsigned level);
+	/* The level that the log needs: nodes that read less are refused. */
+	unsigned (*needs)(void *ctx);
 	/* `id` can be sent more, or can be sent to at all. */
 	void (*room)(void *ctx, uint64_t id);
 	/* The socket of a member that asked for a stream. NULL: such are refused. */

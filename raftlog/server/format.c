@@ -50,7 +50,8 @@ void rlog_server_reads(struct rlog_server *s, uint64_t id, const char *address, 
 
 bool rlog_server_format_allowed(const struct rlog_server *s, unsigned level)
 {
-	return level <= rlog_server_format(s) && level <= s->reads;
+	return level <= rlog_server_needs(s) ||
+	       (level <= rlog_server_format(s) && level <= s->reads);
 }
 
 bool rlog_server_format_raise(struct rlog_server *s, unsigned level)

@@ -25,12 +25,14 @@ struct node {
 	uint64_t id;
 	char base[64], dir[96], address[64];
 	int listen_fd;
+	unsigned reads; /* a level; 0: this build's */
 	struct rlog *log;
 	pthread_mutex_t mutex; /* guards what follows */
 	pthread_cond_t changed;
 	unsigned applied;
 	uint64_t hash, last_index;
 	bool caught_up, fatal, full;
+	bool told_to_upgrade, told_of_older; /* by its log */
 	unsigned pushed_back;
 	struct rlog_view view;
 	/* of snapshots: what restore() was told, and the notices */
@@ -131,6 +133,10 @@ static void on_log(void *ctx, char level, const char *line)
 {
 	struct node *n = ctx;
 
+	pthread_mutex_lock(&n->mutex);
+	n->told_to_upgrade = n->told_to_upgrade || strstr(line, "upgrade this node") != NULL;
+	n->told_of_older = n->told_of_older || strstr(line, "upgrade that node") != NULL;
+	pthread_mutex_unlock(&n->mutex);
 	if (getenv("VERBOSE") != NULL)
 		fprintf(stderr, "node %d: %c %s\n", (int)n->id, level, line);
 }
@@ -236,6 +242,9 @@ static void node_open(struct node *n)
 		.cluster_id = CLUSTER,
 		.address = n->address,
 		.listen_fd = n->listen_fd,
+		.format_reads = n->reads,
+		/* where levels are set, a busy machine is to bring no election about */
+		.election_timeout_ms = n->reads != 0 ? 5000 : 0,
 		.cb = {on_apply, on_view, on_caught_up, on_fatal, on_log, on_restore,
 		       on_needs_state, on_stream},
 		.ctx = n,
@@ -748,6 +757,156 @@ static void dial_of_a_wrong_node_or_of_nobody_is_refused(void **state)
 		node_remove(&nodes[i]);
 }
 
+/* ---- levels of formats -------------------------------------------------------------------- */
+
+static enum rlog_outcome submit_of(struct node *n, unsigned level, int *error)
+{
+	struct submission s = {.node = n};
+	enum rlog_outcome outcome;
+
+	s.req.done = on_done;
+	s.req.format = level;
+	s.req.buf = rlog_buf_new(8);
+	memset(s.req.buf->data, (int)level, 8);
+	rlog_submit(n->log, &s.req);
+	outcome = wait_for(&s);
+	*error = s.req.error;
+	return outcome;
+}
+
+static bool may_write(struct node *n, void *arg)
+{
+	return rlog_format_level(n->log) == *(unsigned *)arg;
+}
+
+static bool needs(struct node *n, void *arg)
+{
+	return rlog_format_needed(n->log) == *(unsigned *)arg;
+}
+
+static bool was_told_to_upgrade(struct node *n, void *arg)
+{
+	bool told;
+
+	(void)arg;
+	pthread_mutex_lock(&n->mutex);
+	told = n->told_to_upgrade;
+	pthread_mutex_unlock(&n->mutex);
+	return told;
+}
+
+static bool was_told_of_older(struct node *n, void *arg)
+{
+	bool told;
+
+	(void)arg;
+	pthread_mutex_lock(&n->mutex);
+	told = n->told_of_older;
+	pthread_mutex_unlock(&n->mutex);
+	return told;
+}
+
+static void restart(struct node *n, unsigned reads)
+{
+	if (n->log != NULL)
+		node_close(n);
+	n->reads = reads;
+	node_listen(n);
+	node_open(n);
+}
+
+/* Three voters, of which the last reads level `reads`, the others 2; the first leads. */
+static void three_nodes(struct node nodes[3], unsigned reads)
+{
+	unsigned voters = 3;
+
+	for (unsigned i = 0; i < 3; i++) {
+		node_init(&nodes[i], i + 1);
+		nodes[i].reads = i == 2 ? reads : 2;
+	}
+	bootstrap(&nodes[0]);
+	join(&nodes[1], &nodes[0]);
+	join(&nodes[2], &nodes[0]);
+	for (unsigned i = 0; i < 3; i++)
+		assert_true(wait_until(all_voters, &nodes[i], &voters));
+}
+
+static void entry_of_a_level_waits_until_all_members_read_it(void **state)
+{
+	unsigned one = 1, two = 2, entries = 2;
+	struct node nodes[3], *leader = &nodes[0];
+	char errmsg[RLOG_ERRMSG_SIZE];
+	struct rlog_config config = {.dir = nodes[2].dir,
+				     .id = 3,
+				     .cluster_id = CLUSTER,
+				     .address = nodes[2].address,
+				     .format_reads = 1};
+	struct rlog_joiner older = {.id = 9, .address = "127.0.0.1:1"};
+	struct rlog *log;
+	int error;
+
+	(void)state;
+	three_nodes(nodes, 1);
+	assert_int_equal(rlog_format_level(leader->log), 1);
+	assert_int_equal(submit_of(leader, 2, &error), RLOG_REFUSED);
+	assert_int_equal(error, -ENOTSUP);
+	assert_int_equal(submit_of(leader, 1, &error), RLOG_COMMITTED);
+	assert_int_equal(rlog_format_needed(leader->log), 1);
+
+	/* the last one is upgraded, and everybody may go back until the level is used */
+	restart(&nodes[2], 2);
+	assert_true(wait_until(may_write, leader, &two));
+	restart(&nodes[2], 1);
+	assert_true(wait_until(may_write, leader, &one));
+	restart(&nodes[2], 2);
+	assert_true(wait_until(may_write, leader, &two));
+	assert_int_equal(rlog_format_of(leader->log, 3), 2);
+	assert_int_equal(submit_of(leader, 2, &error), RLOG_COMMITTED);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_true(wait_until(has_applied, &nodes[i], &entries));
+		assert_true(wait_until(needs, &nodes[i], &two));
+	}
+
+	/* from now on nobody who reads less opens such a log, or becomes a member */
+	node_close(&nodes[2]);
+	assert_int_equal(rlog_open(&log, &config, errmsg), -ENOTSUP);
+	assert_non_null(strstr(errmsg, "upgrade this node"));
+	assert_int_equal(RLOG_FORMAT_LEVEL, 1); /* else the rest wants a higher level than 2 */
+	assert_int_equal(rlog_join(leader->address, &older, 5000, errmsg), -EPROTO);
+	assert_non_null(strstr(errmsg, "newer format"));
+	assert_true(wait_until(was_told_of_older, leader, NULL));
+	for (unsigned i = 0; i < 3; i++)
+		node_remove(&nodes[i]);
+}
+
+static void member_that_returns_too_old_is_refused_until_it_is_upgraded(void **state)
+{
+	unsigned two = 2, one_entry = 1;
+	struct node nodes[3], *leader = &nodes[0], *late = &nodes[2];
+	char errmsg[RLOG_ERRMSG_SIZE];
+	int error;
+
+	(void)state;
+	three_nodes(nodes, 2);
+	assert_true(wait_until(may_write, leader, &two));
+	node_close(late);
+	assert_int_equal(submit_of(leader, 2, &error), RLOG_COMMITTED);
+
+	restart(late, 1);
+	assert_true(wait_until(was_told_to_upgrade, late, NULL));
+	assert_true(wait_until(was_told_of_older, leader, NULL));
+	assert_int_equal(rlog_dial(late->log, 1, leader->address, 5000, errmsg), -ENOTSUP);
+	assert_non_null(strstr(errmsg, "upgrade this node"));
+	assert_false(has_applied(late, &one_entry));
+	assert_int_equal(rlog_format_needed(late->log), 1);
+
+	restart(late, 2);
+	assert_true(wait_until(has_applied, late, &one_entry));
+	assert_int_equal(rlog_format_needed(late->log), 2);
+	for (unsigned i = 0; i < 3; i++)
+		node_remove(&nodes[i]);
+}
+
 static void join_nobody_there_says_so(void **state)
 {
 	char errmsg[RLOG_ERRMSG_SIZE];
@@ -768,6 +927,8 @@ int main(void)
 		cmocka_unit_test(snapshot_shortens_the_log_and_is_restored),
 		cmocka_unit_test(three_nodes_one_left_behind_fetches_the_state_and_follows),
 		cmocka_unit_test(dial_of_a_wrong_node_or_of_nobody_is_refused),
+		cmocka_unit_test(entry_of_a_level_waits_until_all_members_read_it),
+		cmocka_unit_test(member_that_returns_too_old_is_refused_until_it_is_upgraded),
 		cmocka_unit_test(join_nobody_there_says_so),
 	};
 
