@@ -30,6 +30,9 @@
  *
  * The images come before the page numbers so that they stay aligned.
  *
+ * The version says how an entry reads. A later one is written only where rlog_format_level() allows its level
+ * (format.h), which rlog_submit() is told; versions 1 and 2 are of level 1.
+ *
  * Version history: 1, the first. (DISCARD and GROUP joined it before any release.)
  *   2: PAGES may repeat pages of those before them, in any order from one to the next, and a COMMIT may
  *      drop pages; commit_mode 3; MKDIR, RMDIR and RENAME; names with a '/'. What version 1 holds reads the same.

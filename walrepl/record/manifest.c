@@ -14,6 +14,9 @@
  *    0: u64 id | 8: i64 mtime_ns | 16: u32 mode | 20: u32 uid | 24: u32 gid | 28: u16 path_len, u16 0
  *   32: path, without a NUL
  *
+ * A later version is written only where rlog_format_needed() allows its level (format.h): other nodes read
+ * manifests, and the version before may have to. Versions 1 to 3 are of level 1.
+ *
  * Version history: 1, the first.
  *   2: groups. In version 1 group_count is 0, and nothing stands behind the databases.
  *   3: directories. In version 2 nothing stands behind the groups.

@@ -15,6 +15,9 @@
  *         12: u32 0 | 16: page numbers, u32
  *   END    nothing                                 END    0: u64 index
  *
+ * What is drawn here is of level 1 (format.h). Both sides know the level that the other reads from their
+ * greetings (rlog_format_of()): a later form may be sent where both read its level.
+ *
  * Instead of an answer: GONE (the database is no more), CHANGED (its page size has), REFUSED (a line).
  * All numbers are little-endian. What comes from a peer is checked.
  */
