@@ -44,7 +44,7 @@ void wrep_parts_drop_dead(struct wrep *w, uint64_t term)
 		pthread_mutex_lock(&all[i]->lock);
 		dead = wrep_version_give_up_older(&all[i]->state, term);
 		pthread_mutex_unlock(&all[i]->lock);
-		wrep_apply_queue_drop(w, dead);
+		wrep_apply_queue_drop(w, wrep_spool_take(dead));
 		wrep_db_unref(all[i]);
 	}
 	free(all);
@@ -173,18 +173,26 @@ static int deliver_setattr(struct wrep_delivery *d, struct wrep_db *db)
 
 static int deliver_pages(struct wrep_delivery *d, struct wrep_db *db)
 {
-	struct wrep_parts *given_up, *added = NULL;
+	struct wrep_parts *given_up;
+	struct wrep_spool *added = NULL;
 	int rc;
 
 	pthread_mutex_lock(&db->lock);
 	rc = wrep_version_pages(&db->state, &d->e, d->at.index, d->at.term, &given_up);
-	if (rc == WREP_TAKES_EFFECT)
-		added = wrep_parts_ref(db->state.parts);
+	if (rc == WREP_TAKES_EFFECT) {
+		added = wrep_spool_of(db->state.parts);
+		if (!added)
+			added = wrep_spool_new(db->state.parts);
+		if (added)
+			wrep_spool_ref(added);
+		else
+			rc = -ENOMEM;
+	}
 	pthread_mutex_unlock(&db->lock);
-	wrep_apply_queue_drop(d->w, given_up);
+	wrep_apply_queue_drop(d->w, wrep_spool_take(given_up));
 	if (added)
 		wrep_apply_queue_part(db, added, d->buf);
-	wrep_parts_unref(added);
+	wrep_spool_unref(added);
 	if (rc < 0)
 		wrep_fatalf(d->w, "out of memory while collecting a large transaction database=%s",
 			    db->name);
@@ -200,7 +208,7 @@ static int deliver_discard(struct wrep_delivery *d, struct wrep_db *db)
 	pthread_mutex_lock(&db->lock);
 	wrep_version_discard(&db->state, &d->e, d->at.index, &given_up);
 	pthread_mutex_unlock(&db->lock);
-	wrep_apply_queue_drop(d->w, given_up);
+	wrep_apply_queue_drop(d->w, wrep_spool_take(given_up));
 	free(d->req);
 	return 0;
 }

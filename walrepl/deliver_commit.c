@@ -58,7 +58,7 @@ static void unlock_all(const struct members *m)
 static void drop_all(const struct members *m)
 {
 	for (uint32_t i = 0; i < m->count; i++) {
-		wrep_apply_queue_drop(m->w, m->changes[i].parts);
+		wrep_apply_queue_drop(m->w, wrep_spool_take(m->changes[i].parts));
 		m->changes[i].parts = NULL;
 	}
 }
@@ -156,13 +156,13 @@ static int change_all(const struct members *m, struct wrep_log_position at)
 }
 
 /* The parts of a transaction that the COMMIT shows to be given up, for wrep_apply_queue_drop(). */
-static struct wrep_parts *take_given_up(struct wrep_change *c)
+static struct wrep_spool *take_given_up(struct wrep_change *c)
 {
 	struct wrep_parts *parts = c->e.part ? NULL : c->parts;
 
 	if (parts)
 		c->parts = NULL;
-	return parts;
+	return wrep_spool_take(parts);
 }
 
 /* The files that an application here has open are about to be given up (names/rename.c). */
@@ -182,7 +182,7 @@ static bool is_moving(struct wrep_db *db)
  * parts are not needed, its pages being in the -wal or in the overlay; but until the latter is in the
  * file, a restart must find them in the log. db->lock held, released. */
 static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c,
-		       struct wrep_parts *parts)
+		       struct wrep_spool *spool)
 {
 	struct wrep_op *op = c->op;
 	int rc = 0;
@@ -192,11 +192,11 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 		rc = wrep_capture_committed(db->capture);
 	/* The overlay may be large, and a full disk is waited for: that is for the applier. */
 	if (c->mode != WREP_COMMIT_WAL || rc == -ENOSPC) {
-		if (parts)
-			atomic_store(&parts->dead, true);
-		wrep_parts_queued(db, parts);
+		if (spool)
+			atomic_store(&spool->dead, true);
+		wrep_spool_queued(db, spool);
 		pthread_mutex_unlock(&db->lock);
-		wrep_install_queue(c, parts);
+		wrep_install_queue(c, spool);
 		return;
 	}
 	wrep_commit_detach(db);
@@ -216,7 +216,7 @@ static void finish_own(struct wrep *w, struct wrep_db *db, struct wrep_commit *c
 	/* The transaction is committed, whatever became of this copy of it. */
 	op->done(op, 0);
 	wrep_commit_free(c);
-	wrep_apply_queue_drop(w, parts);
+	wrep_apply_queue_drop(w, spool);
 }
 
 void wrep_deliver_end_own(struct wrep_commit *c, int result)
@@ -237,18 +237,18 @@ void wrep_deliver_end_own(struct wrep_commit *c, int result)
 static void carry_out(struct wrep_delivery *d, struct wrep_db *db, struct wrep_change *c,
 		      struct wrep_commit *own)
 {
-	struct wrep_parts *dead = take_given_up(c);
+	struct wrep_spool *dead = take_given_up(c), *spool = wrep_spool_take(c->parts);
 
 	if (own) {
 		own->index = d->at.index;
-		finish_own(d->w, db, own, c->parts); /* unlocks */
+		finish_own(d->w, db, own, spool); /* unlocks */
 		wrep_apply_queue_drop(d->w, dead);
 		return;
 	}
-	wrep_parts_queued(db, c->parts);
+	wrep_spool_queued(db, spool);
 	pthread_mutex_unlock(&db->lock);
 	wrep_apply_queue_drop(d->w, dead);
-	wrep_apply_queue(db, d->at.index, d->buf, c->parts, c->nothing);
+	wrep_apply_queue(db, d->at.index, d->buf, spool, c->nothing);
 }
 
 int wrep_deliver_commit(struct wrep_delivery *d, struct wrep_db *db)
@@ -283,7 +283,7 @@ static void carry_out_all(struct wrep_delivery *d, const struct members *m, stru
 {
 	struct wrep_multi *multi =
 		wrep_multi_new(own ? &wrep_install_multi_ops : &wrep_apply_multi_ops, m->count);
-	struct wrep_parts **dead = calloc(m->count, sizeof(*dead));
+	struct wrep_spool **dead = calloc(m->count, sizeof(*dead));
 
 	if (!dead)
 		abort(); /* as wrep_work_make() */
@@ -295,15 +295,15 @@ static void carry_out_all(struct wrep_delivery *d, const struct members *m, stru
 			continue;
 		dead[i] = take_given_up(c);
 		part->db = wrep_db_ref(m->of[i].db);
-		part->parts = c->parts;
+		part->spool = wrep_spool_take(c->parts);
 		part->commit = m->of[i].own;
 		part->entry = c->e;
 		part->changes_nothing = c->nothing;
 		if (part->commit)
 			part->commit->index = d->at.index;
-		if (part->commit && c->parts)
-			atomic_store(&c->parts->dead, true); /* its pages are in the overlay */
-		wrep_parts_queued(part->db, c->parts);
+		if (part->commit && part->spool)
+			atomic_store(&part->spool->dead, true); /* its pages are in the overlay */
+		wrep_spool_queued(part->db, part->spool);
 		multi->count++;
 	}
 	unlock_all(m);

@@ -111,7 +111,7 @@ static int commit(struct state_rig *r, struct wrep_log_position at, struct wrep_
 	rc = count == 1 ? wrep_state_commit(r->state, at, changes)
 			: wrep_state_multi_commit(r->state, at, changes, count, &bad);
 	for (uint32_t i = 0; i < count; i++) {
-		wrep_parts_unref(changes[i].parts);
+		wrep_parts_free(changes[i].parts);
 		wrep_change_clear(&changes[i]);
 	}
 	return rc;
@@ -139,7 +139,7 @@ static void enter_term(struct state_rig *r, uint64_t term)
 		return;
 	r->term = term;
 	for (struct rig_db *db = r->dbs; db; db = db->next)
-		wrep_parts_unref(wrep_version_give_up_older(&db->version, term));
+		wrep_parts_free(wrep_version_give_up_older(&db->version, term));
 }
 
 int state_rig_apply(struct state_rig *r, struct wrep_log_position at, const struct rlog_buf *buf)
@@ -167,7 +167,7 @@ int state_rig_apply(struct state_rig *r, struct wrep_log_position at, const stru
 	default:
 		return change_names(r, at.index, &c.e);
 	}
-	wrep_parts_unref(given_up);
+	wrep_parts_free(given_up);
 	return rc;
 }
 

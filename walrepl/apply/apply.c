@@ -36,7 +36,6 @@
 #include "snapshot/snapshotter.h"
 #include "sqlite/conn.h"
 #include "sqlite/file_format.h"
-#include "state/parts.h"
 #include "txn/sender.h"
 
 #define RETRY_MS 2	       /* between attempts at a busy lock */
@@ -74,19 +73,19 @@ void wrep_gathered_free(struct wrep_gathered *g)
 }
 
 /* The entries were checked when they were delivered (state/version.c). */
-int wrep_gather(const struct wrep_entry *e, struct wrep_parts *parts, struct wrep_gathered *g)
+int wrep_gather(const struct wrep_entry *e, struct wrep_spool *spool, struct wrep_gathered *g)
 {
 	memset(g, 0, sizeof *g);
 	g->mode = e->commit_mode;
 	g->txn.page_size = e->page_size;
 	g->txn.page_count = e->page_count;
 	g->txn.image_count = e->total_pages;
-	if (parts) {
-		g->parts = parts;
-		g->txn.fetch = wrep_parts_fetch;
-		g->txn.ctx = parts;
-		g->sets_wal_mode = parts->sets_wal_mode;
-		g->wal_mode = parts->wal_mode;
+	if (spool) {
+		g->spool = spool;
+		g->txn.fetch = wrep_spool_fetch;
+		g->txn.ctx = spool;
+		g->sets_wal_mode = spool->parts->sets_wal_mode;
+		g->wal_mode = spool->parts->wal_mode;
 		return 0;
 	}
 	g->pgnos = malloc(((size_t)e->total_pages + 1) * sizeof *g->pgnos);
@@ -126,9 +125,9 @@ int wrep_apply_cold(struct wrep_db *db, const struct wrep_gathered *g)
 	pthread_mutex_unlock(&db->lock);
 	if (!f)
 		return rc ? rc : -ENOENT;
-	if (g->parts)
-		rc = wrep_parts_copy(g->parts, f->fd);
-	for (uint32_t i = 0; !g->parts && i < g->txn.image_count && !rc; i++) {
+	if (g->spool)
+		rc = wrep_spool_copy(g->spool, f->fd);
+	for (uint32_t i = 0; !g->spool && i < g->txn.image_count && !rc; i++) {
 		rc = wrep_write_all(f->fd, g->images[i], g->txn.page_size,
 				    (uint64_t)(g->pgnos[i] - 1) * g->txn.page_size);
 	}
@@ -249,19 +248,19 @@ static int apply_once(struct wrep_db *db, const struct wrep_gathered *g)
 
 /* Keep the images of a part. An own transaction that finds no room is given up, as long as its COMMIT
  * is not on its way; one that was given up needs none. */
-static int store_part(struct wrep *w, struct wrep_db *db, struct wrep_parts *parts,
+static int store_part(struct wrep *w, struct wrep_db *db, struct wrep_spool *spool,
 		      const struct wrep_entry *e)
 {
 	uint64_t logged = 0;
 	int rc = 0;
 
 	while (!rc) {
-		if (!wrep_goes_on(w) || wrep_db_is_removed(db) || atomic_load(&parts->dead))
+		if (!wrep_goes_on(w) || wrep_db_is_removed(db) || atomic_load(&spool->dead))
 			return -ECANCELED;
-		rc = wrep_parts_store(parts, w->config.data_fd, e);
+		rc = wrep_spool_store(spool, w->config.data_fd, e);
 		if (!wrep_is_shortage(rc))
 			break;
-		if (!wrep_part_not_kept(db, parts, -ENOSPC))
+		if (!wrep_part_not_kept(db, spool, -ENOSPC))
 			wrep_wait_for_space(w, db->name, rc, &logged);
 		rc = 0;
 	}
@@ -275,12 +274,12 @@ static int store_part(struct wrep *w, struct wrep_db *db, struct wrep_parts *par
 
 /* Keep the images that came with the COMMIT itself, behind those of its PAGES entries. False: it is not to be
  * applied any more; nor may some of the latter be there then, for the same reason. */
-bool wrep_apply_has_parts(struct wrep *w, struct wrep_db *db, struct wrep_parts *parts,
+bool wrep_apply_has_parts(struct wrep *w, struct wrep_db *db, struct wrep_spool *spool,
 			  const struct wrep_entry *e)
 {
 	/* What is given up is not committed. */
-	assert(!parts || !atomic_load(&parts->dead));
-	return !parts || store_part(w, db, parts, e) == 0;
+	assert(!spool || !atomic_load(&spool->dead));
+	return !spool || store_part(w, db, spool, e) == 0;
 }
 
 /* After an attempt that ended with -EBUSY, or for want of space or descriptors, because of `db`. */
@@ -303,7 +302,7 @@ void wrep_wait_to_retry(struct wrep *w, struct wrep_db *db, int rc, struct wrep_
 
 /* The files of `db` show the transaction `e` of entry `index`. */
 void wrep_applied(struct wrep_db *db, const struct wrep_entry *e, const struct wrep_gathered *g,
-		  struct wrep_parts *parts, uint64_t index)
+		  struct wrep_spool *spool, uint64_t index)
 {
 	pthread_mutex_lock(&db->lock);
 	assert(db->local_version == e->base_version);
@@ -311,7 +310,7 @@ void wrep_applied(struct wrep_db *db, const struct wrep_entry *e, const struct w
 	db->local_index = index;
 	db->half_applied = false;
 	db->touched = db->unsynced = true;
-	wrep_parts_applied(db, parts);
+	wrep_spool_applied(db, spool);
 	if (g->sets_wal_mode)
 		db->local_wal_mode = g->wal_mode;
 	if (db->capture)
@@ -346,7 +345,7 @@ void wrep_cannot_apply(struct wrep_db *db, int rc)
 struct part_work {
 	struct wrep_work work; /* first */
 	struct wrep_db *db;
-	struct wrep_parts *parts;
+	struct wrep_spool *spool;
 	struct rlog_buf *buf;
 };
 
@@ -357,7 +356,7 @@ static void run_part(struct wrep *w, struct wrep_work *work)
 	int rc = wrep_entry_decode(p->buf, &e);
 
 	assert(!rc);
-	store_part(w, p->db, p->parts, &e);
+	store_part(w, p->db, p->spool, &e);
 }
 
 static void retire_part(struct wrep_work *work)
@@ -370,7 +369,7 @@ static void release_part(struct wrep_work *work)
 	struct part_work *p = (struct part_work *)work;
 
 	wrep_db_unref(p->db);
-	wrep_parts_unref(p->parts);
+	wrep_spool_unref(p->spool);
 	rlog_buf_unref(p->buf);
 	free(p);
 }
@@ -383,12 +382,12 @@ static const struct wrep_work_ops part_ops = {
 	.follows_log = true,
 };
 
-void wrep_apply_queue_part(struct wrep_db *db, struct wrep_parts *parts, struct rlog_buf *buf)
+void wrep_apply_queue_part(struct wrep_db *db, struct wrep_spool *spool, struct rlog_buf *buf)
 {
 	struct part_work *p = wrep_work_make(sizeof *p, &part_ops);
 
 	p->db = wrep_db_ref(db);
-	p->parts = wrep_parts_ref(parts);
+	p->spool = wrep_spool_ref(spool);
 	p->buf = rlog_buf_ref(buf);
 	p->work.bytes = buf->len;
 	wrep_work_is_about(&p->work, db->id);
@@ -398,7 +397,7 @@ void wrep_apply_queue_part(struct wrep_db *db, struct wrep_parts *parts, struct 
 /* The parts of a transaction are not needed any more: their file is closed, which takes a while. */
 struct drop_work {
 	struct wrep_work work; /* first */
-	struct wrep_parts *parts;
+	struct wrep_spool *spool;
 };
 
 static void run_drop(struct wrep *w, struct wrep_work *work)
@@ -411,7 +410,7 @@ static void release_drop(struct wrep_work *work)
 {
 	struct drop_work *d = (struct drop_work *)work;
 
-	wrep_parts_unref(d->parts);
+	wrep_spool_unref(d->spool);
 	free(d);
 }
 
@@ -419,15 +418,15 @@ static const struct wrep_work_ops drop_ops = {.name = "drop",
 					      .run = run_drop,
 					      .release = release_drop};
 
-void wrep_apply_queue_drop(struct wrep *w, struct wrep_parts *parts)
+void wrep_apply_queue_drop(struct wrep *w, struct wrep_spool *spool)
 {
 	struct drop_work *d;
 
-	if (!parts)
+	if (!spool)
 		return;
-	atomic_store(&parts->dead, true);
+	atomic_store(&spool->dead, true);
 	d = wrep_work_make(sizeof *d, &drop_ops);
-	d->parts = parts;
+	d->spool = spool;
 	wrep_queue_push(w->queue,
 			&d->work); /* whoever is at these parts holds them, too: no lane */
 }
@@ -436,7 +435,7 @@ void wrep_apply_queue_drop(struct wrep *w, struct wrep_parts *parts)
 struct transaction_work {
 	struct wrep_work work; /* first */
 	struct wrep_db *db;
-	struct wrep_parts *parts; /* or NULL */
+	struct wrep_spool *spool; /* or NULL */
 	struct rlog_buf *buf;
 	uint64_t index;
 	bool changes_nothing; /* but the version */
@@ -453,9 +452,9 @@ static void run_transaction(struct wrep *w, struct wrep_work *work)
 
 	assert(!rc); /* as when it was delivered */
 	if (!wrep_goes_on(w) || !wrep_apply_takes(db, e.base_version) ||
-	    !wrep_apply_has_parts(w, db, t->parts, &e))
+	    !wrep_apply_has_parts(w, db, t->spool, &e))
 		return;
-	rc = wrep_gather(&e, t->parts, &g);
+	rc = wrep_gather(&e, t->spool, &g);
 	while (!rc && !t->changes_nothing) {
 		rc = apply_once(db, &g);
 		if (rc != -EBUSY && !wrep_is_shortage(rc))
@@ -468,7 +467,7 @@ static void run_transaction(struct wrep *w, struct wrep_work *work)
 		rc = 0;
 	}
 	if (rc == 0)
-		wrep_applied(db, &e, &g, t->parts, t->index);
+		wrep_applied(db, &e, &g, t->spool, t->index);
 	else
 		wrep_cannot_apply(db, rc);
 	wrep_gathered_free(&g);
@@ -484,7 +483,7 @@ static void release_transaction(struct wrep_work *work)
 	struct transaction_work *t = (struct transaction_work *)work;
 
 	wrep_db_unref(t->db);
-	wrep_parts_unref(t->parts);
+	wrep_spool_unref(t->spool);
 	rlog_buf_unref(t->buf);
 	free(t);
 }
@@ -498,14 +497,14 @@ static const struct wrep_work_ops transaction_ops = {
 };
 
 void wrep_apply_queue(struct wrep_db *db, uint64_t index, struct rlog_buf *buf,
-		      struct wrep_parts *parts, bool changes_nothing)
+		      struct wrep_spool *spool, bool changes_nothing)
 {
 	struct transaction_work *t = wrep_work_make(sizeof *t, &transaction_ops);
 
 	t->db = wrep_db_ref(db);
 	t->index = index;
 	t->buf = rlog_buf_ref(buf);
-	t->parts = parts;
+	t->spool = spool;
 	t->changes_nothing = changes_nothing;
 	t->work.bytes = buf->len;
 	wrep_work_is_about(&t->work, db->id);

@@ -10,10 +10,10 @@
 #include "base/work.h"
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/spool.h"
 #include "db/table.h"
 #include "record/entry.h"
 #include "sqlite/conn.h"
-#include "state/parts.h"
 
 #define HOLD_MS 200  /* readers are kept out of what is ready meanwhile */
 #define LET_IN_MS 50 /* and then not */
@@ -98,10 +98,10 @@ static void run(struct wrep *w, struct wrep_work *work)
 
 		at = i;
 		if (wrep_apply_takes(m->db, m->entry.base_version) &&
-		    !wrep_apply_has_parts(w, m->db, m->parts, &m->entry) &&
+		    !wrep_apply_has_parts(w, m->db, m->spool, &m->entry) &&
 		    !wrep_db_is_removed(m->db))
 			goto out; /* everything ends, or comes again */
-		rc = wrep_gather(&m->entry, m->parts, &g[i]);
+		rc = wrep_gather(&m->entry, m->spool, &g[i]);
 	}
 	while (!rc) {
 		if (!wrep_goes_on(w))
@@ -127,7 +127,7 @@ static void run(struct wrep *w, struct wrep_work *work)
 		wrep_cannot_apply(members[at].db, rc);
 	for (uint32_t i = 0; i < count && !rc; i++)
 		if (way[i] != PASSED_OVER)
-			wrep_applied(members[i].db, &members[i].entry, &g[i], members[i].parts,
+			wrep_applied(members[i].db, &members[i].entry, &g[i], members[i].spool,
 				     multi->index);
 out:
 	for (uint32_t i = 0; i < count && g; i++)
@@ -151,7 +151,7 @@ void wrep_multi_release(struct wrep_work *work)
 
 	for (uint32_t i = 0; i < m->count; i++) {
 		wrep_db_unref(m->members[i].db);
-		wrep_parts_unref(m->members[i].parts);
+		wrep_spool_unref(m->members[i].spool);
 	}
 	rlog_buf_unref(m->buf);
 	free(m);

@@ -4,8 +4,8 @@
 
 #include "base/work.h"
 #include "db/db.h"
+#include "db/spool.h"
 #include "record/entry.h"
-#include "state/parts.h"
 
 struct wrep_commit;
 struct wrep_group;
@@ -13,7 +13,7 @@ struct wrep_group;
 /* What it does to one of them. */
 struct wrep_part {
 	struct wrep_db *db;	    /* a reference */
-	struct wrep_parts *parts;   /* a reference, or NULL */
+	struct wrep_spool *spool;   /* a reference, or NULL */
 	struct wrep_commit *commit; /* an application's own: the group's */
 	struct wrep_entry entry;    /* another node's: the COMMIT, in `buf` */
 	bool changes_nothing;	    /* another node's: but the version */

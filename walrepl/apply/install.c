@@ -19,7 +19,6 @@
 #include "pages/capture.h"
 #include "pages/overlay.h"
 #include "record/entry.h"
-#include "state/parts.h"
 #include "txn/commit.h"
 #include "txn/journal.h"
 #include "txn/multi_commit.h"
@@ -78,7 +77,7 @@ static bool again_times(struct wrep_commit *c)
  * overlay into the database file, and the journal goes. Or one in WAL mode: its last write is let
  * through, for which there was no room before. False: its file has been retired. */
 static bool install_commit(struct wrep *w, struct wrep_db *db, struct wrep_commit *c,
-			   struct wrep_parts *parts)
+			   struct wrep_spool *spool)
 {
 	uint64_t logged = 0;
 	bool last = wrep_closing(w);
@@ -105,7 +104,7 @@ static bool install_commit(struct wrep *w, struct wrep_db *db, struct wrep_commi
 	}
 	install_end(db, c, rc);
 	if (!rc) {
-		wrep_parts_applied(db, parts);
+		wrep_spool_applied(db, spool);
 		db->local_version++;
 		db->local_index = c->index;
 		if (c->sets_wal_mode)
@@ -130,13 +129,13 @@ static bool install_commit(struct wrep *w, struct wrep_db *db, struct wrep_commi
 struct install_work {
 	struct wrep_work work; /* first */
 	struct wrep_commit *commit;
-	struct wrep_parts *parts; /* or NULL */
+	struct wrep_spool *spool; /* or NULL */
 };
 
 static void run_install(struct wrep *w, struct wrep_work *work)
 {
 	struct install_work *i = (struct install_work *)work;
-	bool there = install_commit(w, i->commit->db, i->commit, i->parts);
+	bool there = install_commit(w, i->commit->db, i->commit, i->spool);
 
 	/* The kernel knows what was copied, but not what lay beside it. */
 	if (there && i->commit->strays)
@@ -152,7 +151,7 @@ static void release_install(struct wrep_work *work)
 	struct install_work *i = (struct install_work *)work;
 
 	wrep_commit_free(i->commit);
-	wrep_parts_unref(i->parts);
+	wrep_spool_unref(i->spool);
 	free(i);
 }
 
@@ -164,12 +163,12 @@ static const struct wrep_work_ops install_ops = {
 	.finish_on_close = true,
 };
 
-void wrep_install_queue(struct wrep_commit *c, struct wrep_parts *parts)
+void wrep_install_queue(struct wrep_commit *c, struct wrep_spool *spool)
 {
 	struct install_work *i = wrep_work_make(sizeof *i, &install_ops);
 
 	i->commit = c;
-	i->parts = parts;
+	i->spool = spool;
 	wrep_work_is_about(&i->work, c->db->id);
 	wrep_queue_push(c->db->w->queue, &i->work);
 }
@@ -183,7 +182,7 @@ static void run_multi(struct wrep *w, struct wrep_work *work)
 	for (uint32_t i = 0; i < multi->count; i++) {
 		struct wrep_part *m = &multi->members[i];
 
-		install_commit(w, m->db, m->commit, m->parts);
+		install_commit(w, m->db, m->commit, m->spool);
 		wrep_commit_free(m->commit);
 	}
 	wrep_group_done(multi->group);

@@ -23,6 +23,7 @@ struct wrep_commit;
 struct wrep_ahead;
 struct wrep_outgoing;
 struct wrep_source;
+struct wrep_spool;
 struct wrep_watched;
 
 struct wrep_file {
@@ -86,7 +87,7 @@ struct wrep_db {
 	struct wrep_version state;
 	bool removed;
 	unsigned moving;	      /* RENAME entries delivered that the applier has not got to */
-	struct wrep_parts *unapplied; /* of committed ones that the files lag behind; references */
+	struct wrep_spool *unapplied; /* of committed ones that the files lag behind; references */
 	/* local */
 	uint64_t local_version, local_index;
 	bool local_wal_mode;

@@ -58,7 +58,8 @@ void wrep_db_unref(struct wrep_db *db)
 	wrep_ahead_forget(db);
 	wrep_sender_free(db);
 	while (db->unapplied)
-		wrep_parts_applied(db, db->unapplied);
+		wrep_spool_applied(db, db->unapplied);
+	wrep_spool_unref(wrep_spool_take(wrep_version_take_parts(&db->state)));
 	wrep_version_clear(&db->state);
 	pthread_mutex_destroy(&db->lock);
 	pthread_cond_destroy(&db->wal_gone);

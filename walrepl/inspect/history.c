@@ -257,7 +257,7 @@ static int commit(struct wrep_history *h, struct wrep_log_position at, struct wr
 	rc = count == 1 ? wrep_state_commit(h->state, at, changes)
 			: wrep_state_multi_commit(h->state, at, changes, count, &bad);
 	for (uint32_t i = 0; i < count; i++)
-		wrep_parts_unref(changes[i].parts);
+		wrep_parts_free(changes[i].parts);
 	return rc == -EUCLEAN ? WREP_HISTORY_PASSED_OVER : rc; /* no node went on from there */
 }
 
@@ -269,14 +269,14 @@ static int add_to_transaction(struct wrep_history *h, struct wrep_log_position a
 	struct wrep_parts *given_up = wrep_version_give_up_older(v, at.term);
 	int rc;
 
-	wrep_parts_unref(given_up);
+	wrep_parts_free(given_up);
 	if (e->type == WREP_ENTRY_COMMIT)
 		return commit(h, at, &c, 1);
 	if (e->type == WREP_ENTRY_PAGES)
 		rc = wrep_version_pages(v, e, at.index, at.term, &given_up);
 	else
 		rc = wrep_version_discard(v, e, at.index, &given_up);
-	wrep_parts_unref(given_up);
+	wrep_parts_free(given_up);
 	return rc;
 }
 

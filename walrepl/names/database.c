@@ -305,6 +305,6 @@ void wrep_db_unlinked(struct wrep_db *db)
 	dead = wrep_version_take_parts(&db->state);
 	wrep_ahead_forget(db);
 	wrep_txn_unlock(db);
-	wrep_apply_queue_drop(db->w, dead);
+	wrep_apply_queue_drop(db->w, wrep_spool_take(dead));
 	wrep_db_remove(db);
 }

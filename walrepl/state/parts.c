@@ -1,4 +1,4 @@
-/* The parts of a large transaction: what is known of them, and the file of their images.
+/* The parts of a large transaction: what is known of them.
  *
  * In the good case each PAGES entry is added (its pages hashed) when it is delivered, stored when the
  * applier comes to it, and so is the COMMIT at last. Then the checksum of the database follows from
@@ -16,7 +16,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "pages/pagesum.h"
 #include "record/entry.h"
 #include "sqlite/file_format.h"
@@ -27,32 +26,21 @@ struct wrep_parts *wrep_parts_new(const struct wrep_entry *e, uint64_t index, ui
 
 	if (!p)
 		return NULL;
-	atomic_init(&p->refs, 1);
 	p->origin = e->origin;
 	p->sequence = e->sequence;
 	p->term = term;
 	p->first_index = index;
 	p->page_size = e->page_size;
 	p->ordered = true;
-	p->fd = -1;
 	return p;
 }
 
-struct wrep_parts *wrep_parts_ref(struct wrep_parts *p)
+void wrep_parts_free(struct wrep_parts *p)
 {
-	atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
-	return p;
-}
-
-void wrep_parts_unref(struct wrep_parts *p)
-{
-	if (!p || atomic_fetch_sub(&p->refs, 1) != 1)
+	if (!p)
 		return;
-	if (p->fd >= 0)
-		close(p->fd);
 	free(p->changes);
 	free(p->slots);
-	free(p->lot);
 	free(p);
 }
 
@@ -60,8 +48,6 @@ bool wrep_parts_same(const struct wrep_parts *p, uint64_t origin, uint64_t seque
 {
 	return p && p->origin == origin && p->sequence == sequence;
 }
-
-/* ---- replicated -------------------------------------------------------------------------------- */
 
 static int reserve(struct wrep_parts *p, uint32_t count)
 {

@@ -38,7 +38,7 @@ int wrep_version_restore(struct wrep_version *v, const struct wrep_manifest_db *
 
 void wrep_version_clear(struct wrep_version *v)
 {
-	wrep_parts_unref(v->parts);
+	wrep_parts_free(v->parts);
 	wrep_pagesum_close(&v->sum);
 	memset(v, 0, sizeof *v);
 }

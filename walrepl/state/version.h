@@ -26,7 +26,7 @@ struct wrep_version {
 	bool without_sums;
 	struct wrep_pagesum sum;
 	bool unverified; /* restored, and what the log's tail holds is not all applied again yet */
-	struct wrep_parts *parts; /* of the open transaction; a reference, or NULL */
+	struct wrep_parts *parts; /* of the open transaction; owned, or NULL */
 };
 
 /* The pages of a transaction, with their hashes. */
@@ -48,7 +48,7 @@ struct wrep_change {
 	bool past;		  /* the database has it already: it was restored with it */
 	bool holds;		  /* it may take effect, as far as this database goes */
 	bool nothing;		  /* it changes nothing but the version */
-	struct wrep_parts *parts; /* a reference to the transaction that was open, or NULL */
+	struct wrep_parts *parts; /* of the transaction that was open: the caller's, or NULL */
 	uint64_t sum;		  /* that its pages lead to */
 };
 
@@ -63,15 +63,15 @@ void wrep_version_clear(struct wrep_version *v);
 bool wrep_version_verify(struct wrep_version *v);
 
 /* PAGES entry `e`. A verdict, or -ENOMEM. `*given_up`: the transaction that was open until now and has no
- * COMMIT to come, a reference, or NULL. */
+ * COMMIT to come, the caller's, or NULL. */
 int wrep_version_pages(struct wrep_version *v, const struct wrep_entry *e, uint64_t index,
 		       uint64_t term, struct wrep_parts **given_up);
 /* DISCARD entry `e`. */
 enum wrep_verdict wrep_version_discard(struct wrep_version *v, const struct wrep_entry *e,
 				       uint64_t index, struct wrep_parts **given_up);
-/* An entry of `term` has come: what is open of an older one has no COMMIT to come. A reference, or NULL. */
+/* An entry of `term` has come: what is open of an older one has no COMMIT to come. The caller's, or NULL. */
 struct wrep_parts *wrep_version_give_up_older(struct wrep_version *v, uint64_t term);
-/* The database goes, or its open transaction is decided. A reference, or NULL. */
+/* The database goes, or its open transaction is decided. The caller's, or NULL. */
 struct wrep_parts *wrep_version_take_parts(struct wrep_version *v);
 
 /* ---- the steps of a commit, in this order; state/state.c says when ---- */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/spool.h"
 #include "db/table.h"
 #include "record/entry.h"
 #include "state/parts.h"
@@ -48,8 +49,10 @@ void wrep_submit_discard(struct wrep *w, uint64_t db_id, uint64_t origin, uint64
  * goes on to count them, until the log says otherwise. db->lock held. */
 void wrep_outgoing_forget(struct wrep_db *db, const struct wrep_outgoing *out)
 {
-	if (wrep_parts_same(db->state.parts, db->w->origin, out->sequence))
-		atomic_store(&db->state.parts->dead, true);
+	struct wrep_spool *spool = wrep_spool_of(db->state.parts);
+
+	if (wrep_spool_is_of(spool, db->w->origin, out->sequence))
+		atomic_store(&spool->dead, true);
 }
 
 struct wrep_outgoing *wrep_outgoing_new(struct wrep *w, const struct wrep_source *source)
@@ -207,21 +210,21 @@ void wrep_part_delivered(struct rlog_request *req, uint64_t term, bool counts)
 
 /* Its parts, if they are these. db->lock held. */
 static struct wrep_outgoing *outgoing_of(struct wrep_db *db, const struct wrep_source *source,
-					 const struct wrep_parts *parts)
+					 const struct wrep_spool *spool)
 {
 	struct wrep_outgoing *out = source ? source->outgoing(db) : NULL;
 
-	return out && wrep_parts_same(parts, db->w->origin, out->sequence) ? out : NULL;
+	return out && wrep_spool_is_of(spool, db->w->origin, out->sequence) ? out : NULL;
 }
 
-bool wrep_part_not_kept(struct wrep_db *db, const struct wrep_parts *parts, int error)
+bool wrep_part_not_kept(struct wrep_db *db, const struct wrep_spool *spool, int error)
 {
 	struct wrep_outgoing *out;
 
 	pthread_mutex_lock(&db->lock);
-	out = outgoing_of(db, db->commit_source, parts);
+	out = outgoing_of(db, db->commit_source, spool);
 	if (!out)
-		out = outgoing_of(db, db->stream_source, parts);
+		out = outgoing_of(db, db->stream_source, spool);
 	if (out)
 		out->source->part_failed(db, out, error);
 	wrep_txn_unlock(db);

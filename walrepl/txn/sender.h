@@ -69,7 +69,7 @@ struct wrep_part_request {
 void wrep_part_delivered(struct rlog_request *req, uint64_t term, bool counts);
 /* The parts cannot be kept here. False: too late, the COMMIT is on its way, or they are not those of
  * an undecided transaction of this node. No lock held. [applier] */
-bool wrep_part_not_kept(struct wrep_db *db, const struct wrep_parts *parts, int error);
+bool wrep_part_not_kept(struct wrep_db *db, const struct wrep_spool *spool, int error);
 
 /* What the application is told of a request that raftlog has ended: -errno. */
 int wrep_request_error(const struct rlog_request *req, enum rlog_outcome outcome);
