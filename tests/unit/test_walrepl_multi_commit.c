@@ -336,6 +336,77 @@ static void refused_group_leaves_everything_as_it_is(void **state)
 		usleep(500);
 }
 
+/* `a` holds 3 pages of `content`; another node's transaction is committed on top of them, and waits for the lock that
+ * a writer here keeps, whose commit is refused. Returns the lock. */
+static int refuse_beside_a_newer_one(uint8_t content)
+{
+	struct foreign t = {.base_version = 1, .pages = 4, .content = 1};
+	struct flock reserved = {.l_type = F_WRLCK, .l_start = 0x40000001, .l_len = 1};
+	int fd = openat(dir_fd, "a.db", O_RDWR | O_CLOEXEC);
+	struct op o = {.op.done = op_done, .result = 1};
+
+	two_databases();
+	write_pages(a, "/somewhere/a.db-mj1234AB9CE", 3, content);
+	assert_int_equal(wrep_unlink(w, "a.db-journal", &o.op), WREP_PENDING);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), 0);
+
+	fd = openat(dir_fd, "a.db", O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &reserved), 0);
+	o.result = 1;
+	write_pages(a, "/somewhere/a.db-mj1234AB9CE", 5, content + 1);
+	assert_int_equal(wrep_unlink(w, "a.db-journal", &o.op), WREP_PENDING);
+	t.db_id = number("a.db", 2);
+	deliver_foreign(&t, 1);
+	assert_int_equal(deliver(true), WREP_ENTRY_COMMIT);
+	assert_int_equal(wait_op(&o), -EIO);
+	assert_true(is_there("a.db-journal"));
+	assert_int_equal(version("a.db"), 2);
+	expect_content("a.db", 3, content);
+	return fd;
+}
+
+static void rollback_while_newer_ones_wait_is_no_commit(void **state)
+{
+	struct op o = {.op.done = op_done, .result = 1};
+	int fd = refuse_beside_a_newer_one(7);
+	uint8_t page[PAGE];
+
+	(void)state;
+	for (uint32_t pgno = 1; pgno <= 3; pgno++) {
+		fill_page(page, pgno, 7);
+		assert_int_equal(wrep_file_write(a, page, PAGE, (uint64_t)(pgno - 1) * PAGE, &o.op),
+				 0);
+	}
+	assert_int_equal(wrep_file_truncate(a, 3 * PAGE, true, &o.op), 0);
+	assert_int_equal(wrep_unlink(w, "a.db-journal", &o.op), 0);
+	assert_false(is_there("a.db-journal"));
+	expect_content("a.db", 3, 7);
+	close(fd);
+	wait_local_version("a.db", 2);
+	expect_content("a.db", 4, 1);
+	close_both();
+}
+
+static void half_a_rollback_while_newer_ones_wait_is_refused(void **state)
+{
+	struct op o = {.op.done = op_done, .result = 1};
+	int fd = refuse_beside_a_newer_one(7);
+	uint8_t page[PAGE];
+
+	(void)state;
+	fill_page(page, 2, 7);
+	assert_int_equal(wrep_file_write(a, page, PAGE, PAGE, &o.op), 0);
+	assert_int_equal(wrep_file_truncate(a, 3 * PAGE, true, &o.op), 0);
+	assert_int_equal(wrep_unlink(w, "a.db-journal", &o.op), -EIO);
+	assert_true(is_there("a.db-journal"));
+	close(fd);
+	close_both();
+	wait_local_version("a.db", 2);
+	expect_content("a.db", 4, 1);
+}
+
 static void no_majority_is_no_commit(void **state)
 {
 	struct op o;
@@ -914,6 +985,8 @@ int main(void)
 		TEST(removal_commits_all_that_name_it),
 		TEST(removal_with_one_or_none_to_commit_is_no_group),
 		TEST(refused_group_leaves_everything_as_it_is),
+		TEST(rollback_while_newer_ones_wait_is_no_commit),
+		TEST(half_a_rollback_while_newer_ones_wait_is_refused),
 		TEST(no_majority_is_no_commit),
 		TEST(what_one_entry_cannot_hold_goes_ahead),
 		TEST(failed_part_ends_the_group),

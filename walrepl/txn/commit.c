@@ -573,6 +573,22 @@ static bool is_commit(struct wrep_db *db, const struct wrep_commit *c)
 	return db->journaled && same_process(db, db->journal_tid, c->op ? c->op->tid : 0);
 }
 
+/* Would the commit lead to what is committed? db->lock held. */
+static bool changes_nothing(const struct wrep_db *db, const struct wrep_commit *c)
+{
+	return db->local_version == db->state.version && !c->change_count &&
+	       c->page_count == db->state.sum.page_count &&
+	       (c->page_size == db->state.sum.page_size || !c->page_count);
+}
+
+/* Has a transaction been rolled back while newer ones wait to be applied? They wait for the lock of who does so:
+ * on a node that no longer leads, mostly a reader, who finds the journal of a commit that was refused.
+ * db->lock held. */
+static bool is_older(struct wrep_db *db)
+{
+	return db->local_version != db->state.version && wrep_overlay_restores(db);
+}
+
 int wrep_commit_prepare(struct wrep_db *db, struct wrep_commit *c)
 {
 	bool whole, commit;
@@ -602,9 +618,7 @@ int wrep_commit_prepare(struct wrep_db *db, struct wrep_commit *c)
 	/* Of an empty file that was emptied nobody expects anything. */
 	commit = c->page_count && is_commit(db, c);
 	db->journaled = false;
-	if (!commit && db->local_version == db->state.version && !c->change_count &&
-	    c->page_count == db->state.sum.page_count &&
-	    (c->page_size == db->state.sum.page_size || !c->page_count)) {
+	if (!commit && (changes_nothing(db, c) || is_older(db))) {
 		/* The database file holds it already. */
 		wrep_db_drop_overlay(db);
 		wrep_commit_free(c);

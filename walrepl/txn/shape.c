@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "base/bytes.h"
+#include "base/io.h"
 #include "db/db.h"
 #include "pages/overlay.h"
 #include "pages/pagesum.h"
@@ -106,6 +107,29 @@ int wrep_overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page_c
 	*out = changes;
 	*count = n;
 	return 0;
+}
+
+#define COMPARED_BYTES 4096u
+
+bool wrep_overlay_restores(struct wrep_db *db)
+{
+	uint8_t shown[COMPARED_BYTES], held[COMPARED_BYTES];
+	int fd = db->files[WREP_DB]->fd;
+	uint32_t at = 1;
+	struct stat st;
+
+	if (db->half_applied || fstat(fd, &st) < 0 ||
+	    (uint64_t)st.st_size != wrep_overlay_size(db->overlay))
+		return false;
+	for (; (at = wrep_overlay_next(db->overlay, COMPARED_BYTES, at)) != 0; at++) {
+		uint64_t off = (uint64_t)(at - 1) * COMPARED_BYTES;
+		ssize_t len = wrep_overlay_read(db->overlay, fd, shown, COMPARED_BYTES, off);
+
+		if (len < 0 || wrep_read_some(fd, held, COMPARED_BYTES, off) != len ||
+		    memcmp(shown, held, (size_t)len) != 0 || at == UINT32_MAX)
+			return false;
+	}
+	return true;
 }
 
 int wrep_overlay_begin(struct wrep_file *f)

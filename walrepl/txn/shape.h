@@ -10,6 +10,9 @@ bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_
 /* The pages of the overlay that differ from the committed ones: malloc'd. 0 or -errno. db->lock held. */
 int wrep_overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page_count,
 			 struct wrep_page_change **out, uint32_t *count);
+/* Does the overlay show just what the database file holds? (Which may be older than what is committed.) db->lock
+ * held. */
+bool wrep_overlay_restores(struct wrep_db *db);
 /* The overlay of the database, empty where there was none. db->lock held. */
 int wrep_overlay_begin(struct wrep_file *f);
 
