@@ -259,7 +259,7 @@ bool fsd_standin_release(struct fsd *fs, struct fsd_inode *inode)
 
 /* ---- the thread ----------------------------------------------------------------------------------- */
 
-/* Hold RESERVED. 0 or -errno. */
+/* Hold RESERVED. 0 or -errno. Another may have it: an application, of the database that this is by now. */
 static int take_lock(struct fsd_standin *s)
 {
 	struct flock lock = {
@@ -277,7 +277,9 @@ static int take_lock(struct fsd_standin *s)
 	if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
 		rv = -errno;
 	pthread_mutex_lock(&all->lock);
-	if (!rv && !s->created) {
+	if (s->created) {
+		rv = 0;
+	} else if (!rv) {
 		s->lock_fd = fd;
 		fd = -1;
 	}
