@@ -12,14 +12,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "cli/cli.h"
+#include "daemon/daemon.h"
 #include "daemon/serve.h"
 #include "daemon/start.h"
+#include "mount/guard.h"
 #include "node/log.h"
 
 enum {
@@ -228,27 +229,6 @@ static void prepare_process(void)
 	}
 }
 
-static struct fsd *fsd_new(void)
-{
-	struct fsd *fs = calloc(1, sizeof(*fs));
-
-	if (!fs)
-		return NULL;
-	fs->data_fd = fs->state_fd = fs->shm_fd = fs->lock_fd = -1;
-	fs->clone_fd = fs->clone_dir_fd = fs->mounts_fd = -1;
-	fs->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	pthread_mutex_init(&fs->up_lock, NULL);
-	pthread_cond_init(&fs->up_changed, NULL);
-	pthread_mutex_init(&fs->inode_lock, NULL);
-	pthread_mutex_init(&fs->backing_lock, NULL);
-	pthread_mutex_init(&fs->opens_lock, NULL);
-	pthread_mutex_init(&fs->settle_lock, NULL);
-	pthread_cond_init(&fs->settle_changed, NULL);
-	fsd_standins_init(&fs->standins);
-	fsd_locktrace_init(&fs->locktrace);
-	return fs;
-}
-
 static void become_quiet(void)
 {
 	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -278,7 +258,7 @@ static int run(const struct fsd_options *options, int ready_fd)
 	if (!rv) {
 		rv = fsd_start(fs, options, &control_fd, errmsg);
 		if (rv)
-			fsd_guard_stop(&fs->guard);
+			fsd_guard_stop(fs->guard);
 	}
 	if (rv) {
 		fsd_complain("%s", errmsg[0] ? errmsg : strerror(-rv));
@@ -291,7 +271,7 @@ static int run(const struct fsd_options *options, int ready_fd)
 		close(ready_fd);
 	}
 	rv = fsd_serve(fs, control_fd);
-	fsd_guard_stop(&fs->guard);
+	fsd_guard_stop(fs->guard);
 	return rv;
 }
 

@@ -11,10 +11,13 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "mount/guard.h"
 #include "mount/mountinfo.h"
+#include "mount/place.h"
 #include "mount/session.h"
 #include "node/log.h"
 #include "node/paths.h"
+#include "ops/ops.h"
 
 #define LOCK_PATIENCE_MS 10000
 #define PORT_PATIENCE_MS 5000
@@ -59,8 +62,8 @@ static int check_mountpoint(struct fsd_start *st)
 				st, -ENOTCONN,
 				"a dead mount of type %s is at %s: remove it with umount",
 				mount.fstype, given);
-		/* Left by a daemon of ours that was killed: fsd_mount_start() takes its place. */
-		st->fs->dead_mount = true;
+		/* Left by a daemon of ours that was killed: fsd_place_mount() takes its place. */
+		fsd_place_replaces_dead(st->fs->place);
 		return 0;
 	}
 	if (!S_ISDIR(stat_buf.st_mode))
@@ -146,7 +149,8 @@ static int check_lock(struct fsd_start *st)
 					      "cannot lock the data directory %s: %s", st->data,
 					      strerror(-st->fs->lock_fd));
 		if (!fsd_mountinfo_of_data(st->data, &mount) &&
-		    !(st->fs->dead_mount && !strcmp(mount.mountpoint, st->mountpoint)))
+		    !(fsd_place_is_dead(st->fs->place) &&
+		      !strcmp(mount.mountpoint, st->mountpoint)))
 			return fsd_start_fail(
 				st, -EBUSY,
 				"the data directory %s is in use by the daemon of %s, pid %d: "
@@ -366,5 +370,5 @@ int fsd_start_check(struct fsd_start *st)
 	fs->data_path = strdup(st->data);
 	if (!fs->mountpoint || !fs->data_path)
 		return fsd_start_fail(st, -ENOMEM, "out of memory");
-	return fsd_mount_prepare(fs, st->options->mount_options, st->errmsg);
+	return fsd_session_prepare(fs, &fsd_ops, st->options->mount_options, st->errmsg);
 }

@@ -9,8 +9,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "daemon/control.h"
-#include "mount/stop.h"
+#include "mount/mount.h"
 #include "node/log.h"
+#include "node/stop.h"
 
 #define REQUEST_MAX 4096
 #define PATIENCE_MS 10000 /* with a client that neither sends nor takes anything */
@@ -68,7 +69,7 @@ static void *answer_main(void *arg)
 	prctl(PR_SET_NAME, "fsd-control");
 	client->answer = fsd_control_answer(client->clients->fs, client->request);
 	atomic_store(&client->answered, true);
-	fsd_wake(client->clients->fs);
+	fsd_stop_wake(client->clients->fs->stop);
 	return NULL;
 }
 

@@ -23,7 +23,7 @@ struct fsd_clients *fsd_clients_new(struct fsd *fs, int listen_fd);
 
 /* Fill in what is to be polled, FSD_CLIENTS_POLLED at most; returns how many. (poll(2) wants no more of them
  * than the process may have descriptors.) `*ms`: when fsd_clients_turn() wants to be called at the latest,
- * from now, or -1. A thread that has an answer calls fsd_wake(). */
+ * from now, or -1. A thread that has an answer calls fsd_stop_wake(). */
 unsigned fsd_clients_watch(struct fsd_clients *c, struct pollfd *fds, int *ms);
 /* Do what poll() found in them. */
 void fsd_clients_turn(struct fsd_clients *c, const struct pollfd *fds);

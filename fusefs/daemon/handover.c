@@ -5,8 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include "mount/stop.h"
+#include "mount/mount.h"
 #include "node/log.h"
+#include "node/stop.h"
 
 #define TRANSFER_TIMEOUT_MS 2000
 #define RETRY_MS 1000 /* after nobody took it */
@@ -56,7 +57,7 @@ static void *handover_main(void *arg)
 	prctl(PR_SET_NAME, "fsd-handover");
 	h->result = transfer(h->fs);
 	atomic_store(&h->ended, true);
-	fsd_wake(h->fs);
+	fsd_stop_wake(h->fs->stop);
 	return NULL;
 }
 

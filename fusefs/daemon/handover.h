@@ -16,7 +16,7 @@ void fsd_hand_over(struct fsd *fs);
 /* NULL: out of memory. */
 struct fsd_handover *fsd_handover_new(struct fsd *fs);
 /* The mount is not to be seen: see whether leadership is to go, and let a thread hand it over. Returns when
- * this wants to be called next, in ms from now, or -1: when fsd_wake() tells of a change. [serve.c's loop] */
+ * this wants to be called next, in ms from now, or -1: when fsd_stop_wake() tells of a change. [serve.c's loop] */
 int fsd_handover_look(struct fsd_handover *h);
 /* Waits for the thread. */
 void fsd_handover_free(struct fsd_handover *h);

@@ -1,6 +1,3 @@
-/* What walrepl calls up for: files opened through the mount, the kernel's cache, logging, and the
- * end of the daemon.
- */
 #include "daemon/host.h"
 
 #include <assert.h>
@@ -8,17 +5,39 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include "mount/clone.h"
-#include "mount/fuse.h"
 #include "mount/locks.h"
-#include "mount/stop.h"
+#include "mount/locktrace.h"
+#include "mount/place.h"
+#include "mount/session.h"
 #include "node/log.h"
 #include "node/process.h"
+#include "node/stop.h"
 #include "ops/inode.h"
 #include "ops/settle.h"
 #include "ops/standin.h"
+
+struct fsd_host {
+	struct fsd_locktrace *locktrace;
+	struct rlog_view last_view; /* raftlog's thread only */
+};
+
+struct fsd_host *fsd_host_new(void)
+{
+	struct fsd_host *host = calloc(1, sizeof(*host));
+
+	if (!host)
+		return NULL;
+	host->locktrace = fsd_locktrace_new();
+	if (host->locktrace)
+		return host;
+	free(host);
+	return NULL;
+}
 
 /* A side file that the applier makes looks like its database's, as SQLite would have it. */
 static int create_like_database(struct fsd *fs, const char *name, int flags, struct wrep_file **out)
@@ -55,7 +74,7 @@ static int mounted_open(void *ctx, const char *name, int flags)
 	struct fsd_inode *inode;
 	struct wrep_file *file;
 	bool created = false;
-	int rv, dir_fd = fsd_mount_wait(fs);
+	int rv, dir_fd = fsd_clone_wait(fs->clone);
 
 	if (dir_fd < 0)
 		return dir_fd;
@@ -81,23 +100,12 @@ static int mounted_open(void *ctx, const char *name, int flags)
 		fsd_inode_unref(fs, inode);
 		return rv;
 	}
-	rv = fsd_open_by_number(dir_fd, inode->id,
-				(flags & ~(O_CREAT | O_EXCL)) | O_CLOEXEC | O_NOFOLLOW);
+	rv = fsd_clone_open_within(dir_fd, inode->id,
+				   (flags & ~(O_CREAT | O_EXCL)) | O_CLOEXEC | O_NOFOLLOW);
 	if (created)
 		wrep_file_release(inode->file, true);
 	fsd_inode_unref(fs, inode);
 	return rv;
-}
-
-/* The session, once there can be something in the kernel's cache. */
-static struct fuse_session *session_if_up(struct fsd *fs)
-{
-	bool up;
-
-	pthread_mutex_lock(&fs->up_lock);
-	up = fs->up == FSD_UP;
-	pthread_mutex_unlock(&fs->up_lock);
-	return up ? fs->session : NULL;
 }
 
 static void report(const char *what, const char *name, int rv)
@@ -113,13 +121,11 @@ static void report(const char *what, const char *name, int rv)
 static void invalidate(void *ctx, struct wrep_file *file, uint64_t off, uint64_t len)
 {
 	struct fsd *fs = ctx;
-	struct fuse_session *session = session_if_up(fs);
 
-	/* Without a number the kernel has never seen it. */
-	if (session && atomic_load(wrep_file_host_data(file)))
+	/* Before the clone is there, nothing is in the kernel's cache. What has no number it has never seen. */
+	if (fsd_clone_is_there(fs->clone) && atomic_load(wrep_file_host_data(file)))
 		report("invalidation", wrep_file_name(file),
-		       fuse_lowlevel_notify_inval_inode(session, fsd_inode_number(fs, file),
-							(off_t)off, (off_t)len));
+		       fsd_session_invalidate(fs->session, fsd_inode_number(fs, file), off, len));
 }
 
 static int settle(void *ctx, struct wrep_file *file, int fd)
@@ -150,7 +156,7 @@ static pid_t process_of(void *ctx, pid_t tid)
 
 static struct fsd_locked_file locked_file(struct fsd *fs, struct wrep_file *file)
 {
-	return (struct fsd_locked_file){fs->connection, fsd_inode_number(fs, file)};
+	return (struct fsd_locked_file){fsd_place_device(fs->place), fsd_inode_number(fs, file)};
 }
 
 static pid_t lock_holder(void *ctx, struct wrep_file *file, uint64_t byte)
@@ -191,24 +197,25 @@ static int watch_locks(void *ctx, uint64_t byte, bool on)
 	struct fsd *fs = ctx;
 
 	if (!on) {
-		fsd_locktrace_off(&fs->locktrace);
+		fsd_locktrace_off(fs->host->locktrace);
 		return 0;
 	}
-	return fsd_locktrace_on(&fs->locktrace, fs->connection, byte, lock_called, fs);
+	return fsd_locktrace_on(fs->host->locktrace, fsd_place_device(fs->place), byte, lock_called,
+				fs);
 }
 
 static void read_lock_calls(void *ctx)
 {
 	struct fsd *fs = ctx;
 
-	fsd_locktrace_read(&fs->locktrace);
+	fsd_locktrace_read(fs->host->locktrace);
 }
 
 static void wait_lock_calls(void *ctx, int timeout_ms)
 {
 	struct fsd *fs = ctx;
 
-	fsd_locktrace_wait(&fs->locktrace, timeout_ms);
+	fsd_locktrace_wait(fs->host->locktrace, timeout_ms);
 }
 
 static bool is_killed(void *ctx, pid_t tid)
@@ -218,8 +225,10 @@ static bool is_killed(void *ctx, pid_t tid)
 
 static void fatal(void *ctx, const char *msg)
 {
+	struct fsd *fs = ctx;
+
 	fsd_log('E', "%s", msg);
-	fsd_stop(ctx, 1);
+	fsd_stop_ask(fs->stop, 1);
 }
 
 static void log_line(void *ctx, char level, const char *line)
@@ -231,14 +240,14 @@ static void view(void *ctx, const struct rlog_view *view)
 {
 	static const char *const roles[] = {"follower", "candidate", "leader"};
 	struct fsd *fs = ctx;
-	struct rlog_view *last = &fs->last_view;
+	struct rlog_view *last = &fs->host->last_view;
 
 	if (view->role != last->role || view->term != last->term ||
 	    view->leader_id != last->leader_id)
 		fsd_log('I', "role changed role=%s term=%" PRIu64 " leader=%08" PRIx64,
 			roles[view->role], view->term, view->leader_id);
 	if (view->role != last->role)
-		fsd_wake(fs); /* leadership may have to go: handover.c */
+		fsd_stop_wake(fs->stop); /* leadership may have to go: handover.c */
 	*last = *view;
 }
 
@@ -252,7 +261,7 @@ static void let_go(void *ctx, const char *name)
 	fsd_standins_let_go(ctx, name);
 }
 
-const struct wrep_host fsd_host = {
+const struct wrep_host fsd_host_calls = {
 	.mounted_open = mounted_open,
 	.invalidate = invalidate,
 	.settle = settle,

@@ -1,9 +1,16 @@
-/* What walrepl calls up for. */
+/* What walrepl calls up for: files opened through the mount, the kernel's cache and locks, logging, and the
+ * end of the daemon.
+ */
 #ifndef FUSEFS_HOST_H
 #define FUSEFS_HOST_H
 
 #include "mount/mount.h"
 
-extern const struct wrep_host fsd_host; /* its ctx is a struct fsd */
+struct fsd_host;
+
+/* NULL: out of memory. */
+struct fsd_host *fsd_host_new(void);
+
+extern const struct wrep_host fsd_host_calls; /* their ctx is a struct fsd */
 
 #endif

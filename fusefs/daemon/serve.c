@@ -26,44 +26,35 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 #include "daemon/clients.h"
+#include "daemon/daemon.h"
 #include "daemon/handover.h"
-#include "mount/mountinfo.h"
-#include "mount/session.h"
-#include "mount/stop.h"
+#include "mount/place.h"
 #include "node/log.h"
+#include "node/stop.h"
 #include "ops/admission.h"
+#include "ops/handle.h"
 #include "ops/open_queue.h"
 #include "ops/standin.h"
 
 static void shut_down(struct fsd *fs, struct fsd_clients *clients, struct fsd_handover *handover)
 {
 	fsd_log('I', "shutting down");
-	if (!atomic_load(&fs->exit_code))
+	if (!fsd_stop_exit_code(fs->stop))
 		fsd_hand_over(fs);
 	/* Their threads use walrepl. */
 	if (clients)
 		fsd_clients_free(clients);
 	if (handover)
 		fsd_handover_free(handover);
-	atomic_store(&fs->applier, wrep_applier_tid(fs->wrep));
-	fsd_ops_close_gate(fs, FSD_GATE_READING);
+	fsd_admission_restrict(fs, FSD_ADMITS_READING);
 	fsd_standins_stop(fs);
 	wrep_stop(fs->wrep);
-	fsd_mount_detach(fs);
-	fsd_ops_close_gate(fs, FSD_GATE_SHUT);
+	fsd_place_detach(fs);
+	fsd_admission_restrict(fs, FSD_ADMITS_NONE);
 	wrep_close(fs->wrep);
-	fsd_mount_stop(fs);
+	fsd_end_session(fs);
 	unlinkat(fs->state_fd, FSD_CONTROL_SOCKET, 0);
-	fsd_log('I', "ended exit=%d", atomic_load(&fs->exit_code));
-}
-
-/* Empties an eventfd. */
-static void drain(int fd)
-{
-	uint64_t count;
-
-	while (read(fd, &count, sizeof(count)) > 0)
-		;
+	fsd_log('I', "ended exit=%d", fsd_stop_exit_code(fs->stop));
 }
 
 static int signals_open(void)
@@ -94,7 +85,7 @@ static void take_signals(struct fsd *fs, int fd)
 			continue;
 		}
 		fsd_log('I', "asked to stop by a signal");
-		fsd_stop(fs, 0);
+		fsd_stop_ask(fs->stop, 0);
 	}
 }
 
@@ -110,27 +101,27 @@ int fsd_serve(struct fsd *fs, int control_fd)
 	struct fsd_handover *handover = fsd_handover_new(fs);
 	struct pollfd fds[ROOM] = {
 		[SIGNALS] = {.fd = signals_open(), .events = POLLIN},
-		[WAKE] = {.fd = fs->wake_fd, .events = POLLIN},
+		[WAKE] = {.fd = fsd_stop_fd(fs->stop), .events = POLLIN},
 		[MOUNTS] = {.events = POLLPRI},
 	};
 	bool visible;
 	int tick_ms, clients_ms;
 	unsigned count;
 
-	fs->mounts_fd = fds[MOUNTS].fd = fsd_mountinfo_open();
+	fds[MOUNTS].fd = fsd_place_watch(fs->place);
 	if (fds[SIGNALS].fd < 0 || fds[MOUNTS].fd < 0 || !clients || !handover) {
 		fsd_log('E', "cannot watch for signals, mounts or commands: is /proc mounted?");
-		fsd_stop(fs, 1);
+		fsd_stop_ask(fs->stop, 1);
 	}
 	/* It may have gone before we watched. */
-	visible = fsd_mount_visible(fs);
+	visible = fsd_place_is_visible(fs);
 	if (!visible)
 		wrep_unmounted(fs->wrep);
 
-	while (!atomic_load(&fs->stopping)) {
-		if (!visible && !atomic_load(&fs->app_opens)) {
+	while (!fsd_stop_is_asked(fs->stop)) {
+		if (!visible && !fsd_app_opens(fs)) {
 			fsd_log('I', "unmounted");
-			fsd_stop(fs, 0);
+			fsd_stop_ask(fs->stop, 0);
 			break;
 		}
 		count = CLIENTS + fsd_clients_watch(clients, fds + CLIENTS, &clients_ms);
@@ -141,21 +132,21 @@ int fsd_serve(struct fsd *fs, int control_fd)
 			if (errno == EINTR)
 				continue;
 			fsd_log('E', "poll failed error=%s", strerror(errno));
-			fsd_stop(fs, 1);
+			fsd_stop_ask(fs->stop, 1);
 			break;
 		}
-		drain(fs->wake_fd);
+		fsd_stop_drain(fs->stop);
 		if (fds[SIGNALS].revents & POLLIN)
 			take_signals(fs, fds[SIGNALS].fd);
 		if ((fds[MOUNTS].revents & (POLLPRI | POLLERR)) && visible) {
-			visible = fsd_mount_visible(fs);
+			visible = fsd_place_is_visible(fs);
 			if (!visible)
 				wrep_unmounted(fs->wrep);
-			if (!visible && atomic_load(&fs->app_opens))
+			if (!visible && fsd_app_opens(fs))
 				fsd_log('I',
 					"unmounted, serving until the last file is closed; "
 					"leadership goes to another node open=%ld",
-					atomic_load(&fs->app_opens));
+					fsd_app_opens(fs));
 		}
 		fsd_clients_turn(clients, fds + CLIENTS);
 	}
@@ -164,5 +155,5 @@ int fsd_serve(struct fsd *fs, int control_fd)
 		close(fds[SIGNALS].fd);
 	if (fds[MOUNTS].fd >= 0)
 		close(fds[MOUNTS].fd);
-	return atomic_load(&fs->exit_code);
+	return fsd_stop_exit_code(fs->stop);
 }

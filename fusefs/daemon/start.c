@@ -23,10 +23,12 @@
 #include <unistd.h>
 #include "daemon/checks.h"
 #include "daemon/control.h"
+#include "daemon/daemon.h"
 #include "daemon/host.h"
-#include "mount/clone.h"
-#include "mount/session.h"
+#include "mount/place.h"
 #include "node/log.h"
+#include "node/stop.h"
+#include "ops/refusals.h"
 
 #define NAMES_ELECTIONS 4 /* timeouts, after which one would have had a result */
 
@@ -193,7 +195,7 @@ static int start_replication(struct fsd_start *st)
 			.listen_fd = st->listen_fd,
 			.election_timeout_ms = st->options->election_timeout_ms,
 			.commit_timeout_ms = st->options->commit_timeout_ms},
-		.host = fsd_host,
+		.host = fsd_host_calls,
 		.host_ctx = fs,
 	};
 
@@ -207,6 +209,17 @@ static int start_replication(struct fsd_start *st)
 	fsd_log('I', "starting node=%08" PRIx32 " cluster=%016" PRIx64 " address=%s",
 		fs->identity.node, fs->identity.cluster, fs->identity.address);
 	return wrep_open(&fs->wrep, &config, st->errmsg);
+}
+
+static int start_serving(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
+{
+	int rv = fsd_refusals_start(fs);
+
+	if (!rv)
+		return fsd_place_mount(fs, errmsg);
+	snprintf(errmsg, FSD_ERRMSG_SIZE,
+		 "the kernel did not start the file system: see its log (dmesg)");
+	return rv;
 }
 
 int fsd_start(struct fsd *fs, const struct fsd_options *options, int *control_fd,
@@ -227,9 +240,11 @@ int fsd_start(struct fsd *fs, const struct fsd_options *options, int *control_fd
 	rv = start_replication(&st);
 	if (rv)
 		return rv;
-	rv = fsd_mount_start(fs, errmsg);
+	rv = start_serving(fs, errmsg);
 	if (rv) {
-		fsd_mount_drop_clone(fs);
+		fsd_stop_ask(fs->stop, 0);
+		fsd_place_detach(fs);
+		fsd_end_session(fs);
 		wrep_close(fs->wrep);
 		unlinkat(fs->state_fd, FSD_CONTROL_SOCKET, 0);
 	}

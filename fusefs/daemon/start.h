@@ -2,6 +2,7 @@
 #ifndef FUSEFS_START_H
 #define FUSEFS_START_H
 
+#include "mount/kernel.h"
 #include "mount/mount.h"
 
 #define FSD_MATCH_MAX 64

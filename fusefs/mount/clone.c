@@ -1,53 +1,53 @@
-/* The private clone of the mount. */
 #include "mount/clone.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "mount/guard.h"
 #include "node/log.h"
 
-static void set_up(struct fsd *fs, enum fsd_up up)
-{
-	pthread_mutex_lock(&fs->up_lock);
-	fs->up = up;
-	pthread_cond_broadcast(&fs->up_changed);
-	pthread_mutex_unlock(&fs->up_lock);
-}
+/* Awaited -> there -> gone, or awaited -> gone. */
+enum clone_state { CLONE_AWAITED, CLONE_THERE, CLONE_GONE };
 
-int fsd_mount_wait(struct fsd *fs)
-{
+struct fsd_clone {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	enum clone_state state; /* lock, like the rest */
 	int fd;
+	int dir_fd; /* its directory, opened: file handles want that */
+};
 
-	pthread_mutex_lock(&fs->up_lock);
-	while (fs->up != FSD_UP && fs->up != FSD_GONE)
-		pthread_cond_wait(&fs->up_changed, &fs->up_lock);
-	fd = fs->up == FSD_UP ? fs->clone_dir_fd : -ENOTCONN;
-	pthread_mutex_unlock(&fs->up_lock);
-	return fd;
-}
-
-void fsd_mount_drop_clone(struct fsd *fs)
+struct fsd_clone *fsd_clone_new(void)
 {
-	int fd, dir_fd;
+	struct fsd_clone *c = calloc(1, sizeof(*c));
 
-	pthread_mutex_lock(&fs->up_lock);
-	fd = fs->clone_fd;
-	dir_fd = fs->clone_dir_fd;
-	fs->clone_fd = fs->clone_dir_fd = -1;
-	fs->up = FSD_GONE;
-	pthread_cond_broadcast(&fs->up_changed);
-	pthread_mutex_unlock(&fs->up_lock);
-	if (dir_fd >= 0)
-		close(dir_fd);
-	if (fd >= 0)
-		close(fd);
+	if (!c)
+		return NULL;
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_cond_init(&c->changed, NULL);
+	c->fd = c->dir_fd = -1;
+	return c;
 }
 
-int fsd_mount_open_clone(struct fsd *fs)
+static void is_there(struct fsd_clone *c, int fd, int dir_fd)
+{
+	pthread_mutex_lock(&c->lock);
+	assert(c->state == CLONE_AWAITED);
+	c->fd = fd;
+	c->dir_fd = dir_fd;
+	c->state = CLONE_THERE;
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+}
+
+int fsd_clone_open(struct fsd *fs)
 {
 	struct stat st;
 	int dir_fd = -1, rv = 0;
@@ -63,23 +63,58 @@ int fsd_mount_open_clone(struct fsd *fs)
 			close(fd);
 		return rv;
 	}
-	rv = fsd_guard_hold(&fs->guard, fd);
+	rv = fsd_guard_hold(fs->guard, fd);
 	if (rv)
 		fsd_log('W',
 			"the guard does not keep the mount error=%s: should the daemon be killed, it "
 			"may hang",
 			strerror(-rv));
-	pthread_mutex_lock(&fs->up_lock);
-	fs->clone_fd = fd;
-	fs->clone_dir_fd = dir_fd;
-	pthread_mutex_unlock(&fs->up_lock);
-	set_up(fs, FSD_UP);
+	is_there(fs->clone, fd, dir_fd);
 	return 0;
+}
+
+void fsd_clone_drop(struct fsd_clone *c)
+{
+	int fd, dir_fd;
+
+	pthread_mutex_lock(&c->lock);
+	fd = c->fd;
+	dir_fd = c->dir_fd;
+	c->fd = c->dir_fd = -1;
+	c->state = CLONE_GONE;
+	pthread_cond_broadcast(&c->changed);
+	pthread_mutex_unlock(&c->lock);
+	if (dir_fd >= 0)
+		close(dir_fd);
+	if (fd >= 0)
+		close(fd);
+}
+
+bool fsd_clone_is_there(struct fsd_clone *c)
+{
+	bool there;
+
+	pthread_mutex_lock(&c->lock);
+	there = c->state == CLONE_THERE;
+	pthread_mutex_unlock(&c->lock);
+	return there;
+}
+
+int fsd_clone_wait(struct fsd_clone *c)
+{
+	int fd;
+
+	pthread_mutex_lock(&c->lock);
+	while (c->state == CLONE_AWAITED)
+		pthread_cond_wait(&c->changed, &c->lock);
+	fd = c->state == CLONE_THERE ? c->dir_fd : -ENOTCONN;
+	pthread_mutex_unlock(&c->lock);
+	return fd;
 }
 
 /* FUSE's file handle (the kernel's fs/fuse/inode.c, fuse_encode_fh): the node id, high word first,
  * and the generation, which is always 0 here. */
-int fsd_open_by_number(int dir_fd, uint64_t number, int flags)
+int fsd_clone_open_within(int dir_fd, uint64_t number, int flags)
 {
 	union {
 		struct file_handle handle;
@@ -93,16 +128,16 @@ int fsd_open_by_number(int dir_fd, uint64_t number, int flags)
 	return fd < 0 ? -errno : fd;
 }
 
-int fsd_open_inode(struct fsd *fs, uint64_t number, int flags)
+int fsd_clone_open_file(struct fsd_clone *c, uint64_t number, int flags)
 {
 	int fd, dir_fd;
 
-	pthread_mutex_lock(&fs->up_lock);
-	dir_fd = fs->up == FSD_UP ? fcntl(fs->clone_dir_fd, F_DUPFD_CLOEXEC, 0) : -1;
-	pthread_mutex_unlock(&fs->up_lock);
+	pthread_mutex_lock(&c->lock);
+	dir_fd = c->state == CLONE_THERE ? fcntl(c->dir_fd, F_DUPFD_CLOEXEC, 0) : -1;
+	pthread_mutex_unlock(&c->lock);
 	if (dir_fd < 0)
 		return -ENOTCONN;
-	fd = fsd_open_by_number(dir_fd, number, flags);
+	fd = fsd_clone_open_within(dir_fd, number, flags);
 	close(dir_fd);
 	return fd;
 }

@@ -28,9 +28,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -48,7 +53,7 @@
 #define DEATH_SIGNAL SIGUSR1
 #define SOCKET 0 /* the guard's only descriptor, at first */
 
-/* What the daemon says, a byte each. */
+/* What the daemon says to it, a byte each. */
 enum { CRASHING, HOLDS, STOPPED };
 
 /* ---- in the guard ------------------------------------------------------------------------------ */
@@ -156,6 +161,15 @@ static void guard_main(int socket)
 
 /* ---- in the daemon ----------------------------------------------------------------------------- */
 
+struct fsd_guard {
+	int fd, child_fd; /* the socket's ends */
+	pid_t pid;
+	pthread_t thread; /* the guard's parent */
+	sem_t forked;
+	bool is_there;
+	_Atomic bool stopping;
+};
+
 static int crash_fd = -1;
 static bool dumps_core;
 
@@ -209,14 +223,13 @@ static void *parent_main(void *arg)
 	return NULL;
 }
 
-int fsd_guard_start(struct fsd_guard *guard, char errmsg[FSD_ERRMSG_SIZE])
+/* Fork it. 0 or -errno. */
+static int guard_fork(struct fsd_guard *guard)
 {
-	int ends[2], rv = 0;
+	int ends[2], rv;
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends)) {
-		rv = -errno;
-		goto fail;
-	}
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
+		return -errno;
 	guard->fd = ends[0];
 	guard->child_fd = ends[1];
 	sem_init(&guard->forked, 0, 0);
@@ -233,16 +246,27 @@ int fsd_guard_start(struct fsd_guard *guard, char errmsg[FSD_ERRMSG_SIZE])
 	if (rv) {
 		close(guard->fd);
 		sem_destroy(&guard->forked);
-		goto fail;
 	}
-	guard->started = true;
-	return 0;
-fail:
-	snprintf(
-		errmsg, FSD_ERRMSG_SIZE,
-		"cannot start the daemon's guard process (%s): raise the limits on processes, open "
-		"files or memory",
-		strerror(-rv));
+	return rv;
+}
+
+int fsd_guard_start(struct fsd_guard **out, char errmsg[FSD_ERRMSG_SIZE])
+{
+	struct fsd_guard *guard = calloc(1, sizeof(*guard));
+	int rv = guard ? guard_fork(guard) : -ENOMEM;
+
+	if (rv) {
+		free(guard);
+		guard = NULL;
+		snprintf(
+			errmsg, FSD_ERRMSG_SIZE,
+			"cannot start the daemon's guard process (%s): raise the limits on processes, open "
+			"files or memory",
+			strerror(-rv));
+	} else {
+		guard->is_there = true;
+	}
+	*out = guard;
 	return rv;
 }
 
@@ -286,9 +310,9 @@ void fsd_guard_stop(struct fsd_guard *guard)
 {
 	static const uint8_t stopped = STOPPED;
 
-	if (!guard->started)
+	if (!guard || !guard->is_there)
 		return;
-	guard->started = false;
+	guard->is_there = false;
 	atomic_store(&guard->stopping, true);
 	send(guard->fd, &stopped, 1, MSG_NOSIGNAL);
 	shutdown(guard->fd, SHUT_RDWR); /* not closed: a crash at this moment still writes to it */

@@ -13,25 +13,13 @@
 #ifndef FUSEFS_GUARD_H
 #define FUSEFS_GUARD_H
 
-#include <pthread.h>
-#include <semaphore.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <sys/types.h>
 #include "node/identity.h"
 
-struct fsd_guard {
-	int fd, child_fd; /* the socket's ends */
-	pid_t pid;
-	pthread_t thread; /* the guard's parent */
-	sem_t forked;
-	bool started;
-	_Atomic bool stopping;
-};
+struct fsd_guard;
 
-/* Make the guard. Before /dev/fuse is opened; nothing is guarded yet. 0, or -errno with one line.
- * [main thread] */
-int fsd_guard_start(struct fsd_guard *guard, char errmsg[FSD_ERRMSG_SIZE]);
+/* Make the guard. Before /dev/fuse is opened; nothing is guarded yet. 0, or -errno with one line: then `*out` is
+ * NULL. It is never freed, since a crash may still want it. [main thread] */
+int fsd_guard_start(struct fsd_guard **out, char errmsg[FSD_ERRMSG_SIZE]);
 
 /* Guard the connection of this number, which is the minor number of the mount's st_dev, from now on,
  * against a crash of the daemon too. At most once, while nobody uses the mount. 0 or -errno.
@@ -43,7 +31,7 @@ int fsd_guard_watch(struct fsd_guard *guard, unsigned connection);
 int fsd_guard_hold(struct fsd_guard *guard, int fd);
 
 /* End the guard, and wait until it is gone. The connection is aborted, if it is still there. Does
- * nothing to a guard that was not started. [main thread] */
+ * nothing to NULL. [main thread] */
 void fsd_guard_stop(struct fsd_guard *guard);
 
 /* In place of a guard that was killed too, before somebody looks at a mount: if one of ours is at

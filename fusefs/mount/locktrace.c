@@ -18,6 +18,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/perf_event.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +57,15 @@ struct fsd_lockrings {
 	size_t page_bytes;
 	unsigned count;
 	struct ring rings[];
+};
+
+struct fsd_locktrace {
+	pthread_mutex_t lock; /* readers, one after the other; calls `each` */
+	_Atomic bool on;
+	struct fsd_lockrings *rings; /* lock */
+	int waiter;		     /* an epoll of all rings; whoever calls on, off and wait */
+	void (*each)(void *ctx, const struct wrep_lock_call *call);
+	void *ctx;
 };
 
 /* ---- the tracepoint's description ------------------------------------------------------------- */
@@ -260,10 +272,15 @@ void fsd_locktrace_wait(struct fsd_locktrace *t, int timeout_ms)
 
 /* ---- on and off ------------------------------------------------------------------------------- */
 
-void fsd_locktrace_init(struct fsd_locktrace *t)
+struct fsd_locktrace *fsd_locktrace_new(void)
 {
-	*t = (struct fsd_locktrace){.waiter = -1};
+	struct fsd_locktrace *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->waiter = -1;
 	pthread_mutex_init(&t->lock, NULL);
+	return t;
 }
 
 /* Not on before it is enabled. 0; -ENODEV: there is no such CPU now; -errno. */
@@ -377,4 +394,15 @@ void fsd_locktrace_off(struct fsd_locktrace *t)
 	atomic_store(&t->on, false);
 	pthread_mutex_unlock(&t->lock);
 	close_rings(rings);
+}
+
+void fsd_locktrace_free(struct fsd_locktrace *t)
+{
+	if (!t)
+		return;
+	fsd_locktrace_off(t);
+	if (t->waiter >= 0)
+		close(t->waiter);
+	pthread_mutex_destroy(&t->lock);
+	free(t);
 }

@@ -7,29 +7,18 @@
 #ifndef FUSEFS_LOCKTRACE_H
 #define FUSEFS_LOCKTRACE_H
 
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include "walrepl.h"
 
-struct fsd_lockrings;
+struct fsd_locktrace;
 
-struct fsd_locktrace {
-	pthread_mutex_t lock; /* readers, one after the other; calls `each` */
-	_Atomic bool on;
-	struct fsd_lockrings *rings; /* lock */
-	int waiter;		     /* an epoll of all rings; whoever calls on, off and wait */
-	/* A call; or NULL: the kernel had no room for some. May take no lock that is held around
-	 * fsd_locktrace_read(). */
-	void (*each)(void *ctx, const struct wrep_lock_call *call);
-	void *ctx;
-};
+/* Off. NULL: out of memory. */
+struct fsd_locktrace *fsd_locktrace_new(void);
+void fsd_locktrace_free(struct fsd_locktrace *t);
 
-void fsd_locktrace_init(struct fsd_locktrace *t);
-
-/* Tell `each` of all calls that touch byte `byte` of a file of the device (its minor number; its major is 0)
- * from now on. 0, or -errno: this kernel does not tell, or not us. On, off and wait are one thread's. */
+/* Tell `each` of all calls (or, with NULL: the kernel had no room for some) that touch byte `byte` of a file of the device (its minor number; its major is 0)
+ * from now on. 0, or -errno: this kernel does not tell, or not us. On, off and wait are one thread's.
+ * `each` may take no lock that is held around fsd_locktrace_read(). */
 int fsd_locktrace_on(struct fsd_locktrace *t, unsigned device, uint64_t byte,
 		     void (*each)(void *ctx, const struct wrep_lock_call *call), void *ctx);
 void fsd_locktrace_off(struct fsd_locktrace *t);

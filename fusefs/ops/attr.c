@@ -20,6 +20,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "mount/session.h"
 #include "ops/admission.h"
 #include "ops/pending.h"
 #include "ops/refusals.h"
@@ -70,7 +71,7 @@ void fsd_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	int rv;
 
 	if (ino == FUSE_ROOT_ID) {
-		atomic_store(&fs->over_uring, fuse_req_is_uring(req));
+		fsd_session_note_uring(fs->session, fuse_req_is_uring(req));
 		inside = fsd_enter_as(fs, req, false);
 		rv = root_attr(fs, inside, &st);
 		if (rv)

@@ -13,6 +13,7 @@
 #include "node/log.h"
 #include "ops/admission.h"
 #include "ops/handle.h"
+#include "ops/inode.h"
 #include "ops/passthrough.h"
 #include "ops/pending.h"
 #include "ops/refusals.h"
@@ -84,7 +85,7 @@ void fsd_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		struct wrep_file *file = inode->file;
 
 		if (file && wrep_file_kind(file) == WREP_SHM)
-			fsd_backing_put(fs, req, inode);
+			fsd_backing_put(req, inode);
 		if (locks) {
 			fsd_standin_release_lock(fs, inode);
 		} else if (uncounted) {

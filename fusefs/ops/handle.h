@@ -1,16 +1,20 @@
-/* What a file handle holds, and the files that applications have open. */
+/* What a file handle holds, and how many files applications have open. */
 #ifndef FUSEFS_HANDLE_H
 #define FUSEFS_HANDLE_H
 
-#include "ops/inode.h"
-#include "ops/standin.h"
+#include "mount/mount.h"
+
+struct fsd_handles;
+struct fsd_inode;
 
 /* A file handle is the inode, with a reference, whether the applier opened it, and whether what is written
- * through it goes past the kernel's cache; of a stand-in, whether it is no application's (standin.h). */
+ * through it goes past the kernel's cache. */
 #define FSD_FH_INTERNAL 1ull
-
 #define FSD_FH_UNCACHED 2ull
-
+/* Of a stand-in (standin.h): the descriptor by which the daemon locks it; another one of the daemon's own, which
+ * counts for nothing. */
+#define FSD_FH_LOCK 4ull
+#define FSD_FH_UNCOUNTED 8ull
 #define FSD_FH_BITS (FSD_FH_INTERNAL | FSD_FH_UNCACHED | FSD_FH_LOCK | FSD_FH_UNCOUNTED)
 
 static inline struct fsd_inode *fsd_fh_inode(uint64_t fh)
@@ -23,9 +27,16 @@ static inline bool fsd_fh_internal(uint64_t fh)
 	return fh & FSD_FH_INTERNAL;
 }
 
-/* ops_file.c */
+/* NULL: out of memory. */
+struct fsd_handles *fsd_handles_new(void);
+
+/* Files that applications have open, or are opening. When there are none left the main loop is woken. [any
+ * thread] */
+void fsd_app_opens_add(struct fsd *fs);
 void fsd_app_opens_sub(struct fsd *fs);
-/* A descriptor of an application is closed. Takes its reference of the inode. */
+long fsd_app_opens(struct fsd *fs);
+
+/* A descriptor of an application is closed. Takes its reference of the inode. [any thread] */
 void fsd_release_app(struct fsd *fs, struct fsd_inode *inode);
 
 #endif

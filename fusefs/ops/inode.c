@@ -2,13 +2,33 @@
 #include "ops/inode.h"
 
 #include <assert.h>
+#include <pthread.h>
 #include <stdlib.h>
+#include "ops/admission.h"
 
 #define ROOT_ID 1
+#define BUCKETS 1024
 
-static struct fsd_inode **bucket(struct fsd *fs, uint64_t id)
+LIST_HEAD(bucket, fsd_inode);
+
+struct fsd_inodes {
+	pthread_mutex_t lock;
+	_Atomic uint64_t next_id;
+	struct bucket buckets[BUCKETS]; /* lock */
+};
+
+struct fsd_inodes *fsd_inodes_new(void)
 {
-	return &fs->inodes[id % FSD_INODE_BUCKETS];
+	struct fsd_inodes *all = calloc(1, sizeof(*all));
+
+	if (all)
+		pthread_mutex_init(&all->lock, NULL);
+	return all;
+}
+
+static struct bucket *bucket_of(struct fsd *fs, uint64_t id)
+{
+	return &fs->inodes->buckets[id % BUCKETS];
 }
 
 static uint64_t number_in(struct fsd *fs, _Atomic(void *) *slot)
@@ -17,7 +37,7 @@ static uint64_t number_in(struct fsd *fs, _Atomic(void *) *slot)
 
 	if (value)
 		return (uintptr_t)value;
-	fresh = (void *)(uintptr_t)(ROOT_ID + atomic_fetch_add(&fs->next_id, 1) + 1);
+	fresh = (void *)(uintptr_t)(ROOT_ID + atomic_fetch_add(&fs->inodes->next_id, 1) + 1);
 	if (atomic_compare_exchange_strong(slot, &value, fresh))
 		value = fresh;
 	return (uintptr_t)value;
@@ -35,10 +55,11 @@ uint64_t fsd_inode_number_of_dir(struct fsd *fs, struct wrep_dir *dir)
 
 static struct fsd_inode *find_locked(struct fsd *fs, uint64_t id)
 {
-	struct fsd_inode *inode = *bucket(fs, id);
+	struct fsd_inode *inode;
 
-	while (inode && inode->id != id)
-		inode = inode->next;
+	LIST_FOREACH(inode, bucket_of(fs, id), entry)
+	if (inode->id == id)
+		break;
 	return inode;
 }
 
@@ -46,11 +67,11 @@ struct fsd_inode *fsd_inode_find(struct fsd *fs, uint64_t id)
 {
 	struct fsd_inode *inode;
 
-	pthread_mutex_lock(&fs->inode_lock);
+	pthread_mutex_lock(&fs->inodes->lock);
 	inode = find_locked(fs, id);
 	if (inode)
 		inode->refs++;
-	pthread_mutex_unlock(&fs->inode_lock);
+	pthread_mutex_unlock(&fs->inodes->lock);
 	return inode;
 }
 
@@ -79,15 +100,14 @@ static struct fsd_inode *inode_of(struct fsd *fs, uint64_t id, struct wrep_file 
 	fresh->dir = dir;
 	fresh->refs = 1;
 
-	pthread_mutex_lock(&fs->inode_lock);
+	pthread_mutex_lock(&fs->inodes->lock);
 	inode = find_locked(fs, id);
 	if (inode) {
 		inode->refs++;
 	} else {
-		fresh->next = *bucket(fs, id);
-		*bucket(fs, id) = fresh;
+		LIST_INSERT_HEAD(bucket_of(fs, id), fresh, entry);
 	}
-	pthread_mutex_unlock(&fs->inode_lock);
+	pthread_mutex_unlock(&fs->inodes->lock);
 
 	if (inode) {
 		free(fresh);
@@ -126,15 +146,11 @@ bool fsd_inode_give_number(const struct fsd_inode *inode, struct wrep_file *file
 }
 
 /* Takes the inode out of the table when nobody refers to it any more. */
-static struct fsd_inode *unlink_if_unused(struct fsd *fs, struct fsd_inode *inode)
+static struct fsd_inode *unlink_if_unused(struct fsd_inode *inode)
 {
-	struct fsd_inode **at = bucket(fs, inode->id);
-
 	if (inode->refs || inode->lookups)
 		return NULL;
-	while (*at != inode)
-		at = &(*at)->next;
-	*at = inode->next;
+	LIST_REMOVE(inode, entry);
 	return inode;
 }
 
@@ -144,7 +160,7 @@ static void destroy(struct fsd *fs, struct fsd_inode *inode)
 		return;
 	assert(!inode->backing_opens);
 	/* After walrepl has closed, its files are gone, and this process soon is. */
-	if (atomic_load(&fs->gate) != FSD_GATE_SHUT)
+	if (!fsd_admission_is_shut(fs))
 		unref(inode->file, inode->dir);
 	free(inode->standin);
 	free(inode);
@@ -154,31 +170,31 @@ void fsd_inode_unref(struct fsd *fs, struct fsd_inode *inode)
 {
 	struct fsd_inode *dead;
 
-	pthread_mutex_lock(&fs->inode_lock);
+	pthread_mutex_lock(&fs->inodes->lock);
 	assert(inode->refs > 0);
 	inode->refs--;
-	dead = unlink_if_unused(fs, inode);
-	pthread_mutex_unlock(&fs->inode_lock);
+	dead = unlink_if_unused(inode);
+	pthread_mutex_unlock(&fs->inodes->lock);
 	destroy(fs, dead);
 }
 
 void fsd_inode_looked_up(struct fsd *fs, struct fsd_inode *inode)
 {
-	pthread_mutex_lock(&fs->inode_lock);
+	pthread_mutex_lock(&fs->inodes->lock);
 	inode->lookups++;
-	pthread_mutex_unlock(&fs->inode_lock);
+	pthread_mutex_unlock(&fs->inodes->lock);
 }
 
 void fsd_inode_forget(struct fsd *fs, uint64_t id, uint64_t lookups)
 {
 	struct fsd_inode *inode, *dead = NULL;
 
-	pthread_mutex_lock(&fs->inode_lock);
+	pthread_mutex_lock(&fs->inodes->lock);
 	inode = find_locked(fs, id);
 	if (inode) {
 		inode->lookups -= lookups < inode->lookups ? lookups : inode->lookups;
-		dead = unlink_if_unused(fs, inode);
+		dead = unlink_if_unused(inode);
 	}
-	pthread_mutex_unlock(&fs->inode_lock);
+	pthread_mutex_unlock(&fs->inodes->lock);
 	destroy(fs, dead);
 }

@@ -8,8 +8,13 @@
 #ifndef FUSEFS_INODE_H
 #define FUSEFS_INODE_H
 
+#include <stdatomic.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include "mount/mount.h"
+
+struct fsd_inodes;
+struct fsd_standin;
 
 struct fsd_inode {
 	uint64_t id;
@@ -17,15 +22,18 @@ struct fsd_inode {
 	_Atomic(struct wrep_file *) file;
 	struct wrep_dir *dir;
 	struct fsd_standin *standin; /* what it is as long as it is neither; or NULL */
-	struct fsd_inode *next;	     /* inode_lock */
-	uint64_t lookups;	     /* inode_lock: the kernel's references */
-	unsigned refs;		     /* inode_lock: ours (open files, requests) */
-	/* settle.c: sizes that the kernel was told in answers to SETATTR, and those that it has taken in */
+	LIST_ENTRY(fsd_inode) entry; /* inode.c's alone, like the two below */
+	uint64_t lookups;	     /* the kernel's references */
+	unsigned refs;		     /* ours (open files, requests) */
+	/* settle.c's alone: sizes that the kernel was told in answers to SETATTR, and those that it has taken in */
 	_Atomic unsigned told, settled;
-	/* passthrough, -shm only; backing_lock */
+	/* passthrough.c's alone; -shm only */
 	int backing_id;
 	unsigned backing_opens;
 };
+
+/* NULL: out of memory. */
+struct fsd_inodes *fsd_inodes_new(void);
 
 /* The number of a file, made at its first use. [any thread] */
 uint64_t fsd_inode_number(struct fsd *fs, struct wrep_file *file);

@@ -5,8 +5,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include "mount/stop.h"
 #include "node/log.h"
+#include "node/stop.h"
 #include "ops/admission.h"
 #include "ops/attr.h"
 #include "ops/handle.h"
@@ -37,7 +37,7 @@ static int fill_open(struct fsd_pend *pend, struct fuse_file_info *fi)
 		}
 		return 0;
 	}
-	fi->backing_id = fsd_backing_get(pend->fs, pend->req, inode);
+	fi->backing_id = fsd_backing_get(pend->req, inode);
 	if (fi->backing_id)
 		return 0;
 	fsd_log('E', "cannot open by passthrough file=%s: its backing file must lie on a tmpfs",
@@ -49,7 +49,7 @@ static int fill_open(struct fsd_pend *pend, struct fuse_file_info *fi)
 static void undo_open(struct fsd_pend *pend, const struct fuse_file_info *fi)
 {
 	if (fi && fi->backing_id)
-		fsd_backing_put(pend->fs, pend->req, pend->inode);
+		fsd_backing_put(pend->req, pend->inode);
 	if (!pend->internal) {
 		fsd_release_app(pend->fs, pend->inode);
 		return;
@@ -107,19 +107,18 @@ void fsd_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	pend->op.done = open_done;
-	pend->op.tid = fuse_req_ctx(req)->pid;
+	pend->op.tid = pend->tid;
 	pend->flags = fi->flags;
 	pend->internal = fsd_is_internal(fs, req);
-	pend->tid = fuse_req_ctx(req)->pid;
 	rv = 0;
 	if (!pend->internal) {
-		atomic_fetch_add(&fs->app_opens, 1);
+		fsd_app_opens_add(fs);
 		rv = fsd_opens_add(pend);
 	}
 	if (!rv)
 		rv = wrep_file_open(pend->inode->file, fi->flags, pend->internal, &pend->op);
 	if (rv == WREP_PENDING)
-		fsd_wake(fs); /* to look after it from now on */
+		fsd_stop_wake(fs->stop); /* to look after it from now on */
 	else
 		open_finish(pend, rv);
 	fsd_leave(fs);
@@ -235,13 +234,12 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 	}
 	pend->attr = (struct wrep_attr){.mode = mode & 07777, .uid = ctx->uid, .gid = gid};
 	pend->op.done = create_done;
-	pend->op.tid = ctx->pid;
+	pend->op.tid = pend->tid;
 	pend->flags = fi->flags;
 	pend->internal = fsd_is_internal(fs, req);
-	pend->tid = ctx->pid;
 	rv = 0;
 	if (!pend->internal) {
-		atomic_fetch_add(&fs->app_opens, 1);
+		fsd_app_opens_add(fs);
 		rv = fsd_opens_add(pend); /* it may be there, and its open wait */
 	}
 	if (!rv)
@@ -249,7 +247,7 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 				 &(struct wrep_new_file){mode & 07777, ctx->uid, gid, fi->flags},
 				 pend->internal, &pend->op);
 	if (rv == WREP_PENDING)
-		fsd_wake(fs);
+		fsd_stop_wake(fs->stop);
 	else
 		create_finish(pend, rv);
 	fsd_leave(fs);

@@ -21,19 +21,51 @@
  * FSD_OPENS_MAX, the oldest is answered EINTR, on which SQLite just tries again: else the applier's
  * own open through the mount, without which the node never catches up, would find no place.
  */
+#include "ops/inode.h"
 #include "ops/open_queue.h"
 #include "ops/pending.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include "mount/fuse.h"
-#include "mount/stop.h"
 #include "node/log.h"
 #include "node/process.h"
+#include "node/stop.h"
 
 #define TICK_MS 100
 #define AGAIN_MS 1000 /* so soon, a thread's next open is the same one */
+#define GIVEN_UP 16
+
+/* Whose open was given up, and when. */
+struct given_up {
+	pid_t tid;
+	uint64_t at_ms;
+};
+
+TAILQ_HEAD(waiting, fsd_pend);
+
+struct fsd_open_queue {
+	pthread_mutex_t lock;
+	struct waiting waiting; /* oldest first; lock, like the rest */
+	unsigned count;
+	uint64_t progress, progress_ms; /* wrep_progress(), and when it was last seen to change */
+	struct given_up given_up[GIVEN_UP]; /* a ring, the last ones */
+	unsigned given_up_count;
+};
+
+struct fsd_open_queue *fsd_open_queue_new(void)
+{
+	struct fsd_open_queue *q = calloc(1, sizeof(*q));
+
+	if (!q)
+		return NULL;
+	pthread_mutex_init(&q->lock, NULL);
+	TAILQ_INIT(&q->waiting);
+	return q;
+}
 
 static void interrupt(struct fsd_pend *pend)
 {
@@ -42,51 +74,47 @@ static void interrupt(struct fsd_pend *pend)
 	fsd_pend_unref(pend);
 }
 
-static struct fsd_pend *unlist(struct fsd_pend *pend)
+/* lock held. */
+static void unlist(struct fsd_open_queue *q, struct fsd_pend *pend)
 {
-	struct fsd *fs = pend->fs;
-
-	*(pend->prev ? &pend->prev->next : &fs->opens_first) = pend->next;
-	*(pend->next ? &pend->next->prev : &fs->opens_last) = pend->prev;
-	pend->next = pend->prev = NULL;
+	TAILQ_REMOVE(&q->waiting, pend, waiting);
 	pend->listed = false;
-	fs->opens_count--;
-	return pend;
+	q->count--;
 }
 
-/* `progress` is what wrep_progress() says now. opens_lock held. */
-static void note_progress(struct fsd *fs, uint64_t progress, uint64_t now)
+/* `progress` is what wrep_progress() says now. lock held. */
+static void note_progress(struct fsd_open_queue *q, uint64_t progress, uint64_t now)
 {
-	if (fs->progress_ms && progress == fs->progress)
+	if (q->progress_ms && progress == q->progress)
 		return;
-	fs->progress = progress;
-	fs->progress_ms = now;
+	q->progress = progress;
+	q->progress_ms = now;
 }
 
 static bool has_waited(const struct fsd *fs, const struct fsd_pend *pend, uint64_t now)
 {
-	uint64_t from = fs->progress_ms;
+	uint64_t from = fs->open_queue->progress_ms;
 
 	if (!pend->for_name && pend->since_ms > from)
 		from = pend->since_ms;
 	return now - from >= (pend->is_known ? fs->names_timeout_ms : fs->commit_timeout_ms);
 }
 
-static bool was_given_up(const struct fsd *fs, const struct fsd_pend *pend, uint64_t now)
+static bool was_given_up(const struct fsd_open_queue *q, const struct fsd_pend *pend, uint64_t now)
 {
-	for (unsigned i = 0; i < FSD_GIVEN_UP; i++) {
-		const struct fsd_given_up *g = &fs->given_up[i];
+	for (unsigned i = 0; i < GIVEN_UP; i++) {
+		const struct given_up *g = &q->given_up[i];
 
-		if (g->tid == pend->tid && g->at_ms >= fs->progress_ms && now - g->at_ms < AGAIN_MS)
+		if (g->tid == pend->tid && g->at_ms >= q->progress_ms && now - g->at_ms < AGAIN_MS)
 			return true;
 	}
 	return false;
 }
 
-/* opens_lock held. */
-static void note_given_up(struct fsd *fs, const struct fsd_pend *pend, uint64_t now)
+/* lock held. */
+static void note_given_up(struct fsd_open_queue *q, const struct fsd_pend *pend, uint64_t now)
 {
-	fs->given_up[fs->given_up_count++ % FSD_GIVEN_UP] = (struct fsd_given_up){pend->tid, now};
+	q->given_up[q->given_up_count++ % GIVEN_UP] = (struct given_up){pend->tid, now};
 }
 
 const char *fsd_opens_reason(struct fsd *fs)
@@ -105,29 +133,29 @@ const char *fsd_opens_reason(struct fsd *fs)
 int fsd_opens_add(struct fsd_pend *pend)
 {
 	struct fsd *fs = pend->fs;
+	struct fsd_open_queue *q = fs->open_queue;
 	struct fsd_pend *oldest = NULL;
 	bool ready = wrep_is_ready(fs->wrep), vain;
 	uint64_t progress = ready ? 0 : wrep_progress(fs->wrep), now = rlog_clock_ms();
 
-	pthread_mutex_lock(&fs->opens_lock);
+	pthread_mutex_lock(&q->lock);
 	if (!ready)
-		note_progress(fs, progress, now);
+		note_progress(q, progress, now);
 	pend->since_ms = now;
-	vain = !ready && (has_waited(fs, pend, now) || was_given_up(fs, pend, now));
+	vain = !ready && (has_waited(fs, pend, now) || was_given_up(q, pend, now));
 	if (vain) {
-		pthread_mutex_unlock(&fs->opens_lock);
+		pthread_mutex_unlock(&q->lock);
 		return -ETIMEDOUT;
 	}
-	if (fs->opens_count >= FSD_OPENS_MAX && fs->uring) {
-		oldest = unlist(fs->opens_first);
+	if (q->count >= FSD_OPENS_MAX && fs->uring) {
+		oldest = TAILQ_FIRST(&q->waiting);
+		unlist(q, oldest);
 		atomic_fetch_add(&oldest->refs, 1);
 	}
 	pend->listed = true;
-	pend->prev = fs->opens_last;
-	*(pend->prev ? &pend->prev->next : &fs->opens_first) = pend;
-	fs->opens_last = pend;
-	fs->opens_count++;
-	pthread_mutex_unlock(&fs->opens_lock);
+	TAILQ_INSERT_TAIL(&q->waiting, pend, waiting);
+	q->count++;
+	pthread_mutex_unlock(&q->lock);
 	if (oldest)
 		interrupt(oldest);
 	return 0;
@@ -136,14 +164,14 @@ int fsd_opens_add(struct fsd_pend *pend)
 void fsd_opens_remove(struct fsd_pend *pend, int result)
 {
 	static struct fsd_log_limit limit;
-	struct fsd *fs = pend->fs;
+	struct fsd_open_queue *q = pend->fs->open_queue;
 	const char *reason, *name = pend->name ? pend->name : "";
 
-	pthread_mutex_lock(&fs->opens_lock);
+	pthread_mutex_lock(&q->lock);
 	if (pend->listed)
-		unlist(pend);
-	pthread_mutex_unlock(&fs->opens_lock);
-	reason = result == -ETIMEDOUT ? fsd_opens_reason(fs) : NULL;
+		unlist(q, pend);
+	pthread_mutex_unlock(&q->lock);
+	reason = result == -ETIMEDOUT ? fsd_opens_reason(pend->fs) : NULL;
 	if (!reason)
 		return;
 	if (pend->inode)
@@ -158,27 +186,31 @@ int fsd_opens_tick(struct fsd *fs)
 		struct fsd_pend *pend;
 		bool late;
 	} * looks;
+	struct fsd_open_queue *q = fs->open_queue;
+	struct fsd_pend *pend;
 	bool ready = wrep_is_ready(fs->wrep);
 	uint64_t progress = ready ? 0 : wrep_progress(fs->wrep), now = rlog_clock_ms();
 	size_t count = 0;
 
-	pthread_mutex_lock(&fs->opens_lock);
+	pthread_mutex_lock(&q->lock);
 	if (!ready)
-		note_progress(fs, progress, now);
-	looks = fs->opens_count ? calloc(fs->opens_count, sizeof(*looks)) : NULL;
-	for (struct fsd_pend *pend = fs->opens_first; looks && pend; pend = pend->next) {
+		note_progress(q, progress, now);
+	looks = q->count ? calloc(q->count, sizeof(*looks)) : NULL;
+	TAILQ_FOREACH(pend, &q->waiting, waiting)
+	{
+		if (!looks)
+			break;
 		atomic_fetch_add(&pend->refs, 1);
 		looks[count].pend = pend;
 		looks[count].late = !ready && has_waited(fs, pend, now);
 		if (looks[count++].late)
-			note_given_up(fs, pend, now);
+			note_given_up(q, pend, now);
 	}
-	pthread_mutex_unlock(&fs->opens_lock);
+	pthread_mutex_unlock(&q->lock);
 
 	/* One that ends meanwhile is interrupted in vain. */
 	for (size_t i = 0; i < count; i++) {
-		struct fsd_pend *pend = looks[i].pend;
-
+		pend = looks[i].pend;
 		if (fsd_process_has_signal(pend->tid))
 			wrep_op_interrupt(fs->wrep, &pend->op);
 		else if (looks[i].late)
@@ -195,13 +227,12 @@ int fsd_wait_ready(struct fsd_pend *pend, void (*ready)(struct wrep_op *op, int 
 	int rv;
 
 	pend->op.done = ready;
-	pend->tid = fuse_req_ctx(pend->req)->pid;
 	pend->for_name = true;
 	rv = fsd_opens_add(pend);
 	if (rv)
 		return rv;
 	rv = wrep_wait_ready(fs->wrep, &pend->op);
 	if (rv == WREP_PENDING)
-		fsd_wake(fs); /* to look after it from now on */
+		fsd_stop_wake(fs->stop); /* to look after it from now on */
 	return rv;
 }

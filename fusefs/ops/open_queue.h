@@ -4,7 +4,11 @@
 
 #include "mount/mount.h"
 
+struct fsd_open_queue;
 struct fsd_pend;
+
+/* NULL: out of memory. */
+struct fsd_open_queue *fsd_open_queue_new(void);
 
 /* Wait for a name until the node has caught up, interruptibly. 0, WREP_PENDING (then `ready` is called, once,
  * from another thread), -errno: -ETIMEDOUT when it makes no progress. */

@@ -40,7 +40,7 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 	bool passthrough = fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
 
 	fuse_set_feature_flag(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
-	fuse_set_feature_flag(conn, FUSE_CAP_EXPORT_SUPPORT); /* host.c opens by number */
+	fuse_set_feature_flag(conn, FUSE_CAP_EXPORT_SUPPORT); /* the clone opens by number */
 	fuse_set_feature_flag(conn, FUSE_CAP_PARALLEL_DIROPS);
 	fuse_unset_feature_flag(conn, FUSE_CAP_AUTO_INVAL_DATA);
 	fuse_unset_feature_flag(conn, FUSE_CAP_WRITEBACK_CACHE);
@@ -51,9 +51,9 @@ static void init(void *userdata, struct fuse_conn_info *conn)
 		fuse_unset_feature_flag(conn, FUSE_CAP_OVER_IO_URING);
 	conn->max_write = FSD_MAX_WRITE;
 	conn->max_background = 64;
-	/* Interrupted opens are noticed by opens.c; commits are waited for. */
+	/* Interrupted opens are noticed by open_queue.c; commits are waited for. */
 	conn->no_interrupt = 1;
-	fsd_mount_init_done(fs, passthrough);
+	fsd_session_init_done(fs->session, passthrough);
 }
 
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
@@ -109,4 +109,3 @@ const struct fuse_lowlevel_ops fsd_ops = {
 	.link = op_link,
 	.rename = fsd_op_rename,
 };
-const size_t fsd_ops_size = sizeof(fsd_ops);

@@ -5,6 +5,5 @@
 #include "mount/fuse.h"
 
 extern const struct fuse_lowlevel_ops fsd_ops;
-extern const size_t fsd_ops_size;
 
 #endif

@@ -2,19 +2,22 @@
 #include "ops/pending.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include "ops/admission.h"
-#include "ops/refusals.h"
 
-struct fsd_pend *fsd_pend_new(struct fsd *fs, struct fuse_req *req)
+void fsd_pend_init(struct fsd_pend *pend, struct fsd *fs, fuse_req_t req)
 {
-	struct fsd_pend *pend = calloc(1, sizeof(*pend));
+	*pend = (struct fsd_pend){.fs = fs, .req = req, .tid = fuse_req_ctx(req)->pid};
+	atomic_init(&pend->refs, 1);
+}
 
-	if (pend) {
-		pend->fs = fs;
-		pend->req = req;
-		atomic_init(&pend->refs, 1);
-	}
+struct fsd_pend *fsd_pend_new(struct fsd *fs, fuse_req_t req)
+{
+	struct fsd_pend *pend = malloc(sizeof(*pend));
+
+	if (pend)
+		fsd_pend_init(pend, fs, req);
 	return pend;
 }
 
@@ -23,8 +26,8 @@ void fsd_pend_unref(struct fsd_pend *pend)
 	if (atomic_fetch_sub(&pend->refs, 1) != 1)
 		return;
 	free(pend->name);
-	if (pend->spare)
-		fsd_refusals_spare_back(pend->fs);
+	if (pend->unused)
+		pend->unused(pend);
 	else
 		free(pend);
 }

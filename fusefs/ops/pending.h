@@ -2,17 +2,22 @@
 #ifndef FUSEFS_PENDING_H
 #define FUSEFS_PENDING_H
 
+#include <sys/queue.h>
 #include "mount/fuse.h"
-#include "ops/inode.h"
+#include "mount/mount.h"
 
-struct fuse_req;
+struct fsd_inode;
 
 /* A request in walrepl's hands. */
 struct fsd_pend {
 	struct wrep_op op; /* first: walrepl hands this back */
 	struct fsd *fs;
-	struct fuse_req *req;
-	struct fsd_inode *inode; /* a reference, or NULL */
+	fuse_req_t req;
+	pid_t tid; /* the thread that asks */
+	_Atomic unsigned refs;
+	void (*unused)(
+		struct fsd_pend *pend); /* instead of free(), with the last reference; or NULL */
+	struct fsd_inode *inode;	/* a reference, or NULL */
 	bool internal;
 	int flags;	       /* open and create: O_... */
 	uint64_t parent;       /* lookup */
@@ -24,23 +29,27 @@ struct fsd_pend {
 	uint64_t ino, off, size;
 	bool cached;	   /* the kernel has put the bytes into its cache */
 	bool written_back; /* they are of a dirty page of a mapping */
-	/* and when it is refused (refusals.c; `next` is its list's) */
+	/* and when it is refused; refusals.c's alone */
 	int error;
 	bool answered;
 	uint64_t late_ns;
-	bool spare; /* it is the one for when there is no memory */
+	STAILQ_ENTRY(fsd_pend) refused;
 
 	/* opens that wait */
-	pid_t tid;
-	bool for_name;	   /* what waits is a lookup, or the open of a directory ... */
-	bool is_known;	   /* ... of which an answer of before is there */
-	uint64_t since_ms; /* opens_lock */
-	bool listed;	   /* opens_lock */
-	_Atomic unsigned refs;
-	struct fsd_pend *next, *prev; /* opens_lock; of a write, its guard is that of refusals.c */
+	bool for_name; /* what waits is a lookup, or the open of a directory ... */
+	bool is_known; /* ... of which an answer of before is there */
+	/* open_queue.c's alone */
+	uint64_t since_ms;
+	bool listed;
+	TAILQ_ENTRY(fsd_pend) waiting;
+
+	/* creates that a stand-in holds back (standin.c's alone) */
+	SLIST_ENTRY(fsd_pend) held;
 };
 
-struct fsd_pend *fsd_pend_new(struct fsd *fs, struct fuse_req *req);
+/* With one reference; NULL: out of memory. */
+struct fsd_pend *fsd_pend_new(struct fsd *fs, fuse_req_t req);
+void fsd_pend_init(struct fsd_pend *pend, struct fsd *fs, fuse_req_t req);
 void fsd_pend_unref(struct fsd_pend *pend);
 
 /* Enter with a request that changes something and that walrepl may answer later, by `done`. NULL: it has been

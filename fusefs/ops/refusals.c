@@ -28,6 +28,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -35,7 +37,9 @@
 #include <unistd.h>
 #include "mount/clone.h"
 #include "mount/fuse.h"
+#include "mount/session.h"
 #include "node/log.h"
+#include "ops/admission.h"
 #include "ops/pending.h"
 
 #define LATE_MS 1000
@@ -49,16 +53,16 @@ struct fsd_refusals {
 	pthread_cond_t work; /* for the cleaner */
 	pthread_cond_t came; /* for the answerer */
 	bool stop;
-	struct fsd_pend *first, **last; /* the first is the one that the cleaner is at */
+	STAILQ_HEAD(, fsd_pend) queue; /* the first is the one that the cleaner is at */
 
-	struct fsd_pend spare;
+	struct fsd_pend spare; /* for when there is no memory */
 	_Atomic bool spare_used;
 };
 
 static void drop(struct fsd *fs, uint64_t ino, uint64_t off, uint64_t len)
 {
 	static struct fsd_log_limit limit;
-	int rv = fuse_lowlevel_notify_inval_inode(fs->session, ino, (off_t)off, (off_t)len);
+	int rv = fsd_session_invalidate(fs->session, ino, off, len);
 
 	/* ENOENT: the kernel has nothing of it. The others: it has lost all of it. */
 	if (rv && rv != -ENOENT && rv != -ENOTCONN && rv != -ENODEV)
@@ -86,7 +90,7 @@ static uint64_t open_bytes(const struct fsd_pend *pend)
 static int is_readable(struct fsd *fs, uint64_t ino, uint64_t off)
 {
 	unsigned char there = 0;
-	int rv = 0, fd = fsd_open_inode(fs, ino, O_RDONLY | O_CLOEXEC);
+	int rv = 0, fd = fsd_clone_open_file(fs->clone, ino, O_RDONLY | O_CLOEXEC);
 	void *page;
 
 	if (fd < 0)
@@ -143,17 +147,15 @@ static void *cleaner_main(void *arg)
 	struct fsd_pend *pend;
 
 	prctl(PR_SET_NAME, "fsd-cleaner");
-	atomic_store(&r->fs->cleaner, gettid());
+	fsd_admission_set_cleaner(r->fs, gettid());
 	pthread_mutex_lock(&r->lock);
 	for (;;) {
-		pend = r->first;
+		pend = STAILQ_FIRST(&r->queue);
 		if (pend) {
 			pthread_mutex_unlock(&r->lock);
 			clean(r, pend);
 			pthread_mutex_lock(&r->lock);
-			r->first = pend->next;
-			if (!r->first)
-				r->last = &r->first;
+			STAILQ_REMOVE_HEAD(&r->queue, refused);
 			pthread_mutex_unlock(&r->lock);
 			fsd_pend_unref(pend);
 			pthread_mutex_lock(&r->lock);
@@ -170,10 +172,11 @@ static void *cleaner_main(void *arg)
 /* The oldest that is not answered. r->lock held. */
 static struct fsd_pend *first_unanswered(struct fsd_refusals *r)
 {
-	struct fsd_pend *pend = r->first;
+	struct fsd_pend *pend;
 
-	while (pend && pend->answered)
-		pend = pend->next;
+	STAILQ_FOREACH(pend, &r->queue, refused)
+	if (!pend->answered)
+		break;
 	return pend;
 }
 
@@ -184,7 +187,7 @@ static void *answerer_main(void *arg)
 
 	prctl(PR_SET_NAME, "fsd-answerer");
 	pthread_mutex_lock(&r->lock);
-	while (!r->stop || r->first) {
+	while (!r->stop || !STAILQ_EMPTY(&r->queue)) {
 		pend = first_unanswered(r);
 		if (!pend) {
 			pthread_cond_wait(&r->came, &r->lock);
@@ -211,7 +214,7 @@ int fsd_refusals_start(struct fsd *fs)
 	if (!r)
 		return -ENOMEM;
 	r->fs = fs;
-	r->last = &r->first;
+	STAILQ_INIT(&r->queue);
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->work, NULL);
 	pthread_cond_init(&r->came, NULL);
@@ -262,14 +265,12 @@ void fsd_refusals_push(struct fsd_pend *pend, int error)
 	pend->error = error;
 	pend->answered = pend->written_back;
 	pend->late_ns = rlog_clock_ns() + LATE_MS * RLOG_NS_PER_MS;
-	pend->next = NULL;
 	if (pend->answered)
 		fuse_reply_err(pend->req, error);
 	pthread_mutex_lock(&r->lock);
 	stop = r->stop;
 	if (!stop) {
-		*r->last = pend;
-		r->last = &pend->next;
+		STAILQ_INSERT_TAIL(&r->queue, pend, refused);
 		pthread_cond_signal(&r->work);
 		/* Also behind others: the cleaner may be at one that is answered long since, waiting for the
 		 * page that this one keeps locked. */
@@ -283,18 +284,18 @@ void fsd_refusals_push(struct fsd_pend *pend, int error)
 	fsd_pend_unref(pend);
 }
 
-struct fsd_pend *fsd_refusals_spare(struct fsd *fs, struct fuse_req *req)
+static void spare_is_unused(struct fsd_pend *pend)
+{
+	atomic_store(&pend->fs->refusals->spare_used, false);
+}
+
+struct fsd_pend *fsd_refusals_spare(struct fsd *fs, fuse_req_t req)
 {
 	struct fsd_refusals *r = fs->refusals;
 
 	if (atomic_exchange(&r->spare_used, true))
 		return NULL;
-	r->spare = (struct fsd_pend){.fs = fs, .req = req, .spare = true};
-	atomic_init(&r->spare.refs, 1);
+	fsd_pend_init(&r->spare, fs, req);
+	r->spare.unused = spare_is_unused;
 	return &r->spare;
-}
-
-void fsd_refusals_spare_back(struct fsd *fs)
-{
-	atomic_store(&fs->refusals->spare_used, false);
 }

@@ -27,9 +27,28 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+#include "ops/inode.h"
+
+struct fsd_settling {
+	pthread_mutex_t lock; /* the inodes' `settled` is written under it */
+	pthread_cond_t changed;
+};
+
+struct fsd_settling *fsd_settling_new(void)
+{
+	struct fsd_settling *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->changed, NULL);
+	return s;
+}
 
 /* `told` counts answers, `settled` those of them that are over. */
 static bool is_settled(const struct fsd_inode *inode, unsigned told)
@@ -39,12 +58,12 @@ static bool is_settled(const struct fsd_inode *inode, unsigned told)
 
 static void settled(struct fsd *fs, struct fsd_inode *inode, unsigned told)
 {
-	pthread_mutex_lock(&fs->settle_lock);
+	pthread_mutex_lock(&fs->settling->lock);
 	if (!is_settled(inode, told)) {
 		atomic_store(&inode->settled, told);
-		pthread_cond_broadcast(&fs->settle_changed);
+		pthread_cond_broadcast(&fs->settling->changed);
 	}
-	pthread_mutex_unlock(&fs->settle_lock);
+	pthread_mutex_unlock(&fs->settling->lock);
 }
 
 void fsd_settle_tell(struct fsd_inode *inode)
@@ -136,9 +155,9 @@ int fsd_settle(struct fsd *fs, struct fsd_inode *inode, int fd)
 	rv = probe(fs, inode, told, fd);
 	if (rv)
 		return rv;
-	pthread_mutex_lock(&fs->settle_lock);
+	pthread_mutex_lock(&fs->settling->lock);
 	while (!is_settled(inode, told))
-		pthread_cond_wait(&fs->settle_changed, &fs->settle_lock);
-	pthread_mutex_unlock(&fs->settle_lock);
+		pthread_cond_wait(&fs->settling->changed, &fs->settling->lock);
+	pthread_mutex_unlock(&fs->settling->lock);
 	return 0;
 }

@@ -2,7 +2,13 @@
 #ifndef FUSEFS_SETTLE_H
 #define FUSEFS_SETTLE_H
 
-#include "ops/inode.h"
+#include "mount/mount.h"
+
+struct fsd_inode;
+struct fsd_settling;
+
+/* NULL: out of memory. */
+struct fsd_settling *fsd_settling_new(void);
 
 /* A SETATTR of the file is about to be answered. Before its size is looked up. [any thread] */
 void fsd_settle_tell(struct fsd_inode *inode);

@@ -28,9 +28,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/queue.h>
 #include <time.h>
 #include <unistd.h>
 #include "mount/clone.h"
@@ -38,18 +41,26 @@
 #include "ops/admission.h"
 #include "ops/attr.h"
 #include "ops/handle.h"
+#include "ops/inode.h"
+#include "ops/pending.h"
 
 #define RESERVED_BYTE 0x40000001 /* SQLite's os.h */
 #define LOOK_MS 20
 #define CREATE_AGAIN_MS 500
 
+SLIST_HEAD(held_pends, fsd_pend);
+
+/* How it ends. Open -> created or taken. */
+enum standin_state { STANDIN_OPEN, STANDIN_CREATED, STANDIN_TAKEN };
+
 struct fsd_standin {
-	struct fsd_standin *next; /* lock, like all down to the next comment */
-	struct fsd_pend *pends;	  /* creates that are not answered, linked by `next` */
-	unsigned opens;		  /* those, and the descriptors of applications */
-	int lock_fd;		  /* through the mount, RESERVED held; -1 */
-	bool created, taken, submitted;
-	bool handed; /* lock_fd went to the applier */
+	SLIST_ENTRY(fsd_standin) entry; /* lock, like all down to the next comment */
+	struct held_pends held;		/* creates that are not answered */
+	unsigned opens;			/* those, and the descriptors of applications */
+	int lock_fd;			/* through the mount, RESERVED held; -1 */
+	enum standin_state state;
+	bool submitted; /* the entry that creates it is on its way from here */
+	bool handed;	/* lock_fd went to the applier */
 	/* the thread's own */
 	uint64_t not_before_ms;
 	/* constant */
@@ -60,6 +71,15 @@ struct fsd_standin {
 	gid_t gid;
 	struct timespec made;
 	char path[];
+};
+
+struct fsd_standins {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	SLIST_HEAD(, fsd_standin) list; /* lock, like the rest */
+	pthread_t thread;
+	bool is_running, is_stopped;
+	_Atomic pid_t tid; /* the thread's */
 };
 
 /* A CREATE that is on its way. */
@@ -78,10 +98,11 @@ bool fsd_standin_suits(int flags)
 /* That of the name for which nothing has been decided yet; NULL. lock held. */
 static struct fsd_standin *find(struct fsd *fs, const char *path)
 {
-	struct fsd_standin *s = fs->standins.first;
+	struct fsd_standin *s;
 
-	while (s && (s->created || s->taken || strcmp(s->path, path) != 0))
-		s = s->next;
+	SLIST_FOREACH(s, &fs->standins->list, entry)
+	if (s->state == STANDIN_OPEN && strcmp(s->path, path) == 0)
+		break;
 	return s;
 }
 
@@ -104,8 +125,7 @@ static struct fsd_standin *make(struct fsd *fs, const struct fsd_pend *pend)
 		free(s);
 		return NULL;
 	}
-	s->next = fs->standins.first;
-	fs->standins.first = s;
+	SLIST_INSERT_HEAD(&fs->standins->list, s, entry);
 	fsd_log('I',
 		"an application creates a database on a node that does not lead: it finds it locked until "
 		"there is one name=%s",
@@ -118,25 +138,24 @@ static void *standins_main(void *arg);
 /* 0 or -errno. lock held. */
 static int add(struct fsd *fs, struct fsd_pend *pend)
 {
-	struct fsd_standins *all = &fs->standins;
+	struct fsd_standins *all = fs->standins;
 	struct fsd_standin *s;
 	int rv = 0;
 
-	if (all->stopped)
+	if (all->is_stopped)
 		return -EIO;
-	if (!all->running)
+	if (!all->is_running)
 		rv = -pthread_create(&all->thread, NULL, standins_main, fs);
 	if (rv)
 		return rv;
-	all->running = true;
+	all->is_running = true;
 	s = find(fs, pend->name);
 	if (!s)
 		s = make(fs, pend);
 	if (!s)
 		return -ENOMEM;
 	s->opens++;
-	pend->next = s->pends;
-	s->pends = pend;
+	SLIST_INSERT_HEAD(&s->held, pend, held);
 	pthread_cond_signal(&all->changed);
 	return 0;
 }
@@ -153,9 +172,9 @@ void fsd_standin_create(struct fsd_pend *pend)
 	struct fsd *fs = pend->fs;
 	int rv;
 
-	pthread_mutex_lock(&fs->standins.lock);
+	pthread_mutex_lock(&fs->standins->lock);
 	rv = add(fs, pend);
-	pthread_mutex_unlock(&fs->standins.lock);
+	pthread_mutex_unlock(&fs->standins->lock);
 	if (rv)
 		refuse(pend, rv);
 }
@@ -164,11 +183,11 @@ void fsd_standin_create(struct fsd_pend *pend)
 
 static bool is_taken(const struct fsd_inode *inode)
 {
-	struct fsd_standins *all = &inode->standin->fs->standins;
+	struct fsd_standins *all = inode->standin->fs->standins;
 	bool taken;
 
 	pthread_mutex_lock(&all->lock);
-	taken = inode->standin->taken;
+	taken = inode->standin->state == STANDIN_TAKEN;
 	pthread_mutex_unlock(&all->lock);
 	return taken;
 }
@@ -207,9 +226,9 @@ int fsd_standin_change(const struct fsd_inode *inode)
 	return -EROFS;
 }
 
-void fsd_standin_open(struct fsd *fs, struct fuse_req *req, struct fsd_inode *inode, int flags)
+void fsd_standin_open(struct fsd *fs, fuse_req_t req, struct fsd_inode *inode, int flags)
 {
-	struct fsd_standins *all = &fs->standins;
+	struct fsd_standins *all = fs->standins;
 	bool locks = fuse_req_ctx(req)->pid == atomic_load(&all->tid);
 	bool own = locks || fsd_is_internal(fs, req);
 	struct fsd_standin *s = inode->standin;
@@ -223,7 +242,7 @@ void fsd_standin_open(struct fsd *fs, struct fuse_req *req, struct fsd_inode *in
 	int rv = 0;
 
 	pthread_mutex_lock(&all->lock);
-	if (s->taken || s->created) /* just now */
+	if (s->state != STANDIN_OPEN) /* just now */
 		rv = -ESTALE;
 	else if (!own && ((flags & O_ACCMODE) == O_WRONLY || (flags & O_TRUNC)))
 		rv = -EROFS;
@@ -231,7 +250,7 @@ void fsd_standin_open(struct fsd *fs, struct fuse_req *req, struct fsd_inode *in
 		s->opens++;
 	pthread_mutex_unlock(&all->lock);
 	if (!rv && !own)
-		atomic_fetch_add(&fs->app_opens, 1);
+		fsd_app_opens_add(fs);
 	if (rv) {
 		fuse_reply_err(req, -rv);
 		fsd_inode_unref(fs, inode);
@@ -245,12 +264,12 @@ void fsd_standin_open(struct fsd *fs, struct fuse_req *req, struct fsd_inode *in
 
 bool fsd_standin_release(struct fsd *fs, struct fsd_inode *inode)
 {
-	struct fsd_standins *all = &fs->standins;
+	struct fsd_standins *all = fs->standins;
 	struct fsd_standin *s = inode->standin;
 	bool is;
 
 	pthread_mutex_lock(&all->lock);
-	is = !s->created;
+	is = s->state != STANDIN_CREATED;
 	if (is && --s->opens == 0)
 		pthread_cond_signal(&all->changed);
 	pthread_mutex_unlock(&all->lock);
@@ -268,16 +287,16 @@ static int take_lock(struct fsd_standin *s)
 		.l_start = RESERVED_BYTE,
 		.l_len = 1,
 	};
-	struct fsd_standins *all = &s->fs->standins;
+	struct fsd_standins *all = s->fs->standins;
 	int fd, rv = 0;
 
-	fd = fsd_open_inode(s->fs, s->inode->id, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	fd = fsd_clone_open_file(s->fs->clone, s->inode->id, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return fd;
 	if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
 		rv = -errno;
 	pthread_mutex_lock(&all->lock);
-	if (s->created) {
+	if (s->state == STANDIN_CREATED) {
 		rv = 0;
 	} else if (!rv) {
 		s->lock_fd = fd;
@@ -291,7 +310,7 @@ static int take_lock(struct fsd_standin *s)
 
 static void let_go(struct fsd_standin *s)
 {
-	struct fsd_standins *all = &s->fs->standins;
+	struct fsd_standins *all = s->fs->standins;
 	int fd;
 
 	pthread_mutex_lock(&all->lock);
@@ -349,7 +368,7 @@ static void submitted_done(struct wrep_op *op, int result)
 {
 	struct submission *sub = (struct submission *)op;
 	struct fsd_standin *s = sub->standin;
-	struct fsd_standins *all = &s->fs->standins;
+	struct fsd_standins *all = s->fs->standins;
 
 	if (!result) { /* an open, which nobody asked for */
 		wrep_file_release(op->file, false);
@@ -373,9 +392,9 @@ static void submit(struct fsd_standin *s)
 		return;
 	sub->op.done = submitted_done;
 	sub->standin = s;
-	pthread_mutex_lock(&s->fs->standins.lock);
+	pthread_mutex_lock(&s->fs->standins->lock);
 	s->submitted = true;
-	pthread_mutex_unlock(&s->fs->standins.lock);
+	pthread_mutex_unlock(&s->fs->standins->lock);
 	rv = wrep_create(s->fs->wrep, s->path,
 			 &(struct wrep_new_file){s->mode, s->uid, s->gid, O_RDWR | O_CREAT}, false,
 			 &sub->op);
@@ -386,92 +405,105 @@ static void submit(struct fsd_standin *s)
 /* True: it has ended. */
 static bool look_at(struct fsd_standin *s)
 {
-	struct fsd_standins *all = &s->fs->standins;
-	struct fsd_pend *pends, *next;
+	struct fsd_standins *all = s->fs->standins;
+	struct held_pends held;
+	struct fsd_pend *pend;
 	bool open, ended, locked;
 	int rv = 0;
 
 	pthread_mutex_lock(&all->lock);
-	pends = s->pends;
-	s->pends = NULL;
-	open = !s->created && !s->taken;
+	held = s->held;
+	SLIST_INIT(&s->held);
+	open = s->state == STANDIN_OPEN;
 	locked = s->lock_fd >= 0;
 	pthread_mutex_unlock(&all->lock);
 
 	if (open && name_is_taken(s)) {
 		pthread_mutex_lock(&all->lock);
-		s->taken = !s->created;
+		if (s->state == STANDIN_OPEN)
+			s->state = STANDIN_TAKEN;
 		open = false;
 		pthread_mutex_unlock(&all->lock);
 		let_go(s);
 	}
-	if (open && pends && !locked)
+	if (open && !SLIST_EMPTY(&held) && !locked)
 		rv = take_lock(s);
-	for (; pends; pends = next) {
-		next = pends->next;
-		answer(s, pends, rv);
+	while ((pend = SLIST_FIRST(&held))) {
+		SLIST_REMOVE_HEAD(&held, held);
+		answer(s, pend, rv);
 	}
 	if (open && wrep_may_write(s->fs->wrep) && rlog_clock_ms() >= s->not_before_ms) {
 		bool wanted;
 
 		pthread_mutex_lock(&all->lock);
-		wanted = s->opens && !s->submitted && !s->created;
+		wanted = s->opens && !s->submitted && s->state != STANDIN_CREATED;
 		pthread_mutex_unlock(&all->lock);
 		if (wanted)
 			submit(s);
 	}
 	pthread_mutex_lock(&all->lock);
 	/* (Until the applier has let go, it looks for it.) */
-	ended = !s->pends && !s->submitted &&
-		(s->taken || (s->created ? s->lock_fd < 0 : s->opens == 0));
+	ended = SLIST_EMPTY(&s->held) && !s->submitted &&
+		(s->state == STANDIN_TAKEN ||
+		 (s->state == STANDIN_CREATED ? s->lock_fd < 0 : s->opens == 0));
 	pthread_mutex_unlock(&all->lock);
 	return ended;
 }
 
-/* lock held, let go meanwhile. */
+/* Take it out of the list, unless somebody has opened it since it was looked at. False: he has. */
+static bool remove_ended(struct fsd_standin *s)
+{
+	struct fsd_standins *all = s->fs->standins;
+	bool ended;
+
+	pthread_mutex_lock(&all->lock);
+	ended = SLIST_EMPTY(&s->held) && (s->state != STANDIN_OPEN || !s->opens);
+	if (ended)
+		SLIST_REMOVE(&all->list, s, fsd_standin, entry);
+	pthread_mutex_unlock(&all->lock);
+	return ended;
+}
+
+/* Only this thread takes one out of the list, and new ones come at its beginning. */
 static void look_at_all(struct fsd *fs)
 {
-	struct fsd_standins *all = &fs->standins;
-	struct fsd_standin **at, *s;
+	struct fsd_standins *all = fs->standins;
+	struct fsd_standin *s, *next;
 
-	for (s = all->first; s;) {
-		struct fsd_standin *next;
-		bool ended;
+	pthread_mutex_lock(&all->lock);
+	s = SLIST_FIRST(&all->list);
+	pthread_mutex_unlock(&all->lock);
+	for (; s; s = next) {
+		bool ended = look_at(s);
 
-		pthread_mutex_unlock(&all->lock);
-		ended = look_at(s);
 		pthread_mutex_lock(&all->lock);
-		next = s->next;
-		/* Somebody may have opened it since. */
-		if (ended && !s->pends && (s->taken || s->created || !s->opens)) {
-			for (at = &all->first; *at != s; at = &(*at)->next)
-				;
-			*at = s->next;
-			pthread_mutex_unlock(&all->lock);
+		next = SLIST_NEXT(s, entry);
+		pthread_mutex_unlock(&all->lock);
+		if (ended && remove_ended(s)) {
 			let_go(s);
 			fsd_inode_unref(fs,
 					s->inode); /* and with the last of these it goes itself */
-			pthread_mutex_lock(&all->lock);
 		}
-		s = next;
 	}
 }
 
 static void *standins_main(void *arg)
 {
 	struct fsd *fs = arg;
-	struct fsd_standins *all = &fs->standins;
+	struct fsd_standins *all = fs->standins;
 
 	prctl(PR_SET_NAME, "fsd-standin");
 	atomic_store(&all->tid, gettid());
 	pthread_mutex_lock(&all->lock);
-	while (!all->stopped) {
+	while (!all->is_stopped) {
 		uint64_t until = rlog_clock_ns() + LOOK_MS * RLOG_NS_PER_MS;
 
+		pthread_mutex_unlock(&all->lock);
 		look_at_all(fs);
-		if (all->stopped)
+		pthread_mutex_lock(&all->lock);
+		if (all->is_stopped)
 			break;
-		if (all->first)
+		if (!SLIST_EMPTY(&all->list))
 			rlog_cond_wait(&all->changed, &all->lock, until);
 		else
 			pthread_cond_wait(&all->changed, &all->lock);
@@ -480,28 +512,34 @@ static void *standins_main(void *arg)
 	return NULL;
 }
 
-void fsd_standins_init(struct fsd_standins *all)
+struct fsd_standins *fsd_standins_new(void)
 {
+	struct fsd_standins *all = calloc(1, sizeof(*all));
+
+	if (!all)
+		return NULL;
 	pthread_mutex_init(&all->lock, NULL);
 	pthread_cond_init(&all->changed, NULL);
+	return all;
 }
 
 void fsd_standins_stop(struct fsd *fs)
 {
-	struct fsd_standins *all = &fs->standins;
+	struct fsd_standins *all = fs->standins;
+	struct fsd_standin *s;
+	struct fsd_pend *pend;
 
 	pthread_mutex_lock(&all->lock);
-	all->stopped = true;
+	all->is_stopped = true;
 	pthread_cond_signal(&all->changed);
 	pthread_mutex_unlock(&all->lock);
-	if (all->running)
+	if (all->is_running)
 		pthread_join(all->thread, NULL);
 	/* Nobody adds or removes any more. */
-	for (struct fsd_standin *s = all->first; s; s = s->next) {
-		while (s->pends) {
-			struct fsd_pend *pend = s->pends;
-
-			s->pends = pend->next;
+	SLIST_FOREACH(s, &all->list, entry)
+	{
+		while ((pend = SLIST_FIRST(&s->held))) {
+			SLIST_REMOVE_HEAD(&s->held, held);
 			refuse(pend, -EIO);
 		}
 		let_go(s);
@@ -512,7 +550,7 @@ void fsd_standins_stop(struct fsd *fs)
 
 bool fsd_standins_appears(struct fsd *fs, const char *name, struct wrep_file *file)
 {
-	struct fsd_standins *all = &fs->standins;
+	struct fsd_standins *all = fs->standins;
 	struct fsd_standin *s;
 	unsigned opened = 0;
 	bool is;
@@ -525,7 +563,7 @@ bool fsd_standins_appears(struct fsd *fs, const char *name, struct wrep_file *fi
 	is = s && opened == s->opens && fsd_inode_give_number(s->inode, file);
 	if (is) {
 		atomic_store(&s->inode->file, wrep_file_ref(file));
-		s->created = true;
+		s->state = STANDIN_CREATED;
 	}
 	pthread_mutex_unlock(&all->lock);
 	while (!is && opened--) /* out of descriptors: it is a name that is taken */
@@ -535,13 +573,14 @@ bool fsd_standins_appears(struct fsd *fs, const char *name, struct wrep_file *fi
 
 void fsd_standins_let_go(struct fsd *fs, const char *name)
 {
-	struct fsd_standins *all = &fs->standins;
+	struct fsd_standins *all = fs->standins;
 	struct fsd_standin *s;
 	int fd = -1;
 
 	pthread_mutex_lock(&all->lock);
-	for (s = all->first; s; s = s->next) {
-		if (!s->created || s->lock_fd < 0 || strcmp(s->path, name) != 0)
+	SLIST_FOREACH(s, &all->list, entry)
+	{
+		if (s->state != STANDIN_CREATED || s->lock_fd < 0 || strcmp(s->path, name) != 0)
 			continue;
 		fd = s->lock_fd;
 		s->lock_fd = -1;
@@ -555,13 +594,13 @@ void fsd_standins_let_go(struct fsd *fs, const char *name)
 
 int fsd_standin_hand_over(struct fsd *fs, struct fsd_inode *inode)
 {
-	struct fsd_standins *all = &fs->standins;
+	struct fsd_standins *all = fs->standins;
 	struct fsd_standin *s = inode->standin;
 	struct wrep_op op = {0};
 	int fd = -1, rv;
 
 	pthread_mutex_lock(&all->lock);
-	if (s->created) {
+	if (s->state == STANDIN_CREATED) {
 		fd = s->lock_fd;
 		s->lock_fd = -1;
 	}
@@ -580,7 +619,7 @@ int fsd_standin_hand_over(struct fsd *fs, struct fsd_inode *inode)
 
 void fsd_standin_release_lock(struct fsd *fs, struct fsd_inode *inode)
 {
-	struct fsd_standins *all = &fs->standins;
+	struct fsd_standins *all = fs->standins;
 	bool handed;
 
 	pthread_mutex_lock(&all->lock);

@@ -4,25 +4,28 @@
 #ifndef FUSEFS_STANDIN_H
 #define FUSEFS_STANDIN_H
 
-#include "ops/inode.h"
-#include "ops/pending.h"
+#include <sys/stat.h>
+#include "mount/fuse.h"
+#include "mount/mount.h"
 
-/* Bits of a file handle of a stand-in: the descriptor by which the daemon locks it; another one of the daemon's
- * own, which counts for nothing. */
-#define FSD_FH_LOCK 4ull
-#define FSD_FH_UNCOUNTED 8ull
+struct fsd_inode;
+struct fsd_pend;
+struct fsd_standins;
+
+/* NULL: out of memory. */
+struct fsd_standins *fsd_standins_new(void);
 
 /* Does an open with these flags get one? Others are refused. */
 bool fsd_standin_suits(int flags);
 
 /* Answer a create that walrepl refused with EROFS, now or later; takes the pend, whose `name` is the path and
- * whose `attr` says mode and owner. Counted in fs->app_opens. [any thread] */
+ * whose `attr` says mode and owner. Counted among the files that applications have open. [any thread] */
 void fsd_standin_create(struct fsd_pend *pend);
 
 /* Of an inode with neither a file nor a directory. [request threads] */
 int fsd_standin_attr(const struct fsd_inode *inode, struct stat *st);
 /* Takes the inode's reference, and answers. */
-void fsd_standin_open(struct fsd *fs, struct fuse_req *req, struct fsd_inode *inode, int flags);
+void fsd_standin_open(struct fsd *fs, fuse_req_t req, struct fsd_inode *inode, int flags);
 /* What a read, or a change, is answered with. 0 or -errno. */
 int fsd_standin_read(const struct fsd_inode *inode);
 int fsd_standin_change(const struct fsd_inode *inode);

@@ -24,14 +24,14 @@
 static char path[] = "/dev/shm/fsd-locktrace-XXXXXX";
 static int fd = -1;
 static struct stat about;
-static struct fsd_locktrace trace;
+static struct fsd_locktrace *trace;
 static struct wrep_lock_call calls[CALLS_MAX];
 static unsigned call_count, lost_count;
 
 /* On that tmpfs may be files of others, too: this program may run twice at once. */
 static void each(void *ctx, const struct wrep_lock_call *call)
 {
-	assert_ptr_equal(ctx, &trace);
+	assert_ptr_equal(ctx, trace);
 	if (!call)
 		lost_count++;
 	else if (call->number == about.st_ino && call_count++ < CALLS_MAX)
@@ -40,7 +40,7 @@ static void each(void *ctx, const struct wrep_lock_call *call)
 
 static void switch_on(void)
 {
-	int rv = fsd_locktrace_on(&trace, minor(about.st_dev), BYTE, each, &trace);
+	int rv = fsd_locktrace_on(trace, minor(about.st_dev), BYTE, each, trace);
 
 	if (rv == -EPERM || rv == -EACCES || rv == -ENOENT || rv == -ENOSYS) {
 		print_message("# skipped, the kernel does not tell: %s\n", strerror(-rv));
@@ -54,7 +54,8 @@ static int setup(void **state)
 	fd = mkstemp(path);
 	assert_true(fd >= 0);
 	assert_int_equal(fstat(fd, &about), 0);
-	fsd_locktrace_init(&trace);
+	trace = fsd_locktrace_new();
+	assert_non_null(trace);
 	return major(about.st_dev);
 }
 
@@ -66,12 +67,13 @@ static int begin(void **state)
 
 static int end(void **state)
 {
-	fsd_locktrace_off(&trace);
+	fsd_locktrace_off(trace);
 	return 0;
 }
 
 static int teardown(void **state)
 {
+	fsd_locktrace_free(trace);
 	close(fd);
 	return unlink(path);
 }
@@ -89,7 +91,7 @@ static void call_is_told_when_it_has_returned(void **state)
 	for (unsigned i = 0; i < 20; i++) {
 		call_count = 0;
 		assert_int_equal(lock(F_WRLCK, BYTE - 1), 0);
-		fsd_locktrace_read(&trace);
+		fsd_locktrace_read(trace);
 		assert_int_equal(call_count, 1);
 		assert_int_equal(calls[0].number, about.st_ino);
 		assert_int_equal(calls[0].first, BYTE - 1);
@@ -98,7 +100,7 @@ static void call_is_told_when_it_has_returned(void **state)
 		assert_int_equal(calls[0].pid, getpid());
 		assert_int_equal(calls[0].result, 0);
 		assert_int_equal(lock(F_UNLCK, BYTE), 0);
-		fsd_locktrace_read(&trace);
+		fsd_locktrace_read(trace);
 		assert_int_equal(call_count, 2);
 		assert_int_equal(calls[1].type, F_UNLCK);
 	}
@@ -113,10 +115,10 @@ static void other_bytes_and_asking_are_not_told(void **state)
 	assert_int_equal(lock(F_RDLCK, BYTE + 1), 0);
 	assert_int_equal(lock(F_UNLCK, BYTE - 2), 0);
 	assert_int_equal(fcntl(fd, F_GETLK, &l), 0);
-	fsd_locktrace_read(&trace);
+	fsd_locktrace_read(trace);
 	assert_int_equal(call_count, 0);
 	assert_int_equal(lock(F_UNLCK, BYTE), 0);
-	fsd_locktrace_read(&trace);
+	fsd_locktrace_read(trace);
 	assert_int_equal(call_count, 1);
 }
 
@@ -133,7 +135,7 @@ static void refused_call_of_another_process_is_told(void **state)
 	waitpid(pid, &status, 0);
 	assert_int_equal(status, 0);
 	assert_int_equal(lock(F_UNLCK, BYTE), 0);
-	fsd_locktrace_wait(&trace, 10000);
+	fsd_locktrace_wait(trace, 10000);
 	for (unsigned i = 0; i < call_count; i++)
 		if (calls[i].pid == pid && calls[i].type == F_RDLCK)
 			assert_int_equal(calls[i].result, -EAGAIN);
@@ -153,7 +155,7 @@ static void end_of_a_process_is_told(void **state)
 		abort();
 	}
 	waitpid(pid, NULL, 0);
-	fsd_locktrace_read(&trace);
+	fsd_locktrace_read(trace);
 	for (unsigned i = 0; i < call_count; i++)
 		found |= calls[i].type == F_UNLCK && calls[i].number == about.st_ino;
 	assert_true(found);
@@ -164,27 +166,27 @@ static void calls_without_room_are_told_as_lost(void **state)
 	switch_on();
 	for (unsigned i = 0; i < 5000; i++)
 		assert_int_equal(lock(i % 2 ? F_UNLCK : F_RDLCK, BYTE), 0);
-	fsd_locktrace_read(&trace);
+	fsd_locktrace_read(trace);
 	assert_true(call_count > 100);
 	assert_true(call_count < 5000);
 	/* The kernel says so with the next that finds room. */
 	assert_int_equal(lock(F_UNLCK, BYTE), 0);
-	fsd_locktrace_read(&trace);
+	fsd_locktrace_read(trace);
 	assert_true(lost_count > 0);
 }
 
 static void what_is_off_tells_nothing(void **state)
 {
 	switch_on();
-	fsd_locktrace_off(&trace);
+	fsd_locktrace_off(trace);
 	assert_int_equal(lock(F_WRLCK, BYTE), 0);
-	fsd_locktrace_read(&trace);
+	fsd_locktrace_read(trace);
 	assert_int_equal(call_count, 0);
 	switch_on();
-	fsd_locktrace_read(&trace);
+	fsd_locktrace_read(trace);
 	assert_int_equal(call_count, 0);
 	assert_int_equal(lock(F_UNLCK, BYTE), 0);
-	fsd_locktrace_read(&trace);
+	fsd_locktrace_read(trace);
 	assert_int_equal(call_count, 1);
 }
 
