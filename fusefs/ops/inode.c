@@ -58,8 +58,8 @@ static struct fsd_inode *find_locked(struct fsd *fs, uint64_t id)
 	struct fsd_inode *inode;
 
 	LIST_FOREACH(inode, bucket_of(fs, id), entry)
-	if (inode->id == id)
-		break;
+		if (inode->id == id)
+			break;
 	return inode;
 }
 

@@ -10,6 +10,7 @@
 #include "ops/admission.h"
 #include "ops/attr.h"
 #include "ops/handle.h"
+#include "ops/inode.h"
 #include "ops/lookup.h"
 #include "ops/open_queue.h"
 #include "ops/passthrough.h"
@@ -83,6 +84,31 @@ static void open_done(struct wrep_op *op, int result)
 	open_finish((struct fsd_pend *)op, result);
 }
 
+/* Takes the inode's reference, and answers. */
+static void open_standin(struct fsd *fs, fuse_req_t req, struct fsd_inode *inode, int flags)
+{
+	uint64_t fh_bits;
+	int rv = fsd_standin_open(req, inode, flags, &fh_bits);
+	struct fuse_file_info fi = {
+		.fh = (uint64_t)(uintptr_t)inode | fh_bits,
+		.keep_cache = 1,
+		.noflush = fh_bits !=
+			   0, /* a killed daemon closes its own while it no longer answers */
+	};
+
+	if (!rv && !fh_bits)
+		fsd_app_opens_add(fs);
+	if (rv) {
+		fuse_reply_err(req, -rv);
+		fsd_inode_unref(fs, inode);
+	} else if (fuse_reply_open(req, &fi)) {
+		if (fh_bits)
+			fsd_inode_unref(fs, inode);
+		else
+			fsd_release_app(fs, inode);
+	}
+}
+
 void fsd_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fsd *fs = fsd_of(req);
@@ -101,7 +127,7 @@ void fsd_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	if (!pend->inode->file && !pend->inode->dir) {
-		fsd_standin_open(fs, req, pend->inode, fi->flags);
+		open_standin(fs, req, pend->inode, fi->flags);
 		fsd_pend_unref(pend);
 		fsd_leave(fs);
 		return;

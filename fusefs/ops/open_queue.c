@@ -196,8 +196,7 @@ int fsd_opens_tick(struct fsd *fs)
 	if (!ready)
 		note_progress(q, progress, now);
 	looks = q->count ? calloc(q->count, sizeof(*looks)) : NULL;
-	TAILQ_FOREACH(pend, &q->waiting, waiting)
-	{
+	TAILQ_FOREACH(pend, &q->waiting, waiting) {
 		if (!looks)
 			break;
 		atomic_fetch_add(&pend->refs, 1);

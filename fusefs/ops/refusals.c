@@ -175,8 +175,8 @@ static struct fsd_pend *first_unanswered(struct fsd_refusals *r)
 	struct fsd_pend *pend;
 
 	STAILQ_FOREACH(pend, &r->queue, refused)
-	if (!pend->answered)
-		break;
+		if (!pend->answered)
+			break;
 	return pend;
 }
 

@@ -101,8 +101,8 @@ static struct fsd_standin *find(struct fsd *fs, const char *path)
 	struct fsd_standin *s;
 
 	SLIST_FOREACH(s, &fs->standins->list, entry)
-	if (s->state == STANDIN_OPEN && strcmp(s->path, path) == 0)
-		break;
+		if (s->state == STANDIN_OPEN && strcmp(s->path, path) == 0)
+			break;
 	return s;
 }
 
@@ -226,21 +226,15 @@ int fsd_standin_change(const struct fsd_inode *inode)
 	return -EROFS;
 }
 
-void fsd_standin_open(struct fsd *fs, fuse_req_t req, struct fsd_inode *inode, int flags)
+int fsd_standin_open(fuse_req_t req, struct fsd_inode *inode, int flags, uint64_t *fh_bits)
 {
-	struct fsd_standins *all = fs->standins;
-	bool locks = fuse_req_ctx(req)->pid == atomic_load(&all->tid);
-	bool own = locks || fsd_is_internal(fs, req);
 	struct fsd_standin *s = inode->standin;
-	struct fuse_file_info fi = {
-		.fh = (uint64_t)(uintptr_t)inode | (locks ? FSD_FH_LOCK
-						    : own ? FSD_FH_UNCOUNTED
-							  : 0),
-		.keep_cache = 1,
-		.noflush = own, /* a killed daemon closes its own while it no longer answers */
-	};
+	struct fsd_standins *all = s->fs->standins;
+	bool locks = fuse_req_ctx(req)->pid == atomic_load(&all->tid);
+	bool own = locks || fsd_is_internal(s->fs, req);
 	int rv = 0;
 
+	*fh_bits = locks ? FSD_FH_LOCK : own ? FSD_FH_UNCOUNTED : 0;
 	pthread_mutex_lock(&all->lock);
 	if (s->state != STANDIN_OPEN) /* just now */
 		rv = -ESTALE;
@@ -249,17 +243,7 @@ void fsd_standin_open(struct fsd *fs, fuse_req_t req, struct fsd_inode *inode, i
 	else if (!own)
 		s->opens++;
 	pthread_mutex_unlock(&all->lock);
-	if (!rv && !own)
-		fsd_app_opens_add(fs);
-	if (rv) {
-		fuse_reply_err(req, -rv);
-		fsd_inode_unref(fs, inode);
-	} else if (fuse_reply_open(req, &fi)) {
-		if (!own)
-			fsd_release_app(fs, inode);
-		else
-			fsd_inode_unref(fs, inode);
-	}
+	return rv;
 }
 
 bool fsd_standin_release(struct fsd *fs, struct fsd_inode *inode)
@@ -536,8 +520,7 @@ void fsd_standins_stop(struct fsd *fs)
 	if (all->is_running)
 		pthread_join(all->thread, NULL);
 	/* Nobody adds or removes any more. */
-	SLIST_FOREACH(s, &all->list, entry)
-	{
+	SLIST_FOREACH(s, &all->list, entry) {
 		while ((pend = SLIST_FIRST(&s->held))) {
 			SLIST_REMOVE_HEAD(&s->held, held);
 			refuse(pend, -EIO);
@@ -578,8 +561,7 @@ void fsd_standins_let_go(struct fsd *fs, const char *name)
 	int fd = -1;
 
 	pthread_mutex_lock(&all->lock);
-	SLIST_FOREACH(s, &all->list, entry)
-	{
+	SLIST_FOREACH(s, &all->list, entry) {
 		if (s->state != STANDIN_CREATED || s->lock_fd < 0 || strcmp(s->path, name) != 0)
 			continue;
 		fd = s->lock_fd;

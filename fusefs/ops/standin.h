@@ -24,8 +24,9 @@ void fsd_standin_create(struct fsd_pend *pend);
 
 /* Of an inode with neither a file nor a directory. [request threads] */
 int fsd_standin_attr(const struct fsd_inode *inode, struct stat *st);
-/* Takes the inode's reference, and answers. */
-void fsd_standin_open(struct fsd *fs, fuse_req_t req, struct fsd_inode *inode, int flags);
+/* One more descriptor. 0 or -errno. `*fh_bits`: what its handle says of it (handle.h); not 0: it is one of the
+ * daemon's own. */
+int fsd_standin_open(fuse_req_t req, struct fsd_inode *inode, int flags, uint64_t *fh_bits);
 /* What a read, or a change, is answered with. 0 or -errno. */
 int fsd_standin_read(const struct fsd_inode *inode);
 int fsd_standin_change(const struct fsd_inode *inode);
