@@ -26,7 +26,7 @@
 #include "ops/refusals.h"
 #include "ops/reply.h"
 #include "ops/settle.h"
-#include "ops/standin.h"
+#include "ops/standin_file.h"
 
 /* `inside`: walrepl may be asked. */
 static int root_attr(struct fsd *fs, bool inside, struct stat *st)

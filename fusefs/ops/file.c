@@ -20,6 +20,7 @@
 #include "ops/reply.h"
 #include "ops/settle.h"
 #include "ops/standin.h"
+#include "ops/standin_file.h"
 
 /* Closing a descriptor, and fsync: both may be a commit (walrepl's txn/unjournaled.c). */
 static void sync_or_flush(fuse_req_t req, struct fuse_file_info *fi,

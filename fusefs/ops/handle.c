@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include "node/stop.h"
 #include "ops/inode.h"
-#include "ops/standin.h"
+#include "ops/standin_file.h"
 
 struct fsd_handles {
 	_Atomic long of_apps;

@@ -18,6 +18,7 @@
 #include "ops/pending.h"
 #include "ops/reply.h"
 #include "ops/standin.h"
+#include "ops/standin_file.h"
 
 /* The file is open at walrepl: tell the kernel how to treat it. */
 static int fill_open(struct fsd_pend *pend, struct fuse_file_info *fi)

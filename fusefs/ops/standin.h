@@ -22,18 +22,6 @@ bool fsd_standin_suits(int flags);
  * whose `attr` says mode and owner. Counted among the files that applications have open. [any thread] */
 void fsd_standin_create(struct fsd_pend *pend);
 
-/* Of an inode with neither a file nor a directory. [request threads] */
-int fsd_standin_attr(const struct fsd_inode *inode, struct stat *st);
-/* One more descriptor. 0 or -errno. `*fh_bits`: what its handle says of it (handle.h); not 0: it is one of the
- * daemon's own. */
-int fsd_standin_open(fuse_req_t req, struct fsd_inode *inode, int flags, uint64_t *fh_bits);
-/* What a read, or a change, is answered with. 0 or -errno. */
-int fsd_standin_read(const struct fsd_inode *inode);
-int fsd_standin_change(const struct fsd_inode *inode);
-
-/* An application's descriptor is closed. False: it is one of the database by now. */
-bool fsd_standin_release(struct fsd *fs, struct fsd_inode *inode);
-
 /* End the thread, and let go of all locks. Creates are refused from now on. [main thread] */
 void fsd_standins_stop(struct fsd *fs);
 
