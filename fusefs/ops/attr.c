@@ -15,7 +15,6 @@
 #include "ops/attr.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -95,8 +94,9 @@ void fsd_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fsd_leave(fs);
 }
 
-static void setattr_finish(struct fsd_pend *pend, int result)
+static void setattr_done(struct wrep_op *op, int result)
 {
+	struct fsd_pend *pend = fsd_pend_of(op);
 	struct fsd_inode *inode = pend->inode;
 	struct stat st;
 
@@ -118,12 +118,8 @@ static void setattr_finish(struct fsd_pend *pend, int result)
 	fsd_pend_unref(pend);
 }
 
-static void setattr_done(struct wrep_op *op, int result)
-{
-	setattr_finish((struct fsd_pend *)op, result);
-}
-
-static void setattr_rest(struct fsd_pend *pend, int result)
+/* The size is changed, or is to stay: change the rest. What walrepl returned. */
+static int setattr_rest(struct fsd_pend *pend, int result)
 {
 	if (!result && pend->attr.valid) {
 		memset(&pend->op, 0, sizeof(pend->op));
@@ -132,13 +128,16 @@ static void setattr_rest(struct fsd_pend *pend, int result)
 				 ? wrep_dir_setattr(pend->inode->dir, &pend->attr, &pend->op)
 				 : wrep_file_setattr(pend->inode->file, &pend->attr, &pend->op);
 	}
-	if (result != WREP_PENDING)
-		setattr_finish(pend, result);
+	return result;
 }
 
 static void truncate_done(struct wrep_op *op, int result)
 {
-	setattr_rest((struct fsd_pend *)op, result);
+	struct fsd_pend *pend = fsd_pend_of(op);
+
+	result = setattr_rest(pend, result);
+	if (result != WREP_PENDING)
+		setattr_done(&pend->op, result);
 }
 
 static void wanted_times(const struct stat *st, int valid, struct wrep_attr *attr)
@@ -187,7 +186,7 @@ void fsd_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
 	struct fsd *fs = fsd_of(req);
 	struct wrep_attr attr = {.mode = st->st_mode & 07777, .uid = st->st_uid, .gid = st->st_gid};
 	struct fsd_pend *pend;
-	int rv;
+	int rv = 0;
 
 	attr.valid = (valid & FUSE_SET_ATTR_MODE ? WREP_ATTR_MODE : 0) |
 		     (valid & FUSE_SET_ATTR_UID ? WREP_ATTR_UID : 0) |
@@ -197,31 +196,25 @@ void fsd_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int valid,
 		setattr_root(req, &attr);
 		return;
 	}
-	if (!fsd_enter_to_write(fs, req))
+	pend = fsd_pend_enter_to_write(req, setattr_done);
+	if (!pend || !fsd_pend_find_inode(pend, ino))
 		return;
-	pend = fsd_pend_new(fs, req);
-	if (pend)
-		pend->inode = fsd_inode_find(fs, ino);
-	if (!pend || !pend->inode) {
-		fuse_reply_err(req, pend ? ESTALE : ENOMEM);
-		free(pend);
-		fsd_leave(fs);
-		return;
-	}
 	fsd_settle_heard(fs, pend->inode);
 	pend->attr = attr;
 	if (!pend->inode->file && !pend->inode->dir) {
-		setattr_finish(pend, fsd_standin_change(pend->inode));
-	} else if (valid & FUSE_SET_ATTR_SIZE && pend->inode->file) {
+		fsd_pend_end(fs, pend, fsd_standin_change(pend->inode));
+		return;
+	}
+	if (valid & FUSE_SET_ATTR_SIZE && pend->inode->file) {
 		pend->cuts = true;
 		pend->op.done = truncate_done;
-		pend->op.tid = fuse_req_ctx(req)->pid;
+		pend->op.tid = pend->tid;
 		rv = wrep_file_truncate(pend->inode->file, (uint64_t)st->st_size, fi != NULL,
 					&pend->op);
-		if (rv != WREP_PENDING)
-			setattr_rest(pend, rv);
-	} else {
-		setattr_rest(pend, 0);
 	}
-	fsd_leave(fs);
+	if (rv != WREP_PENDING) {
+		pend->op.done = setattr_done;
+		rv = setattr_rest(pend, rv);
+	}
+	fsd_pend_end(fs, pend, rv);
 }

@@ -61,7 +61,7 @@ static void listing_free(struct fsd *fs, struct listing *listing)
 
 static void opendir_ready(struct wrep_op *op, int result)
 {
-	struct fsd_pend *pend = (struct fsd_pend *)op;
+	struct fsd_pend *pend = fsd_pend_of(op);
 	struct fuse_file_info fi = {0};
 	struct listing *listing = NULL;
 
@@ -95,22 +95,17 @@ void fsd_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	if (!fsd_enter(fs, req))
 		return;
-	pend = fsd_pend_new(fs, req);
-	if (!pend) {
-		fuse_reply_err(req, ENOMEM);
-		fsd_leave(fs);
+	pend = fsd_pend_begin(req, opendir_ready);
+	if (!pend)
 		return;
-	}
 	pend->parent = ino;
 	/* The daemon opens the root of its own mount for its clone. */
 	if (!wrep_is_ready(fs->wrep) && fuse_req_ctx(req)->pid != getpid() &&
 	    !fsd_is_internal(fs, req)) {
 		pend->is_known = wrep_knows_names(fs->wrep);
-		rv = fsd_wait_ready(pend, opendir_ready);
+		rv = fsd_wait_ready(pend);
 	}
-	if (rv != WREP_PENDING)
-		opendir_ready(&pend->op, rv);
-	fsd_leave(fs);
+	fsd_pend_end(fs, pend, rv);
 }
 
 void fsd_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

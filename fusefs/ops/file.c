@@ -29,7 +29,6 @@ static void sync_or_flush(fuse_req_t req, struct fuse_file_info *fi,
 	struct fsd *fs = fsd_of(req);
 	struct wrep_file *file = fsd_fh_inode(fi->fh)->file;
 	struct fsd_pend *pend;
-	int rv;
 
 	if (!fsd_enter_to_write_as(fs, req, fsd_fh_internal(fi->fh))) {
 		/* What was written and is committed by this, is not. */
@@ -41,18 +40,11 @@ static void sync_or_flush(fuse_req_t req, struct fuse_file_info *fi,
 		fsd_leave(fs);
 		return;
 	}
-	pend = fsd_pend_new(fs, req);
-	if (!pend) {
-		fuse_reply_err(req, ENOMEM);
-		fsd_leave(fs);
+	pend = fsd_pend_begin(req, fsd_plain_done);
+	if (!pend)
 		return;
-	}
-	pend->op.done = fsd_plain_done;
-	pend->op.tid = fuse_req_ctx(req)->pid;
-	rv = call(file, &pend->op);
-	if (rv != WREP_PENDING)
-		fsd_plain_done(&pend->op, rv);
-	fsd_leave(fs);
+	pend->op.tid = pend->tid;
+	fsd_pend_end(fs, pend, call(file, &pend->op));
 }
 
 void fsd_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -134,8 +126,10 @@ void fsd_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct 
 	fsd_leave(fs);
 }
 
-static void write_finish(struct fsd_pend *pend, int result)
+static void write_done(struct wrep_op *op, int result)
 {
+	struct fsd_pend *pend = fsd_pend_of(op);
+
 	if (result && pend->cached) {
 		fsd_refusals_push(pend, -result);
 		return;
@@ -145,11 +139,6 @@ static void write_finish(struct fsd_pend *pend, int result)
 	else
 		fuse_reply_write(pend->req, pend->size);
 	fsd_pend_unref(pend);
-}
-
-static void write_done(struct wrep_op *op, int result)
-{
-	write_finish((struct fsd_pend *)op, result);
 }
 
 /* Of a page that a process has changed in a shared mapping nobody knows which transaction it is to be part of,
@@ -183,7 +172,7 @@ void fsd_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 		return;
 	}
 	pend->op.done = write_done;
-	pend->op.tid = fuse_req_ctx(req)->pid;
+	pend->op.tid = pend->tid;
 	pend->ino = ino;
 	pend->off = (uint64_t)off;
 	pend->size = size;
@@ -191,25 +180,24 @@ void fsd_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, 
 	/* While it waits, everybody reads it. */
 	pend->op.hasty = pend->cached;
 	if (spare) {
-		write_finish(pend, -ENOMEM);
+		write_done(&pend->op, -ENOMEM);
 		return;
 	}
 	if (!fsd_enter_to_write_as(fs, req, false)) {
-		write_finish(pend, -EIO);
+		write_done(&pend->op, -EIO);
 		return;
 	}
 	if (fi->writepage && file) {
 		refuse_mapped(pend, file);
-	} else {
-		/* Writes to a -shm go to its backing file; one that comes here is a mistake. */
-		if (!file)
-			rv = fsd_standin_change(fsd_fh_inode(fi->fh));
-		else if (wrep_file_kind(file) == WREP_SHM)
-			rv = -EIO;
-		else
-			rv = wrep_file_write(file, buf, size, (uint64_t)off, &pend->op);
-		if (rv != WREP_PENDING)
-			write_finish(pend, rv);
+		fsd_leave(fs);
+		return;
 	}
-	fsd_leave(fs);
+	/* Writes to a -shm go to its backing file; one that comes here is a mistake. */
+	if (!file)
+		rv = fsd_standin_change(fsd_fh_inode(fi->fh));
+	else if (wrep_file_kind(file) == WREP_SHM)
+		rv = -EIO;
+	else
+		rv = wrep_file_write(file, buf, size, (uint64_t)off, &pend->op);
+	fsd_pend_end(fs, pend, rv);
 }

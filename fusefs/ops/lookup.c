@@ -80,7 +80,7 @@ void fsd_lookup_reply(struct fsd *fs, fuse_req_t req, fuse_ino_t parent, const c
 
 static void lookup_ready(struct wrep_op *op, int result)
 {
-	struct fsd_pend *pend = (struct fsd_pend *)op;
+	struct fsd_pend *pend = fsd_pend_of(op);
 	struct fsd_inode *inode = NULL;
 
 	if (!result || result == -ETIMEDOUT) {
@@ -116,22 +116,12 @@ void fsd_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	rv = look_up(fs, parent, name, &inode);
 	if (inode)
 		fsd_inode_unref(fs, inode);
-	pend = fsd_pend_new(fs, req);
-	if (pend)
-		pend->name = strdup(name);
-	if (!pend || !pend->name) {
-		fuse_reply_err(req, ENOMEM);
-		if (pend)
-			fsd_pend_unref(pend);
-		fsd_leave(fs);
+	pend = fsd_pend_begin(req, lookup_ready);
+	if (!pend || !fsd_pend_set_name(pend, name))
 		return;
-	}
 	pend->parent = parent;
 	pend->is_known = rv != -EAGAIN;
-	rv = fsd_wait_ready(pend, lookup_ready);
-	if (rv != WREP_PENDING)
-		lookup_ready(&pend->op, rv);
-	fsd_leave(fs);
+	fsd_pend_end(fs, pend, fsd_wait_ready(pend));
 }
 
 void fsd_op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t lookups)

@@ -18,8 +18,10 @@
 
 /* ---- directories --------------------------------------------------------------------------------- */
 
-static void mkdir_finish(struct fsd_pend *pend, int result)
+static void mkdir_done(struct wrep_op *op, int result)
 {
+	struct fsd_pend *pend = fsd_pend_of(op);
+
 	if (result)
 		fuse_reply_err(pend->req, -result);
 	else
@@ -27,33 +29,17 @@ static void mkdir_finish(struct fsd_pend *pend, int result)
 	fsd_pend_unref(pend);
 }
 
-static void mkdir_done(struct wrep_op *op, int result)
-{
-	mkdir_finish((struct fsd_pend *)op, result);
-}
-
 void fsd_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
 	struct fsd *fs = fsd_of(req);
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	char path[FSD_PATH_SIZE];
-	struct fsd_pend *pend;
+	struct fsd_pend *pend = fsd_pend_enter_to_write(req, mkdir_done);
 	gid_t gid = ctx->gid;
 	int rv;
 
-	if (!fsd_enter_to_write(fs, req))
+	if (!pend || !fsd_pend_set_name(pend, name))
 		return;
-	pend = fsd_pend_new(fs, req);
-	if (pend)
-		pend->name = strdup(name);
-	if (!pend || !pend->name) {
-		fuse_reply_err(req, ENOMEM);
-		if (pend)
-			fsd_pend_unref(pend);
-		fsd_leave(fs);
-		return;
-	}
-	pend->op.done = mkdir_done;
 	pend->parent = parent;
 	fsd_inherit(fs, parent, &gid, &mode);
 	rv = fsd_path(fs, parent, name, path);
@@ -62,17 +48,17 @@ void fsd_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 	if (rv == -EPERM) {
 		fsd_refuse(req, "to make a directory called like a database's file", name);
 		fsd_pend_unref(pend);
-	} else if (rv != WREP_PENDING) {
-		mkdir_finish(pend, rv);
+		fsd_leave(fs);
+		return;
 	}
-	fsd_leave(fs);
+	fsd_pend_end(fs, pend, rv);
 }
 
 void fsd_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fsd *fs = fsd_of(req);
 	char path[FSD_PATH_SIZE];
-	struct fsd_pend *pend = fsd_pend_enter(req, fsd_plain_done);
+	struct fsd_pend *pend = fsd_pend_enter_to_write(req, fsd_plain_done);
 	int rv;
 
 	if (!pend)
@@ -80,9 +66,7 @@ void fsd_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	rv = fsd_path(fs, parent, name, path);
 	if (!rv)
 		rv = wrep_rmdir(fs->wrep, path, &pend->op);
-	if (rv != WREP_PENDING)
-		fsd_plain_done(&pend->op, rv);
-	fsd_leave(fs);
+	fsd_pend_end(fs, pend, rv);
 }
 
 /* ---- removal ------------------------------------------------------------------------------------ */
@@ -91,20 +75,18 @@ void fsd_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fsd *fs = fsd_of(req);
 	char path[FSD_PATH_SIZE];
-	struct fsd_pend *pend = fsd_pend_enter(req, fsd_plain_done);
+	struct fsd_pend *pend = fsd_pend_enter_to_write(req, fsd_plain_done);
 	int rv;
 
 	if (!pend)
 		return;
-	pend->op.tid = fuse_req_ctx(req)->pid;
+	pend->op.tid = pend->tid;
 	rv = fsd_path(fs, parent, name, path);
 	if (!rv) {
 		fsd_settle_heard_path(fs, path);
 		rv = wrep_unlink(fs->wrep, path, &pend->op);
 	}
-	if (rv != WREP_PENDING)
-		fsd_plain_done(&pend->op, rv);
-	fsd_leave(fs);
+	fsd_pend_end(fs, pend, rv);
 }
 
 /* ---- renaming ------------------------------------------------------------------------------------ */
@@ -114,7 +96,7 @@ void fsd_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
 {
 	struct fsd *fs = fsd_of(req);
 	char from[FSD_PATH_SIZE], to[FSD_PATH_SIZE];
-	struct fsd_pend *pend = fsd_pend_enter(req, fsd_plain_done);
+	struct fsd_pend *pend = fsd_pend_enter_to_write(req, fsd_plain_done);
 	int rv;
 
 	if (!pend)
@@ -132,8 +114,8 @@ void fsd_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino
 	if (rv == -EPERM) {
 		fsd_refuse(req, "to rename to or from what is no database", newname);
 		fsd_pend_unref(pend);
-	} else if (rv != WREP_PENDING) {
-		fsd_plain_done(&pend->op, rv);
+		fsd_leave(fs);
+		return;
 	}
-	fsd_leave(fs);
+	fsd_pend_end(fs, pend, rv);
 }

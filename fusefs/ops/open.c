@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include "node/log.h"
 #include "node/stop.h"
@@ -60,8 +59,9 @@ static void undo_open(struct fsd_pend *pend, const struct fuse_file_info *fi)
 	fsd_inode_unref(pend->fs, pend->inode);
 }
 
-static void open_finish(struct fsd_pend *pend, int result)
+static void open_done(struct wrep_op *op, int result)
 {
+	struct fsd_pend *pend = fsd_pend_of(op);
 	struct fsd *fs = pend->fs;
 	struct fuse_file_info fi;
 
@@ -78,11 +78,6 @@ static void open_finish(struct fsd_pend *pend, int result)
 		undo_open(pend, &fi);
 	}
 	fsd_pend_unref(pend);
-}
-
-static void open_done(struct wrep_op *op, int result)
-{
-	open_finish((struct fsd_pend *)op, result);
 }
 
 /* Takes the inode's reference, and answers. */
@@ -118,22 +113,15 @@ void fsd_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	if (!(fi->flags & O_TRUNC ? fsd_enter_to_write(fs, req) : fsd_enter(fs, req)))
 		return;
-	pend = fsd_pend_new(fs, req);
-	if (pend)
-		pend->inode = fsd_inode_find(fs, ino);
-	if (!pend || !pend->inode) {
-		fuse_reply_err(req, pend ? ESTALE : ENOMEM);
-		free(pend);
-		fsd_leave(fs);
+	pend = fsd_pend_begin(req, open_done);
+	if (!pend || !fsd_pend_find_inode(pend, ino))
 		return;
-	}
 	if (!pend->inode->file && !pend->inode->dir) {
 		open_standin(fs, req, pend->inode, fi->flags);
 		fsd_pend_unref(pend);
 		fsd_leave(fs);
 		return;
 	}
-	pend->op.done = open_done;
 	pend->op.tid = pend->tid;
 	pend->flags = fi->flags;
 	pend->internal = fsd_is_internal(fs, req);
@@ -146,9 +134,7 @@ void fsd_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		rv = wrep_file_open(pend->inode->file, fi->flags, pend->internal, &pend->op);
 	if (rv == WREP_PENDING)
 		fsd_stop_wake(fs->stop); /* to look after it from now on */
-	else
-		open_finish(pend, rv);
-	fsd_leave(fs);
+	fsd_pend_end(fs, pend, rv);
 }
 
 /* Only the leader makes a database. Takes the pend. */
@@ -171,8 +157,9 @@ static void create_elsewhere(struct fsd_pend *pend)
 	fsd_pend_unref(pend);
 }
 
-static void create_finish(struct fsd_pend *pend, int result)
+static void create_done(struct wrep_op *op, int result)
 {
+	struct fsd_pend *pend = fsd_pend_of(op);
 	struct fsd *fs = pend->fs;
 	struct fuse_entry_param entry = {0};
 	struct fuse_file_info fi;
@@ -216,11 +203,6 @@ static void create_finish(struct fsd_pend *pend, int result)
 	fsd_pend_unref(pend);
 }
 
-static void create_done(struct wrep_op *op, int result)
-{
-	create_finish((struct fsd_pend *)op, result);
-}
-
 void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		   struct fuse_file_info *fi)
 {
@@ -250,17 +232,10 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 		return;
 	}
 	fsd_inherit(fs, parent, &gid, NULL);
-	pend = fsd_pend_new(fs, req);
-	if (pend)
-		pend->name = strdup(path);
-	if (!pend || !pend->name) {
-		fuse_reply_err(req, ENOMEM);
-		free(pend);
-		fsd_leave(fs);
+	pend = fsd_pend_begin(req, create_done);
+	if (!pend || !fsd_pend_set_name(pend, path))
 		return;
-	}
 	pend->attr = (struct wrep_attr){.mode = mode & 07777, .uid = ctx->uid, .gid = gid};
-	pend->op.done = create_done;
 	pend->op.tid = pend->tid;
 	pend->flags = fi->flags;
 	pend->internal = fsd_is_internal(fs, req);
@@ -275,7 +250,5 @@ void fsd_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t m
 				 pend->internal, &pend->op);
 	if (rv == WREP_PENDING)
 		fsd_stop_wake(fs->stop);
-	else
-		create_finish(pend, rv);
-	fsd_leave(fs);
+	fsd_pend_end(fs, pend, rv);
 }

@@ -220,12 +220,11 @@ int fsd_opens_tick(struct fsd *fs)
 	return count ? TICK_MS : -1;
 }
 
-int fsd_wait_ready(struct fsd_pend *pend, void (*ready)(struct wrep_op *op, int result))
+int fsd_wait_ready(struct fsd_pend *pend)
 {
 	struct fsd *fs = pend->fs;
 	int rv;
 
-	pend->op.done = ready;
 	pend->for_name = true;
 	rv = fsd_opens_add(pend);
 	if (rv)

@@ -10,9 +10,9 @@ struct fsd_pend;
 /* NULL: out of memory. */
 struct fsd_open_queue *fsd_open_queue_new(void);
 
-/* Wait for a name until the node has caught up, interruptibly. 0, WREP_PENDING (then `ready` is called, once,
+/* Wait for a name until the node has caught up, interruptibly. 0, WREP_PENDING (then its op's `done` is called, once,
  * from another thread), -errno: -ETIMEDOUT when it makes no progress. */
-int fsd_wait_ready(struct fsd_pend *pend, void (*ready)(struct wrep_op *op, int result));
+int fsd_wait_ready(struct fsd_pend *pend);
 
 /* An open begins (0, or -ETIMEDOUT where there is no sense in waiting), or has ended. Between the two it may be
  * interrupted, and given up: its op gets -ETIMEDOUT, of which its end logs a line. */

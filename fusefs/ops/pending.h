@@ -52,9 +52,30 @@ struct fsd_pend *fsd_pend_new(struct fsd *fs, fuse_req_t req);
 void fsd_pend_init(struct fsd_pend *pend, struct fsd *fs, fuse_req_t req);
 void fsd_pend_unref(struct fsd_pend *pend);
 
-/* Enter with a request that changes something and that walrepl may answer later, by `done`. NULL: it has been
- * answered. */
-struct fsd_pend *fsd_pend_enter(fuse_req_t req, void (*done)(struct wrep_op *op, int result));
+static inline struct fsd_pend *fsd_pend_of(struct wrep_op *op)
+{
+	return (struct fsd_pend *)op;
+}
+
+/* The beginning and the end of a handler whose request walrepl may answer later, by `done`:
+ *
+ *	pend = fsd_pend_begin(req, done);
+ *	if (!pend || !fsd_pend_find_inode(pend, ino))
+ *		return;
+ *	fsd_pend_end(fs, pend, wrep_...(..., &pend->op));
+ *
+ * The request has entered before. Where the beginning fails (NULL, false) it has been answered and has left, and
+ * there is no pend. The end leaves, too; it calls `done`, unless `rv` is WREP_PENDING: then another thread does,
+ * or already has. */
+struct fsd_pend *fsd_pend_begin(fuse_req_t req, void (*done)(struct wrep_op *op, int result));
+bool fsd_pend_find_inode(struct fsd_pend *pend, uint64_t number);
+bool fsd_pend_set_name(struct fsd_pend *pend, const char *name);
+void fsd_pend_end(struct fsd *fs, struct fsd_pend *pend, int rv);
+
+/* fsd_enter_to_write() and fsd_pend_begin() in one. */
+struct fsd_pend *fsd_pend_enter_to_write(fuse_req_t req,
+					 void (*done)(struct wrep_op *op, int result));
+
 /* As `done`, for what is answered with nothing but an error, or none. */
 void fsd_plain_done(struct wrep_op *op, int result);
 
