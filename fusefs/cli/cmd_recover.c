@@ -19,6 +19,7 @@
 #include "cli/cli.h"
 #include "cli/stopped.h"
 #include "node/identity.h"
+#include "node/words.h"
 #include "walrepl.h"
 
 struct recovery {
@@ -128,9 +129,7 @@ static int read_log(struct recovery *r)
 
 static const char *role_word(const struct rlog_member *member)
 {
-	static const char *const words[] = {"voter", "standby", "spare"};
-
-	return member ? words[member->role] : "not a member yet";
+	return member ? fsd_member_role_word(member->role) : "not a member yet";
 }
 
 static const struct rlog_member *own_member(const struct recovery *r)

@@ -23,6 +23,7 @@
 #include <unistd.h>
 #include "node/log.h"
 #include "node/values.h"
+#include "node/words.h"
 #include "ops/open_queue.h"
 
 #define TRANSFER_TIMEOUT_MS 5000
@@ -57,43 +58,26 @@ static json_t *error_answer(const char *format, ...)
 	return json_pack("{s:o}", "error", fsd_bytes_json(line));
 }
 
-static json_t *node_json(uint64_t id)
-{
-	char text[17];
-
-	snprintf(text, sizeof(text), "%08" PRIx64, id);
-	return json_string(text);
-}
-
-static json_t *checksum_json(uint64_t checksum)
-{
-	char text[17];
-
-	snprintf(text, sizeof(text), "%016" PRIx64, checksum);
-	return json_string(text);
-}
-
 static json_t *leader_json(const struct rlog_status *status)
 {
 	if (!status->view.leader_id)
 		return json_null();
-	return json_pack("{s:o, s:o}", "node", node_json(status->view.leader_id), "address",
+	return json_pack("{s:o, s:o}", "node", fsd_hex_json(8, status->view.leader_id), "address",
 			 fsd_bytes_json(status->leader_address));
 }
 
 static json_t *members_json(const struct rlog_status *status)
 {
-	static const char *const roles[] = {"voter", "standby", "spare"};
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < status->member_count; i++) {
 		const struct rlog_member *m = &status->members[i];
 
-		json_array_append_new(list,
-				      json_pack("{s:o, s:o, s:s, s:o}", "node", node_json(m->id),
-						"address", fsd_bytes_json(m->address), "role",
-						roles[m->role], "match_index",
-						fsd_number_json(m->match_index)));
+		json_array_append_new(list, json_pack("{s:o, s:o, s:s, s:o}", "node",
+						      fsd_hex_json(8, m->id), "address",
+						      fsd_bytes_json(m->address), "role",
+						      fsd_member_role_word(m->role), "match_index",
+						      fsd_number_json(m->match_index)));
 	}
 	return list;
 }
@@ -111,7 +95,7 @@ static json_t *databases_json(struct fsd *fs)
 				      json_pack("{s:o, s:o, s:o, s:o, s:o, s:s, s:b, s:b}", "name",
 						fsd_bytes_json(all[i].name), "version",
 						fsd_number_json(all[i].version), "checksum",
-						checksum_json(all[i].checksum), "page_size",
+						fsd_hex_json(16, all[i].checksum), "page_size",
 						fsd_number_json(all[i].page_size), "pages",
 						fsd_number_json(all[i].page_count), "mode",
 						all[i].mode, "damaged", (int)all[i].damaged,
@@ -153,7 +137,6 @@ static json_t *damage_json(const struct wrep_health *health)
 
 static json_t *answer_status(struct fsd *fs)
 {
-	static const char *const roles[] = {"follower", "candidate", "leader"};
 	static const char *const states[] = {"catching up", "fetching", "serving"};
 	struct rlog_status status;
 	struct wrep_health health;
@@ -163,11 +146,12 @@ static json_t *answer_status(struct fsd *fs)
 	wrep_health(fs->wrep, &health);
 	return json_pack(
 		"{s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
-		"node", node_json(fs->identity.node), "address",
-		fsd_bytes_json(fs->identity.address), "role", roles[status.view.role], "state",
-		states[health.state], "waits", reason ? fsd_bytes_json(reason) : json_null(),
-		"leader", leader_json(&status), "term", fsd_number_json(status.view.term),
-		"commit_index", fsd_number_json(status.commit_index), "applied_index",
+		"node", fsd_hex_json(8, fs->identity.node), "address",
+		fsd_bytes_json(fs->identity.address), "role", fsd_role_word(status.view.role),
+		"state", states[health.state], "waits",
+		reason ? fsd_bytes_json(reason) : json_null(), "leader", leader_json(&status),
+		"term", fsd_number_json(status.view.term), "commit_index",
+		fsd_number_json(status.commit_index), "applied_index",
 		fsd_number_json(status.applied_index), "log", log_json(&status), "format",
 		format_json(&status), "fetch", fetch_json(&health), "damage", damage_json(&health),
 		"members", members_json(&status), "databases", databases_json(fs));

@@ -17,6 +17,7 @@
 #include "node/log.h"
 #include "node/process.h"
 #include "node/stop.h"
+#include "node/words.h"
 #include "ops/inode.h"
 #include "ops/settle.h"
 #include "ops/standin.h"
@@ -238,14 +239,13 @@ static void log_line(void *ctx, char level, const char *line)
 
 static void view(void *ctx, const struct rlog_view *view)
 {
-	static const char *const roles[] = {"follower", "candidate", "leader"};
 	struct fsd *fs = ctx;
 	struct rlog_view *last = &fs->host->last_view;
 
 	if (view->role != last->role || view->term != last->term ||
 	    view->leader_id != last->leader_id)
 		fsd_log('I', "role changed role=%s term=%" PRIu64 " leader=%08" PRIx64,
-			roles[view->role], view->term, view->leader_id);
+			fsd_role_word(view->role), view->term, view->leader_id);
 	if (view->role != last->role)
 		fsd_stop_wake(fs->stop); /* leadership may have to go: handover.c */
 	*last = *view;

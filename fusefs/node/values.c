@@ -20,6 +20,11 @@ json_t *fsd_number_json(uint64_t number)
 	return json_sprintf("%" PRIu64, number);
 }
 
+json_t *fsd_hex_json(int digits, uint64_t number)
+{
+	return json_sprintf("%0*" PRIx64, digits, number);
+}
+
 char *fsd_bytes_of(const json_t *string)
 {
 	char *text = json_is_string(string) ? strdup(json_string_value(string)) : NULL;

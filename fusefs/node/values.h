@@ -11,6 +11,7 @@
 
 json_t *fsd_bytes_json(const char *bytes);
 json_t *fsd_number_json(uint64_t number);
+json_t *fsd_hex_json(int digits, uint64_t number);
 
 /* The bytes of a string, to be freed; NULL when it is none, or out of memory. */
 char *fsd_bytes_of(const json_t *string);
