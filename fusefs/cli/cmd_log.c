@@ -40,6 +40,7 @@
 #include <string.h>
 #include "cli/cli.h"
 #include "cli/log_json.h"
+#include "cli/log_printer.h"
 #include "cli/log_text.h"
 #include "cli/stopped.h"
 #include "node/identity.h"

@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +20,7 @@
 #include "daemon/serve.h"
 #include "daemon/start.h"
 #include "mount/guard.h"
+#include "node/addr.h"
 #include "node/log.h"
 
 enum {

@@ -1,7 +1,6 @@
 #include "cli/log_json.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include "node/values.h"

@@ -5,9 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,7 +13,7 @@
 #include "mount/mountinfo.h"
 #include "mount/place.h"
 #include "mount/session.h"
-#include "node/log.h"
+#include "node/addr.h"
 #include "node/paths.h"
 #include "ops/ops.h"
 
@@ -24,16 +22,6 @@
 #define PROBE_TIMEOUT_MS 3000
 #define RECHECK_TIMEOUT_MS 1000
 
-int fsd_start_fail(struct fsd_start *st, int rv, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(st->errmsg, FSD_ERRMSG_SIZE, format, args);
-	va_end(args);
-	return rv;
-}
-
 static int check_mountpoint(struct fsd_start *st)
 {
 	const char *given = st->options->mountpoint;
@@ -41,37 +29,35 @@ static int check_mountpoint(struct fsd_start *st)
 	struct stat stat_buf;
 
 	if (fsd_path_resolve(given, st->mountpoint))
-		return fsd_start_fail(st, -ENOENT,
-				      "the mount point %s does not exist: make it with mkdir",
-				      given);
+		return fsd_fail(st->errmsg, -ENOENT,
+				"the mount point %s does not exist: make it with mkdir", given);
 	fsd_guard_stand_in(st->mountpoint);
 	if (stat(st->mountpoint, &stat_buf)) {
 		if (errno == ENOENT)
-			return fsd_start_fail(
-				st, -ENOENT,
-				"the mount point %s does not exist: make it with mkdir", given);
+			return fsd_fail(st->errmsg, -ENOENT,
+					"the mount point %s does not exist: make it with mkdir",
+					given);
 		if ((errno != ENOTCONN && errno != ECONNABORTED) ||
 		    fsd_mountinfo_at(st->mountpoint, &mount)) {
 			int rv = -errno;
 
-			return fsd_start_fail(st, rv, "cannot use the mount point %s: %s", given,
-					      strerror(-rv));
+			return fsd_fail(st->errmsg, rv, "cannot use the mount point %s: %s", given,
+					strerror(-rv));
 		}
 		if (strcmp(mount.fstype, FSD_FSTYPE))
-			return fsd_start_fail(
-				st, -ENOTCONN,
-				"a dead mount of type %s is at %s: remove it with umount",
-				mount.fstype, given);
+			return fsd_fail(st->errmsg, -ENOTCONN,
+					"a dead mount of type %s is at %s: remove it with umount",
+					mount.fstype, given);
 		/* Left by a daemon of ours that was killed: fsd_place_mount() takes its place. */
 		fsd_place_replaces_dead(st->fs->place);
 		return 0;
 	}
 	if (!S_ISDIR(stat_buf.st_mode))
-		return fsd_start_fail(st, -ENOTDIR,
-				      "the mount point %s is not a directory: give one", given);
+		return fsd_fail(st->errmsg, -ENOTDIR,
+				"the mount point %s is not a directory: give one", given);
 	if (!fsd_mountinfo_at(st->mountpoint, &mount) && !strcmp(mount.fstype, FSD_FSTYPE))
-		return fsd_start_fail(
-			st, -EBUSY,
+		return fsd_fail(
+			st->errmsg, -EBUSY,
 			"%s is mounted already (data directory %s): 'dqlitefs umount' it first",
 			given, mount.source);
 	return 0;
@@ -87,8 +73,8 @@ static int check_parent(struct fsd_start *st)
 	slash = strrchr(parent, '/');
 	slash[slash == parent] = '\0';
 	if (access(parent, F_OK))
-		return fsd_start_fail(
-			st, -errno,
+		return fsd_fail(
+			st->errmsg, -errno,
 			"cannot make the data directory %s: %s: %s (make it with mkdir -p, or "
 			"mount the disk that holds it)",
 			st->data, parent, strerror(errno));
@@ -110,22 +96,22 @@ static int check_paths(struct fsd_start *st)
 	}
 	rv = fsd_path_resolve(data, st->data);
 	if (rv)
-		return fsd_start_fail(st, rv, "cannot use the data directory %s: %s", data,
-				      strerror(-rv));
+		return fsd_fail(st->errmsg, rv, "cannot use the data directory %s: %s", data,
+				strerror(-rv));
 	if (!strcmp(st->data, st->mountpoint))
-		return fsd_start_fail(
-			st, -EINVAL,
+		return fsd_fail(
+			st->errmsg, -EINVAL,
 			"the data directory is the mount point %s: give another with --data DIR",
 			st->data);
 	if (fsd_path_within(st->mountpoint, st->data))
-		return fsd_start_fail(
-			st, -EINVAL,
+		return fsd_fail(
+			st->errmsg, -EINVAL,
 			"the mount point %s lies inside the data directory %s: give another "
 			"mount point",
 			st->mountpoint, st->data);
 	if (fsd_path_within(st->data, st->mountpoint))
-		return fsd_start_fail(
-			st, -EINVAL,
+		return fsd_fail(
+			st->errmsg, -EINVAL,
 			"the data directory %s lies inside the mount point %s: give another "
 			"with --data DIR",
 			st->data, st->mountpoint);
@@ -145,20 +131,20 @@ static int check_lock(struct fsd_start *st)
 		if (st->fs->lock_fd >= 0 || st->fs->lock_fd == -ENOENT)
 			return 0;
 		if (st->fs->lock_fd != -EWOULDBLOCK)
-			return fsd_start_fail(st, st->fs->lock_fd,
-					      "cannot lock the data directory %s: %s", st->data,
-					      strerror(-st->fs->lock_fd));
+			return fsd_fail(st->errmsg, st->fs->lock_fd,
+					"cannot lock the data directory %s: %s", st->data,
+					strerror(-st->fs->lock_fd));
 		if (!fsd_mountinfo_of_data(st->data, &mount) &&
 		    !(fsd_place_is_dead(st->fs->place) &&
 		      !strcmp(mount.mountpoint, st->mountpoint)))
-			return fsd_start_fail(
-				st, -EBUSY,
+			return fsd_fail(
+				st->errmsg, -EBUSY,
 				"the data directory %s is in use by the daemon of %s, pid %d: "
 				"'dqlitefs umount' it, or give another with --data DIR",
 				st->data, mount.mountpoint, owner);
 		if (waited_ms >= LOCK_PATIENCE_MS)
-			return fsd_start_fail(
-				st, -EBUSY,
+			return fsd_fail(
+				st->errmsg, -EBUSY,
 				"the data directory %s is in use by a daemon, pid %d: end that "
 				"one, or give another with --data DIR",
 				st->data, owner);
@@ -177,8 +163,8 @@ static int check_nesting(struct fsd_start *st)
 		*slash = '\0';
 		snprintf(node, sizeof(node), "%s/%s/%s", parent, FSD_STATE_DIR, FSD_NODE_FILE);
 		if (!access(node, F_OK))
-			return fsd_start_fail(
-				st, -EINVAL,
+			return fsd_fail(
+				st->errmsg, -EINVAL,
 				"the data directory %s lies inside that of another node (%s): "
 				"give another with --data DIR",
 				st->data, parent);
@@ -194,15 +180,15 @@ static int check_foreign(struct fsd_start *st)
 	int rv = 0;
 
 	if (!dir)
-		return fsd_start_fail(st, -errno, "cannot read the data directory %s: %s", st->data,
-				      strerror(errno));
+		return fsd_fail(st->errmsg, -errno, "cannot read the data directory %s: %s",
+				st->data, strerror(errno));
 	while (!rv && (entry = readdir(dir))) {
 		const char *name = entry->d_name;
 
 		if (strcmp(name, ".") && strcmp(name, "..") && strcmp(name, FSD_STATE_DIR) &&
 		    strcmp(name, "lost+found"))
-			rv = fsd_start_fail(
-				st, -ENOTEMPTY,
+			rv = fsd_fail(
+				st->errmsg, -ENOTEMPTY,
 				"the data directory %s holds other files (%s) and no node: give an "
 				"empty or a new one with --data DIR",
 				st->data, name);
@@ -221,8 +207,8 @@ static int check_data(struct fsd_start *st)
 	if (fs->data_fd < 0 && errno == ENOENT)
 		return 0;
 	if (fs->data_fd < 0)
-		return fsd_start_fail(
-			st, -errno,
+		return fsd_fail(
+			st->errmsg, -errno,
 			"cannot use the data directory %s (%s): give another with --data DIR",
 			st->data, strerror(errno));
 	fs->state_fd = openat(fs->data_fd, FSD_STATE_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -247,27 +233,25 @@ static int check_identity(struct fsd_start *st)
 	if (!st->has_identity)
 		return 0;
 	if (identity->state == FSD_RECOVERING)
-		return fsd_start_fail(
-			st, -EINPROGRESS,
-			"the recovery of the node in %s was begun and not finished: run "
-			"'dqlitefs recover --data DIR --yes' again",
-			st->data);
+		return fsd_fail(st->errmsg, -EINPROGRESS,
+				"the recovery of the node in %s was begun and not finished: run "
+				"'dqlitefs recover --data DIR --yes' again",
+				st->data);
 	if (st->has_raft)
 		identity->state = FSD_MEMBER;
 	else if (identity->state == FSD_MEMBER)
-		return fsd_start_fail(
-			st, -ENOENT,
+		return fsd_fail(
+			st->errmsg, -ENOENT,
 			"the log %s is gone: bring it back from a backup, or empty the data "
 			"directory and join again with --join",
 			st->raft);
 	if (identity->state == FSD_JOINING && !options->join)
-		return fsd_start_fail(
-			st, -EINVAL,
-			"this node had not finished joining its cluster: say again --join "
-			"HOST:PORT");
+		return fsd_fail(st->errmsg, -EINVAL,
+				"this node had not finished joining its cluster: say again --join "
+				"HOST:PORT");
 	if (options->listen && strcmp(options->listen, identity->address))
-		return fsd_start_fail(
-			st, -EINVAL,
+		return fsd_fail(
+			st->errmsg, -EINVAL,
 			"the node in %s has the address %s: leave out --listen, or give that",
 			st->data, identity->address);
 	if (identity->state == FSD_STARTING && options->join) {
@@ -322,14 +306,14 @@ static int check_network(struct fsd_start *st)
 	if (!options->join)
 		return 0;
 	if (!strcmp(options->join, identity->address))
-		return fsd_start_fail(
-			st, -EINVAL,
+		return fsd_fail(
+			st->errmsg, -EINVAL,
 			"--join %s is this node's own address: give that of a running member",
 			options->join);
 	rv = fsd_addr_probe(options->join, PROBE_TIMEOUT_MS, probe_error);
 	/* A member finds its cluster by itself; what --join names may be down then. */
 	if (rv && (rv == -EINVAL || !st->has_raft))
-		return fsd_start_fail(st, rv, "%s", probe_error);
+		return fsd_fail(st->errmsg, rv, "%s", probe_error);
 	if (!st->has_raft)
 		return check_peer(st);
 	if (!rv) {
@@ -340,8 +324,8 @@ static int check_network(struct fsd_start *st)
 		rv = rlog_join(options->join, &self, RECHECK_TIMEOUT_MS, st->errmsg);
 		identity->cluster = self.cluster_id;
 		if (rv == -EXDEV)
-			return fsd_start_fail(
-				st, rv,
+			return fsd_fail(
+				st->errmsg, rv,
 				"the data directory %s belongs to cluster %016" PRIx64
 				", %s to another: leave out --join, or give another --data "
 				"DIR; if that cluster was recovered without this node, empty "
@@ -357,7 +341,7 @@ int fsd_start_check(struct fsd_start *st)
 	int rv = 0;
 
 	if (geteuid() != 0)
-		return fsd_start_fail(st, -EPERM, "mount needs root: run it with sudo");
+		return fsd_fail(st->errmsg, -EPERM, "mount needs root: run it with sudo");
 	if ((rv = fsd_kernel_check(st->errmsg)) || (rv = check_mountpoint(st)) ||
 	    (rv = check_paths(st)) || (rv = check_nesting(st)) || (rv = check_data(st)) ||
 	    (rv = check_identity(st)) || (rv = check_network(st)) ||
@@ -369,6 +353,6 @@ int fsd_start_check(struct fsd_start *st)
 	fs->mountpoint = strdup(st->mountpoint);
 	fs->data_path = strdup(st->data);
 	if (!fs->mountpoint || !fs->data_path)
-		return fsd_start_fail(st, -ENOMEM, "out of memory");
+		return fsd_fail(st->errmsg, -ENOMEM, "out of memory");
 	return fsd_session_prepare(fs, &fsd_ops, st->options->mount_options, st->errmsg);
 }

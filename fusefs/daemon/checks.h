@@ -18,10 +18,6 @@ struct fsd_start {
 	int listen_fd;
 };
 
-/* Returns `rv`, with a line that says why. */
-int fsd_start_fail(struct fsd_start *st, int rv, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
-
 /* All checks. 0, or -errno with one line; nothing on disk was changed. */
 int fsd_start_check(struct fsd_start *st);
 

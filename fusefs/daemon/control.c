@@ -21,7 +21,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include "node/log.h"
 #include "node/values.h"
 #include "node/words.h"
 #include "ops/open_queue.h"

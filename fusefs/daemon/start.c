@@ -17,7 +17,6 @@
 #include <inttypes.h>
 #include <malloc.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -64,9 +63,9 @@ static int make_directories(struct fsd_start *st)
 		if (!rv)
 			fs->data_fd = open(st->data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (fs->data_fd < 0)
-			return fsd_start_fail(st, rv ? rv : -errno,
-					      "cannot make the data directory %s: %s", st->data,
-					      strerror(rv ? -rv : errno));
+			return fsd_fail(st->errmsg, rv ? rv : -errno,
+					"cannot make the data directory %s: %s", st->data,
+					strerror(rv ? -rv : errno));
 	}
 	if (fs->state_fd < 0) {
 		if (!mkdirat(fs->data_fd, FSD_STATE_DIR, 0700))
@@ -74,18 +73,18 @@ static int make_directories(struct fsd_start *st)
 		fs->state_fd = openat(fs->data_fd, FSD_STATE_DIR,
 				      O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 		if (fs->state_fd < 0 || fsync(fs->data_fd))
-			return fsd_start_fail(st, -errno, "cannot make %s/%s: %s", st->data,
-					      FSD_STATE_DIR, strerror(errno));
+			return fsd_fail(st->errmsg, -errno, "cannot make %s/%s: %s", st->data,
+					FSD_STATE_DIR, strerror(errno));
 	}
 	if (fs->lock_fd < 0)
 		fs->lock_fd = fsd_identity_lock(fs->state_fd, true, &owner);
 	if (fs->lock_fd < 0)
-		return fsd_start_fail(st, fs->lock_fd, "cannot lock the data directory %s: %s",
-				      st->data, strerror(-fs->lock_fd));
+		return fsd_fail(st->errmsg, fs->lock_fd, "cannot lock the data directory %s: %s",
+				st->data, strerror(-fs->lock_fd));
 	rv = fsd_identity_sign_lock(fs->lock_fd);
 	if (rv)
-		return fsd_start_fail(st, rv, "cannot write in the data directory %s: %s", st->data,
-				      strerror(-rv));
+		return fsd_fail(st->errmsg, rv, "cannot write in the data directory %s: %s",
+				st->data, strerror(-rv));
 	return 0;
 }
 
@@ -171,7 +170,7 @@ static int open_log(struct fsd_start *st)
 		snprintf(path, sizeof(path), "%s/%s", cwd, name);
 	rv = fsd_log_to(path);
 	if (rv)
-		return fsd_start_fail(st, rv, "cannot open the log %s: %s", path, strerror(-rv));
+		return fsd_fail(st->errmsg, rv, "cannot open the log %s: %s", path, strerror(-rv));
 	return 0;
 }
 
@@ -217,9 +216,8 @@ static int start_serving(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 
 	if (!rv)
 		return fsd_place_mount(fs, errmsg);
-	snprintf(errmsg, FSD_ERRMSG_SIZE,
-		 "the kernel did not start the file system: see its log (dmesg)");
-	return rv;
+	return fsd_fail(errmsg, rv,
+			"the kernel did not start the file system: see its log (dmesg)");
 }
 
 int fsd_start(struct fsd *fs, const struct fsd_options *options, int *control_fd,

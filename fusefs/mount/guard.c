@@ -46,6 +46,7 @@
 #include <unistd.h>
 #include "mount/kernel.h"
 #include "mount/mountinfo.h"
+#include "node/identity.h"
 #include "node/log.h"
 #include "node/process.h"
 

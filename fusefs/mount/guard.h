@@ -13,7 +13,7 @@
 #ifndef FUSEFS_GUARD_H
 #define FUSEFS_GUARD_H
 
-#include "node/identity.h"
+#include "node/errmsg.h"
 
 struct fsd_guard;
 

@@ -138,26 +138,24 @@ int fsd_kernel_check(char errmsg[FSD_ERRMSG_SIZE])
 
 	if (device < 0) {
 		rv = -errno;
-		snprintf(errmsg, FSD_ERRMSG_SIZE, "cannot open /dev/fuse (%s): %s", strerror(-rv),
-			 rv == -EPERM || rv == -EACCES
-				 ? "let this container or service use that device"
-				 : "load the kernel module with 'modprobe fuse'");
-		return rv;
+		return fsd_fail(errmsg, rv, "cannot open /dev/fuse (%s): %s", strerror(-rv),
+				rv == -EPERM || rv == -EACCES
+					? "let this container or service use that device"
+					: "load the kernel module with 'modprobe fuse'");
 	}
 	rv = probe(device, &flags, &passthrough);
 	close(device);
-	if (rv) {
-		snprintf(errmsg, FSD_ERRMSG_SIZE,
-			 "cannot make a FUSE file system (%s): dqlitefs needs the capability "
-			 "CAP_SYS_ADMIN and Linux 6.9 or newer",
-			 strerror(-rv));
-		return rv;
-	}
+	if (rv)
+		return fsd_fail(
+			errmsg, rv,
+			"cannot make a FUSE file system (%s): dqlitefs needs the capability "
+			"CAP_SYS_ADMIN and Linux 6.9 or newer",
+			strerror(-rv));
 	if (!(flags & INIT_PASSTHROUGH)) {
-		snprintf(errmsg, FSD_ERRMSG_SIZE,
-			 "this kernel has no FUSE passthrough: boot Linux 6.9 or newer, built with "
-			 "CONFIG_FUSE_PASSTHROUGH");
-		return -EOPNOTSUPP;
+		return fsd_fail(
+			errmsg, -EOPNOTSUPP,
+			"this kernel has no FUSE passthrough: boot Linux 6.9 or newer, built with "
+			"CONFIG_FUSE_PASSTHROUGH");
 	}
 	if (passthrough)
 		snprintf(errmsg, FSD_ERRMSG_SIZE,
@@ -189,12 +187,10 @@ int fsd_kernel_uring(enum fsd_uring wish, bool *use, char errmsg[FSD_ERRMSG_SIZE
 			*use = value == 'Y';
 		close(fd);
 	}
-	if (wish == FSD_URING_ON && !*use) {
-		snprintf(errmsg, FSD_ERRMSG_SIZE,
-			 "cannot switch FUSE over io_uring on in " ENABLE_URING
-			 ": use --fuse-uring=auto, or boot Linux 6.14 or newer");
-		return -EOPNOTSUPP;
-	}
+	if (wish == FSD_URING_ON && !*use)
+		return fsd_fail(errmsg, -EOPNOTSUPP,
+				"cannot switch FUSE over io_uring on in " ENABLE_URING
+				": use --fuse-uring=auto, or boot Linux 6.14 or newer");
 	return 0;
 }
 

@@ -3,7 +3,7 @@
 #define FUSEFS_KERNEL_H
 
 #include <stdbool.h>
-#include "node/addr.h"
+#include "node/errmsg.h"
 
 enum fsd_uring { FSD_URING_AUTO, FSD_URING_ON, FSD_URING_OFF };
 

@@ -123,11 +123,9 @@ static int mount_at(struct fsd *fs, const char *where, char errmsg[FSD_ERRMSG_SI
 	struct fsd_place *p = fs->place;
 	int rv = fsd_session_mount(fs->session, where);
 
-	if (rv) {
-		snprintf(errmsg, FSD_ERRMSG_SIZE, "cannot mount at %s: %s", fs->mountpoint,
-			 fsd_session_complaint("libfuse did not say why"));
-		return rv;
-	}
+	if (rv)
+		return fsd_fail(errmsg, rv, "cannot mount at %s: %s", fs->mountpoint,
+				fsd_session_complaint("libfuse did not say why"));
 	p->mount_id = read_mount_id(where, &p->device);
 	start_guarding(fs, p->device);
 	return fsd_session_start(fs, errmsg);
@@ -140,9 +138,7 @@ static int mount_in_place_of_dead(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 
 	if (!mkdtemp(aside)) {
 		rv = -errno;
-		snprintf(errmsg, FSD_ERRMSG_SIZE, "cannot make a directory in /run: %s",
-			 strerror(-rv));
-		return rv;
+		return fsd_fail(errmsg, rv, "cannot make a directory in /run: %s", strerror(-rv));
 	}
 	rv = mount_at(fs, aside, errmsg);
 	if (!rv) {
@@ -171,10 +167,8 @@ int fsd_place_mount(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 	if (rv)
 		return rv;
 	rv = fsd_clone_open(fs);
-	if (rv) {
-		snprintf(errmsg, FSD_ERRMSG_SIZE, "cannot clone the mount: %s", strerror(-rv));
-		return rv;
-	}
+	if (rv)
+		return fsd_fail(errmsg, rv, "cannot clone the mount: %s", strerror(-rv));
 	if (fsd_session_is_over_uring(fs->session))
 		fsd_log('I', "mounted mountpoint=%s data=%s transport=io_uring", fs->mountpoint,
 			fs->data_path);

@@ -150,10 +150,9 @@ int fsd_session_prepare(struct fsd *fs, const struct fuse_lowlevel_ops *ops, con
 	atomic_store(&is_starting, false);
 	if (!s || !s->fuse) {
 		free(s);
-		snprintf(errmsg, FSD_ERRMSG_SIZE,
-			 "cannot mount with '-o %s' (%s): leave out what is wrong there",
-			 options ? options : "", fsd_session_complaint("out of memory"));
-		return -EINVAL;
+		return fsd_fail(errmsg, -EINVAL,
+				"cannot mount with '-o %s' (%s): leave out what is wrong there",
+				options ? options : "", fsd_session_complaint("out of memory"));
 	}
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->changed, NULL);
@@ -195,12 +194,13 @@ int fsd_session_start(struct fsd *fs, char errmsg[FSD_ERRMSG_SIZE])
 		rv = wait_for_init(s);
 	}
 	if (rv)
-		snprintf(errmsg, FSD_ERRMSG_SIZE,
-			 rv == -EOPNOTSUPP
-				 ? "this kernel has no FUSE passthrough: boot Linux 6.9 or newer, "
-				   "built with CONFIG_FUSE_PASSTHROUGH"
-				 : "the kernel did not start the file system: see its log (dmesg)");
-	return rv;
+		return fsd_fail(
+			errmsg, rv,
+			rv == -EOPNOTSUPP
+				? "this kernel has no FUSE passthrough: boot Linux 6.9 or newer, "
+				  "built with CONFIG_FUSE_PASSTHROUGH"
+				: "the kernel did not start the file system: see its log (dmesg)");
+	return 0;
 }
 
 void fsd_session_stop(struct fsd *fs)

@@ -46,19 +46,16 @@ static int resolve(const char *address, struct addrinfo **list, char errmsg[FSD_
 	char host[FSD_ADDRESS_SIZE], port[FSD_ADDRESS_SIZE];
 	int rv;
 
-	if (fsd_addr_split(address, host, port)) {
-		snprintf(errmsg, FSD_ERRMSG_SIZE,
-			 "%s is not an address: give HOST:PORT, for example 127.0.0.1:4001 or "
-			 "[::1]:4001",
-			 address);
-		return -EINVAL;
-	}
+	if (fsd_addr_split(address, host, port))
+		return fsd_fail(
+			errmsg, -EINVAL,
+			"%s is not an address: give HOST:PORT, for example 127.0.0.1:4001 or "
+			"[::1]:4001",
+			address);
 	rv = getaddrinfo(host, port, &hints, list);
-	if (rv) {
-		snprintf(errmsg, FSD_ERRMSG_SIZE, "cannot find the host %s: %s", host,
-			 rv == EAI_SYSTEM ? strerror(errno) : gai_strerror(rv));
-		return -EHOSTUNREACH;
-	}
+	if (rv)
+		return fsd_fail(errmsg, -EHOSTUNREACH, "cannot find the host %s: %s", host,
+				rv == EAI_SYSTEM ? strerror(errno) : gai_strerror(rv));
 	return 0;
 }
 
@@ -163,8 +160,9 @@ int fsd_addr_probe(const char *address, unsigned timeout_ms, char errmsg[FSD_ERR
 	}
 	freeaddrinfo(list);
 	if (rv)
-		snprintf(errmsg, FSD_ERRMSG_SIZE,
-			 "no node answers at --join %s (%s): give the address of a running member",
-			 address, strerror(-rv));
-	return rv;
+		return fsd_fail(
+			errmsg, rv,
+			"no node answers at --join %s (%s): give the address of a running member",
+			address, strerror(-rv));
+	return 0;
 }

@@ -2,11 +2,9 @@
 #ifndef FUSEFS_ADDR_H
 #define FUSEFS_ADDR_H
 
-#include <limits.h>
-#include <stddef.h>
+#include "node/errmsg.h"
 
 #define FSD_ADDRESS_SIZE 128
-#define FSD_ERRMSG_SIZE (2 * PATH_MAX + 512) /* two paths, and the remedy behind them */
 
 /* Split `address`. `host` and `port` hold FSD_ADDRESS_SIZE bytes each; the brackets go. A port is a
  * number up to 65535. 0 or -EINVAL. */

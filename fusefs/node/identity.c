@@ -99,9 +99,8 @@ int fsd_identity_read(int state_fd, struct fsd_identity *out, char errmsg[FSD_ER
 
 	if (fd < 0) {
 		rv = -errno;
-		snprintf(errmsg, FSD_ERRMSG_SIZE, "cannot open %s/%s: %s", FSD_STATE_DIR,
-			 FSD_NODE_FILE, strerror(-rv));
-		return rv;
+		return fsd_fail(errmsg, rv, "cannot open %s/%s: %s", FSD_STATE_DIR, FSD_NODE_FILE,
+				strerror(-rv));
 	}
 	len = read(fd, text, sizeof(text));
 	rv = len < 0 ? -errno : 0;
@@ -109,15 +108,15 @@ int fsd_identity_read(int state_fd, struct fsd_identity *out, char errmsg[FSD_ER
 	if (!rv)
 		rv = parse(text, (size_t)len, out);
 	if (rv == -EPROTONOSUPPORT)
-		snprintf(errmsg, FSD_ERRMSG_SIZE,
-			 "%s/%s was written by a newer dqlitefs: use that one", FSD_STATE_DIR,
-			 FSD_NODE_FILE);
-	else if (rv)
-		snprintf(errmsg, FSD_ERRMSG_SIZE,
-			 "%s/%s is damaged (%s): bring it back from a backup, or empty the data "
-			 "directory and join again with --join",
-			 FSD_STATE_DIR, FSD_NODE_FILE, strerror(-rv));
-	return rv;
+		return fsd_fail(errmsg, rv, "%s/%s was written by a newer dqlitefs: use that one",
+				FSD_STATE_DIR, FSD_NODE_FILE);
+	if (rv)
+		return fsd_fail(
+			errmsg, rv,
+			"%s/%s is damaged (%s): bring it back from a backup, or empty the data "
+			"directory and join again with --join",
+			FSD_STATE_DIR, FSD_NODE_FILE, strerror(-rv));
+	return 0;
 }
 
 /* All of `text` into a file of its own, then over the name, so that a crash leaves the old one or
@@ -162,9 +161,9 @@ int fsd_identity_write(int state_fd, const struct fsd_identity *identity,
 	errno = 0;
 	rv = replace(state_fd, text);
 	if (rv)
-		snprintf(errmsg, FSD_ERRMSG_SIZE, "cannot write %s/%s: %s", FSD_STATE_DIR,
-			 FSD_NODE_FILE, strerror(-rv));
-	return rv;
+		return fsd_fail(errmsg, rv, "cannot write %s/%s: %s", FSD_STATE_DIR, FSD_NODE_FILE,
+				strerror(-rv));
+	return 0;
 }
 
 int fsd_identity_lock(int state_fd, bool create, pid_t *owner)

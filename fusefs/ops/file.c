@@ -6,10 +6,7 @@
 #include "ops/file.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include "node/log.h"
 #include "ops/admission.h"
 #include "ops/handle.h"

@@ -2,7 +2,6 @@
 #include "ops/lookup.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include "ops/admission.h"
 #include "ops/attr.h"

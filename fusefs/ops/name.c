@@ -7,8 +7,6 @@
 #include "ops/name.h"
 
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 #include "ops/admission.h"
 #include "ops/lookup.h"
 #include "ops/path.h"

@@ -21,19 +21,17 @@
  * FSD_OPENS_MAX, the oldest is answered EINTR, on which SQLite just tries again: else the applier's
  * own open through the mount, without which the node never catches up, would find no place.
  */
-#include "ops/inode.h"
 #include "ops/open_queue.h"
-#include "ops/pending.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
-#include "mount/fuse.h"
 #include "node/log.h"
 #include "node/process.h"
 #include "node/stop.h"
+#include "ops/inode.h"
+#include "ops/pending.h"
 
 #define TICK_MS 100
 #define AGAIN_MS 1000 /* so soon, a thread's next open is the same one */

@@ -19,9 +19,7 @@
 #include "ops/ops.h"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/statvfs.h>
-#include <unistd.h>
 #include "mount/session.h"
 #include "ops/admission.h"
 #include "ops/attr.h"

@@ -36,7 +36,6 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 #include "mount/clone.h"
-#include "mount/fuse.h"
 #include "mount/session.h"
 #include "node/log.h"
 #include "ops/admission.h"
