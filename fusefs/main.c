@@ -60,7 +60,7 @@ static const struct {
 
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
-/* Of one command, or with NULL of all. False: there is no such. */
+/* Prints the help of one command, or with NULL of all. False: there is no such. */
 static bool help(const char *command, FILE *to)
 {
 	bool any = false;

@@ -1,4 +1,4 @@
-/* What the subcommands share. Exit codes: 0 done, 1 failed, 2 not understood. */
+/* Common to the subcommands. Exit codes: 0 done, 1 failed, 2 not understood. */
 #ifndef FUSEFS_CLI_H
 #define FUSEFS_CLI_H
 

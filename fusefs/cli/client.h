@@ -14,7 +14,7 @@ int fsd_client_find(const char *mountpoint, char *path, struct fsd_mountinfo *ou
  * line on stderr; an answer that is an error is printed, too. */
 json_t *fsd_client_call(const char *data, json_t *request);
 
-/* What an answer says under `key`, for people; "-" when it says nothing. Returns `out`. */
+/* The text of an answer under `key`, for people; "-" when there is none. Returns `out`. */
 const char *fsd_client_text(json_t *object, const char *key, char out[FSD_SHOWN_SIZE]);
 
 #endif

@@ -129,7 +129,7 @@ static int show_entry(void *arg, const struct rlog_dump_entry *entry)
 	return err;
 }
 
-/* What follows the entries; also of a dump that ended early. */
+/* The end of the output, also of a dump that ended early. */
 static void show_end(struct shown *s, const struct rlog_dump_end *end)
 {
 	s->printer->end(s->history);

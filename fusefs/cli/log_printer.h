@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include "walrepl.h"
 
-/* What was counted on the way. */
+/* Counted on the way. */
 struct fsd_log_totals {
 	uint64_t segments, entries, first_index, last_index, terms, first_term, last_term;
 };

@@ -12,7 +12,7 @@ struct fsd_stopped {
 	int lock_fd; /* -1: there is no lock to take, or nothing can be written there */
 };
 
-/* Of what was given with --data. 0, or -errno after a complaint. */
+/* `given`: as with --data. 0, or -errno after a complaint. */
 int fsd_stopped_open(const char *given, struct fsd_stopped *node);
 void fsd_stopped_close(struct fsd_stopped *node);
 

@@ -1,4 +1,3 @@
-/* What is checked before a node starts. Nothing on disk changes. */
 #include "daemon/checks.h"
 
 #include <dirent.h>

@@ -1,4 +1,4 @@
-/* What is checked before a node starts. */
+/* The checks before a node starts. Nothing on disk changes. [main thread] */
 #ifndef FUSEFS_CHECKS_H
 #define FUSEFS_CHECKS_H
 

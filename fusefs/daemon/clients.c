@@ -137,7 +137,7 @@ static void receive(struct client *client)
 
 /* ---- accepting ----------------------------------------------------------------------------------- */
 
-/* Of those that no thread works for, the one that moved least lately. */
+/* The client that has been silent for longest, if no thread works for it; NULL: threads work for all. */
 static struct client *most_silent(struct fsd_clients *c)
 {
 	struct client *found = NULL;

@@ -1,4 +1,4 @@
-/* Who talks to the daemon: the connections of the control socket.
+/* Clients of the daemon: the connections of the control socket.
  *
  * serve.c's loop owns them and calls everything here. None waits for another: the loop reads requests from
  * all of them, and each request is answered (control.c) by a thread of its own, so one that takes long, or a

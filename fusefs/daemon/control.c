@@ -1,4 +1,4 @@
-/* What the daemon answers at the control socket, DATA/.dqlitefs/control. clients.c talks to the clients.
+/* The daemon's answers at the control socket, DATA/.dqlitefs/control. clients.c talks to the clients.
  *
  * A client connects, sends one line of JSON and gets one line back:
  *

@@ -1,4 +1,4 @@
-/* What the daemon answers at the control socket. */
+/* The control socket, and the daemon's answers to requests. */
 #ifndef FUSEFS_CONTROL_H
 #define FUSEFS_CONTROL_H
 

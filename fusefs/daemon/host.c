@@ -122,7 +122,7 @@ static void invalidate(void *ctx, struct wrep_file *file, uint64_t off, uint64_t
 {
 	struct fsd *fs = ctx;
 
-	/* Before the clone is there, nothing is in the kernel's cache. What has no number it has never seen. */
+	/* Before the clone is there, nothing is in the kernel's cache. It has never seen a file without a number. */
 	if (fsd_clone_is_there(fs->clone) && atomic_load(wrep_file_host_data(file)))
 		report("invalidation", wrep_file_name(file),
 		       fsd_session_invalidate(fs->session, fsd_inode_number(fs, file), off, len));
@@ -141,10 +141,7 @@ static int settle(void *ctx, struct wrep_file *file, int fd)
 	return rv;
 }
 
-/* Nothing to do: a name that the kernel kept and that means something else by now is noticed when it
- * is used (ops_attr.c). Telling the kernel would even be wrong: it takes the directory's lock for
- * that, which an application's create or unlink holds until its entry is committed, and the applier
- * must never wait for a commit. */
+/* Nothing to do, see lookup.c. */
 static void invalidate_name(void *ctx, const char *name)
 {
 }

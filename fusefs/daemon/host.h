@@ -1,4 +1,4 @@
-/* What walrepl calls up for: files opened through the mount, the kernel's cache and locks, logging, and the
+/* walrepl's calls up: files opened through the mount, the kernel's cache and locks, logging, and the
  * end of the daemon.
  */
 #ifndef FUSEFS_HOST_H

@@ -1,6 +1,6 @@
 /* Starts a node: the checks, the data directory, the identity, the log, the mount.
  *
- * All checks come first and leave no trace. What is then made is made so that a crash at any point
+ * All checks come first and leave no trace (checks.c). Everything else is made so that a crash at any point
  * leaves something that the next start continues:
  *
  *   DATA, DATA/.dqlitefs, its lock      empty: begun anew

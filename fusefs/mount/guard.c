@@ -8,7 +8,7 @@
  * is a dying thread of the daemon's whose ring holds one of them, it waits for itself (seen on Linux
  * 6.18): the process never ends, nor does any sync(2) on that machine.
  *
- * What wakes the guard when the daemon dies, each for what the others do not see:
+ * Three things wake the guard when the daemon dies, each for what the others do not see:
  *
  *   PDEATHSIG     The kernel sends it when the *thread* dies that forked, whatever becomes of the
  *                 daemon's other threads. That thread never touches the mount, so nothing keeps it
@@ -54,7 +54,7 @@
 #define DEATH_SIGNAL SIGUSR1
 #define SOCKET 0 /* the guard's only descriptor, at first */
 
-/* What the daemon says to it, a byte each. */
+/* The daemon's messages to it, a byte each. */
 enum { CRASHING, HOLDS, STOPPED };
 
 /* ---- in the guard ------------------------------------------------------------------------------ */
@@ -63,7 +63,7 @@ enum { CRASHING, HOLDS, STOPPED };
 
 static int abort_fd = -1, daemon_fd = -1;
 
-/* What it holds goes with the guard: `dead`: not before the daemon. */
+/* The mount that it holds goes with the guard. `dead`: not before the daemon. */
 static void leave(bool dead) __attribute__((noreturn));
 static void leave(bool dead)
 {
@@ -323,7 +323,7 @@ void fsd_guard_stop(struct fsd_guard *guard)
 
 /* ---- in the next program ----------------------------------------------------------------------- */
 
-/* Who holds the lock of a data directory; 0: nobody. */
+/* The holder of the lock of a data directory; 0: nobody. */
 static pid_t owner_of(const char *data)
 {
 	char path[PATH_MAX + 32];

@@ -1,4 +1,4 @@
-/* What the kernel's FUSE can do, asked before anything is mounted or written. */
+/* The abilities of the kernel's FUSE, asked before anything is mounted or written. */
 #ifndef FUSEFS_KERNEL_H
 #define FUSEFS_KERNEL_H
 

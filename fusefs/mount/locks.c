@@ -41,7 +41,7 @@ static char *read_locks(bool *at_once)
 	return text;
 }
 
-/* Who holds the lock according to this text; -1: one that is not known here; 0: nobody.
+/* The holder of the lock according to this text; -1: one that is not known here; 0: nobody.
  * "1: POSIX  ADVISORY  WRITE 4711 00:2a:5 120 120": process, device and inode, first and last byte. */
 static pid_t find_lock(char *text, const struct fsd_locked_file *file, uint64_t byte)
 {
@@ -86,7 +86,7 @@ static const char *next_descriptor(DIR *dir, const struct fsd_locked_file *file)
 	struct statx about;
 
 	while (dir && (entry = readdir(dir)))
-		/* What the kernel knows: asking for more would come back here as a request. */
+		/* The kernel's own knowledge: asking for more would come back here as a request. */
 		if (entry->d_name[0] != '.' &&
 		    !statx(dirfd(dir), entry->d_name, AT_STATX_DONT_SYNC, STATX_INO, &about) &&
 		    about.stx_dev_major == 0 && about.stx_dev_minor == file->device &&

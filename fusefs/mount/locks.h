@@ -1,4 +1,4 @@
-/* Who holds POSIX locks on files of the mount: asked of the kernel, which keeps them by itself. */
+/* Holders of POSIX locks on files of the mount. The kernel keeps the locks, and is asked. */
 #ifndef FUSEFS_LOCKS_H
 #define FUSEFS_LOCKS_H
 

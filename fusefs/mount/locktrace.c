@@ -345,7 +345,7 @@ static int open_rings(unsigned device, uint64_t byte, int waiter, struct fsd_loc
 		if (!rv)
 			opened++;
 		else if (rv == -ENODEV)
-			rv = 0; /* What it does after it has come is not told. */
+			rv = 0; /* Should it come, its calls are not told. */
 	}
 	if (!rv && !opened)
 		rv = -ENODEV;

@@ -106,8 +106,8 @@ static int replace_dead_mount(struct fsd *fs, const char *aside)
 	return rv;
 }
 
-/* What daemons of this data directory left that were killed before they had replaced a dead mount: none
- * of them lives, because we have the lock. */
+/* Mounts aside, left by daemons of this data directory that were killed before they had replaced a dead one. None
+ * of these daemons lives, because we have the lock. */
 static void remove_left_aside(const struct fsd *fs)
 {
 	struct fsd_mountinfo m;

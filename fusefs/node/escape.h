@@ -24,7 +24,7 @@ enum fsd_escape_for {
 	FSD_FOR_JSON,
 };
 
-/* What `len` bytes need at most, with the 0. */
+/* The room that `len` bytes need at most, with the 0. */
 #define FSD_ESCAPED_SIZE(len) (4 * (size_t)(len) + 1)
 
 /* Escapes into `out`, up to the last character of which all of it fits; returns the length. */

@@ -1,4 +1,4 @@
-/* Who this node is: DATA/.dqlitefs/node, and the lock that one daemon at a time holds on DATA. */
+/* The node's identity, DATA/.dqlitefs/node, and the lock that one daemon at a time holds on DATA. */
 #ifndef FUSEFS_IDENTITY_H
 #define FUSEFS_IDENTITY_H
 

@@ -1,4 +1,3 @@
-/* Paths that somebody has given. */
 #include "node/paths.h"
 
 #include <errno.h>

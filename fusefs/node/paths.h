@@ -1,4 +1,4 @@
-/* Paths that somebody has given, absolute and without links. */
+/* Paths that somebody has given are made absolute, and compared. [any thread] */
 #ifndef FUSEFS_PATHS_H
 #define FUSEFS_PATHS_H
 

@@ -1,4 +1,3 @@
-/* Asks /proc about processes and threads. */
 #include "node/process.h"
 
 #include <errno.h>

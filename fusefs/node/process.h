@@ -1,4 +1,4 @@
-/* What /proc says of processes and threads. [any thread] */
+/* Questions about processes and threads, which /proc answers. [any thread] */
 #ifndef FUSEFS_PROCESS_H
 #define FUSEFS_PROCESS_H
 

@@ -18,7 +18,7 @@ int fsd_stop_exit_code(struct fsd_stop *stop);
 /* The main loop is to look at everything again. [any thread] */
 void fsd_stop_wake(struct fsd_stop *stop);
 
-/* What poll(2) finds readable when somebody has woken the loop; and forget that. [the main loop] */
+/* A descriptor that poll(2) finds readable when somebody has woken the loop; and forget that. [the main loop] */
 int fsd_stop_fd(const struct fsd_stop *stop);
 void fsd_stop_drain(struct fsd_stop *stop);
 

@@ -1,4 +1,4 @@
-/* What goes into JSON, and comes out of it again: bytes that need not be UTF-8, and numbers of 64 bits.
+/* Bytes that need not be UTF-8, and numbers of 64 bits, go into JSON and come out of it again.
  *
  * A string is what FSD_FOR_JSON makes of the bytes (escape.h). A number above 2^63 - 1, which JSON libraries
  * cannot hold, becomes a string of its decimal digits; only damage and hostile peers make such.

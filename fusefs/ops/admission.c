@@ -121,8 +121,8 @@ void fsd_admission_restrict(struct fsd *fs, enum fsd_admits admits)
 	if (admits == FSD_ADMITS_READING)
 		atomic_store(&a->applier, wrep_applier_tid(fs->wrep));
 	atomic_store(&a->admits, admits);
-	/* Who leaves counts down first and then looks at `admits`. So either the count is 0 here, or he sees that
-	 * somebody waits. */
+	/* A request that leaves counts down first and then looks at `admits`. So either the count is 0 here, or
+	 * it sees that somebody waits. */
 	pthread_mutex_lock(&a->lock);
 	while (atomic_load(count))
 		pthread_cond_wait(&a->left, &a->lock);

@@ -29,13 +29,13 @@ bool fsd_is_internal(struct fsd *fs, fuse_req_t req);
 void fsd_admission_set_cleaner(struct fsd *fs, pid_t tid);
 
 /* False: walrepl is closing, and an answer must be made without it. `internal`: the handle says that the applier
- * opened it. What may change something, or submit to the log, enters to write: it is refused first. */
+ * opened it. A request that may change something, or submit to the log, enters to write: it is refused first. */
 bool fsd_enter_as(struct fsd *fs, fuse_req_t req, bool internal);
 bool fsd_enter_to_write_as(struct fsd *fs, fuse_req_t req, bool internal);
 void fsd_leave(struct fsd *fs);
 
-/* The same; when it returns false the request has been answered. What reads, or finds a name, gets ENOTCONN,
- * which is what the kernel itself answers once the session is gone; what writes gets EIO. */
+/* The same; when it returns false the request has been answered. A request that reads, or finds a name, gets
+ * ENOTCONN, which the kernel itself answers once the session is gone; one that writes gets EIO. */
 bool fsd_enter(struct fsd *fs, fuse_req_t req);
 bool fsd_enter_to_write(struct fsd *fs, fuse_req_t req);
 

@@ -1,16 +1,10 @@
-/* Names, attributes and their changes.
+/* Attributes and their changes.
  *
  * The kernel keeps a database's attributes, since SQLite asks for its size in every transaction while
- * the -wal is empty: what applications here change it knows, what the daemon changes is invalidated
- * together with the content. Those of side files it does not keep. It also keeps the names of
- * databases and -wals, once found: a name without a lifetime would be dropped with its last open file, its inode
- * with it, and with that all that was cached of its content; the next program to open the database
- * would read it from the daemon again (ten times the price of a warm point select). A name that
- * meanwhile means another file, or none, is noticed when it is used: walrepl answers ESTALE for a
- * file that is no longer called so, on which the kernel looks the name up again. The names of directories
- * are kept as well, so that a path is not walked by requests, and so is what they mean noticed: whatever
- * is asked of a directory that is gone is answered ESTALE, and its attributes are always asked for. Names
- * that are not there are not kept.
+ * the -wal is empty. It knows the changes that applications here make. The daemon's own changes are
+ * invalidated together with the content. The attributes of side files and of directories it does not keep.
+ *
+ * Those of the directory at the top are the attributes of this node's data directory.
  */
 #include "ops/attr.h"
 
@@ -42,7 +36,7 @@ double fsd_attr_timeout(const struct fsd_inode *inode, const struct stat *st)
 {
 	struct wrep_file *file = inode->file;
 
-	/* What was asked of a stand-in just now goes for that alone. */
+	/* An answer of a stand-in goes for that alone. */
 	return file && !inode->standin && wrep_file_kind(file) == WREP_DB && st->st_nlink ? 3600
 											  : 0;
 }
@@ -118,7 +112,7 @@ static void setattr_done(struct wrep_op *op, int result)
 	fsd_pend_unref(pend);
 }
 
-/* The size is changed, or is to stay: change the rest. What walrepl returned. */
+/* The size is changed, or is to stay: change the rest. Returns as walrepl does. */
 static int setattr_rest(struct fsd_pend *pend, int result)
 {
 	if (!result && pend->attr.valid) {

@@ -1,4 +1,4 @@
-/* Reading directories. A reader sees the names as of its first read, or of its last rewind. */
+/* Directories read. A reader sees the names as of its first read, or of its last rewind. */
 #include "ops/dir.h"
 
 #include <errno.h>
@@ -13,7 +13,7 @@
 #include "ops/path.h"
 #include "ops/pending.h"
 
-/* What one reader of the directory sees: the names as of its first read. */
+/* The names that one reader of the directory sees, as of its first read. */
 struct listing {
 	struct fsd_inode *dir; /* a reference; NULL: the top */
 	char **names;

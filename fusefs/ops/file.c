@@ -1,7 +1,7 @@
-/* Open files: opening, creating, reading, writing, closing and removing them.
+/* Open files: reading, writing, flushing, closing.
  *
- * What waits for walrepl is a `struct fsd_pend`: each operation has a `_finish` that replies, called
- * at once or by the op's `done`, and that is the last to touch the pend.
+ * A write goes to walrepl, which answers it at once or by write_done(). A refused one goes to refusals.c when the
+ * kernel has put its bytes into the cache already.
  */
 #include "ops/file.h"
 
@@ -28,7 +28,7 @@ static void sync_or_flush(fuse_req_t req, struct fuse_file_info *fi,
 	struct fsd_pend *pend;
 
 	if (!fsd_enter_to_write_as(fs, req, fsd_fh_internal(fi->fh))) {
-		/* What was written and is committed by this, is not. */
+		/* This would have committed what was written. */
 		fuse_reply_err(req, fsd_fh_internal(fi->fh) ? 0 : EIO);
 		return;
 	}
@@ -138,8 +138,8 @@ static void write_done(struct wrep_op *op, int result)
 	fsd_pend_unref(pend);
 }
 
-/* Of a page that a process has changed in a shared mapping nobody knows which transaction it is to be part of,
- * and where it was read meanwhile. */
+/* Nobody knows to which transaction a page belongs that a process has changed in a shared mapping, nor who has
+ * read it meanwhile. */
 static void refuse_mapped(struct fsd_pend *pend, struct wrep_file *file)
 {
 	static struct fsd_log_limit limit;

@@ -1,4 +1,4 @@
-/* What a file handle holds, and how many files applications have open. */
+/* File handles, and how many files applications have open. */
 #ifndef FUSEFS_HANDLE_H
 #define FUSEFS_HANDLE_H
 
@@ -11,8 +11,8 @@ struct fsd_inode;
  * through it goes past the kernel's cache. */
 #define FSD_FH_INTERNAL 1ull
 #define FSD_FH_UNCACHED 2ull
-/* Of a stand-in (standin.h): the descriptor by which the daemon locks it; another one of the daemon's own, which
- * counts for nothing. */
+/* The handle of a stand-in (standin.h) may be that by which the daemon locks it, or another one of the daemon's own,
+ * which counts for nothing. */
 #define FSD_FH_LOCK 4ull
 #define FSD_FH_UNCOUNTED 8ull
 #define FSD_FH_BITS (FSD_FH_INTERNAL | FSD_FH_UNCACHED | FSD_FH_LOCK | FSD_FH_UNCOUNTED)

@@ -1,4 +1,4 @@
-/* What the kernel knows by a node id.
+/* Inodes: the kernel knows files and directories by a node id.
  *
  * Every incarnation of a file or directory has a number of its own that is never used again, kept in the
  * wrep_file or wrep_dir itself: it is also the inode number that applications see (SQLite tells files apart

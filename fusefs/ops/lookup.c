@@ -1,4 +1,16 @@
-/* Names looked up, and forgotten by the kernel. */
+/* Names looked up, and forgotten by the kernel.
+ *
+ * The kernel keeps the names of databases and -wals, once found. A name without a lifetime would be dropped with its
+ * last open file, its inode with it, and with that all that was cached of its content. The next program to open
+ * the database would read it from the daemon again (ten times the price of a warm point select). It keeps the
+ * names of directories, too, so that a path is not walked by requests. Names that are not there it does not keep.
+ *
+ * A name that meanwhile means another file, or none, is noticed when it is used. walrepl answers ESTALE for a file
+ * that is no longer called so, and every question about a directory that is gone is answered ESTALE. Then the
+ * kernel looks the name up again. To tell the kernel earlier would be wrong: it takes the directory's lock for
+ * that, which an application's create or unlink holds until its entry is committed, and the applier must never wait
+ * for a commit.
+ */
 #include "ops/lookup.h"
 
 #include <errno.h>
@@ -20,7 +32,7 @@ double fsd_name_timeout(const struct fsd_inode *inode)
 	return kind == WREP_DB || kind == WREP_WAL ? 3600 : 0;
 }
 
-/* What `name` is now, with a reference. A file's own "." is asked for when it is opened by its
+/* The inode that `name` means now, with a reference. A file's own "." is asked for when it is opened by its
  * number (host.c) and the kernel does not know it. */
 static int look_up(struct fsd *fs, fuse_ino_t parent, const char *name, struct fsd_inode **out)
 {

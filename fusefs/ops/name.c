@@ -1,8 +1,6 @@
-/* Directories made and removed, databases renamed, and the path that a name in a directory means.
+/* Directories made and removed, files removed, databases renamed.
  *
- * Requests name a thing by the number of its directory and its name there; walrepl knows it by its path.
- * A directory keeps its path for as long as it lives. One that is gone, or whose name is another's by now,
- * answers ESTALE, on which the kernel walks the path again.
+ * walrepl knows a thing by its path (path.c), and answers once the entry is committed.
  */
 #include "ops/name.h"
 

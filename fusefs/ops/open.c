@@ -1,4 +1,9 @@
-/* Files opened and created. */
+/* Files opened and created.
+ *
+ * An application's open is in the open queue until it is answered, and counts among the files that applications have
+ * open from its beginning on. The applier's own opens, through the clone, do neither. A database that this node
+ * may not create gets a stand-in (standin.c).
+ */
 #include "ops/open.h"
 
 #include <errno.h>

@@ -1,14 +1,17 @@
 /* The file system's operations, as libfuse's low-level API calls them.
  *
- * Directories of databases and their side files. A request is looked at, handed to walrepl,
- * and answered at once; where walrepl answers WREP_PENDING (a commit, a creation, an open before
- * the node has caught up) the request stays with a `struct fsd_pend` and its reply is sent by the
- * thread that learned the outcome. No handler waits.
+ * Directories of databases and their side files. A handler enters (admission.c), hands the request to walrepl,
+ * and answers it at once. Where walrepl answers WREP_PENDING (a commit, a creation, an open before the node has
+ * caught up), the request stays with a `struct fsd_pend` (pending.c), and the thread that learns the outcome sends
+ * the reply. No handler waits.
  *
- * What the kernel does by itself, since nothing here asks for it: POSIX and flock locks; the page
+ * To add an operation: its handler goes to the file of its kind (file.c, open.c, attr.c, lookup.c, name.c, dir.c),
+ * its prototype to that file's header, and a line to the table below.
+ *
+ * The kernel does by itself, since nothing here asks for it: POSIX and flock locks; the page
  * cache of databases and -wal, kept across opens and dropped only by name (EXPLICIT_INVAL_DATA);
- * reads, writes and mappings of -shm, which go straight to the backing file (passthrough). What it
- * keeps of names and attributes stands in ops_attr.c.
+ * reads, writes and mappings of -shm, which go straight to the backing file (passthrough). It keeps
+ * names and attributes as lookup.c and attr.c say.
  *
  * fsync is a commit for a database that is written without a journal, and nothing otherwise: what was
  * committed is durable in the Raft log before the write returned, what was not need not be durable at

@@ -1,6 +1,4 @@
-/* The path that a name in a directory means.
- *
- * Requests name a thing by the number of its directory and its name there; walrepl knows it by its path.
+/* Requests name a thing by the number of its directory and its name there; walrepl knows it by its path.
  * A directory keeps its path for as long as it lives. One that is gone, or whose name is another's by now,
  * answers ESTALE, on which the kernel walks the path again.
  */

@@ -14,7 +14,7 @@ bool fsd_is_hidden(fuse_ino_t parent, const char *name);
 #define FSD_PATH_SIZE (WREP_PATH_MAX + 16)
 int fsd_path(struct fsd *fs, fuse_ino_t parent, const char *name, char path[FSD_PATH_SIZE]);
 
-/* What is made in a directory with the set-group-ID bit gets its group; a directory the bit, too. */
+/* A file or directory made in a directory with the set-group-ID bit gets its group; a directory the bit, too. */
 void fsd_inherit(struct fsd *fs, fuse_ino_t parent, gid_t *gid, mode_t *dir_mode);
 
 #endif

@@ -1,4 +1,3 @@
-/* Requests in walrepl's hands. */
 #include "ops/pending.h"
 
 #include <errno.h>

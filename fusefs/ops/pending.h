@@ -1,4 +1,8 @@
-/* Requests that walrepl answers later. */
+/* Requests in walrepl's hands.
+ *
+ * A handler that may have to wait begins a `struct fsd_pend`, hands its op to walrepl, and returns. The op's `done`
+ * replies, on the thread that learned the outcome or on the handler's own, and is the last to touch the pend.
+ */
 #ifndef FUSEFS_PENDING_H
 #define FUSEFS_PENDING_H
 

@@ -21,8 +21,8 @@
  *
  * Dropping waits for a READ of the page that is on its way. That may wait for a place in a ring that refused
  * writes occupy. So no thread that serves requests, nor any that ends them, does it. One thread, the cleaner, drops and
- * answers, one request after the other. What it has not come to in LATE_MS another one answers, and
- * the cleaner drops it when it comes to it.
+ * answers, one request after the other. A request that it has not come to in LATE_MS another thread answers,
+ * and the cleaner drops its pages when it comes to it.
  */
 #include "ops/refusals.h"
 

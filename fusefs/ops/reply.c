@@ -1,4 +1,3 @@
-/* Answers that several operations give. */
 #include "ops/reply.h"
 
 #include <errno.h>

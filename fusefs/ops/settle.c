@@ -17,11 +17,12 @@
  * its lock of the file (i_rwsem). Thus whoever has that lock later knows that it is over. One way to tell is a request
  * that the kernel sends under the lock. The other is to take it: lseek(SEEK_END) does.
  *
- * Another thread takes it. Who has the lock may be waiting for the applier (an unlink that is put off, an
- * attribute of a database that goes through Raft). But then his request is here, which was all there was to wait for.
+ * Another thread takes it. An application that has the lock may be waiting for the applier (an unlink that is put
+ * off, an attribute of a database that goes through Raft). But then its request is here, which was all there was to
+ * wait for.
  *
- * What makes a file longer without waiting has nobody read it meanwhile. So that the kernel asks again before the
- * next one does, it may not keep what such an answer says, of a database either.
+ * Nobody reads a file while it is made longer without waiting. So that the kernel asks again before the next one
+ * reads, it may not keep the attributes of such an answer, of a database either.
  */
 #include "ops/settle.h"
 

@@ -3,14 +3,14 @@
  * Only the leader can make it, and SQLite turns every error of open(2) into "unable to open database file", at
  * which no busy timeout helps. So the open succeeds, with a stand-in: an empty file that is there for those who
  * have it open, and for nobody else. The daemon holds its RESERVED byte, through the mount, where its lock meets
- * those of applications. Who reads finds an empty database; who wants to write gets SQLITE_BUSY before
+ * those of applications. A reader finds an empty database. A writer gets SQLITE_BUSY before
  * it has written anything, and tries again for as long as its busy timeout says. It ends in one of these ways:
  *
  *   closed    With its last descriptor it is gone.
  *   created   The entry that creates the database comes, from whichever node. Before anybody can look the name up
  *             the applier makes the stand-in's inode the database's, and counts the descriptors as opens of it.
- *             Unless this node leads, its gate is then closed by the very descriptor that holds RESERVED, so
- *             that no writer gets in between; else that is closed. To SQLite, which reads size and header anew
+ *             Unless this node leads, the very descriptor that holds RESERVED then holds its write fence, so
+ *             that no writer gets in between; else it is closed. To SQLite, which reads size and header anew
  *             in every transaction, another process has made the database in the empty file.
  *   led       This node leads now: it submits that entry itself.
  *   taken     Something else gets the name: a database that is renamed to it, or fetched, or a directory. The

@@ -1,4 +1,4 @@
-/* What standin.c, standin_file.c and standin_thread.c share. */
+/* The stand-ins, as standin.c, standin_file.c and standin_thread.c share them. */
 #ifndef FUSEFS_STANDIN_INTERNAL_H
 #define FUSEFS_STANDIN_INTERNAL_H
 

@@ -128,7 +128,7 @@ static void submitted_done(struct wrep_op *op, int result)
 	pthread_mutex_unlock(&all->lock);
 }
 
-/* This node may write: make the database. What becomes of that, fsd_standins_appears() tells. */
+/* This node may write: make the database. fsd_standins_appears() tells when it is there. */
 static void submit(struct fsd_standin *s)
 {
 	struct submission *sub = calloc(1, sizeof(*sub));

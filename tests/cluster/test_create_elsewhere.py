@@ -102,7 +102,7 @@ def test_open_database_is_that_which_another_node_creates(shared_cluster, follow
 def test_writer_that_polls_while_the_database_comes_is_never_refused_otherwise(
     shared_cluster, follower
 ):
-    """The lock passes from the stand-in to the gate."""
+    """The lock passes from the stand-in to the fence."""
     for turn in range(15):
         name = f"polled{turn}.db"
         poll = (

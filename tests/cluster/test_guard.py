@@ -239,7 +239,7 @@ def test_next_command_stands_in_for_a_guard_that_was_killed_too(three, db, comma
 
 def test_mount_left_aside_by_a_daemon_killed_on_its_way_up_goes_with_the_next_start(node, db):
     sql(node, db, "CREATE TABLE t(a)")
-    # as fsd_mount_start() leaves it: a second mount of the same data directory, in /run
+    # as fsd_place_mount() leaves it: a second mount of the same data directory, in /run
     left = tempfile.mkdtemp(prefix="dqlitefs-", dir="/run")
     aside = Path(left[: len("/run/dqlitefs-XXXXXX")])
     os.rename(left, aside)
