@@ -10,6 +10,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "guarded.h"
 #include "mount/guard.h"
 #include "node/log.h"
 
@@ -19,20 +20,20 @@ enum clone_state { CLONE_AWAITED, CLONE_THERE, CLONE_GONE };
 struct fsd_clone {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	enum clone_state state; /* lock, like the rest */
-	int fd;
-	int dir_fd; /* its directory, opened: file handles want that */
+	enum clone_state state GUARDED_BY(lock);
+	int fd GUARDED_BY(lock);
+	int dir_fd GUARDED_BY(lock); /* its directory, opened: file handles want that */
 };
 
 struct fsd_clone *fsd_clone_new(void)
 {
-	struct fsd_clone *c = calloc(1, sizeof(*c));
+	struct fsd_clone *c = malloc(sizeof(*c));
 
 	if (!c)
 		return NULL;
+	*c = (struct fsd_clone){.state = CLONE_AWAITED, .fd = -1, .dir_fd = -1};
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->changed, NULL);
-	c->fd = c->dir_fd = -1;
 	return c;
 }
 

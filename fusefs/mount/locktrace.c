@@ -30,6 +30,7 @@
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include "guarded.h"
 
 #define RING_PAGES \
 	8u /* some 250 calls, on each CPU, before the thread that waits must have read them */
@@ -62,8 +63,8 @@ struct fsd_lockrings {
 struct fsd_locktrace {
 	pthread_mutex_t lock; /* readers, one after the other; calls `each` */
 	_Atomic bool on;
-	struct fsd_lockrings *rings; /* lock */
-	int waiter;		     /* an epoll of all rings; whoever calls on, off and wait */
+	struct fsd_lockrings *rings GUARDED_BY(lock);
+	int waiter; /* an epoll of all rings; whoever calls on, off and wait */
 	void (*each)(void *ctx, const struct wrep_lock_call *call);
 	void *ctx;
 };
@@ -198,7 +199,7 @@ struct sample {
 	uint8_t bytes[RECORD_BYTES_MAX];
 };
 
-static void tell(struct fsd_locktrace *t, const struct sample *s)
+static void tell(struct fsd_locktrace *t, const struct sample *s) REQUIRES(t->lock)
 {
 	const struct layout *layout = &t->rings->layout;
 	struct wrep_lock_call call = {
@@ -214,7 +215,7 @@ static void tell(struct fsd_locktrace *t, const struct sample *s)
 		t->each(t->ctx, &call);
 }
 
-static void read_ring(struct fsd_locktrace *t, struct ring *ring)
+static void read_ring(struct fsd_locktrace *t, struct ring *ring) REQUIRES(t->lock)
 {
 	const size_t size = RING_PAGES * t->rings->page_bytes;
 	const uint8_t *data = (const uint8_t *)ring->head + t->rings->page_bytes;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include "guarded.h"
 #include "node/log.h"
 #include "node/stop.h"
 
@@ -22,8 +23,8 @@ struct fsd_session {
 	_Atomic bool over_uring;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool init_done;	  /* lock */
-	bool passthrough; /* lock: what INIT said */
+	bool init_done GUARDED_BY(lock);
+	bool passthrough GUARDED_BY(lock); /* as INIT said */
 };
 
 void fsd_session_init_done(struct fsd_session *s, bool passthrough)

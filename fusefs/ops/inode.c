@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include "guarded.h"
 #include "ops/admission.h"
 
 #define ROOT_ID 1
@@ -15,7 +16,7 @@ LIST_HEAD(bucket, fsd_inode);
 struct fsd_inodes {
 	pthread_mutex_t lock;
 	_Atomic uint64_t next_id;
-	struct bucket buckets[BUCKETS]; /* lock */
+	struct bucket buckets[BUCKETS] GUARDED_BY(lock);
 };
 
 struct fsd_inodes *fsd_inodes_new(void)
@@ -27,7 +28,7 @@ struct fsd_inodes *fsd_inodes_new(void)
 	return all;
 }
 
-static struct bucket *bucket_of(struct fsd *fs, uint64_t id)
+static struct bucket *bucket_of(struct fsd *fs, uint64_t id) REQUIRES(fs->inodes->lock)
 {
 	return &fs->inodes->buckets[id % BUCKETS];
 }
@@ -54,7 +55,7 @@ uint64_t fsd_inode_number_of_dir(struct fsd *fs, struct wrep_dir *dir)
 	return number_in(fs, wrep_dir_host_data(dir));
 }
 
-static struct fsd_inode *find_locked(struct fsd *fs, uint64_t id)
+static struct fsd_inode *find_locked(struct fsd *fs, uint64_t id) REQUIRES(fs->inodes->lock)
 {
 	struct fsd_inode *inode;
 

@@ -27,6 +27,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include "guarded.h"
 #include "node/log.h"
 #include "node/process.h"
 #include "node/stop.h"
@@ -47,11 +48,12 @@ TAILQ_HEAD(waiting, fsd_pend);
 
 struct fsd_open_queue {
 	pthread_mutex_t lock;
-	struct waiting waiting; /* oldest first; lock, like the rest */
-	unsigned count;
-	uint64_t progress, progress_ms; /* wrep_progress(), and when it was last seen to change */
-	struct given_up given_up[GIVEN_UP]; /* a ring, the last ones */
-	unsigned given_up_count;
+	struct waiting waiting GUARDED_BY(lock); /* oldest first */
+	unsigned count GUARDED_BY(lock);
+	uint64_t progress GUARDED_BY(lock);    /* wrep_progress() ... */
+	uint64_t progress_ms GUARDED_BY(lock); /* ... and when it was last seen to change */
+	struct given_up given_up[GIVEN_UP] GUARDED_BY(lock); /* a ring, the last ones */
+	unsigned given_up_count GUARDED_BY(lock);
 };
 
 struct fsd_open_queue *fsd_open_queue_new(void)
@@ -72,16 +74,16 @@ static void interrupt(struct fsd_pend *pend)
 	fsd_pend_unref(pend);
 }
 
-/* lock held. */
-static void unlist(struct fsd_open_queue *q, struct fsd_pend *pend)
+static void unlist(struct fsd_open_queue *q, struct fsd_pend *pend) REQUIRES(q->lock)
 {
 	TAILQ_REMOVE(&q->waiting, pend, waiting);
 	pend->listed = false;
 	q->count--;
 }
 
-/* `progress` is what wrep_progress() says now. lock held. */
+/* `progress` is what wrep_progress() says now. */
 static void note_progress(struct fsd_open_queue *q, uint64_t progress, uint64_t now)
+	REQUIRES(q->lock)
 {
 	if (q->progress_ms && progress == q->progress)
 		return;
@@ -89,9 +91,11 @@ static void note_progress(struct fsd_open_queue *q, uint64_t progress, uint64_t 
 	q->progress_ms = now;
 }
 
-static bool has_waited(const struct fsd *fs, const struct fsd_pend *pend, uint64_t now)
+static bool has_waited(const struct fsd_open_queue *q, const struct fsd_pend *pend, uint64_t now)
+	REQUIRES(q->lock)
 {
-	uint64_t from = fs->open_queue->progress_ms;
+	const struct fsd *fs = pend->fs;
+	uint64_t from = q->progress_ms;
 
 	if (!pend->for_name && pend->since_ms > from)
 		from = pend->since_ms;
@@ -99,6 +103,7 @@ static bool has_waited(const struct fsd *fs, const struct fsd_pend *pend, uint64
 }
 
 static bool was_given_up(const struct fsd_open_queue *q, const struct fsd_pend *pend, uint64_t now)
+	REQUIRES(q->lock)
 {
 	for (unsigned i = 0; i < GIVEN_UP; i++) {
 		const struct given_up *g = &q->given_up[i];
@@ -109,8 +114,8 @@ static bool was_given_up(const struct fsd_open_queue *q, const struct fsd_pend *
 	return false;
 }
 
-/* lock held. */
 static void note_given_up(struct fsd_open_queue *q, const struct fsd_pend *pend, uint64_t now)
+	REQUIRES(q->lock)
 {
 	q->given_up[q->given_up_count++ % GIVEN_UP] = (struct given_up){pend->tid, now};
 }
@@ -140,7 +145,7 @@ int fsd_opens_add(struct fsd_pend *pend)
 	if (!ready)
 		note_progress(q, progress, now);
 	pend->since_ms = now;
-	vain = !ready && (has_waited(fs, pend, now) || was_given_up(q, pend, now));
+	vain = !ready && (has_waited(q, pend, now) || was_given_up(q, pend, now));
 	if (vain) {
 		pthread_mutex_unlock(&q->lock);
 		return -ETIMEDOUT;
@@ -199,7 +204,7 @@ int fsd_opens_tick(struct fsd *fs)
 			break;
 		atomic_fetch_add(&pend->refs, 1);
 		looks[count].pend = pend;
-		looks[count].late = !ready && has_waited(fs, pend, now);
+		looks[count].late = !ready && has_waited(q, pend, now);
 		if (looks[count++].late)
 			note_given_up(q, pend, now);
 	}

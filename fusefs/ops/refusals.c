@@ -35,6 +35,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+#include "guarded.h"
 #include "mount/clone.h"
 #include "mount/session.h"
 #include "node/log.h"
@@ -47,12 +48,12 @@
 struct fsd_refusals {
 	struct fsd *fs;
 	pthread_t cleaner, answerer;
-	pthread_mutex_t
-		lock; /* a leaf; guards all below, and `answered` and `late_ns` in the queue */
-	pthread_cond_t work; /* for the cleaner */
-	pthread_cond_t came; /* for the answerer */
-	bool stop;
-	STAILQ_HEAD(, fsd_pend) queue; /* the first is the one that the cleaner is at */
+	pthread_mutex_t lock; /* a leaf; guards `answered` and `late_ns` in the queue, too */
+	pthread_cond_t work;  /* for the cleaner */
+	pthread_cond_t came;  /* for the answerer */
+	bool stop GUARDED_BY(lock);
+	STAILQ_HEAD(, fsd_pend)
+	queue GUARDED_BY(lock); /* the first is the one that the cleaner is at */
 
 	struct fsd_pend spare; /* for when there is no memory */
 	_Atomic bool spare_used;
@@ -168,8 +169,8 @@ static void *cleaner_main(void *arg)
 	return NULL;
 }
 
-/* The oldest that is not answered. r->lock held. */
-static struct fsd_pend *first_unanswered(struct fsd_refusals *r)
+/* The oldest that is not answered. */
+static struct fsd_pend *first_unanswered(struct fsd_refusals *r) REQUIRES(r->lock)
 {
 	struct fsd_pend *pend;
 

@@ -48,19 +48,19 @@ bool fsd_standin_suits(int flags)
 
 /* ---- the list ------------------------------------------------------------------------------------- */
 
-/* That of the name for which nothing has been decided yet; NULL. lock held. */
-static struct fsd_standin *find(struct fsd *fs, const char *path)
+/* That of the name for which nothing has been decided yet; NULL. */
+static struct fsd_standin *find(struct fsd_standins *all, const char *path) REQUIRES(all->lock)
 {
 	struct fsd_standin *s;
 
-	SLIST_FOREACH(s, &fs->standins->list, entry)
+	SLIST_FOREACH(s, &all->list, entry)
 		if (s->state == STANDIN_OPEN && strcmp(s->path, path) == 0)
 			break;
 	return s;
 }
 
-/* lock held. */
 static struct fsd_standin *make(struct fsd *fs, const struct fsd_pend *pend)
+	REQUIRES(fs->standins->lock)
 {
 	struct fsd_standin *s = calloc(1, sizeof(*s) + strlen(pend->name) + 1);
 
@@ -86,8 +86,8 @@ static struct fsd_standin *make(struct fsd *fs, const struct fsd_pend *pend)
 	return s;
 }
 
-/* 0 or -errno. lock held. */
-static int add(struct fsd *fs, struct fsd_pend *pend)
+/* 0 or -errno. */
+static int add(struct fsd *fs, struct fsd_pend *pend) REQUIRES(fs->standins->lock)
 {
 	struct fsd_standins *all = fs->standins;
 	struct fsd_standin *s;
@@ -100,7 +100,7 @@ static int add(struct fsd *fs, struct fsd_pend *pend)
 	if (rv)
 		return rv;
 	all->is_running = true;
-	s = find(fs, pend->name);
+	s = find(fs->standins, pend->name);
 	if (!s)
 		s = make(fs, pend);
 	if (!s)
@@ -141,19 +141,12 @@ struct fsd_standins *fsd_standins_new(void)
 	return all;
 }
 
-void fsd_standins_stop(struct fsd *fs)
+/* The thread has ended, and nobody adds one any more. */
+static void refuse_rest(struct fsd_standins *all) UNCHECKED
 {
-	struct fsd_standins *all = fs->standins;
 	struct fsd_standin *s;
 	struct fsd_pend *pend;
 
-	pthread_mutex_lock(&all->lock);
-	all->is_stopped = true;
-	pthread_cond_signal(&all->changed);
-	pthread_mutex_unlock(&all->lock);
-	if (all->is_running)
-		pthread_join(all->thread, NULL);
-	/* Nobody adds or removes any more. */
 	SLIST_FOREACH(s, &all->list, entry) {
 		while ((pend = SLIST_FIRST(&s->held))) {
 			SLIST_REMOVE_HEAD(&s->held, held);
@@ -161,6 +154,21 @@ void fsd_standins_stop(struct fsd *fs)
 		}
 		fsd_standin_unlock(s);
 	}
+}
+
+void fsd_standins_stop(struct fsd *fs)
+{
+	struct fsd_standins *all = fs->standins;
+	bool was_running;
+
+	pthread_mutex_lock(&all->lock);
+	all->is_stopped = true;
+	was_running = all->is_running;
+	pthread_cond_signal(&all->changed);
+	pthread_mutex_unlock(&all->lock);
+	if (was_running)
+		pthread_join(all->thread, NULL);
+	refuse_rest(all);
 }
 
 /* ---- the applier ---------------------------------------------------------------------------------- */
@@ -173,7 +181,7 @@ bool fsd_standins_appears(struct fsd *fs, const char *name, struct wrep_file *fi
 	bool is;
 
 	pthread_mutex_lock(&all->lock);
-	s = find(fs, name);
+	s = find(all, name);
 	/* Counted before anybody can close them as descriptors of the database. */
 	while (s && opened < s->opens && !wrep_file_adopt(file))
 		opened++;

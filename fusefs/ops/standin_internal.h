@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <sys/queue.h>
 #include <time.h>
+#include "guarded.h"
 #include "mount/mount.h"
 
 struct fsd_inode;
@@ -40,9 +41,9 @@ struct fsd_standin {
 struct fsd_standins {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	SLIST_HEAD(, fsd_standin) list; /* lock, like the rest */
+	SLIST_HEAD(, fsd_standin) list GUARDED_BY(lock);
 	pthread_t thread;
-	bool is_running, is_stopped;
+	bool is_running GUARDED_BY(lock), is_stopped GUARDED_BY(lock);
 	_Atomic pid_t tid; /* the thread's */
 };
 
