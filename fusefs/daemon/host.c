@@ -141,11 +141,6 @@ static int settle(void *ctx, struct wrep_file *file, int fd)
 	return rv;
 }
 
-/* Nothing to do, see lookup.c. */
-static void invalidate_name(void *ctx, const char *name)
-{
-}
-
 static pid_t process_of(void *ctx, pid_t tid)
 {
 	return fsd_process_of(tid);
@@ -261,7 +256,6 @@ const struct wrep_host fsd_host_calls = {
 	.mounted_open = mounted_open,
 	.invalidate = invalidate,
 	.settle = settle,
-	.invalidate_name = invalidate_name,
 	.appears = appears,
 	.let_go = let_go,
 	.process_of = process_of,

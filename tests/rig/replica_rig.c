@@ -195,10 +195,6 @@ static int host_settle(void *ctx, struct wrep_file *file, int fd)
 	return 0;
 }
 
-static void host_invalidate_name(void *ctx, const char *name)
-{
-}
-
 static pid_t host_process_of(void *ctx, pid_t tid)
 {
 	return tid;
@@ -302,7 +298,6 @@ void start(void)
 		.host = {.mounted_open = host_open,
 			 .invalidate = host_invalidate,
 			 .settle = host_settle,
-			 .invalidate_name = host_invalidate_name,
 			 .process_of = host_process_of,
 			 .has_open = host_has_open,
 			 .is_killed = host_is_killed,

@@ -77,8 +77,6 @@ static void discard_overlay(struct wrep_db *db)
 	if (changed)
 		wrep_db_forget_file(db, WREP_JOURNAL);
 	pthread_mutex_unlock(&db->lock);
-	if (changed)
-		db->w->config.host.invalidate_name(db->w->config.host_ctx, name);
 	if (changed && has_super)
 		wrep_super_orphaned(db->w, super);
 }

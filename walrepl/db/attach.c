@@ -65,13 +65,10 @@ static void conn_removed(void *ctx, const char *suffix)
 {
 	struct wrep_db *db = ctx;
 	enum wrep_kind kind = !strcmp(suffix, "-wal") ? WREP_WAL : WREP_SHM;
-	char name[WREP_NAME_MAX + 16];
 
-	wrep_db_backing_name(db, kind, name);
 	pthread_mutex_lock(&db->lock);
 	wrep_db_forget_file(db, kind);
 	pthread_mutex_unlock(&db->lock);
-	db->w->config.host.invalidate_name(db->w->config.host_ctx, name);
 }
 
 int wrep_db_attach(struct wrep_db *db)

@@ -8,7 +8,7 @@
  * Threads. File functions are called by request threads, any number at once; they never wait for
  * Raft or for a lock of SQLite's. What must wait takes a `struct wrep_op` and returns WREP_PENDING;
  * its `done` is called later, once, from another thread. The applier thread (one per wrep) is the
- * only one that calls the host's `mounted_open`, `invalidate` and `invalidate_name`.
+ * only one that calls the host's `mounted_open` and `invalidate`.
  *
  * Lock order: the keeper's point_lock, or wrep->delivery; then wrep->lock (the table of databases), then a
  * database's lock. Who needs those of several databases at once takes them in ascending order of their
@@ -60,8 +60,6 @@ struct wrep_host {
 	/* `file`, of which `fd` is a descriptor of `mounted_open`, was made longer. When this returns, no answer that
 	 * names a former size can make the kernel take that for the file's any more. 0 or -errno. [applier] */
 	int (*settle)(void *ctx, struct wrep_file *file, int fd);
-	/* `name` appeared, disappeared or was replaced. [applier] */
-	void (*invalidate_name)(void *ctx, const char *name);
 	/* `file`, of a database that was just created, is about to be found as `name`. True: applications have it
 	 * open already, since the mount gave them something in its place, and were counted by
 	 * wrep_file_adopt(); they cannot write to it until `let_go` is called, nor as long as `mounted_open`'s next

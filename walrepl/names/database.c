@@ -141,7 +141,6 @@ static void run_create(struct wrep *w, struct wrep_work *work)
 			adopted = w->config.host.appears(w->config.host_ctx, db->name, f);
 		wrep_db_show(db, c->index);
 		wrep_dir_touch(w, db->name);
-		w->config.host.invalidate_name(w->config.host_ctx, db->name);
 	}
 	if (adopted)
 		hand_to_fence(w, db);
@@ -172,16 +171,13 @@ static void run_unlink(struct wrep *w, struct wrep_work *work)
 	f = wrep_db_file(db, WREP_DB);
 	pthread_mutex_unlock(&db->lock);
 	for (int k = 0; k < 4 && !retired; k++) {
-		bool gone;
-
 		wrep_db_backing_name(db, k, name);
 		pthread_mutex_lock(&db->lock);
 		/* As on a local disk; on other nodes they are the daemon's own. A -journal whose removal would
 		 * commit what is lost with the database goes with that. */
 		if (c->op && k != WREP_DB && !(k == WREP_JOURNAL && db->overlay))
 			wrep_stray_leave(db, k, c->index);
-		gone = unlinkat(wrep_dir_fd(w, k), name, 0) == 0;
-		if (!gone && errno != ENOENT)
+		if (unlinkat(wrep_dir_fd(w, k), name, 0) < 0 && errno != ENOENT)
 			rc = -errno;
 		if (k == WREP_JOURNAL && !db->pending)
 			wrep_db_drop_overlay(db);
@@ -189,8 +185,6 @@ static void run_unlink(struct wrep *w, struct wrep_work *work)
 		if (!db->pending)
 			wrep_db_forget_file(db, k);
 		wrep_txn_unlock(db);
-		if (gone)
-			w->config.host.invalidate_name(w->config.host_ctx, name);
 	}
 	wrep_dir_touch(w, db->name);
 	if (!retired) {

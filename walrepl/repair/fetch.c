@@ -514,7 +514,6 @@ static int attempt(struct fetch *f)
 static void retire(struct wrep_db *db)
 {
 	struct wrep *w = db->w;
-	char name[WREP_NAME_MAX + 16];
 	struct wrep_file *file[2];
 
 	pthread_mutex_lock(&db->lock);
@@ -532,10 +531,6 @@ static void retire(struct wrep_db *db)
 			wrep_db_forget_file(db, k);
 	wrep_ahead_forget(db);
 	wrep_txn_unlock(db);
-	for (int k = 0; k < 4; k++) {
-		wrep_db_backing_name(db, k, name);
-		w->config.host.invalidate_name(w->config.host_ctx, name);
-	}
 	for (int i = 0; i < 2; i++) {
 		if (file[i])
 			w->config.host.invalidate(w->config.host_ctx, file[i], 0, 0);
