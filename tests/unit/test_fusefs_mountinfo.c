@@ -1,4 +1,4 @@
-/* /proc/self/mountinfo, and the paths that are compared with it. */
+/* /proc/self/mountinfo. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 #include "mount/mountinfo.h"
-#include "node/paths.h"
 
 static void unescape_of_octal_gives_the_character(void **state)
 {
@@ -73,32 +72,6 @@ static void lookup_of_what_is_mounted_finds_it(void **state)
 	assert_int_equal(fsd_mountinfo_at("/proc/no such", &m), -ENOENT);
 }
 
-static void resolve_of_what_does_not_exist_keeps_its_end(void **state)
-{
-	char out[PATH_MAX], cwd[PATH_MAX], want[PATH_MAX + 16];
-
-	assert_int_equal(fsd_path_resolve("/no-such-dir/a//b/", out), 0);
-	assert_string_equal(out, "/no-such-dir/a/b");
-	assert_int_equal(fsd_path_resolve("/", out), 0);
-	assert_string_equal(out, "/");
-	assert_int_equal(fsd_path_resolve("/proc/../no-such-dir", out), 0);
-	assert_string_equal(out, "/no-such-dir");
-	assert_int_equal(fsd_path_resolve("/no-such-dir/../x", out), -ENOENT);
-	assert_non_null(realpath(".", cwd));
-	assert_int_equal(fsd_path_resolve("no-such-dir/./x", out), 0);
-	snprintf(want, sizeof(want), "%s%sno-such-dir/x", cwd, strcmp(cwd, "/") ? "/" : "");
-	assert_string_equal(out, want);
-}
-
-static void within_compares_whole_components(void **state)
-{
-	assert_true(fsd_path_within("/a/b", "/a"));
-	assert_true(fsd_path_within("/a", "/a"));
-	assert_true(fsd_path_within("/a", "/"));
-	assert_false(fsd_path_within("/ab", "/a"));
-	assert_false(fsd_path_within("/a", "/a/b"));
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -106,8 +79,6 @@ int main(void)
 		cmocka_unit_test(parse_of_a_line_finds_the_fields),
 		cmocka_unit_test(parse_of_a_short_line_is_refused),
 		cmocka_unit_test(lookup_of_what_is_mounted_finds_it),
-		cmocka_unit_test(resolve_of_what_does_not_exist_keeps_its_end),
-		cmocka_unit_test(within_compares_whole_components),
 	};
 
 	return cmocka_run_group_tests_name("fusefs_mountinfo", tests, NULL, NULL);
