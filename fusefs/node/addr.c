@@ -10,33 +10,23 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "walrepl.h"
 
-int fsd_addr_split(const char *address, char *host, char *port)
+int fsd_addr_split(const char *address, char host[FSD_ADDRESS_SIZE], char port[FSD_ADDRESS_SIZE])
 {
-	const char *colon = strrchr(address, ':');
-	size_t host_len, port_len;
+	size_t port_len;
 
-	if (!colon || strlen(address) >= FSD_ADDRESS_SIZE)
+	if (rlog_address_split(address, host, port))
 		return -EINVAL;
-	host_len = (size_t)(colon - address);
-	port_len = strlen(colon + 1);
-	if (address[0] == '[') {
-		if (host_len < 3 || address[host_len - 1] != ']')
-			return -EINVAL;
-		memcpy(host, address + 1, host_len - 2);
-		host[host_len - 2] = '\0';
-	} else {
-		if (!host_len || memchr(address, ':', host_len))
-			return -EINVAL;
-		memcpy(host, address, host_len);
-		host[host_len] = '\0';
-	}
+	if (address[0] != '[' && strchr(host, ':'))
+		return -EINVAL;
+	/* Brackets that are left belong to no pair. */
 	if (strpbrk(host, " \t/@,[]"))
 		return -EINVAL;
-	if (!port_len || port_len > 5 || strspn(colon + 1, "0123456789") != port_len ||
-	    strtoul(colon + 1, NULL, 10) > 65535)
+	port_len = strlen(port);
+	if (port_len > 5 || strspn(port, "0123456789") != port_len ||
+	    strtoul(port, NULL, 10) > 65535)
 		return -EINVAL;
-	strcpy(port, colon + 1);
 	return 0;
 }
 

@@ -3,12 +3,12 @@
 #define FUSEFS_ADDR_H
 
 #include "node/errmsg.h"
+#include "walrepl.h"
 
-#define FSD_ADDRESS_SIZE 128
+#define FSD_ADDRESS_SIZE RLOG_ADDRESS_MAX
 
-/* Split `address`. `host` and `port` hold FSD_ADDRESS_SIZE bytes each; the brackets go. A port is a
- * number up to 65535. 0 or -EINVAL. */
-int fsd_addr_split(const char *address, char *host, char *port);
+/* Split `address`. The brackets of an IPv6 address go. A port is a number up to 65535. 0 or -EINVAL. */
+int fsd_addr_split(const char *address, char host[FSD_ADDRESS_SIZE], char port[FSD_ADDRESS_SIZE]);
 
 /* A socket listening at `address`; port 0 lets the kernel choose. `actual` (FSD_ADDRESS_SIZE bytes)
  * gets the address as given with the port that it became. The descriptor, or -errno with one line

@@ -4,8 +4,7 @@
 
 #include <stdbool.h>
 #include <sys/socket.h>
-
-#define RLOG_ADDRESS_MAX 128 /* with the terminating zero, as in struct rlog_member */
+#include "raftlog.h"
 
 /* Resolve HOST:PORT or [HOST]:PORT; only literal addresses unless `names`. 0, -EINVAL, -ENOENT. */
 int rlog_address_resolve(const char *address, bool names, struct sockaddr_storage *out,

@@ -120,6 +120,12 @@ struct rlog_config {
 };
 
 #define RLOG_ERRMSG_SIZE 256
+#define RLOG_ADDRESS_MAX 128 /* with the terminating zero */
+
+/* Split HOST:PORT or [HOST]:PORT at the last colon; the brackets go. Nothing is said of what HOST and PORT are,
+ * but that they are not empty. 0 or -EINVAL. [any thread] */
+int rlog_address_split(const char *address, char host[RLOG_ADDRESS_MAX],
+		       char port[RLOG_ADDRESS_MAX]);
 
 /* Make `dir` (which must not exist) the log of a new cluster whose only voter is this node.
  * Atomic: a crash leaves either nothing or a whole log (made aside, then renamed). 0 or -errno,
@@ -183,7 +189,7 @@ enum rlog_member_role { RLOG_VOTER, RLOG_STANDBY, RLOG_SPARE };
 
 struct rlog_member {
 	uint64_t id;
-	char address[128];
+	char address[RLOG_ADDRESS_MAX];
 	enum rlog_member_role role;
 	uint64_t match_index;  /* known on the leader, else 0 */
 	bool connected;	       /* this node's connection to it is up; true for itself */
@@ -194,7 +200,7 @@ struct rlog_member {
 
 struct rlog_status {
 	struct rlog_view view;
-	char leader_address[128];
+	char leader_address[RLOG_ADDRESS_MAX];
 	uint64_t commit_index, applied_index, first_index, last_index, durable_index;
 	uint64_t snapshot_index;  /* 0: none */
 	uint64_t log_bytes;	  /* of all segments */
