@@ -444,6 +444,52 @@ static void one_node_commits_and_finds_all_again(void **state)
 	node_remove(&n);
 }
 
+/* So many at once that one of them gets the number that the loop's thread had. */
+enum { LATECOMERS = 4 };
+
+static pthread_barrier_t latecomers;
+
+static void *transfer_of_a_stopped_log(void *arg)
+{
+	struct node *n = arg;
+
+	pthread_barrier_wait(&latecomers);
+	assert_int_equal(rlog_transfer(n->log, 0, 1000), -EALREADY);
+	return NULL;
+}
+
+static void stopped_log_still_answers(void **state)
+{
+	struct node n;
+	struct submission s;
+	struct rlog_status status;
+	struct rlog_buf *image;
+	pthread_t threads[LATECOMERS];
+
+	(void)state;
+	node_init(&n, 7);
+	bootstrap(&n);
+	submit(&n, &s, "x", 1);
+	assert_int_equal(wait_for(&s), RLOG_COMMITTED);
+	rlog_stop(n.log);
+	submit(&n, &s, "y", 1);
+	assert_int_equal(wait_for(&s), RLOG_REFUSED);
+	rlog_resume(n.log);
+	assert_int_equal(rlog_snapshot_image(n.log, &image), -EIO);
+	rlog_status(n.log, &status);
+	assert_int_equal(status.view.leader_id, 7);
+	assert_int_equal(pthread_barrier_init(&latecomers, NULL, LATECOMERS), 0);
+	for (unsigned i = 0; i < LATECOMERS; i++)
+		assert_int_equal(
+			pthread_create(&threads[i], NULL, transfer_of_a_stopped_log, &n), 0);
+	for (unsigned i = 0; i < LATECOMERS; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	pthread_barrier_destroy(&latecomers);
+	rlog_free(n.log);
+	n.log = NULL;
+	node_remove(&n);
+}
+
 static void one_node_receiver_full_delivers_again(void **state)
 {
 	struct node n;
@@ -922,6 +968,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_node_commits_and_finds_all_again),
+		cmocka_unit_test(stopped_log_still_answers),
 		cmocka_unit_test(one_node_receiver_full_delivers_again),
 		cmocka_unit_test(three_nodes_replicate_and_survive_their_leader),
 		cmocka_unit_test(snapshot_shortens_the_log_and_is_restored),
