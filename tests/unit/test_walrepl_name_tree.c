@@ -8,9 +8,29 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include "state/name_tree.h"
 
 static struct wrep_tree *t;
+
+/* In the place of the C library's (the linker's --wrap): the one after so many fails. */
+static int allocations_left = -1;
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+
+void *__wrap_malloc(size_t bytes)
+{
+	return allocations_left >= 0 && allocations_left-- == 0 ? NULL : __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+	return allocations_left >= 0 && allocations_left-- == 0 ? NULL
+								 : __real_calloc(count, bytes);
+}
 
 static int set_up(void **state)
 {
@@ -127,6 +147,46 @@ static void many_names_are_found(void **state)
 	}
 }
 
+/* Each time another allocation fails, until the name is entered. */
+static void add_despite_want_of_memory(uint64_t id, const char *path)
+{
+	int rc = -ENOMEM;
+
+	for (int after = 0; rc == -ENOMEM; after++) {
+		assert_true(after < 20);
+		allocations_left = after;
+		rc = wrep_tree_add(t, id, path, false);
+		allocations_left = -1;
+		assert_int_equal(wrep_tree_find(t, id) != NULL, rc == 0);
+		assert_int_equal(wrep_tree_find_path(t, path) != NULL, rc == 0);
+	}
+	assert_int_equal(rc, 0);
+}
+
+static void want_of_memory_changes_nothing(void **state)
+{
+	uint64_t replaced;
+	char path[32];
+	int rc = -ENOMEM;
+
+	(void)state;
+	for (unsigned i = 1; i <= 1000; i++) { /* the tables grow meanwhile */
+		snprintf(path, sizeof(path), "%u.db", i);
+		add_despite_want_of_memory(i, path);
+	}
+	for (int after = 0; rc == -ENOMEM; after++) {
+		assert_non_null(wrep_tree_find_path(t, "7.db"));
+		assert_int_equal(wrep_tree_find_path(t, "8.db")->id, 8);
+		allocations_left = after;
+		rc = wrep_tree_rename(t, 7, "8.db", false, &replaced);
+		allocations_left = -1;
+	}
+	assert_int_equal(rc, 1);
+	assert_int_equal(replaced, 8);
+	assert_null(wrep_tree_find_path(t, "7.db"));
+	assert_int_equal(wrep_tree_find_path(t, "8.db")->id, 7);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -136,6 +196,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(database_moves_and_replaces, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(rename_without_sense_is_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(many_names_are_found, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(want_of_memory_changes_nothing, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests_name("walrepl_tree", tests, NULL, NULL);

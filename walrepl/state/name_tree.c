@@ -1,44 +1,85 @@
-/* Two hashes over the same nodes, by path and by id. A directory counts what is in it. */
+/* A hash over the nodes by id, and one over their names. A directory counts what is in it.
+ *
+ * A name is a struct of its own, so that a rename enters the new one before it takes out the old one: where
+ * memory is missing, nothing has happened. */
 #include "state/name_tree.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
-#define BUCKETS 1024
-
-struct wrep_tree {
-	struct wrep_tree_node *by_path[BUCKETS];
-	struct wrep_tree_node *by_id[BUCKETS];
+struct wrep_tree_name {
+	struct wrep_tree_node *node;
+	UT_hash_handle hh; /* by path */
+	char path[];
 };
 
-static unsigned path_bucket(const char *path)
-{
-	return (unsigned)(XXH3_64bits(path, strlen(path)) % BUCKETS);
-}
+struct wrep_tree {
+	struct wrep_tree_name *names;
+	struct wrep_tree_node *nodes;
+};
 
 struct wrep_tree *wrep_tree_new(void)
 {
 	return calloc(1, sizeof(struct wrep_tree));
 }
 
-static void free_node(struct wrep_tree_node *n)
+/* The name enters the table, beside another of the same path if there is one. NULL: out of memory. */
+static struct wrep_tree_name *enter_name(struct wrep_tree *t, const char *path,
+					 struct wrep_tree_node *n)
 {
-	free((char *)n->path);
+	size_t len = strlen(path);
+	struct wrep_tree_name *name = calloc(1, sizeof(*name) + len + 1);
+
+	if (!name)
+		return NULL;
+	memcpy(name->path, path, len);
+	name->node = n;
+	HASH_ADD(hh, t->names, path, len, name);
+	if (!name->hh.tbl) {
+		free(name);
+		return NULL;
+	}
+	return name;
+}
+
+static void leave_name(struct wrep_tree *t, struct wrep_tree_name *name)
+{
+	HASH_DELETE(hh, t->names, name);
+	free(name);
+}
+
+/* Its name is in the table. */
+static void set_name(struct wrep_tree_node *n, struct wrep_tree_name *name,
+		     struct wrep_tree_node *parent)
+{
+	n->name = name;
+	n->path = name->path;
+	n->parent = parent;
+	if (parent)
+		parent->children++;
+}
+
+static void remove_node(struct wrep_tree *t, struct wrep_tree_node *n)
+{
+	if (n->parent)
+		n->parent->children--;
+	leave_name(t, n->name);
+	HASH_DELETE(hh, t->nodes, n);
 	free(n);
 }
 
 void wrep_tree_clear(struct wrep_tree *t)
 {
-	struct wrep_tree_node *n;
+	struct wrep_tree_name *name, *next_name;
+	struct wrep_tree_node *n, *next;
 
-	for (unsigned b = 0; b < BUCKETS; b++) {
-		while ((n = t->by_id[b])) {
-			t->by_id[b] = n->next_by_id;
-			free_node(n);
-		}
-		t->by_path[b] = NULL;
+	HASH_ITER(hh, t->names, name, next_name)
+		leave_name(t, name);
+	HASH_ITER(hh, t->nodes, n, next)
+	{
+		HASH_DELETE(hh, t->nodes, n);
+		free(n);
 	}
 }
 
@@ -51,20 +92,18 @@ void wrep_tree_free(struct wrep_tree *t)
 
 struct wrep_tree_node *wrep_tree_find(const struct wrep_tree *t, uint64_t id)
 {
-	struct wrep_tree_node *n = t->by_id[id % BUCKETS];
+	struct wrep_tree_node *n;
 
-	while (n && n->id != id)
-		n = n->next_by_id;
+	HASH_FIND(hh, t->nodes, &id, sizeof(id), n);
 	return n;
 }
 
 struct wrep_tree_node *wrep_tree_find_path(const struct wrep_tree *t, const char *path)
 {
-	struct wrep_tree_node *n = t->by_path[path_bucket(path)];
+	struct wrep_tree_name *name;
 
-	while (n && strcmp(n->path, path) != 0)
-		n = n->next_by_path;
-	return n;
+	HASH_FIND(hh, t->names, path, strlen(path), name);
+	return name ? name->node : NULL;
 }
 
 uint64_t wrep_tree_parent(const struct wrep_tree *t, uint64_t id)
@@ -77,9 +116,8 @@ uint64_t wrep_tree_parent(const struct wrep_tree *t, uint64_t id)
 void wrep_tree_each(const struct wrep_tree *t, void (*each)(void *arg, struct wrep_tree_node *n),
 		    void *arg)
 {
-	for (unsigned b = 0; b < BUCKETS; b++)
-		for (struct wrep_tree_node *n = t->by_id[b]; n; n = n->next_by_id)
-			each(arg, n);
+	for (struct wrep_tree_node *n = t->nodes; n; n = n->hh.next)
+		each(arg, n);
 }
 
 /* The directory that `path` is in, NULL for the top. 0, -ENOENT, -ENOTDIR, -ENOMEM. */
@@ -99,41 +137,10 @@ static int find_parent(const struct wrep_tree *t, const char *path, struct wrep_
 	return !*out ? -ENOENT : (*out)->is_dir ? 0 : -ENOTDIR;
 }
 
-static void enter_path(struct wrep_tree *t, struct wrep_tree_node *n)
-{
-	unsigned b = path_bucket(n->path);
-
-	n->next_by_path = t->by_path[b];
-	t->by_path[b] = n;
-	if (n->parent)
-		n->parent->children++;
-}
-
-static void leave_path(struct wrep_tree *t, struct wrep_tree_node *n)
-{
-	struct wrep_tree_node **p = &t->by_path[path_bucket(n->path)];
-
-	while (*p != n)
-		p = &(*p)->next_by_path;
-	*p = n->next_by_path;
-	if (n->parent)
-		n->parent->children--;
-}
-
-static void remove_node(struct wrep_tree *t, struct wrep_tree_node *n)
-{
-	struct wrep_tree_node **p = &t->by_id[n->id % BUCKETS];
-
-	leave_path(t, n);
-	while (*p != n)
-		p = &(*p)->next_by_id;
-	*p = n->next_by_id;
-	free_node(n);
-}
-
 int wrep_tree_add(struct wrep_tree *t, uint64_t id, const char *path, bool is_dir)
 {
 	struct wrep_tree_node *parent, *n;
+	struct wrep_tree_name *name;
 	int rc = find_parent(t, path, &parent);
 
 	if (rc)
@@ -141,18 +148,20 @@ int wrep_tree_add(struct wrep_tree *t, uint64_t id, const char *path, bool is_di
 	if (wrep_tree_find_path(t, path) || wrep_tree_find(t, id))
 		return -EEXIST;
 	n = calloc(1, sizeof *n);
-	if (n)
-		n->path = strdup(path);
-	if (!n || !n->path) {
+	name = n ? enter_name(t, path, n) : NULL;
+	if (!name) {
 		free(n);
 		return -ENOMEM;
 	}
 	n->id = id;
 	n->is_dir = is_dir;
-	n->parent = parent;
-	n->next_by_id = t->by_id[id % BUCKETS];
-	t->by_id[id % BUCKETS] = n;
-	enter_path(t, n);
+	HASH_ADD(hh, t->nodes, id, sizeof(n->id), n);
+	if (!n->hh.tbl) {
+		leave_name(t, name);
+		free(n);
+		return -ENOMEM;
+	}
+	set_name(n, name, parent);
 	return 0;
 }
 
@@ -172,7 +181,7 @@ int wrep_tree_rename(struct wrep_tree *t, uint64_t id, const char *path, bool ke
 		     uint64_t *replaced)
 {
 	struct wrep_tree_node *n = wrep_tree_find(t, id), *there, *parent;
-	char *copy;
+	struct wrep_tree_name *name;
 	int rc;
 
 	*replaced = 0;
@@ -190,17 +199,16 @@ int wrep_tree_rename(struct wrep_tree *t, uint64_t id, const char *path, bool ke
 		return -EISDIR;
 	if (there == n)
 		return 0;
-	copy = strdup(path);
-	if (!copy)
+	name = enter_name(t, path, n);
+	if (!name)
 		return -ENOMEM;
 	if (there) {
 		*replaced = there->id;
 		remove_node(t, there);
 	}
-	leave_path(t, n);
-	free((char *)n->path);
-	n->path = copy;
-	n->parent = parent;
-	enter_path(t, n);
+	if (n->parent)
+		n->parent->children--;
+	leave_name(t, n->name);
+	set_name(n, name, parent);
 	return 1;
 }

@@ -9,17 +9,19 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "hash.h"
 
 struct wrep_tree;
 
 struct wrep_tree_node {
 	uint64_t id;
-	const char *path;
+	const char *path; /* in `name` */
 	bool is_dir;
 	void *data;		       /* the owner's; NULL at first */
 	struct wrep_tree_node *parent; /* NULL: at the top */
 	unsigned children;	       /* of a directory */
-	struct wrep_tree_node *next_by_path, *next_by_id;
+	struct wrep_tree_name *name;   /* name_tree.c */
+	UT_hash_handle hh;	       /* by id */
 };
 
 struct wrep_tree *wrep_tree_new(void); /* NULL: out of memory */
