@@ -6,6 +6,7 @@
 #ifndef WALREPL_TXN_SENDER_H
 #define WALREPL_TXN_SENDER_H
 
+#include "guarded.h"
 #include "db/db.h"
 #include "state/parts.h"
 
@@ -44,7 +45,7 @@ struct wrep_source {
 /* Unlock db->lock, and submit what there is to be submitted of the database's transactions, in this thread or
  * in that which is at it. It stands where an unlock stands, behind whatever may have made something due. A
  * transaction may end meanwhile: its application is told before the return. */
-void wrep_txn_unlock(struct wrep_db *db);
+void wrep_txn_unlock(struct wrep_db *db) RELEASES(db->lock);
 
 struct wrep_outgoing *wrep_outgoing_new(struct wrep *w,
 					const struct wrep_source *source); /* NULL: no memory */
