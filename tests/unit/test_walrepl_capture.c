@@ -25,6 +25,7 @@
 #include <unistd.h>
 #include "../rig/random.h"
 #include "pages/capture.h"
+#include "sqlite/file_format.h"
 #include "sqlite/wal_format.h"
 
 /* ---- the harness ------------------------------------------------------------------------------- */

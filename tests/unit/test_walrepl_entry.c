@@ -14,7 +14,7 @@
 #include "../rig/random.h"
 #include "record/entry.h"
 #include "sqlite/names.h"
-#include "pages/pagesum.h"
+#include "sqlite/file_format.h"
 #include "walrepl.h"
 
 static int setup(void **state)

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
+#include "sqlite/file_format.h"
 #include "txn/exclusive.h"
 #include "base/wrep.h"
 #include "base/work.h"

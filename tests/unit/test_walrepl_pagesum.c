@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "../rig/random.h"
 #include "pages/pagesum.h"
+#include "sqlite/file_format.h"
 
 #define PAGES_MAX 600
 
@@ -42,18 +43,6 @@ static void hash_is_the_same_in_every_build(void **state)
 		page[i] = (uint8_t)(i * 7);
 	/* Nodes compare these numbers: a change of the function needs a new version of the entries. */
 	assert_int_equal(wrep_page_hash(3, page, sizeof(page)), UINT64_C(0x1aa50ca89651fc93));
-}
-
-static void lock_page_holds_the_byte_at_one_gigabyte(void **state)
-{
-	(void)state;
-	for (uint32_t page_size = 512; page_size <= 65536; page_size *= 2) {
-		uint64_t pgno = wrep_lock_page(page_size);
-
-		assert_true((pgno - 1) * page_size <= 0x40000000);
-		assert_true(pgno * page_size > 0x40000000);
-	}
-	assert_int_equal(wrep_lock_page(4096), 262145);
 }
 
 static void lock_page_counts_nothing(void **state)
@@ -136,7 +125,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(hash_depends_on_page_number_and_content),
 		cmocka_unit_test(hash_is_the_same_in_every_build),
-		cmocka_unit_test(lock_page_holds_the_byte_at_one_gigabyte),
 		cmocka_unit_test(lock_page_counts_nothing),
 		cmocka_unit_test(page_size_changed_forgets_former_pages),
 		cmocka_unit_test_setup(random_commits_match_a_sum_from_scratch, setup),

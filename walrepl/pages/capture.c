@@ -50,6 +50,7 @@
 #include <unistd.h>
 #include "base/bytes.h"
 #include "base/io.h"
+#include "sqlite/file_format.h"
 #include "sqlite/wal_format.h"
 
 struct frame {

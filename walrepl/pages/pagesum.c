@@ -10,9 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
-
-/* The byte that SQLite's rollback-mode locks stand on; the page that holds it is never written. */
-#define LOCK_BYTE 0x40000000u
+#include "sqlite/file_format.h"
 
 uint64_t wrep_page_hash(uint32_t pgno, const void *page, size_t page_size)
 {
@@ -20,11 +18,6 @@ uint64_t wrep_page_hash(uint32_t pgno, const void *page, size_t page_size)
 
 	/* 0 means "never written". */
 	return hash != 0 ? hash : 1;
-}
-
-uint32_t wrep_lock_page(uint32_t page_size)
-{
-	return LOCK_BYTE / page_size + 1;
 }
 
 uint64_t wrep_pagesum_preview(const struct wrep_pagesum *s, uint32_t page_size, uint32_t page_count,

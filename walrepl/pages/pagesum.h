@@ -3,7 +3,7 @@
  * Every page that was ever written has a hash of its number and content; the database's checksum is
  * their sum modulo 2^64, so a commit costs its own pages only. A page that lies within the database
  * but was never written (SQLite does not write pages that it only put on the freelist) counts 0, and
- * so does the lock page (the one that holds byte 1 GiB, which SQLite never writes). Derived from
+ * so does the lock page (file_format.h), which SQLite never writes. Derived from
  * committed entries alone, hence equal on all nodes.
  */
 #ifndef WALREPL_PAGESUM_H
@@ -28,7 +28,6 @@ struct wrep_pagesum {
 
 /* XXH3-64 of the content, seeded with the page number; never 0. */
 uint64_t wrep_page_hash(uint32_t pgno, const void *page, size_t page_size);
-uint32_t wrep_lock_page(uint32_t page_size);
 
 /* 12 bytes: a transaction may have millions of them. */
 struct wrep_page_change {

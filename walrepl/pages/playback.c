@@ -10,26 +10,18 @@
 #include "base/bytes.h"
 #include "base/io.h"
 #include "pages/overlay.h"
+#include "sqlite/file_format.h"
 #include "sqlite/journal_format.h"
 #include "sqlite/wal_format.h"
-
-#define PENDING_BYTE 0x40000000u /* no page is where SQLite takes its locks */
-
-static bool is_power_of_2(uint32_t n, uint32_t min, uint32_t max)
-{
-	return n >= min && n <= max && !(n & (n - 1));
-}
 
 /* Of the database that the overlay shows; 0: an empty one, or none. */
 static uint32_t page_size_of(struct wrep_overlay *o, int base_fd)
 {
 	uint8_t head[18];
-	uint32_t size;
 
 	if (wrep_overlay_read(o, base_fd, head, sizeof head, 0) != sizeof head)
 		return 0;
-	size = (uint32_t)head[16] << 8 | head[17];
-	return size == 1 ? 65536 : size;
+	return wrep_page1_page_size(head);
 }
 
 /* ---- a -wal ------------------------------------------------------------------------------------- */
@@ -137,7 +129,7 @@ static int play_record(struct journal *j, uint64_t off, uint32_t nonce)
 	if (wrep_read_exact(j->fd, j->record, page_size + 8, off))
 		return -EIO;
 	pgno = wrep_get_be32(j->record);
-	if (!pgno || pgno == PENDING_BYTE / page_size + 1 ||
+	if (!pgno || pgno == wrep_lock_page(page_size) ||
 	    wrep_journal_checksum(page, page_size, nonce) != wrep_get_be32(page + page_size))
 		return 0;
 	if (pgno > j->first.page_count || (j->done[pgno / 8] & 1u << pgno % 8))
@@ -188,7 +180,7 @@ int wrep_playback_journal(int journal_fd, struct wrep_overlay *o, int base_fd)
 	if (wrep_journal_super(journal_fd, super))
 		return -EXDEV;
 	size = page_size_of(o, base_fd);
-	if (size && is_power_of_2(size, 512, 65536) && size != j.first.page_size)
+	if (wrep_page_size_valid(size) && size != j.first.page_size)
 		return -EBADMSG;
 	if (fstat(journal_fd, &st) < 0)
 		return -errno;

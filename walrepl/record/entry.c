@@ -43,7 +43,7 @@
 #include <errno.h>
 #include <string.h>
 #include "base/bytes.h"
-#include "pages/pagesum.h"
+#include "sqlite/file_format.h"
 #include "sqlite/names.h"
 #include "walrepl.h"
 
@@ -160,11 +160,6 @@ static int decode_setattr(const uint8_t *p, size_t len, struct wrep_entry *e)
 	return 0;
 }
 
-static bool page_size_valid(uint32_t page_size)
-{
-	return page_size >= 512 && page_size <= 65536 && (page_size & (page_size - 1)) == 0;
-}
-
 static int decode_discard(const uint8_t *p, size_t len, struct wrep_entry *e)
 {
 	if (len != DISCARD_BYTES || wrep_get16(p + 2) != 0 || wrep_get32(p + 4) != 0)
@@ -234,8 +229,9 @@ static int decode_images(const uint8_t *p, size_t len, struct wrep_entry *e)
 		return -EBADMSG;
 	}
 	/* A database that became empty has no page size. */
-	if (!page_size_valid(e->page_size) && !(e->type == WREP_ENTRY_COMMIT && e->page_size == 0 &&
-						e->page_count == 0 && e->total_pages == 0))
+	if (!wrep_page_size_valid(e->page_size) &&
+	    !(e->type == WREP_ENTRY_COMMIT && e->page_size == 0 && e->page_count == 0 &&
+	      e->total_pages == 0))
 		return -EBADMSG;
 	images = (uint64_t)e->image_count * e->page_size;
 	if (len != head + images + ((uint64_t)e->image_count + e->dropped_count) * 4)

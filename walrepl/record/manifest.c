@@ -27,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/bytes.h"
+#include "sqlite/file_format.h"
 #include "sqlite/names.h"
 
 #define MANIFEST_VERSION 3
@@ -312,8 +313,7 @@ int wrep_manifest_decode(const struct rlog_buf *buf, struct wrep_manifest *out)
 		memcpy(d->wal_salt, p + 48, 8);
 		memcpy(d->name, p + DB_BYTES, name_len);
 		if (!wrep_names_path_valid(d->name, name_len) || d->id == 0 ||
-		    (d->page_count && (d->page_size < 512 || d->page_size > 65536 ||
-				       (d->page_size & (d->page_size - 1)))))
+		    (d->page_count && !wrep_page_size_valid(d->page_size)))
 			goto bad;
 		p += DB_BYTES + name_len;
 	}

@@ -53,6 +53,7 @@
 #include "repair/wire.h"
 #include "snapshot/restore.h"
 #include "snapshot/snapshotter.h"
+#include "sqlite/file_format.h"
 #include "sqlite/wal_index.h"
 #include "txn/sender.h"
 #include "txn/streaming.h"
@@ -277,8 +278,7 @@ static int fetch_file(struct fetch *f, struct wrep_manifest_db *d, int fd, uint6
 			rc = -ESTALE;
 		}
 		if (!rc && (count > WREP_STREAM_SUMS_MAX ||
-			    (count && (page_size < 512 || page_size > 65536 ||
-				       (page_size & (page_size - 1)) ||
+			    (count && (!wrep_page_size_valid(page_size) ||
 				       (uint64_t)first + count - 1 > d->page_count))))
 			rc = -EBADMSG;
 		if (rc || !count)

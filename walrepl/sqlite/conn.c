@@ -38,6 +38,7 @@
 
 #include "base/io.h"
 #include "sqlite/conn.h"
+#include "sqlite/file_format.h"
 #include "sqlite/vfs.h"
 #include "sqlite/vfs_lock.h"
 
@@ -317,12 +318,6 @@ int wrep_conn_apply_wal(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 	return a.error ? a.error : conn_errno(c, rc);
 }
 
-static bool size_valid(const struct wrep_conn_txn *txn)
-{
-	return txn->page_size >= 512 && txn->page_size <= 65536 &&
-	       !(txn->page_size & (txn->page_size - 1));
-}
-
 /* Images [first, first + count); the page numbers go on from `*last`. */
 static int fetch_checked(const struct wrep_conn_txn *txn, uint32_t first, uint32_t count,
 			 uint32_t *pgnos, const void **images, uint32_t *last)
@@ -387,7 +382,7 @@ int wrep_conn_apply_direct(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 	unsigned char version[2]; /* of the file format, for writing and for reading; 2: WAL */
 	int r;
 
-	if (c->db || !wrep_conn_fence_closed(c) || !size_valid(txn))
+	if (c->db || !wrep_conn_fence_closed(c) || !wrep_page_size_valid(txn->page_size))
 		return -EINVAL;
 	r = wrep_vfs_hold(c->vfs, WREP_HOLD_PENDING);
 	if (r == 0)

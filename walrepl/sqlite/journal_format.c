@@ -5,14 +5,10 @@
 #include <sys/stat.h>
 #include "base/bytes.h"
 #include "base/io.h"
+#include "sqlite/file_format.h"
 
 static const uint8_t journal_magic[WREP_JOURNAL_MAGIC_BYTES] = {0xd9, 0xd5, 0x05, 0xf9,
 								0x20, 0xa1, 0x63, 0xd7};
-
-static bool is_power_of_2(uint32_t n, uint32_t min, uint32_t max)
-{
-	return n >= min && n <= max && !(n & (n - 1));
-}
 
 bool wrep_journal_begins(const void *bytes, size_t len)
 {
@@ -41,7 +37,8 @@ bool wrep_journal_read_header(int fd, uint64_t off, struct wrep_journal_header *
 		.sector = wrep_get_be32(bytes + 20),
 		.page_size = wrep_get_be32(bytes + 24),
 	};
-	return is_power_of_2(h->sector, 32, 65536) && is_power_of_2(h->page_size, 512, 65536);
+	return h->sector >= 32 && h->sector <= 65536 && !(h->sector & (h->sector - 1)) &&
+	       wrep_page_size_valid(h->page_size);
 }
 
 uint32_t wrep_journal_checksum(const uint8_t *page, uint32_t page_size, uint32_t nonce)

@@ -23,12 +23,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "sqlite/file_format.h"
 #include "sqlite/vfs_file.h"
-
-#define PENDING_BYTE 0x40000000
-#define RESERVED_BYTE (PENDING_BYTE + 1)
-#define SHARED_FIRST (PENDING_BYTE + 2)
-#define SHARED_SIZE 510
 
 #define SHM_LOCK_BASE 120 /* the byte of SQLite's lock 0, which is the write lock */
 #define SHM_WRITE 0
@@ -65,14 +61,14 @@ int wrep_vfs_hold(struct wrep_vfs *v, unsigned lock)
 		return 0;
 	switch (lock) {
 	case WREP_HOLD_RESERVED:
-		r = byte_lock(v->db_lock_fd, F_WRLCK, RESERVED_BYTE, 1);
+		r = byte_lock(v->db_lock_fd, F_WRLCK, WREP_RESERVED_BYTE, 1);
 		break;
 	case WREP_HOLD_PENDING:
-		r = byte_lock(v->db_lock_fd, F_WRLCK, PENDING_BYTE, 1);
+		r = byte_lock(v->db_lock_fd, F_WRLCK, WREP_PENDING_BYTE, 1);
 		break;
 	case WREP_HOLD_EXCLUSIVE:
 		assert(v->held & WREP_HOLD_PENDING);
-		r = byte_lock(v->db_lock_fd, F_WRLCK, SHARED_FIRST, SHARED_SIZE);
+		r = byte_lock(v->db_lock_fd, F_WRLCK, WREP_SHARED_FIRST, WREP_SHARED_BYTES);
 		break;
 	case WREP_HOLD_WAL_WRITE:
 		assert(v->shm_lock_fd >= 0);
@@ -95,11 +91,12 @@ void wrep_vfs_drop(struct wrep_vfs *v, unsigned locks)
 	v->held &= ~locks;
 	/* Dropping a lock cannot fail for a reason that leaves it held. */
 	if (locks & WREP_HOLD_EXCLUSIVE)
-		byte_lock(v->db_lock_fd, v->shared ? F_RDLCK : F_UNLCK, SHARED_FIRST, SHARED_SIZE);
+		byte_lock(v->db_lock_fd, v->shared ? F_RDLCK : F_UNLCK, WREP_SHARED_FIRST,
+			  WREP_SHARED_BYTES);
 	if (locks & WREP_HOLD_PENDING)
-		byte_lock(v->db_lock_fd, F_UNLCK, PENDING_BYTE, 1);
+		byte_lock(v->db_lock_fd, F_UNLCK, WREP_PENDING_BYTE, 1);
 	if (locks & WREP_HOLD_RESERVED)
-		byte_lock(v->db_lock_fd, F_UNLCK, RESERVED_BYTE, 1);
+		byte_lock(v->db_lock_fd, F_UNLCK, WREP_RESERVED_BYTE, 1);
 	if (locks & WREP_HOLD_WAL_WRITE && !(v->shm_exclusive & 1u << SHM_WRITE))
 		byte_lock(v->shm_lock_fd, F_UNLCK, SHM_LOCK_BASE + SHM_WRITE, 1);
 }
@@ -126,15 +123,15 @@ int wrep_vfs_lock(sqlite3_file *file, int level)
 	/* Readers pass through PENDING, so that they queue behind a writer who waits for the old
 	 * ones to leave. When that is us, it is held, and taking it shared would open it to all. */
 	if (!(v->held & WREP_HOLD_PENDING)) {
-		r = byte_lock(v->db_lock_fd, F_RDLCK, PENDING_BYTE, 1);
+		r = byte_lock(v->db_lock_fd, F_RDLCK, WREP_PENDING_BYTE, 1);
 		if (r)
 			return lock_rc(r, SQLITE_IOERR_LOCK);
 	}
 	r = 0;
 	if (!(v->held & WREP_HOLD_EXCLUSIVE))
-		r = byte_lock(v->db_lock_fd, F_RDLCK, SHARED_FIRST, SHARED_SIZE);
+		r = byte_lock(v->db_lock_fd, F_RDLCK, WREP_SHARED_FIRST, WREP_SHARED_BYTES);
 	if (!(v->held & WREP_HOLD_PENDING))
-		byte_lock(v->db_lock_fd, F_UNLCK, PENDING_BYTE, 1);
+		byte_lock(v->db_lock_fd, F_UNLCK, WREP_PENDING_BYTE, 1);
 	v->shared = r == 0;
 	return lock_rc(r, SQLITE_IOERR_LOCK);
 }
@@ -147,7 +144,7 @@ int wrep_vfs_unlock(sqlite3_file *file, int level)
 	if (level >= SQLITE_LOCK_SHARED || !v->shared)
 		return SQLITE_OK;
 	if (!(v->held & WREP_HOLD_EXCLUSIVE))
-		r = byte_lock(v->db_lock_fd, F_UNLCK, SHARED_FIRST, SHARED_SIZE);
+		r = byte_lock(v->db_lock_fd, F_UNLCK, WREP_SHARED_FIRST, WREP_SHARED_BYTES);
 	v->shared = false;
 	return r ? SQLITE_IOERR_UNLOCK : SQLITE_OK;
 }
@@ -157,7 +154,7 @@ int wrep_vfs_check_reserved(sqlite3_file *file, int *out)
 	struct wrep_vfs *v = ((struct wrep_vfs_file *)file)->v;
 	struct flock l = {.l_type = F_WRLCK,
 			  .l_whence = SEEK_SET,
-			  .l_start = RESERVED_BYTE,
+			  .l_start = WREP_RESERVED_BYTE,
 			  .l_len = 1};
 
 	*out = 1;

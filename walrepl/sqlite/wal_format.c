@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <string.h>
 #include "base/bytes.h"
+#include "sqlite/file_format.h"
 
 #define WAL_MAGIC 0x377f0682u /* the lowest bit: big-endian checksums */
 #define WAL_VERSION 3007000u
@@ -42,8 +43,7 @@ bool wrep_wal_header_parse(const uint8_t bytes[WREP_WAL_HEADER_BYTES], struct wr
 		return false;
 	out->big_endian = (magic & 1) != 0;
 	out->page_size = wrep_get_be32(bytes + 8);
-	if (out->page_size < 512 || out->page_size > 65536 ||
-	    (out->page_size & (out->page_size - 1)) != 0)
+	if (!wrep_page_size_valid(out->page_size))
 		return false;
 	out->checkpoint_seq = wrep_get_be32(bytes + 12);
 	memcpy(out->salt, bytes + 16, sizeof(out->salt));

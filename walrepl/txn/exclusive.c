@@ -20,6 +20,7 @@
 #include "base/wrep.h"
 #include "db/db.h"
 #include "db/table.h"
+#include "sqlite/file_format.h"
 
 #define SYNC_GRACE_MS 100 /* in which the fsync usually comes */
 #define LOOK_FIRST_MS 2

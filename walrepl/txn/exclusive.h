@@ -13,9 +13,6 @@ struct wrep;
 struct wrep_db;
 struct wrep_op;
 
-/* The first byte of those that an EXCLUSIVE lock covers (SQLite's os.h, SHARED_FIRST). */
-#define WREP_SHARED_FIRST 0x40000002u
-
 /* Looks at a session, and commits it if it is time to. True: it is there and goes on. No lock held. */
 typedef bool wrep_exclusive_look(struct wrep_db *db);
 

@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include "base/bytes.h"
 #include "base/io.h"
 #include "db/db.h"
 #include "pages/overlay.h"
 #include "pages/pagesum.h"
+#include "sqlite/file_format.h"
 #include "txn/streaming.h"
 
 /* With SQLITE_FCNTL_CHUNK_SIZE there may be a piece of a page behind the last one. db->lock held. */
@@ -30,9 +30,8 @@ static bool ends_with_zeros(struct wrep_db *db, uint64_t file_size, uint32_t pag
  * counts where it is valid, else that of the file. */
 bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_count, bool *whole)
 {
-	static const char magic[16] = "SQLite format 3";
 	uint64_t file_size = wrep_overlay_size(db->overlay);
-	uint8_t head[100];
+	uint8_t head[WREP_DB_HEADER_BYTES];
 	uint32_t size, pages;
 
 	*page_size = *page_count = 0;
@@ -41,16 +40,10 @@ bool wrep_overlay_shape(struct wrep_db *db, uint32_t *page_size, uint32_t *page_
 		return true;
 	if (wrep_overlay_read(db->overlay, db->files[WREP_DB]->fd, head, sizeof head, 0) !=
 		    sizeof head ||
-	    memcmp(head, magic, sizeof magic) != 0)
-		return false;
-	size = (uint32_t)head[16] << 8 | head[17];
-	if (size == 1)
-		size = 65536;
-	if (size < 512 || size > 65536 || (size & (size - 1)) || file_size / size > UINT32_MAX)
+	    !wrep_db_header_parse(head, &size, &pages) || file_size / size > UINT32_MAX)
 		return false;
 	*page_size = size;
 	*page_count = (uint32_t)(file_size / size);
-	pages = wrep_get_be32(head + 24) == wrep_get_be32(head + 92) ? wrep_get_be32(head + 28) : 0;
 	*whole = pages <= *page_count &&
 		 (file_size % size == 0 || (pages && ends_with_zeros(db, file_size, size)));
 	if (pages && pages < *page_count)

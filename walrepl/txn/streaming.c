@@ -39,6 +39,7 @@
 #include "pages/overlay.h"
 #include "pages/pagesum.h"
 #include "record/entry.h"
+#include "sqlite/file_format.h"
 #include "sqlite/wal_format.h"
 #include "txn/sender.h"
 #include "txn/shape.h"
@@ -180,7 +181,7 @@ static uint32_t page_size_of(struct wrep_db *db, size_t len)
 
 	if (wrep_overlay_shape(db, &page_size, &page_count, &whole) && page_size)
 		return page_size;
-	return len >= 512 && len <= 65536 && (len & (len - 1)) == 0 ? (uint32_t)len : 0;
+	return len <= UINT32_MAX && wrep_page_size_valid((uint32_t)len) ? (uint32_t)len : 0;
 }
 
 void wrep_ahead_wrote_overlay(struct wrep_db *db, size_t len, uint64_t off)

@@ -62,6 +62,7 @@
 #include "db/table.h"
 #include "pages/overlay.h"
 #include "record/entry.h"
+#include "sqlite/file_format.h"
 #include "txn/commit.h"
 #include "txn/exclusive.h"
 #include "txn/journal.h"
