@@ -220,7 +220,7 @@ static off_t wal_size(const struct fixture *f)
 
 /* No frame is invalidated after the wal-index says that it is there, nor written where a reader might not get
  * it. */
-static void invalidate(void *ctx, const char *suffix, uint64_t off, uint64_t len)
+static void invalidate(void *ctx, enum wrep_kind kind, uint64_t off, uint64_t len)
 {
 	struct fixture *f = ctx;
 	uint32_t max_frame = 0;
@@ -228,7 +228,7 @@ static void invalidate(void *ctx, const char *suffix, uint64_t off, uint64_t len
 
 	assert_true(len > 0);
 	f->invalidations++;
-	if (strcmp(suffix, "-wal") != 0)
+	if (kind != WREP_WAL)
 		return;
 	if (off + len <= (uint64_t)wal_size(f) && off + len > (uint64_t)f->settled)
 		f->written_early = true;
@@ -240,13 +240,13 @@ static void invalidate(void *ctx, const char *suffix, uint64_t off, uint64_t len
 	close(fd);
 }
 
-static int settle(void *ctx, const char *suffix, int fd)
+static int settle(void *ctx, enum wrep_kind kind, int fd)
 {
 	struct fixture *f = ctx;
 	struct stat st;
 
 	assert_int_equal(fstat(fd, &st), 0);
-	if (!strcmp(suffix, "-wal")) {
+	if (kind == WREP_WAL) {
 		f->settlements++;
 		f->settled = st.st_size;
 		assert_int_equal(st.st_size, wal_size(f));
@@ -254,11 +254,11 @@ static int settle(void *ctx, const char *suffix, int fd)
 	return f->settle_error;
 }
 
-static void removed(void *ctx, const char *suffix)
+static void removed(void *ctx, enum wrep_kind kind)
 {
 	struct fixture *f = ctx;
 
-	assert_true(strcmp(suffix, "-wal") == 0 || strcmp(suffix, "-shm") == 0);
+	assert_true(kind == WREP_WAL || kind == WREP_SHM);
 	f->removals++;
 }
 

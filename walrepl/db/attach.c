@@ -40,19 +40,19 @@ static int conn_mounted_open(void *ctx, const char *name, int flags)
 	return fd;
 }
 
-static void conn_invalidate(void *ctx, const char *suffix, uint64_t off, uint64_t len)
+static void conn_invalidate(void *ctx, enum wrep_kind kind, uint64_t off, uint64_t len)
 {
-	wrep_db_invalidate(ctx, *suffix ? WREP_WAL : WREP_DB, off, len);
+	wrep_db_invalidate(ctx, kind, off, len);
 }
 
-static int conn_settle(void *ctx, const char *suffix, int fd)
+static int conn_settle(void *ctx, enum wrep_kind kind, int fd)
 {
 	struct wrep_db *db = ctx;
 	struct wrep_file *f;
 	int rc = 0;
 
 	pthread_mutex_lock(&db->lock);
-	f = wrep_db_file(db, *suffix ? WREP_WAL : WREP_DB);
+	f = wrep_db_file(db, kind);
 	pthread_mutex_unlock(&db->lock);
 	if (f)
 		rc = db->w->config.host.settle(db->w->config.host_ctx, f, fd);
@@ -61,10 +61,9 @@ static int conn_settle(void *ctx, const char *suffix, int fd)
 }
 
 /* The database left WAL mode: its -wal or -shm is gone from the backing directory. */
-static void conn_removed(void *ctx, const char *suffix)
+static void conn_removed(void *ctx, enum wrep_kind kind)
 {
 	struct wrep_db *db = ctx;
-	enum wrep_kind kind = !strcmp(suffix, "-wal") ? WREP_WAL : WREP_SHM;
 
 	pthread_mutex_lock(&db->lock);
 	wrep_db_forget_file(db, kind);

@@ -16,18 +16,11 @@
 #include "db/table.h"
 #include "pages/playback.h"
 #include "record/entry.h"
+#include "sqlite/names.h"
 
 #define PLAYED_MS 2000 /* so long what is played stays, for who sets mode and times last */
 
 const enum wrep_kind wrep_side_kinds[] = {WREP_JOURNAL, WREP_WAL, WREP_SHM}; /* in SQLite's order */
-
-void wrep_side_file_name(const char *db, enum wrep_kind kind, char name[WREP_NAME_MAX + 16])
-{
-	static const char *const suffix[] =
-		{[WREP_WAL] = "-wal", [WREP_SHM] = "-shm", [WREP_JOURNAL] = "-journal"};
-
-	snprintf(name, WREP_NAME_MAX + 16, "%s%s", db, suffix[kind]);
-}
 
 static int holds_locked(struct wrep_stray *s, enum wrep_kind kind)
 {
@@ -50,7 +43,7 @@ bool wrep_strays_wait(struct wrep *w, const char *db)
 	for (int i = 0; i < 3 && !wait; i++) {
 		struct wrep_stray *s;
 
-		wrep_side_file_name(db, wrep_side_kinds[i], name);
+		wrep_names_file(db, wrep_side_kinds[i], name);
 		s = *wrep_stray_link_locked(w, name);
 		wait = s && !s->left && !s->played && holds_locked(s, wrep_side_kinds[i]) != 0;
 	}
@@ -68,8 +61,8 @@ int wrep_strays_move(struct wrep *w, const char *from, const char *to)
 		struct wrep_stray *s;
 		char *copy;
 
-		wrep_side_file_name(from, wrep_side_kinds[i], name);
-		wrep_side_file_name(to, wrep_side_kinds[i], fresh);
+		wrep_names_file(from, wrep_side_kinds[i], name);
+		wrep_names_file(to, wrep_side_kinds[i], fresh);
 		s = *wrep_stray_link_locked(w, name);
 		if (!s || s->left)
 			continue;
@@ -98,7 +91,7 @@ int wrep_strays_admit(struct wrep_db *db, int flags)
 	for (int i = 0; i < 3 && w->strays && !rc; i++) {
 		struct wrep_stray **p;
 
-		wrep_side_file_name(db->name, wrep_side_kinds[i], name);
+		wrep_names_file(db->name, wrep_side_kinds[i], name);
 		p = wrep_stray_link_locked(w, name);
 		if (!*p)
 			continue;
@@ -131,7 +124,7 @@ void wrep_strays_displaced(struct wrep_db *db)
 	for (int i = 0; i < 3 && w->strays; i++) {
 		struct wrep_stray **p;
 
-		wrep_side_file_name(db->name, wrep_side_kinds[i], name);
+		wrep_names_file(db->name, wrep_side_kinds[i], name);
 		p = wrep_stray_link_locked(w, name);
 		if (*p && (*p)->played)
 			wrep_stray_drop_locked(p);
@@ -146,7 +139,7 @@ void wrep_stray_trace(struct wrep_db *db, enum wrep_kind kind, const struct stat
 	char name[WREP_NAME_MAX + 16], about[WREP_STRAY_FILE_NAME_SIZE];
 	struct wrep_stray *s;
 
-	wrep_side_file_name(db->name, kind, name);
+	wrep_names_file(db->name, kind, name);
 	pthread_mutex_lock(&w->stray_lock);
 	if (!*wrep_stray_link_locked(w, name) && wrep_stray_create_locked(w, name, &as, &s) == 0) {
 		s->complete = s->played = true;
@@ -177,7 +170,7 @@ void wrep_strays_begin(struct wrep *w, const char *db, uint64_t index, bool copi
 	for (int i = 0; i < 3 && w->strays; i++) {
 		struct wrep_stray **p;
 
-		wrep_side_file_name(db, wrep_side_kinds[i], name);
+		wrep_names_file(db, wrep_side_kinds[i], name);
 		p = wrep_stray_link_locked(w, name);
 		if (*p && index > (*p)->index && ((*p)->left || (*p)->played || !copied))
 			wrep_stray_drop_locked(p);
@@ -243,7 +236,7 @@ void wrep_stray_leave(struct wrep_db *db, enum wrep_kind kind, uint64_t index)
 	struct stat st;
 	int rc = 0;
 
-	wrep_side_file_name(db->name, kind, name);
+	wrep_names_file(db->name, kind, name);
 	if (fstatat(wrep_dir_fd(w, kind), name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !st.st_size)
 		return;
 	pthread_mutex_lock(&w->stray_lock);

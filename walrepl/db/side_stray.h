@@ -22,8 +22,7 @@ void wrep_strays_displaced(struct wrep_db *db);
 /* Those that were played some time ago go. [keeper] */
 void wrep_strays_tidy(struct wrep *w);
 
-/* The side files of a database, in SQLite's order; and the name of one. */
+/* The side files of a database, in SQLite's order. */
 extern const enum wrep_kind wrep_side_kinds[3];
-void wrep_side_file_name(const char *db, enum wrep_kind kind, char name[WREP_NAME_MAX + 16]);
 
 #endif

@@ -32,8 +32,6 @@
 #include "txn/sender.h"
 #include "txn/streaming.h"
 
-static const char *const suffix[] = {"", "-wal", "-shm", "-journal"};
-
 /* ---- the table -------------------------------------------------------------------------------- */
 
 static unsigned name_bucket(const char *name)
@@ -239,7 +237,7 @@ void wrep_db_hide(struct wrep_db *db, uint64_t index)
 void wrep_db_backing_name(const struct wrep_db *db, enum wrep_kind kind,
 			  char name[WREP_NAME_MAX + 16])
 {
-	snprintf(name, WREP_NAME_MAX + 16, "%s%s", db->name, suffix[kind]);
+	wrep_names_file(db->name, kind, name);
 }
 
 int wrep_dir_fd(const struct wrep *w, enum wrep_kind kind)

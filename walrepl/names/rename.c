@@ -417,12 +417,11 @@ static int move_aside(struct wrep_db *db, struct former *old, const char *to,
 
 static void remove_side_files(struct wrep *w, const char *name)
 {
-	static const char *const suffix[] = {"-wal", "-shm", "-journal"};
-	char path[WREP_NAME_MAX + 16];
+	char path[WREP_FILE_NAME_SIZE];
 
-	for (int i = 0; i < 3; i++) {
-		snprintf(path, sizeof path, "%s%s", name, suffix[i]);
-		unlinkat(i == 1 ? w->config.shm_fd : w->config.data_fd, path, 0);
+	for (enum wrep_kind kind = WREP_WAL; kind <= WREP_JOURNAL; kind++) {
+		wrep_names_file(name, kind, path);
+		unlinkat(wrep_dir_fd(w, kind), path, 0);
 	}
 }
 

@@ -48,6 +48,7 @@
 #include "pages/sumfile.h"
 #include "record/entry.h"
 #include "record/manifest.h"
+#include "sqlite/names.h"
 #include "sqlite/wal_format.h"
 #include "state/state.h"
 
@@ -129,7 +130,7 @@ static int take_frames(struct wrep *w, const struct wrep_manifest_db *d, int db_
 	aside_name(aside, d->id);
 	fd = open_generation(w->config.state_fd, aside, d, &h);
 	if (fd < 0) {
-		snprintf(name, sizeof name, "%s-wal", d->name);
+		wrep_names_file(d->name, WREP_WAL, name);
 		fd = open_generation(w->config.data_fd, name, d, &h);
 		if (fd < 0)
 			return -EBADMSG;

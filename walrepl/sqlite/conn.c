@@ -178,16 +178,16 @@ static int close_wal_fence(struct wrep_conn *c)
 }
 
 /* Delete a backing file that SQLite would have deleted. */
-static int remove_file(struct wrep_conn *c, int dir_fd, const char *suffix)
+static int remove_file(struct wrep_conn *c, int dir_fd, enum wrep_kind kind)
 {
 	char *path;
 	int r = 0;
 
-	if (asprintf(&path, "%s%s", c->name, suffix) < 0)
+	if (asprintf(&path, "%s%s", c->name, wrep_kind_suffix(kind)) < 0)
 		return -ENOMEM;
 	if (unlinkat(dir_fd, path, 0) == 0) {
 		if (c->host.removed)
-			c->host.removed(c->host.ctx, suffix);
+			c->host.removed(c->host.ctx, kind);
 	} else if (errno != ENOENT) {
 		r = -errno;
 	}
@@ -213,9 +213,9 @@ static int leave_wal(struct wrep_conn *c)
 	if (r)
 		return r;
 	detach(c);
-	r = remove_file(c, c->host.data_fd, "-wal");
+	r = remove_file(c, c->host.data_fd, WREP_WAL);
 	if (r == 0)
-		r = remove_file(c, c->host.shm_fd, "-shm");
+		r = remove_file(c, c->host.shm_fd, WREP_SHM);
 	return r;
 }
 
@@ -356,14 +356,15 @@ static int write_database(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 			if (r)
 				return r;
 			if (off != run_end && run_end > run_start)
-				c->host.invalidate(c->host.ctx, "", run_start, run_end - run_start);
+				c->host.invalidate(c->host.ctx, WREP_DB, run_start,
+						   run_end - run_start);
 			if (off != run_end || run_end == 0)
 				run_start = off;
 			run_end = off + page_size;
 		}
 	}
 	if (run_end > run_start)
-		c->host.invalidate(c->host.ctx, "", run_start, run_end - run_start);
+		c->host.invalidate(c->host.ctx, WREP_DB, run_start, run_end - run_start);
 
 	if (fstat(fd, &st))
 		return -errno;
@@ -372,7 +373,7 @@ static int write_database(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 			return -errno;
 		lo = size < (uint64_t)st.st_size ? size : (uint64_t)st.st_size;
 		hi = size < (uint64_t)st.st_size ? (uint64_t)st.st_size : size;
-		c->host.invalidate(c->host.ctx, "", lo, hi - lo);
+		c->host.invalidate(c->host.ctx, WREP_DB, lo, hi - lo);
 	}
 	return 0;
 }

@@ -3,20 +3,13 @@
 
 #include <errno.h>
 #include <fnmatch.h>
+#include <stdio.h>
 #include <string.h>
+#include "sqlite/file_format.h"
 
 #define NAME_BYTES 255
-#define LONGEST_SUFFIX "-journal"
+#define LONGEST_SUFFIX_BYTES strlen(wrep_kind_suffix(WREP_JOURNAL))
 #define COPY_SUFFIX_BYTES 7u /* ".XXXXXX" */
-
-static const struct {
-	const char *suffix;
-	enum wrep_kind kind;
-} side_files[] = {
-	{"-wal", WREP_WAL},
-	{"-shm", WREP_SHM},
-	{"-journal", WREP_JOURNAL},
-};
 
 /* "-mj" and nine hexadecimal digits, the seventh of which is a 9: the name of a super-journal behind that
  * of a database (SQLite's vdbeCommit()). */
@@ -38,13 +31,13 @@ static const char *const builtin[] = {"*.db", "*.sqlite", "*.sqlite3", "*.db3", 
 static size_t strip_suffix(const char *name, size_t len, enum wrep_kind *kind)
 {
 	*kind = WREP_DB;
-	for (size_t i = 0; i < sizeof(side_files) / sizeof(side_files[0]); i++) {
-		size_t suffix = strlen(side_files[i].suffix);
+	for (enum wrep_kind side = WREP_WAL; side <= WREP_JOURNAL; side++) {
+		const char *suffix = wrep_kind_suffix(side);
+		size_t suffix_len = strlen(suffix);
 
-		if (len >= suffix &&
-		    memcmp(name + len - suffix, side_files[i].suffix, suffix) == 0) {
-			*kind = side_files[i].kind;
-			return len - suffix;
+		if (len >= suffix_len && memcmp(name + len - suffix_len, suffix, suffix_len) == 0) {
+			*kind = side;
+			return len - suffix_len;
 		}
 	}
 	if (len >= SUPER_SUFFIX_BYTES && is_super_suffix(name + len - SUPER_SUFFIX_BYTES)) {
@@ -115,7 +108,7 @@ bool wrep_names_kind(const char *const *match, const char *path, enum wrep_kind 
 	if (len == 0 || len > NAME_BYTES)
 		return false;
 	db_len = strip_suffix(name, len, &found);
-	if (db_len == 0 || db_len > NAME_BYTES - strlen(LONGEST_SUFFIX))
+	if (db_len == 0 || db_len > NAME_BYTES - LONGEST_SUFFIX_BYTES)
 		return false;
 	memcpy(db, name, db_len);
 	db[db_len] = '\0';
@@ -143,6 +136,11 @@ bool wrep_names_kind(const char *const *match, const char *path, enum wrep_kind 
 	return true;
 }
 
+void wrep_names_file(const char *db, enum wrep_kind kind, char name[WREP_FILE_NAME_SIZE])
+{
+	snprintf(name, WREP_FILE_NAME_SIZE, "%s%s", db, wrep_kind_suffix(kind));
+}
+
 int wrep_names_refusal(const char *const *match, const char *path)
 {
 	const char *slash = strrchr(path, '/');
@@ -159,7 +157,7 @@ int wrep_names_refusal(const char *const *match, const char *path)
 		return -ENAMETOOLONG;
 	memcpy(db, name, db_len);
 	db[db_len] = '\0';
-	if (db_len > NAME_BYTES - strlen(LONGEST_SUFFIX) && is_database(match, db, db_len))
+	if (db_len > NAME_BYTES - LONGEST_SUFFIX_BYTES && is_database(match, db, db_len))
 		return -ENAMETOOLONG; /* no room for the names of side files */
 	return -EPERM;
 }

@@ -26,6 +26,10 @@ bool wrep_names_path_valid(const char *path, size_t len);
 bool wrep_names_kind(const char *const *match, const char *name, enum wrep_kind *kind,
 		     char base[WREP_PATH_MAX + 1]);
 
+/* The name of the database's file of `kind`, WREP_DB to WREP_JOURNAL. Any thread. */
+#define WREP_FILE_NAME_SIZE (WREP_PATH_MAX + 16)
+void wrep_names_file(const char *db, enum wrep_kind kind, char name[WREP_FILE_NAME_SIZE]);
+
 /* Why such a name is refused: -ENAMETOOLONG where a shorter one would be taken, else -EPERM. Any thread. */
 int wrep_names_refusal(const char *const *match, const char *path);
 

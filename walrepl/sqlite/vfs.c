@@ -29,6 +29,7 @@
 
 #include <sqlite3.h>
 
+#include "sqlite/file_format.h"
 #include "sqlite/vfs_file.h"
 #include "sqlite/vfs_io.h"
 #include "sqlite/vfs_lock.h"
@@ -144,7 +145,7 @@ static int vfs_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *file,
 	if (flags & SQLITE_OPEN_MAIN_DB) {
 		f->fd = v->db_fd;
 		f->mounted_fd = v->db_lock_fd;
-		f->suffix = "";
+		f->kind = WREP_DB;
 		f->base.pMethods = &main_methods;
 	} else if (flags & SQLITE_OPEN_WAL) {
 		f->fd = wal_open(v);
@@ -158,7 +159,7 @@ static int vfs_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *file,
 			close(f->fd);
 			return SQLITE_CANTOPEN;
 		}
-		f->suffix = "-wal";
+		f->kind = WREP_WAL;
 		f->base.pMethods = &wal_methods;
 	} else {
 		return SQLITE_CANTOPEN;
@@ -255,11 +256,11 @@ int wrep_vfs_open(struct wrep_vfs **out, const char *name, const struct wrep_con
 		goto fail;
 	}
 	v->name = v->filename + 1;
-	if (asprintf(&v->wal_name, "%s-wal", name) < 0) {
+	if (asprintf(&v->wal_name, "%s%s", name, wrep_kind_suffix(WREP_WAL)) < 0) {
 		v->wal_name = NULL;
 		goto fail;
 	}
-	if (asprintf(&v->shm_name, "%s-shm", name) < 0) {
+	if (asprintf(&v->shm_name, "%s%s", name, wrep_kind_suffix(WREP_SHM)) < 0) {
 		v->shm_name = NULL;
 		goto fail;
 	}

@@ -40,7 +40,7 @@ struct wrep_vfs_file {
 	int fd;
 	int mounted_fd;	     /* the same file through the mount; owned only for the -wal */
 	sqlite3_int64 known; /* the kernel knows the mounted file to be at least this long */
-	const char *suffix;  /* as conn_host.h's invalidate() takes it */
+	enum wrep_kind kind; /* WREP_DB or WREP_WAL */
 };
 
 /* Keep why an open failed (0: it did not); all that SQLite is told is SQLITE_CANTOPEN. */

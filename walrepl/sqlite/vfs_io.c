@@ -53,7 +53,7 @@ static int grow(struct wrep_vfs_file *f, sqlite3_int64 end)
 
 	if (end <= f->known)
 		return SQLITE_OK;
-	if (*f->suffix)
+	if (f->kind == WREP_WAL)
 		want = (end + WAL_GROWTH - 1) / WAL_GROWTH * WAL_GROWTH;
 	if (fstat(f->fd, &st))
 		return SQLITE_IOERR_FSTAT;
@@ -64,8 +64,8 @@ static int grow(struct wrep_vfs_file *f, sqlite3_int64 end)
 	} else {
 		want = st.st_size;
 	}
-	f->v->host.invalidate(f->v->host.ctx, f->suffix, (uint64_t)end, (uint64_t)(want - end + 1));
-	if (f->v->host.settle(f->v->host.ctx, f->suffix, f->mounted_fd))
+	f->v->host.invalidate(f->v->host.ctx, f->kind, (uint64_t)end, (uint64_t)(want - end + 1));
+	if (f->v->host.settle(f->v->host.ctx, f->kind, f->mounted_fd))
 		return SQLITE_BUSY; /* for want of memory or descriptors: later */
 	for (int i = 0; i < LEARN_TRIES && known.stx_size < (uint64_t)want; i++)
 		/* ask; then see what the kernel kept of the answer */
@@ -104,8 +104,7 @@ int wrep_vfs_write(sqlite3_file *file, const void *buf, int len, sqlite3_int64 o
 	}
 	/* also what was written of a write that failed */
 	if (at > off)
-		f->v->host.invalidate(f->v->host.ctx, f->suffix, (uint64_t)off,
-				      (uint64_t)(at - off));
+		f->v->host.invalidate(f->v->host.ctx, f->kind, (uint64_t)off, (uint64_t)(at - off));
 	return rc;
 }
 
@@ -122,7 +121,7 @@ int wrep_vfs_truncate(sqlite3_file *file, sqlite3_int64 size)
 	lo = (uint64_t)(size < st.st_size ? size : st.st_size);
 	hi = (uint64_t)(size < st.st_size ? st.st_size : size);
 	if (lo < hi)
-		f->v->host.invalidate(f->v->host.ctx, f->suffix, lo, hi - lo);
+		f->v->host.invalidate(f->v->host.ctx, f->kind, lo, hi - lo);
 	return SQLITE_OK;
 }
 

@@ -13,6 +13,7 @@
 #include "db/stray.h"
 #include "pages/playback.h"
 #include "record/entry.h"
+#include "sqlite/names.h"
 
 static int play_locked(struct wrep_db *db, struct wrep_stray *s, enum wrep_kind kind, bool *some)
 {
@@ -50,7 +51,7 @@ int wrep_strays_play(struct wrep_db *db, bool *some)
 	for (int i = 0; i < 2 && w->strays && !rc; i++) {
 		struct wrep_stray *s;
 
-		wrep_side_file_name(db->name, wrep_side_kinds[i], name);
+		wrep_names_file(db->name, wrep_side_kinds[i], name);
 		s = *wrep_stray_link_locked(w, name);
 		if (!s || s->left || s->played || !s->complete)
 			continue;
@@ -70,7 +71,7 @@ void wrep_strays_played(struct wrep_db *db, uint64_t index)
 	for (int i = 0; i < 3; i++) {
 		struct wrep_stray *s;
 
-		wrep_side_file_name(db->name, wrep_side_kinds[i], name);
+		wrep_names_file(db->name, wrep_side_kinds[i], name);
 		s = *wrep_stray_link_locked(w, name);
 		if (!s || s->left || s->played || !s->complete)
 			continue;
