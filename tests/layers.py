@@ -51,6 +51,7 @@ PREFIXES = {"raftlog": ("rlog_",), "walrepl": ("wrep_", "walrepl_"), "fusefs": (
 DECLARED_ELSEWHERE = {
     r"raftlog/server/(deliver|receive)\.c": "server.h is the face of the folder",
     r"fusefs/main\.c": "nobody calls it",
+    r"walrepl/record/entry_(de|en)code\.c": "record/entry.h",
     r"fusefs/cli/cmd_\w+\.c": "cli/cli.h lists the commands",
 }
 

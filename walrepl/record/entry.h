@@ -11,7 +11,7 @@
  * after all. Of several images of a page the last one in the log counts; a page above the COMMIT's
  * `page_count`, and one that the COMMIT names as dropped, does not count at all.
  *
- * All numbers are little-endian; a diagram stands in record/entry.c.
+ * All numbers are little-endian; a diagram stands in record/entry_format.h.
  */
 #ifndef WALREPL_ENTRY_H
 #define WALREPL_ENTRY_H
