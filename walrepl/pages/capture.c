@@ -48,6 +48,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/array.h"
 #include "base/bytes.h"
 #include "base/io.h"
 #include "sqlite/file_format.h"
@@ -72,7 +73,8 @@ struct wrep_capture {
 	struct wrep_wal_header header;
 
 	struct frame *frames; /* the valid ones: `scanned` of them */
-	uint32_t scanned, committed, capacity;
+	uint32_t scanned, committed;
+	size_t capacity;
 	uint64_t size; /* of the backing file, with the write at hand */
 	/* The frame at the scan position may be valid although no write has touched it since. */
 	bool recheck;
@@ -136,21 +138,6 @@ static uint64_t committed_end(const struct wrep_capture *c)
 	return c->committed > 0 ? frame_offset(c, c->committed) : 0;
 }
 
-static int reserve(void **array, size_t *capacity, size_t count, size_t item)
-{
-	size_t wanted = count + count / 2 + 16;
-	void *grown;
-
-	if (count <= *capacity)
-		return 0;
-	grown = reallocarray(*array, wanted, item);
-	if (grown == NULL)
-		return -ENOMEM;
-	*array = grown;
-	*capacity = wanted;
-	return 0;
-}
-
 /* Copy what `w` holds of [off, off + len) over `bytes`. */
 static void overlay(uint8_t *bytes, uint64_t off, size_t len, const struct write *w)
 {
@@ -187,7 +174,7 @@ static int absorb(struct wrep_capture *c, const struct write *w)
 
 	if (write_end(w) <= start || w->off > start + c->cached || w->off >= start + bytes)
 		return 0;
-	rc = reserve((void **)&c->cache, &c->cache_capacity, bytes, 1);
+	rc = wrep_array_reserve(&c->cache, &c->cache_capacity, bytes, 1);
 	if (rc != 0)
 		return rc;
 	overlay(c->cache, start, bytes, w);
@@ -216,7 +203,7 @@ static int view_frame(struct wrep_capture *c, const struct write *w, const uint8
 		*page = w->data;
 		return 0;
 	}
-	rc = reserve((void **)&c->cache, &c->cache_capacity, bytes, 1);
+	rc = wrep_array_reserve(&c->cache, &c->cache_capacity, bytes, 1);
 	if (rc == 0)
 		rc = absorb(c, w);
 	if (rc != 0)
@@ -248,18 +235,16 @@ static int advance(struct wrep_capture *c, const struct write *w, uint32_t *comm
 		const uint8_t *header, *page;
 		struct wrep_wal_frame parsed;
 		struct frame *frame;
-		size_t capacity = c->capacity;
 		int rc = view_frame(c, w, &header, &page);
 
 		if (rc != 0)
 			return rc;
 		if (!wrep_wal_frame_parse(&c->header, before, header, page, &parsed))
 			return 0;
-		rc = reserve((void **)&c->frames, &capacity, (size_t)c->scanned + 1,
-			     sizeof(*c->frames));
+		rc = wrep_array_reserve(&c->frames, &c->capacity, (size_t)c->scanned + 1,
+					sizeof(*c->frames));
 		if (rc != 0)
 			return rc;
-		c->capacity = capacity < UINT32_MAX ? (uint32_t)capacity : UINT32_MAX;
 		frame = &c->frames[c->scanned];
 		frame->pgno = parsed.pgno;
 		frame->page_count = parsed.page_count;
@@ -457,8 +442,8 @@ static int build_txn(struct wrep_capture *c, uint32_t commits)
 	uint32_t lock_page = wrep_lock_page(c->header.page_size);
 	bool ascending = true;
 	uint32_t count = 0, kept = 0;
-	int rc = reserve((void **)&txn->images, &c->image_capacity, commits - c->committed,
-			 sizeof(*txn->images));
+	int rc = wrep_array_reserve(&txn->images, &c->image_capacity, commits - c->committed,
+				    sizeof(*txn->images));
 
 	if (rc != 0)
 		return rc;
@@ -494,7 +479,7 @@ static int build_txn(struct wrep_capture *c, uint32_t commits)
 
 static int hold_back(struct wrep_capture *c, const struct write *w, uint32_t commits)
 {
-	int rc = reserve((void **)&c->held, &c->held_capacity, w->len, 1);
+	int rc = wrep_array_reserve(&c->held, &c->held_capacity, w->len, 1);
 
 	if (rc != 0)
 		return rc;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+#include "base/array.h"
 #include "sqlite/file_format.h"
 
 uint64_t wrep_page_hash(uint32_t pgno, const void *page, size_t page_size)
@@ -41,9 +42,9 @@ uint64_t wrep_pagesum_preview(const struct wrep_pagesum *s, uint32_t page_size, 
 }
 
 /* Room for a bit per block of `capacity` hashes. */
-static int dirty_reserve(struct wrep_pagesum *s, uint32_t capacity)
+static int dirty_reserve(struct wrep_pagesum *s, uint64_t capacity)
 {
-	uint32_t bytes = (capacity / WREP_SUM_BLOCK + 1 + 7) / 8;
+	uint32_t bytes = (uint32_t)((capacity / WREP_SUM_BLOCK + 1 + 7) / 8);
 	uint8_t *dirty;
 
 	if (bytes <= s->dirty_bytes)
@@ -69,21 +70,9 @@ int wrep_pagesum_apply(struct wrep_pagesum *s, uint32_t page_size, uint32_t page
 {
 	uint32_t kept = page_size == s->page_size ? s->page_count : 0;
 
-	if (page_count > s->capacity) {
-		/* Half as much again, so that a database growing page by page is not copied each time. */
-		uint64_t capacity = (uint64_t)page_count + page_count / 2 + 16;
-		uint64_t *hash;
-
-		if (capacity > UINT32_MAX)
-			capacity = UINT32_MAX;
-		if (dirty_reserve(s, (uint32_t)capacity) < 0)
-			return -ENOMEM;
-		hash = reallocarray(s->hash, capacity, sizeof(*hash));
-		if (hash == NULL)
-			return -ENOMEM;
-		s->hash = hash;
-		s->capacity = (uint32_t)capacity;
-	}
+	if (wrep_array_reserve(&s->hash, &s->capacity, page_count, sizeof(*s->hash)) < 0 ||
+	    dirty_reserve(s, s->capacity) < 0)
+		return -ENOMEM;
 	s->sum = wrep_pagesum_preview(s, page_size, page_count, changes, count);
 	if (page_count > kept) {
 		memset(s->hash + kept, 0, (size_t)(page_count - kept) * sizeof(*s->hash));

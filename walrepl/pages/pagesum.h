@@ -15,7 +15,7 @@
 struct wrep_pagesum {
 	uint32_t page_size;  /* 0: empty database */
 	uint32_t page_count; /* pages 1..page_count; hash[pgno - 1] */
-	uint32_t capacity;
+	size_t capacity;     /* of `hash` */
 	uint64_t *hash;
 	uint64_t sum;
 	/* Which hashes have changed since somebody stored them: a bit per WREP_SUM_BLOCK of them; blocks

@@ -26,6 +26,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/array.h"
 #include "base/bytes.h"
 #include "sqlite/file_format.h"
 #include "sqlite/names.h"
@@ -66,15 +67,8 @@ int wrep_manifest_set_groups(struct wrep_manifest *m, uint64_t judged_until,
 
 struct wrep_manifest_db *wrep_manifest_add(struct wrep_manifest *m)
 {
-	if (m->count == m->capacity) {
-		size_t capacity = m->capacity ? m->capacity * 2 : 16;
-		struct wrep_manifest_db *dbs = reallocarray(m->dbs, capacity, sizeof *dbs);
-
-		if (!dbs)
-			return NULL;
-		m->dbs = dbs;
-		m->capacity = capacity;
-	}
+	if (wrep_array_reserve(&m->dbs, &m->capacity, m->count + 1, sizeof *m->dbs))
+		return NULL;
 	memset(&m->dbs[m->count], 0, sizeof m->dbs[0]);
 	return &m->dbs[m->count++];
 }
@@ -94,15 +88,8 @@ void wrep_manifest_sort(struct wrep_manifest *m)
 
 struct wrep_manifest_dir *wrep_manifest_add_dir(struct wrep_manifest *m)
 {
-	if (m->dir_count == m->dir_capacity) {
-		size_t capacity = m->dir_capacity ? m->dir_capacity * 2 : 16;
-		struct wrep_manifest_dir *dirs = reallocarray(m->dirs, capacity, sizeof *dirs);
-
-		if (!dirs)
-			return NULL;
-		m->dirs = dirs;
-		m->dir_capacity = capacity;
-	}
+	if (wrep_array_reserve(&m->dirs, &m->dir_capacity, m->dir_count + 1, sizeof *m->dirs))
+		return NULL;
 	memset(&m->dirs[m->dir_count], 0, sizeof m->dirs[0]);
 	return &m->dirs[m->dir_count++];
 }

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/array.h"
 #include "pages/pagesum.h"
 #include "record/entry.h"
 #include "sqlite/file_format.h"
@@ -51,21 +52,11 @@ bool wrep_parts_same(const struct wrep_parts *p, uint64_t origin, uint64_t seque
 
 static int reserve(struct wrep_parts *p, uint32_t count)
 {
-	uint64_t wanted = (uint64_t)p->image_count + count, capacity = wanted + wanted / 2;
-	struct wrep_page_change *more;
+	uint64_t wanted = (uint64_t)p->image_count + count;
 
-	if (wanted <= p->capacity)
-		return 0;
 	if (wanted > UINT32_MAX)
 		return -ENOMEM;
-	if (capacity > UINT32_MAX)
-		capacity = UINT32_MAX;
-	more = reallocarray(p->changes, capacity, sizeof *more);
-	if (!more)
-		return -ENOMEM;
-	p->changes = more;
-	p->capacity = (uint32_t)capacity;
-	return 0;
+	return wrep_array_reserve(&p->changes, &p->capacity, wanted, sizeof *p->changes);
 }
 
 int wrep_parts_add(struct wrep_parts *p, const struct wrep_entry *e)

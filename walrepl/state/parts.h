@@ -28,7 +28,8 @@ struct wrep_parts {
 	/* image_count of them: of each image, in the order of the log; from wrep_parts_settle() on of each
 	 * page that counts, ascending. */
 	struct wrep_page_change *changes;
-	uint32_t image_count, capacity;
+	uint32_t image_count;
+	size_t capacity; /* of `changes` */
 	uint32_t
 		*slots; /* settled: which image in the file each is; NULL: they are in that order */
 };

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include "base/array.h"
 #include "base/io.h"
 #include "db/db.h"
 #include "pages/overlay.h"
@@ -56,7 +57,8 @@ int wrep_overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page_c
 			 struct wrep_page_change **out, uint32_t *count)
 {
 	struct wrep_page_change *changes = NULL;
-	uint32_t n = 0, capacity = 0, pgno = 1;
+	uint32_t n = 0, pgno = 1;
+	size_t capacity = 0;
 	uint8_t *page = malloc(page_size);
 	int rc = page ? 0 : -ENOMEM;
 
@@ -75,17 +77,10 @@ int wrep_overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page_c
 		if (pgno != wrep_lock_page(page_size) &&
 		    (db->state.sum.page_size != page_size || pgno > db->state.sum.page_count ||
 		     db->state.sum.hash[pgno - 1] != hash)) {
-			if (n == capacity) {
-				struct wrep_page_change *more;
-
-				capacity = capacity ? capacity * 2 : 64;
-				more = realloc(changes, capacity * sizeof *changes);
-				if (!more) {
-					rc = -ENOMEM;
-					break;
-				}
-				changes = more;
-			}
+			rc = wrep_array_reserve(&changes, &capacity, (size_t)n + 1,
+						sizeof *changes);
+			if (rc)
+				break;
 			changes[n++] = (struct wrep_page_change){pgno, hash};
 		}
 		if (pgno == UINT32_MAX)

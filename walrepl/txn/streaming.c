@@ -31,6 +31,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/array.h"
 #include "base/io.h"
 #include "base/wrep.h"
 #include "db/db.h"
@@ -157,22 +158,6 @@ void wrep_ahead_wrote_wal(struct wrep_db *db)
 		a->written_ms = wrep_now_ms();
 }
 
-/* Room for `more` items behind `count` ones. 0 or -ENOMEM. */
-static int reserve(void **array, size_t *room, size_t count, size_t more, size_t item)
-{
-	size_t wanted = (count + more) * 2;
-	void *grown;
-
-	if (count + more <= *room)
-		return 0;
-	grown = reallocarray(*array, wanted, item);
-	if (!grown)
-		return -ENOMEM;
-	*array = grown;
-	*room = wanted;
-	return 0;
-}
-
 /* The page size of what is being written: as page 1 says now, or the first page that was written. */
 static uint32_t page_size_of(struct wrep_db *db, size_t len)
 {
@@ -202,8 +187,8 @@ void wrep_ahead_wrote_overlay(struct wrep_db *db, size_t len, uint64_t off)
 	pgno = (off + a->page_size - 1) / a->page_size + 1;
 	end = (off + len) / a->page_size;
 	if (pgno > end || end > UINT32_MAX ||
-	    reserve((void **)&a->written, &a->written_room, a->written_count, end - pgno + 1,
-		    sizeof *a->written) < 0)
+	    wrep_array_reserve(&a->written, &a->written_room, a->written_count + (end - pgno + 1),
+			       sizeof *a->written) < 0)
 		return;
 	while (pgno <= end)
 		a->written[a->written_count++] = (uint32_t)pgno++;
@@ -284,7 +269,8 @@ static int encode(struct wrep_db *db, struct wrep_ahead *a, const uint8_t *frame
 		.image_count = count,
 	};
 	struct rlog_buf *buf;
-	int rc = reserve((void **)&a->sent, &a->sent_room, a->sent_count, count, sizeof *a->sent);
+	int rc =
+		wrep_array_reserve(&a->sent, &a->sent_room, a->sent_count + count, sizeof *a->sent);
 
 	if (rc < 0)
 		return rc;
