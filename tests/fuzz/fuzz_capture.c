@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "pages/capture.h"
+#include "pages/wal_content.h"
 
 #define FRAMES 12u
 #define PAGES 6u /* page numbers */

@@ -25,6 +25,7 @@
 #include <unistd.h>
 #include "../rig/random.h"
 #include "pages/capture.h"
+#include "pages/wal_content.h"
 #include "sqlite/file_format.h"
 #include "sqlite/wal_format.h"
 

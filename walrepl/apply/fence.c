@@ -25,6 +25,7 @@
 #include "db/side_stray.h"
 #include "db/table.h"
 #include "pages/capture.h"
+#include "pages/wal_content.h"
 #include "record/entry.h"
 #include "snapshot/snapshotter.h"
 #include "sqlite/conn.h"

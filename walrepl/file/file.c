@@ -39,6 +39,7 @@
 #include "pages/capture.h"
 #include "pages/overlay.h"
 #include "pages/pagesum.h"
+#include "pages/wal_content.h"
 #include "record/entry.h"
 #include "repair/scrubber.h"
 #include "snapshot/snapshotter.h"

@@ -65,6 +65,7 @@
 #include "names/database.h"
 #include "pages/capture.h"
 #include "pages/sumfile.h"
+#include "pages/wal_content.h"
 #include "record/entry.h"
 #include "snapshot/restore.h"
 #include "snapshot/snapshotter.h"

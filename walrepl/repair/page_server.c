@@ -29,6 +29,7 @@
 #include "db/pin.h"
 #include "db/table.h"
 #include "pages/capture.h"
+#include "pages/wal_content.h"
 #include "record/entry.h"
 #include "repair/scrubber.h"
 #include "repair/wire.h"

@@ -25,6 +25,7 @@
 #include "db/table.h"
 #include "pages/capture.h"
 #include "pages/pagesum.h"
+#include "pages/wal_content.h"
 #include "repair/fetch.h"
 
 #define SCRUB_RATE (8u << 20) /* bytes a second, default of wrep_config.scrub_rate */

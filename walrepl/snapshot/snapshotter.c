@@ -55,6 +55,7 @@
 #include "db/table.h"
 #include "pages/capture.h"
 #include "pages/sumfile.h"
+#include "pages/wal_content.h"
 #include "record/entry.h"
 #include "record/manifest.h"
 #include "snapshot/restore.h"
