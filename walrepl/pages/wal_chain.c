@@ -1,4 +1,4 @@
-/* The valid frames of a -wal.
+/* Follows the chain of frame checksums in a -wal while it is being written.
  *
  * A frame is looked at only when its bytes change, so each page is read and summed once:
  *
@@ -11,6 +11,8 @@
  *   written over them looks whole, and is summed, at each of its writes. Cutting the file there would
  *   save that, but the file may not become shorter than the kernel believes: a size that it asks for
  *   just then would make it zero what it has cached of a write under way.
+ *
+ * Memory: 24 bytes per frame, and one frame.
  */
 #include "pages/wal_chain.h"
 
@@ -22,59 +24,62 @@
 #include "base/io.h"
 #include "pages/pagesum.h"
 
-const struct write wrep_wal_chain_nothing = {.data = (const uint8_t *)"", .len = 0, .off = 0};
+const struct wrep_wal_write wrep_wal_write_nothing = {.data = (const uint8_t *)"",
+						      .len = 0,
+						      .off = 0};
 
-void wrep_wal_chain_overlay(uint8_t *bytes, uint64_t off, size_t len, const struct write *w)
+void wrep_wal_write_overlay(const struct wrep_wal_write *w, uint8_t *bytes, uint64_t off,
+			    size_t len)
 {
 	uint64_t from = w->off > off ? w->off : off;
-	uint64_t to = write_end(w) < off + len ? write_end(w) : off + len;
+	uint64_t to = wrep_wal_write_end(w) < off + len ? wrep_wal_write_end(w) : off + len;
 
 	if (from < to)
 		memcpy(bytes + (from - off), w->data + (from - w->off), (size_t)(to - from));
 }
 
-void wrep_wal_chain_begin_appends(struct wrep_capture *c)
+void wrep_wal_chain_close(struct wrep_wal_chain *c)
 {
-	c->append_end = c->header_valid ? frame_offset(c, c->committed) : 0;
-	c->attempt++;
+	free(c->frames);
+	free(c->cache);
 }
 
 /* ---- the scan ---------------------------------------------------------------------------------- */
 
-void wrep_wal_chain_set_scan(struct wrep_capture *c, uint32_t frame)
+void wrep_wal_chain_set_scan(struct wrep_wal_chain *c, uint32_t frame)
 {
 	if (c->scanned != frame)
 		c->cached = 0;
 	c->scanned = frame;
 }
 
-/* Keep what `w` brings of the frame at the scan position, as long as the kept bytes have no gap. */
-int wrep_wal_chain_absorb(struct wrep_capture *c, const struct write *w)
+int wrep_wal_chain_absorb(struct wrep_wal_chain *c, const struct wrep_wal_write *w)
 {
-	uint64_t start = frame_offset(c, c->scanned);
+	uint64_t start = wrep_wal_chain_offset(c, c->scanned);
 	size_t bytes = (size_t)wrep_wal_frame_bytes(c->header.page_size);
-	uint64_t end = write_end(w) - start < bytes ? write_end(w) - start : bytes;
+	uint64_t end =
+		wrep_wal_write_end(w) - start < bytes ? wrep_wal_write_end(w) - start : bytes;
 	int rc;
 
-	if (write_end(w) <= start || w->off > start + c->cached || w->off >= start + bytes)
+	if (wrep_wal_write_end(w) <= start || w->off > start + c->cached || w->off >= start + bytes)
 		return 0;
 	rc = wrep_array_reserve(&c->cache, &c->cache_capacity, bytes, 1);
 	if (rc != 0)
 		return rc;
-	wrep_wal_chain_overlay(c->cache, start, bytes, w);
+	wrep_wal_write_overlay(w, c->cache, start, bytes);
 	if (end > c->cached)
 		c->cached = (size_t)end;
 	return 0;
 }
 
 /* The bytes of the frame at the scan position, as they are once `w` is written. */
-static int view_frame(struct wrep_capture *c, const struct write *w, const uint8_t **header,
-		      const uint8_t **page)
+static int view_frame(struct wrep_wal_chain *c, const struct wrep_wal_write *w,
+		      const uint8_t **header, const uint8_t **page)
 {
-	uint64_t start = frame_offset(c, c->scanned);
+	uint64_t start = wrep_wal_chain_offset(c, c->scanned);
 	size_t bytes = (size_t)wrep_wal_frame_bytes(c->header.page_size);
 	uint64_t page_start = start + WREP_FRAME_HEADER_BYTES;
-	bool page_in_write = w->off <= page_start && write_end(w) >= start + bytes;
+	bool page_in_write = w->off <= page_start && wrep_wal_write_end(w) >= start + bytes;
 	int rc;
 
 	if (page_in_write && w->off <= start) {
@@ -100,7 +105,7 @@ static int view_frame(struct wrep_capture *c, const struct write *w, const uint8
 			return -EIO;
 		/* Behind the end of the file: what the write brings, and zeros in a hole before it. */
 		memset(c->cache + c->cached + n, 0, rest - (size_t)n);
-		wrep_wal_chain_overlay(c->cache, start, bytes, w);
+		wrep_wal_write_overlay(w, c->cache, start, bytes);
 		c->cached = bytes;
 	}
 	*header = c->cache;
@@ -108,17 +113,17 @@ static int view_frame(struct wrep_capture *c, const struct write *w, const uint8
 	return 0;
 }
 
-/* Move the scan over all valid frames. `*commits` becomes the number of frames up to and with the
- * last commit frame found, or stays. */
-int wrep_wal_chain_advance(struct wrep_capture *c, const struct write *w, uint32_t *commits)
+int wrep_wal_chain_advance(struct wrep_wal_chain *c, const struct wrep_wal_write *w,
+			   uint32_t *commits)
 {
 	c->recheck = false;
-	while (c->scanned < UINT32_MAX && frame_offset(c, (uint64_t)c->scanned + 1) <= c->size) {
+	while (c->scanned < UINT32_MAX &&
+	       wrep_wal_chain_offset(c, (uint64_t)c->scanned + 1) <= c->size) {
 		const uint32_t *before =
 			c->scanned > 0 ? c->frames[c->scanned - 1].sum : c->header.sum;
 		const uint8_t *header, *page;
 		struct wrep_wal_frame parsed;
-		struct frame *frame;
+		struct wrep_wal_chain_frame *frame;
 		int rc = view_frame(c, w, &header, &page);
 
 		if (rc != 0)
@@ -144,26 +149,23 @@ int wrep_wal_chain_advance(struct wrep_capture *c, const struct write *w, uint32
 
 /* ---- generations and loading ------------------------------------------------------------------- */
 
-void wrep_wal_chain_drop_frames(struct wrep_capture *c)
+void wrep_wal_chain_drop_frames(struct wrep_wal_chain *c)
 {
 	c->header_valid = false;
-	c->scanned = c->committed = c->indexed = 0;
+	c->scanned = c->committed = 0;
 	c->cached = 0;
 	c->recheck = false;
-	if (c->index != NULL)
-		memset(c->index, 0, c->index_slots * sizeof(*c->index));
-	wrep_wal_chain_begin_appends(c);
+	c->drops++;
 }
 
-/* Distrust everything: something failed half way. */
-void wrep_wal_chain_reset(struct wrep_capture *c)
+void wrep_wal_chain_reset(struct wrep_wal_chain *c)
 {
 	wrep_wal_chain_drop_frames(c);
 	c->loaded = false;
-	c->reserved = 0;
+	c->resets++;
 }
 
-void wrep_wal_chain_start_generation(struct wrep_capture *c,
+void wrep_wal_chain_start_generation(struct wrep_wal_chain *c,
 				     const uint8_t bytes[WREP_WAL_HEADER_BYTES],
 				     const struct wrep_wal_header *header)
 {
@@ -172,27 +174,26 @@ void wrep_wal_chain_start_generation(struct wrep_capture *c,
 	c->header = *header;
 	memcpy(c->header_bytes, bytes, WREP_WAL_HEADER_BYTES);
 	c->recheck = true; /* there may be frames in the file that it makes valid */
-	wrep_wal_chain_begin_appends(c);
 }
 
 /* Is the last committed frame still where it was? Its checksum vouches for all before it. */
-static bool committed_frames_remain(struct wrep_capture *c, const uint8_t *header_bytes)
+static bool committed_frames_remain(struct wrep_wal_chain *c, const uint8_t *header_bytes)
 {
 	uint8_t bytes[WREP_FRAME_HEADER_BYTES], expected[WREP_FRAME_HEADER_BYTES];
-	const struct frame *last;
+	const struct wrep_wal_chain_frame *last;
 
-	if (!c->header_valid || c->committed == 0 || c->size < committed_end(c) ||
+	if (!c->header_valid || c->committed == 0 || c->size < wrep_wal_chain_committed_end(c) ||
 	    memcmp(header_bytes, c->header_bytes, sizeof(c->header_bytes)) != 0)
 		return false;
 	last = &c->frames[c->committed - 1];
-	if (wrep_read_exact(c->fd, bytes, sizeof(bytes), frame_offset(c, c->committed - 1)) != 0)
+	if (wrep_read_exact(c->fd, bytes, sizeof(bytes),
+			    wrep_wal_chain_offset(c, c->committed - 1)) != 0)
 		return false;
 	wrep_wal_frame_header(&c->header, last->pgno, last->page_count, last->sum, expected);
 	return memcmp(bytes, expected, sizeof(bytes)) == 0;
 }
 
-/* Make the state agree with the backing file. */
-int wrep_wal_chain_load(struct wrep_capture *c)
+int wrep_wal_chain_load(struct wrep_wal_chain *c)
 {
 	uint8_t bytes[WREP_WAL_HEADER_BYTES];
 	struct wrep_wal_header header;
@@ -221,13 +222,13 @@ int wrep_wal_chain_load(struct wrep_capture *c)
 		wrep_wal_chain_start_generation(c, bytes, &header);
 	}
 	commits = c->committed;
-	rc = wrep_wal_chain_advance(c, &wrep_wal_chain_nothing, &commits);
+	rc = wrep_wal_chain_advance(c, &wrep_wal_write_nothing, &commits);
 	if (rc != 0) {
 		wrep_wal_chain_reset(c);
 		return rc;
 	}
 	c->committed = commits;
 	c->loaded = true;
-	wrep_wal_chain_begin_appends(c);
+	c->loads++;
 	return 0;
 }

@@ -1,54 +1,102 @@
-/* The valid frames of a -wal. For capture.c and wal_content.c alone; the caller serialises all calls. */
+/* The valid frames of a -wal, found and followed. For capture.c and wal_content.c alone; the caller serialises
+ * all calls.
+ *
+ *   header | committed frames | valid frames, no commit yet | frame being written | ...
+ *          0                  committed                     scanned               size of the file
+ *
+ * The chain knows what is in the backing file, and is told of a write before it gets there. The capture judges
+ * the write, and moves `committed`.
+ */
 #ifndef WALREPL_PAGES_WAL_CHAIN_H
 #define WALREPL_PAGES_WAL_CHAIN_H
 
-#include "pages/capture_state.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "sqlite/wal_format.h"
+
+struct wrep_wal_chain_frame {
+	uint32_t pgno;
+	uint32_t page_count; /* not 0: a commit frame */
+	uint32_t sum[2];
+	uint64_t hash; /* of the page, as in pagesum.h */
+};
+
+struct wrep_wal_chain {
+	int fd;	     /* not owned */
+	bool loaded; /* the rest agrees with the backing file */
+	/* How often the frames were dropped, the file was read, and all was given up. Whoever keeps something
+	 * about the chain compares what it was when that was true. */
+	uint64_t drops, loads, resets;
+
+	/* The generation. Without a valid header there are no frames. */
+	bool header_valid;
+	uint8_t header_bytes[WREP_WAL_HEADER_BYTES];
+	struct wrep_wal_header header;
+
+	struct wrep_wal_chain_frame *frames; /* the valid ones: `scanned` of them */
+	uint32_t scanned, committed;
+	size_t capacity;
+	uint64_t size; /* of the backing file, with the write at hand */
+	/* The frame at the scan position may be valid although no write has touched it since. */
+	bool recheck;
+
+	uint8_t *cache; /* the first `cached` bytes of the frame at the scan position */
+	size_t cached, cache_capacity;
+};
 
 /* A write, as the application issued it. */
-struct write {
+struct wrep_wal_write {
 	const uint8_t *data;
 	size_t len;
 	uint64_t off;
 };
 
-static inline uint64_t write_end(const struct write *w)
+/* No write: to look at what is in the file. */
+extern const struct wrep_wal_write wrep_wal_write_nothing;
+
+static inline uint64_t wrep_wal_write_end(const struct wrep_wal_write *w)
 {
 	return w->off + w->len;
 }
 
-static inline uint64_t frame_offset(const struct wrep_capture *c, uint64_t frame)
+/* Copy what `w` holds of [off, off + len) over `bytes`. */
+void wrep_wal_write_overlay(const struct wrep_wal_write *w, uint8_t *bytes, uint64_t off,
+			    size_t len);
+
+/* Where frame `frame`, from 0, starts. */
+static inline uint64_t wrep_wal_chain_offset(const struct wrep_wal_chain *c, uint64_t frame)
 {
 	return wrep_wal_frame_offset(c->header.page_size, frame);
 }
 
-static inline uint64_t committed_end(const struct wrep_capture *c)
+static inline uint64_t wrep_wal_chain_committed_end(const struct wrep_wal_chain *c)
 {
-	return c->committed > 0 ? frame_offset(c, c->committed) : 0;
+	return c->committed > 0 ? wrep_wal_chain_offset(c, c->committed) : 0;
 }
 
-/* No write: to look at what is in the file. */
-extern const struct write wrep_wal_chain_nothing;
+/* All zeros but for the descriptor is a chain of which nothing is read yet. */
+void wrep_wal_chain_close(struct wrep_wal_chain *c);
 
-/* Copy what `w` holds of [off, off + len) over `bytes`. */
-void wrep_wal_chain_overlay(uint8_t *bytes, uint64_t off, size_t len, const struct write *w);
-
-/* What is appended from here on is another transaction's. */
-void wrep_wal_chain_begin_appends(struct wrep_capture *c);
-
-void wrep_wal_chain_set_scan(struct wrep_capture *c, uint32_t frame);
-/* Keep what `w` brings of the frame at the scan position, as long as the kept bytes have no gap. */
-int wrep_wal_chain_absorb(struct wrep_capture *c, const struct write *w);
-/* Move the scan over all valid frames. `*commits` becomes the number of frames up to and with the
- * last commit frame found, or stays. */
-int wrep_wal_chain_advance(struct wrep_capture *c, const struct write *w, uint32_t *commits);
-
-void wrep_wal_chain_drop_frames(struct wrep_capture *c);
+/* Make the state agree with the backing file, unless it does. What is valid through a commit frame is
+ * committed. 0, -EIO, -ENOMEM. */
+int wrep_wal_chain_load(struct wrep_wal_chain *c);
 /* Distrust everything: something failed half way. */
-void wrep_wal_chain_reset(struct wrep_capture *c);
-void wrep_wal_chain_start_generation(struct wrep_capture *c,
+void wrep_wal_chain_reset(struct wrep_wal_chain *c);
+/* There is no valid header any more. */
+void wrep_wal_chain_drop_frames(struct wrep_wal_chain *c);
+/* This header is about to be written. */
+void wrep_wal_chain_start_generation(struct wrep_wal_chain *c,
 				     const uint8_t bytes[WREP_WAL_HEADER_BYTES],
 				     const struct wrep_wal_header *header);
-/* Make the state agree with the backing file. */
-int wrep_wal_chain_load(struct wrep_capture *c);
+
+/* Go on from this frame, whose bytes are about to change. */
+void wrep_wal_chain_set_scan(struct wrep_wal_chain *c, uint32_t frame);
+/* Move the scan over all frames that are valid once `w` is written. `*commits` becomes the number of frames
+ * up to and with the last commit frame found, or stays. 0, -EIO, -ENOMEM. */
+int wrep_wal_chain_advance(struct wrep_wal_chain *c, const struct wrep_wal_write *w,
+			   uint32_t *commits);
+/* Keep what `w` brings of the frame at the scan position, as long as the kept bytes have no gap. 0, -ENOMEM. */
+int wrep_wal_chain_absorb(struct wrep_wal_chain *c, const struct wrep_wal_write *w);
 
 #endif

@@ -5,20 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/io.h"
+#include "pages/capture_state.h"
 #include "pages/pagesum.h"
 #include "pages/wal_chain.h"
 
 int wrep_capture_position(struct wrep_capture *c, struct wrep_wal_position *out)
 {
-	int rc = wrep_wal_chain_load(c);
+	int rc = wrep_wal_chain_load(&c->chain);
 
 	memset(out, 0, sizeof(*out));
 	if (rc != 0)
 		return rc;
-	if (c->header_valid) {
-		out->frame_count = c->committed;
-		out->page_size = c->header.page_size;
-		memcpy(out->salt, c->header.salt, sizeof(out->salt));
+	if (c->chain.header_valid) {
+		out->frame_count = c->chain.committed;
+		out->page_size = c->chain.header.page_size;
+		memcpy(out->salt, c->chain.header.salt, sizeof(out->salt));
 	}
 	return 0;
 }
@@ -27,43 +28,50 @@ static size_t index_slot(const struct wrep_capture *c, uint32_t pgno, uint64_t h
 {
 	/* The hash is well mixed; the page number is its seed. */
 	return (size_t)((hash ^ (uint64_t)pgno * UINT64_C(0x9e3779b97f4a7c15)) &
-			(c->index_slots - 1));
+			(c->content.slot_count - 1));
 }
 
 static void index_frame(struct wrep_capture *c, uint32_t frame)
 {
-	const struct frame *f = &c->frames[frame];
+	const struct wrep_wal_chain_frame *f = &c->chain.frames[frame];
 	size_t slot = index_slot(c, f->pgno, f->hash);
 
-	while (c->index[slot] != 0) {
-		const struct frame *g = &c->frames[c->index[slot] - 1];
+	while (c->content.slots[slot] != 0) {
+		const struct wrep_wal_chain_frame *g = &c->chain.frames[c->content.slots[slot] - 1];
 
 		if (g->pgno == f->pgno && g->hash == f->hash)
 			return;
-		slot = (slot + 1) & (c->index_slots - 1);
+		slot = (slot + 1) & (c->content.slot_count - 1);
 	}
-	c->index[slot] = frame + 1;
+	c->content.slots[slot] = frame + 1;
 }
 
 /* Index the frames committed since the last time. */
 static int index_frames(struct wrep_capture *c)
 {
-	if ((size_t)c->committed * 2 >= c->index_slots) {
-		size_t slots = 1024;
-		uint32_t *index;
-
-		while (slots < (size_t)c->committed * 4)
-			slots *= 2;
-		index = calloc(slots, sizeof(*index));
-		if (index == NULL)
-			return -ENOMEM;
-		free(c->index);
-		c->index = index;
-		c->index_slots = slots;
-		c->indexed = 0;
+	if (c->content.drops != c->chain.drops) {
+		c->content.drops = c->chain.drops;
+		c->content.indexed = 0;
+		if (c->content.slots != NULL)
+			memset(c->content.slots, 0,
+			       c->content.slot_count * sizeof(*c->content.slots));
 	}
-	for (; c->indexed < c->committed; c->indexed++)
-		index_frame(c, c->indexed);
+	if ((size_t)c->chain.committed * 2 >= c->content.slot_count) {
+		size_t count = 1024;
+		uint32_t *slots;
+
+		while (count < (size_t)c->chain.committed * 4)
+			count *= 2;
+		slots = calloc(count, sizeof(*slots));
+		if (slots == NULL)
+			return -ENOMEM;
+		free(c->content.slots);
+		c->content.slots = slots;
+		c->content.slot_count = count;
+		c->content.indexed = 0;
+	}
+	for (; c->content.indexed < c->chain.committed; c->content.indexed++)
+		index_frame(c, c->content.indexed);
 	return 0;
 }
 
@@ -75,18 +83,18 @@ bool wrep_capture_copied(struct wrep_capture *c, int db_fd, const struct wrep_pa
 	uint32_t page_size, page_count;
 	uint8_t *page, *seen;
 
-	if (wrep_wal_chain_load(c) != 0)
+	if (wrep_wal_chain_load(&c->chain) != 0)
 		return false;
-	if (c->committed == 0 || sum->page_size != c->header.page_size)
+	if (c->chain.committed == 0 || sum->page_size != c->chain.header.page_size)
 		return true; /* an emptied database, or one of another page size: nothing of it counts */
-	page_size = c->header.page_size;
-	page_count = c->frames[c->committed - 1].page_count;
+	page_size = c->chain.header.page_size;
+	page_count = c->chain.frames[c->chain.committed - 1].page_count;
 	page = malloc(page_size);
 	seen = calloc(page_count / 8 + 1, 1);
 	if (page == NULL || seen == NULL)
 		copied = false;
-	for (uint32_t i = c->committed; i > 0 && copied; i--) {
-		const struct frame *f = &c->frames[i - 1];
+	for (uint32_t i = c->chain.committed; i > 0 && copied; i--) {
+		const struct wrep_wal_chain_frame *f = &c->chain.frames[i - 1];
 		uint8_t bit = (uint8_t)(1u << f->pgno % 8);
 
 		if (f->pgno > page_count || (seen[f->pgno / 8] & bit))
@@ -104,14 +112,14 @@ bool wrep_capture_copied(struct wrep_capture *c, int db_fd, const struct wrep_pa
 int wrep_capture_find(struct wrep_capture *c, uint32_t page_size, const uint32_t *pgno,
 		      uint32_t count, uint64_t *offset)
 {
-	int rc = wrep_wal_chain_load(c);
+	int rc = wrep_wal_chain_load(&c->chain);
 
 	memset(offset, 0, count * sizeof(*offset));
-	if (rc != 0 || c->committed == 0 || c->header.page_size != page_size)
+	if (rc != 0 || c->chain.committed == 0 || c->chain.header.page_size != page_size)
 		return rc;
-	for (uint32_t i = 0; i < c->committed; i++)
+	for (uint32_t i = 0; i < c->chain.committed; i++)
 		for (uint32_t k = 0; k < count; k++)
-			if (c->frames[i].pgno == pgno[k])
+			if (c->chain.frames[i].pgno == pgno[k])
 				offset[k] = wrep_wal_frame_offset(page_size, i) +
 					    WREP_FRAME_HEADER_BYTES;
 	return 0;
@@ -121,17 +129,17 @@ bool wrep_capture_holds(struct wrep_capture *c, uint32_t pgno, uint64_t hash)
 {
 	size_t slot;
 
-	if (wrep_wal_chain_load(c) != 0 || c->committed == 0)
+	if (wrep_wal_chain_load(&c->chain) != 0 || c->chain.committed == 0)
 		return false;
 	if (index_frames(c) != 0) {
-		for (uint32_t i = 0; i < c->committed; i++)
-			if (c->frames[i].pgno == pgno && c->frames[i].hash == hash)
+		for (uint32_t i = 0; i < c->chain.committed; i++)
+			if (c->chain.frames[i].pgno == pgno && c->chain.frames[i].hash == hash)
 				return true;
 		return false;
 	}
-	for (slot = index_slot(c, pgno, hash); c->index[slot] != 0;
-	     slot = (slot + 1) & (c->index_slots - 1)) {
-		const struct frame *f = &c->frames[c->index[slot] - 1];
+	for (slot = index_slot(c, pgno, hash); c->content.slots[slot] != 0;
+	     slot = (slot + 1) & (c->content.slot_count - 1)) {
+		const struct wrep_wal_chain_frame *f = &c->chain.frames[c->content.slots[slot] - 1];
 
 		if (f->pgno == pgno && f->hash == hash)
 			return true;
@@ -141,10 +149,11 @@ bool wrep_capture_holds(struct wrep_capture *c, uint32_t pgno, uint64_t hash)
 
 bool wrep_capture_fits(struct wrep_capture *c, uint32_t page_count)
 {
-	if (wrep_wal_chain_load(c) != 0)
+	if (wrep_wal_chain_load(&c->chain) != 0)
 		return false;
-	for (uint32_t i = c->committed; i > 0; i--)
-		if (c->frames[i - 1].page_count != 0 && c->frames[i - 1].page_count <= page_count)
+	for (uint32_t i = c->chain.committed; i > 0; i--)
+		if (c->chain.frames[i - 1].page_count != 0 &&
+		    c->chain.frames[i - 1].page_count <= page_count)
 			return true;
 	return false;
 }
