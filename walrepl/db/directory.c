@@ -274,17 +274,9 @@ int wrep_dirs_sync(struct wrep *w)
 
 int wrep_dir_apply_attributes(int fd, const struct wrep_entry *e)
 {
-	if ((e->attr_valid & (WREP_ATTR_UID | WREP_ATTR_GID)) &&
-	    fchown(fd, e->attr_valid & WREP_ATTR_UID ? e->uid : (uid_t)-1,
-		   e->attr_valid & WREP_ATTR_GID ? e->gid : (gid_t)-1) < 0)
-		return -errno;
-	if ((e->attr_valid & WREP_ATTR_MODE) && fchmod(fd, e->mode & 07777) < 0)
-		return -errno;
-	if ((e->attr_valid & WREP_ATTR_TIMES) &&
-	    futimens(fd, (struct timespec[]){wrep_to_timespec(e->atime_ns, e->atime_omit),
-					     wrep_to_timespec(e->mtime_ns, e->mtime_omit)}) < 0)
-		return -errno;
-	return 0;
+	struct wrep_attr attr = wrep_entry_attr(e);
+
+	return wrep_attr_set(fd, &attr);
 }
 
 /* A directory is at `path` then, whatever else was; made with no right for anybody. */
@@ -426,7 +418,7 @@ int wrep_dirs_prepare(struct wrep *w, const struct wrep_manifest *m, bool attrib
 	for (size_t i = m->dir_count; attributes && i-- > 0 && !rc;) {
 		const struct wrep_manifest_dir *d = &m->dirs[i];
 		struct timespec times[2] = {{.tv_nsec = UTIME_OMIT},
-					    wrep_to_timespec(d->mtime_ns, false)};
+					    wrep_attr_time(d->mtime_ns, false)};
 
 		if (utimensat(w->config.data_fd, d->path, times, AT_SYMLINK_NOFOLLOW) < 0)
 			rc = -errno;

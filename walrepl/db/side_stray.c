@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
+#include "base/attr.h"
 #include "base/io.h"
 #include "base/report.h"
 #include "base/wrep.h"
@@ -211,9 +212,8 @@ static int move_here(struct wrep_db *db, enum wrep_kind kind, const char *name, 
 			    O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 		if (fd >= 0)
 			rc = copy_all(from, fd);
-		if (!rc && fd >= 0 &&
-		    (fchown(fd, st.st_uid, st.st_gid) < 0 || fchmod(fd, st.st_mode & 07777) < 0))
-			rc = -errno;
+		if (!rc && fd >= 0)
+			rc = wrep_attr_own(fd, st.st_mode, st.st_uid, st.st_gid);
 	}
 	if (fd < 0)
 		rc = -errno;

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
+#include "base/attr.h"
 #include "base/io.h"
 #include "base/wrep.h"
 #include "db/db.h"
@@ -314,8 +315,7 @@ int wrep_stray_create_locked(struct wrep *w, const char *name, const struct wrep
 	wrep_stray_file_name(path, s->number, "");
 	fd = openat(w->config.state_fd, path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
 		    as->mode & 07777);
-	if (fd < 0 || fchown(fd, as->uid, as->gid) < 0 || fchmod(fd, as->mode & 07777) < 0)
-		rc = -errno;
+	rc = fd < 0 ? -errno : wrep_attr_own(fd, as->mode, as->uid, as->gid);
 	if (fd >= 0)
 		close(fd);
 	if (!rc)

@@ -24,6 +24,7 @@
 #include "apply/fence.h"
 #include "apply/fold.h"
 #include "apply/opening.h"
+#include "base/attr.h"
 #include "base/io.h"
 #include "base/report.h"
 #include "base/work.h"
@@ -152,8 +153,8 @@ static int create_side_file(struct wrep_db *db, enum wrep_kind kind, const struc
 	if (!internal && wrep_descriptor_is_spare(db->w, fd)) {
 		unlinkat(wrep_dir_fd(db->w, kind), name, 0);
 		rc = -EMFILE;
-	} else if (fchown(fd, as->uid, as->gid) < 0 || fchmod(fd, as->mode & 07777) < 0) {
-		rc = -errno;
+	} else {
+		rc = wrep_attr_own(fd, as->mode, as->uid, as->gid);
 	}
 	if (!rc)
 		rc = wrep_file_make(db, kind, fd, 0, &db->files[kind]);
@@ -1134,15 +1135,8 @@ int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct 
 	}
 	if (f->fd < 0)
 		rc = -ESTALE;
-	if (!rc && (attr->valid & (WREP_ATTR_UID | WREP_ATTR_GID)) &&
-	    fchown(f->fd, attr->valid & WREP_ATTR_UID ? attr->uid : (uid_t)-1,
-		   attr->valid & WREP_ATTR_GID ? attr->gid : (gid_t)-1) < 0)
-		rc = -errno;
-	if (!rc && (attr->valid & WREP_ATTR_MODE) && fchmod(f->fd, attr->mode & 07777) < 0)
-		rc = -errno;
-	if (!rc && (attr->valid & WREP_ATTR_TIMES) &&
-	    futimens(f->fd, (struct timespec[]){attr->atime, attr->mtime}) < 0)
-		rc = -errno;
+	if (!rc)
+		rc = wrep_attr_set(f->fd, attr);
 	if (db)
 		unhold(db);
 	return rc;

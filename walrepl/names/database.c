@@ -117,8 +117,8 @@ static void run_create(struct wrep *w, struct wrep_work *work)
 			break;
 		wrep_wait_for_space(w, db->name, -errno, &logged);
 	}
-	if (rc == 0 && (fd < 0 || fchown(fd, e.uid, e.gid) < 0 || fchmod(fd, e.mode) < 0))
-		rc = -errno;
+	if (rc == 0)
+		rc = fd < 0 ? -errno : wrep_attr_own(fd, e.mode, e.uid, e.gid);
 	wrep_strays_begin(w, db->name, c->index, copies);
 	pthread_mutex_lock(&db->lock);
 	if (rc == 0)
@@ -216,16 +216,11 @@ static void run_setattr(struct wrep *w, struct wrep_work *work)
 	pthread_mutex_unlock(&db->lock);
 	if (!f)
 		rc = -ENOENT;
-	if (!rc && (e.attr_valid & (WREP_ATTR_UID | WREP_ATTR_GID)) &&
-	    fchown(f->fd, e.attr_valid & WREP_ATTR_UID ? e.uid : (uid_t)-1,
-		   e.attr_valid & WREP_ATTR_GID ? e.gid : (gid_t)-1) < 0)
-		rc = -errno;
-	if (!rc && (e.attr_valid & WREP_ATTR_MODE) && fchmod(f->fd, e.mode) < 0)
-		rc = -errno;
-	if (!rc && (e.attr_valid & WREP_ATTR_TIMES) &&
-	    futimens(f->fd, (struct timespec[]){wrep_to_timespec(e.atime_ns, e.atime_omit),
-						wrep_to_timespec(e.mtime_ns, e.mtime_omit)}) < 0)
-		rc = -errno;
+	if (!rc) {
+		struct wrep_attr attr = wrep_entry_attr(&e);
+
+		rc = wrep_attr_set(f->fd, &attr);
+	}
 	pthread_mutex_lock(&db->lock);
 	db->touched = true;
 	if (f)

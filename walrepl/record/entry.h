@@ -93,6 +93,9 @@ static inline uint32_t wrep_entry_dropped(const struct wrep_entry *e, uint32_t i
  * COMMIT; so those that are dropped), names (wrep_names_path_valid()). 0 or -EBADMSG. */
 int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out);
 
+/* The attributes that a SETATTR changes. */
+struct wrep_attr wrep_entry_attr(const struct wrep_entry *e);
+
 /* The members of a GROUP that was decoded, each a COMMIT entry, in ascending order of their databases'
  * ids: `*at` is 0 for the first and moves on. False after the last. */
 bool wrep_entry_member(const struct rlog_buf *buf, size_t *at, struct wrep_entry *out);

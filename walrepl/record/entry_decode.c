@@ -1,4 +1,5 @@
 /* Entries of the Raft log, decoded and checked: see the diagram in entry_format.h. */
+#include "base/attr.h"
 #include "record/entry.h"
 
 #include <assert.h>
@@ -226,6 +227,18 @@ static int decode_group(const uint8_t *p, size_t len, struct wrep_entry *e)
 int wrep_entry_decode(const struct rlog_buf *buf, struct wrep_entry *out)
 {
 	return decode(buf->data, buf->len, out);
+}
+
+struct wrep_attr wrep_entry_attr(const struct wrep_entry *e)
+{
+	return (struct wrep_attr){
+		.valid = e->attr_valid,
+		.mode = e->mode,
+		.uid = e->uid,
+		.gid = e->gid,
+		.atime = wrep_attr_time(e->atime_ns, e->atime_omit),
+		.mtime = wrep_attr_time(e->mtime_ns, e->mtime_omit),
+	};
 }
 
 bool wrep_entry_member(const struct rlog_buf *buf, size_t *at, struct wrep_entry *out)

@@ -40,6 +40,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "base/attr.h"
 #include "base/io.h"
 #include "base/wrep.h"
 #include "db/db.h"
@@ -158,9 +159,8 @@ static int create_file(struct wrep *w, const char *name, const struct wrep_new_f
 		return -ENOMEM;
 	f->fd = openat(w->config.data_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
 		       as->mode & 07777);
-	if (f->fd < 0 || fchown(f->fd, as->uid, as->gid) < 0 ||
-	    fchmod(f->fd, as->mode & 07777) < 0) {
-		rc = -errno;
+	rc = f->fd < 0 ? -errno : wrep_attr_own(f->fd, as->mode, as->uid, as->gid);
+	if (rc) {
 		if (f->fd >= 0)
 			close(f->fd);
 		free(f);
