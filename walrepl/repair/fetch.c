@@ -34,6 +34,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "base/attr.h"
 #include "base/bytes.h"
 #include "base/io.h"
 #include "base/phase.h"
@@ -237,15 +238,14 @@ static int compare_pages(struct fetch *f, const struct wrep_manifest_db *d, int 
 
 static int set_attributes(int fd, const uint8_t *answer)
 {
-	int64_t mtime_ns = (int64_t)wrep_get64(answer + 24);
 	struct timespec times[2] = {{.tv_nsec = UTIME_NOW},
-				    {.tv_sec = mtime_ns / 1000000000,
-				     .tv_nsec = mtime_ns % 1000000000}};
+				    wrep_attr_time((int64_t)wrep_get64(answer + 24), false)};
+	int rc = wrep_attr_own(fd, wrep_get32(answer + 8), wrep_get32(answer + 12),
+			       wrep_get32(answer + 16));
 
-	if (fchown(fd, wrep_get32(answer + 12), wrep_get32(answer + 16)) < 0 ||
-	    fchmod(fd, wrep_get32(answer + 8) & 07777) < 0 || futimens(fd, times) < 0)
-		return -errno;
-	return 0;
+	if (rc)
+		return rc;
+	return futimens(fd, times) < 0 ? -errno : 0;
 }
 
 /* Bring the file open as `fd` to what the leader has. Fills in the shape of `d` and all `*hash`. */
