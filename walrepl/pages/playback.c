@@ -26,22 +26,38 @@ static uint32_t page_size_of(struct wrep_overlay *o, int base_fd)
 
 /* ---- a -wal ------------------------------------------------------------------------------------- */
 
-/* Go through the frames that count, at most `max` of them: write them into `o`, unless it is NULL. `*count`: up to
- * the last one that commits, which says `*page_count`. */
-static int go_through(int fd, const struct wrep_wal_header *h, uint32_t max, struct wrep_overlay *o,
-		      int base_fd, uint32_t *count, uint32_t *page_count)
+struct wal {
+	int fd;
+	struct wrep_wal_header header;
+	uint32_t count;	     /* of the frames that count: up to the last one that commits, */
+	uint32_t page_count; /* which says this */
+};
+
+/* False: it begins with no valid header. */
+static bool open_wal(struct wal *w, int fd)
 {
+	uint8_t bytes[WREP_WAL_HEADER_BYTES];
+
+	*w = (struct wal){.fd = fd};
+	return wrep_read_exact(fd, bytes, sizeof bytes, 0) == 0 &&
+	       wrep_wal_header_parse(bytes, &w->header);
+}
+
+/* Go through the valid frames, at most `max` of them: count them, and write them into `o`, unless it is NULL. */
+static int go_through(struct wal *w, uint32_t max, struct wrep_overlay *o, int base_fd)
+{
+	const struct wrep_wal_header *h = &w->header;
 	const size_t frame_bytes = wrep_wal_frame_bytes(h->page_size);
 	uint8_t *bytes = malloc(frame_bytes);
 	uint32_t sum[2] = {h->sum[0], h->sum[1]};
 	int rc = bytes ? 0 : -ENOMEM;
 
-	*count = *page_count = 0;
+	w->count = w->page_count = 0;
 	for (uint32_t i = 0; i < max && !rc; i++) {
 		const uint8_t *page = bytes + WREP_FRAME_HEADER_BYTES;
 		struct wrep_wal_frame f;
 
-		rc = wrep_read_exact(fd, bytes, frame_bytes,
+		rc = wrep_read_exact(w->fd, bytes, frame_bytes,
 				     wrep_wal_frame_offset(h->page_size, i));
 		if (rc == -EIO || (!rc && !wrep_wal_frame_parse(h, sum, bytes, page, &f))) {
 			rc = 0; /* its end, or that of what is valid */
@@ -51,8 +67,8 @@ static int go_through(int fd, const struct wrep_wal_header *h, uint32_t max, str
 			break;
 		memcpy(sum, f.sum, sizeof sum);
 		if (f.page_count) {
-			*count = i + 1;
-			*page_count = f.page_count;
+			w->count = i + 1;
+			w->page_count = f.page_count;
 		}
 		if (o)
 			rc = wrep_overlay_write(o, base_fd, page, h->page_size,
@@ -62,41 +78,32 @@ static int go_through(int fd, const struct wrep_wal_header *h, uint32_t max, str
 	return rc;
 }
 
-static bool read_header(int fd, struct wrep_wal_header *h)
-{
-	uint8_t bytes[WREP_WAL_HEADER_BYTES];
-
-	return wrep_read_exact(fd, bytes, sizeof bytes, 0) == 0 && wrep_wal_header_parse(bytes, h);
-}
-
 int wrep_playback_wal_holds(int wal_fd)
 {
-	struct wrep_wal_header h;
-	uint32_t count = 0, page_count;
-	int rc = read_header(wal_fd, &h)
-			 ? go_through(wal_fd, &h, UINT32_MAX, NULL, -1, &count, &page_count)
-			 : 0;
+	struct wal w;
+	int rc = open_wal(&w, wal_fd) ? go_through(&w, UINT32_MAX, NULL, -1) : 0;
 
-	return rc ? rc : count > 0;
+	return rc ? rc : w.count > 0;
 }
 
 int wrep_playback_wal(int wal_fd, struct wrep_overlay *o, int base_fd)
 {
-	uint32_t count, page_count, again, size = page_size_of(o, base_fd);
-	struct wrep_wal_header h;
+	uint32_t count, page_size = page_size_of(o, base_fd);
+	struct wal w;
 	int rc;
 
-	if (!read_header(wal_fd, &h))
+	if (!open_wal(&w, wal_fd))
 		return 0;
-	rc = go_through(wal_fd, &h, UINT32_MAX, NULL, -1, &count, &page_count);
+	rc = go_through(&w, UINT32_MAX, NULL, -1);
+	count = w.count;
 	if (rc || !count)
 		return rc;
-	if (h.page_size != size)
+	if (w.header.page_size != page_size)
 		return -EBADMSG;
-	rc = go_through(wal_fd, &h, count, o, base_fd, &again, &page_count);
-	if (!rc && again != count)
+	rc = go_through(&w, count, o, base_fd);
+	if (!rc && w.count != count)
 		rc = -EIO; /* somebody writes to it */
-	return rc ? rc : wrep_overlay_truncate(o, (uint64_t)page_count * h.page_size);
+	return rc ? rc : wrep_overlay_truncate(o, (uint64_t)w.page_count * page_size);
 }
 
 /* ---- a -journal ---------------------------------------------------------------------------------- */

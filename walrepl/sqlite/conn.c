@@ -318,16 +318,23 @@ int wrep_conn_apply_wal(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 	return a.error ? a.error : conn_errno(c, rc);
 }
 
-/* Images [first, first + count); the page numbers go on from `*last`. */
-static int fetch_checked(const struct wrep_conn_txn *txn, uint32_t first, uint32_t count,
-			 uint32_t *pgnos, const void **images, uint32_t *last)
-{
-	int r = fetch(txn, first, count, pgnos, images);
+/* Some images of a transaction, in order. */
+struct batch {
+	uint32_t first, count;
+	uint32_t last; /* page number of the batch before */
+	uint32_t pgnos[WREP_CONN_FETCH_MAX];
+	const void *images[WREP_CONN_FETCH_MAX];
+};
 
-	for (uint32_t i = 0; i < count && r == 0; i++) {
-		if (pgnos[i] <= *last || pgnos[i] > txn->page_count)
+/* Images [first, first + count); the page numbers go on from `last`. */
+static int fetch_checked(const struct wrep_conn_txn *txn, struct batch *b)
+{
+	int r = fetch(txn, b->first, b->count, b->pgnos, b->images);
+
+	for (uint32_t i = 0; i < b->count && r == 0; i++) {
+		if (b->pgnos[i] <= b->last || b->pgnos[i] > txn->page_count)
 			r = -EINVAL;
-		*last = pgnos[i];
+		b->last = b->pgnos[i];
 	}
 	return r;
 }
@@ -336,23 +343,22 @@ static int fetch_checked(const struct wrep_conn_txn *txn, uint32_t first, uint32
 static int write_database(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 {
 	const uint64_t page_size = txn->page_size, size = page_size * txn->page_count;
-	uint32_t pgnos[WREP_CONN_FETCH_MAX], count, last = 0;
-	const void *images[WREP_CONN_FETCH_MAX];
+	struct batch b = {0};
 	int fd = wrep_vfs_database_fd(c->vfs), r;
 	uint64_t run_start = 0, run_end = 0, lo, hi;
 	struct stat st;
 
-	for (uint32_t first = 0; first < txn->image_count; first += count) {
-		count = txn->image_count - first;
-		if (count > WREP_CONN_FETCH_MAX)
-			count = WREP_CONN_FETCH_MAX;
-		r = fetch_checked(txn, first, count, pgnos, images, &last);
+	for (; b.first < txn->image_count; b.first += b.count) {
+		b.count = txn->image_count - b.first;
+		if (b.count > WREP_CONN_FETCH_MAX)
+			b.count = WREP_CONN_FETCH_MAX;
+		r = fetch_checked(txn, &b);
 		if (r)
 			return r;
-		for (uint32_t i = 0; i < count; i++) {
-			uint64_t off = (pgnos[i] - 1) * page_size;
+		for (uint32_t i = 0; i < b.count; i++) {
+			uint64_t off = (b.pgnos[i] - 1) * page_size;
 
-			r = wrep_write_all(fd, images[i], page_size, off);
+			r = wrep_write_all(fd, b.images[i], page_size, off);
 			if (r)
 				return r;
 			if (off != run_end && run_end > run_start)
