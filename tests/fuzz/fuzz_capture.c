@@ -425,7 +425,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t len)
 		lay_plan(r, &r->plans[i]);
 	for (uint32_t i = 0; i < STEPS && r->left > 0; i++) {
 		step(r);
-		must(wrep_capture_position(r->capture, &at) == 0, "no position");
+		must(wrep_wal_content_position(r->capture, &at) == 0, "no position");
 		must(at.frame_count == r->agreed_log.frames, "another position");
 	}
 	wrep_capture_close(r->capture);

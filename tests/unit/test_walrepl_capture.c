@@ -171,9 +171,9 @@ static void check_recovery(void)
 		struct wrep_wal_position now, fresh;
 		struct wrep_capture *other;
 
-		check(wrep_capture_position(h.capture, &now) == 0);
+		check(wrep_wal_content_position(h.capture, &now) == 0);
 		check(wrep_capture_open(&other, h.wal_fd) == 0);
-		check(wrep_capture_position(other, &fresh) == 0);
+		check(wrep_wal_content_position(other, &fresh) == 0);
 		check(memcmp(&now, &fresh, sizeof(now)) == 0);
 		wrep_capture_close(other);
 	}
@@ -255,10 +255,10 @@ static int write_piece(sqlite3_file *file, const uint8_t *buf, size_t len, uint6
 	}
 	apply_to_model(txn);
 	for (uint32_t i = 0; i < txn->image_count; i += 1 + txn->image_count / 8)
-		check(!wrep_capture_holds(h.capture, txn->images[i].pgno, 1));
+		check(!wrep_wal_content_holds(h.capture, txn->images[i].pgno, 1));
 	check(wrep_capture_committed(h.capture) == 0);
 	for (uint32_t i = 0; i < txn->image_count; i += 1 + txn->image_count / 8)
-		check(wrep_capture_holds(h.capture, txn->images[i].pgno, txn->images[i].hash));
+		check(wrep_wal_content_holds(h.capture, txn->images[i].pgno, txn->images[i].hash));
 	h.commits++;
 	h.last_completing_bytes = len;
 	check_recovery_sometimes();
@@ -555,11 +555,11 @@ static void padding_is_no_transaction(void **state)
 	for (unsigned i = 0; i < 30; i++) {
 		unsigned commits = h.commits;
 
-		check(wrep_capture_position(h.capture, &position) == 0);
+		check(wrep_wal_content_position(h.capture, &position) == 0);
 		before = position.frame_count;
 		check(run(db, "INSERT INTO t(b) VALUES(%u)", i) == SQLITE_OK);
 		check(h.commits == commits + 1);
-		check(wrep_capture_position(h.capture, &position) == 0);
+		check(wrep_wal_content_position(h.capture, &position) == 0);
 		check(position.frame_count >= before + 7); /* up to the end of the sector */
 		check_recovery();
 	}
@@ -899,7 +899,7 @@ static uint32_t committed_frames(void)
 {
 	struct wrep_wal_position position;
 
-	assert_int_equal(wrep_capture_position(s.c, &position), 0);
+	assert_int_equal(wrep_wal_content_position(s.c, &position), 0);
 	return position.frame_count;
 }
 
@@ -987,7 +987,7 @@ static void refused_generation_leaves_the_former_one(void **state)
 	assert_int_equal(file_byte(frame_at(0) + 24), 'a');
 	wrep_capture_refused(s.c);
 	assert_int_equal(committed_frames(), 1);
-	assert_true(wrep_capture_holds(s.c, 1, s.sum.hash[0]));
+	assert_true(wrep_wal_content_holds(s.c, 1, s.sum.hash[0]));
 	assert_int_equal(synth_write(0, frame_at(1), &txn), 1);
 	commit_txn(txn);
 	assert_int_equal(file_byte(frame_at(0) + 24), 'b');
@@ -1038,7 +1038,7 @@ static void new_generation_forgets_the_former_frames_and_leaves_the_file_its_siz
 	assert_int_equal(synth_write(0, 32, &txn), 0);
 	assert_int_equal(lseek(s.fd, 0, SEEK_END), frame_at(8));
 	assert_int_equal(committed_frames(), 0);
-	assert_false(wrep_capture_holds(s.c, 1, s.sum.hash[0]));
+	assert_false(wrep_wal_content_holds(s.c, 1, s.sum.hash[0]));
 }
 
 /* The last piece of a page equals what a former generation left there: a recovery would find the
@@ -1165,7 +1165,7 @@ static void invalid_headers_are_ordinary_writes(void **state)
 		synth_frame(1, 1, 'a');
 		s.bytes[i] ^= 0x10;
 		assert_int_equal(synth_write(0, frame_at(1), &txn), 0);
-		assert_int_equal(wrep_capture_position(s.c, &position), 0);
+		assert_int_equal(wrep_wal_content_position(s.c, &position), 0);
 		assert_int_equal(position.frame_count, 0);
 		assert_int_equal(position.page_size, 0);
 	}
@@ -1188,16 +1188,16 @@ static void forgetting_reads_what_other_hands_wrote(void **state)
 	wrep_capture_forget(s.c);
 	assert_int_equal(committed_frames(), 2);
 	hash = wrep_page_hash(2, s.bytes + frame_at(1) + 24, S_PAGE);
-	assert_true(wrep_capture_holds(s.c, 2, hash));
+	assert_true(wrep_wal_content_holds(s.c, 2, hash));
 	assert_false(
-		wrep_capture_holds(s.c, 3, wrep_page_hash(3, s.bytes + frame_at(2) + 24, S_PAGE)));
+		wrep_wal_content_holds(s.c, 3, wrep_page_hash(3, s.bytes + frame_at(2) + 24, S_PAGE)));
 	/* Another generation, shorter. */
 	synth_header(false, 2);
 	synth_frame(1, 1, 'c');
 	assert_int_equal(pwrite(s.fd, s.bytes, frame_at(1), 0), (ssize_t)frame_at(1));
 	wrep_capture_forget(s.c);
 	assert_int_equal(committed_frames(), 1);
-	assert_false(wrep_capture_holds(s.c, 2, hash));
+	assert_false(wrep_wal_content_holds(s.c, 2, hash));
 	/* The same header, but what was committed is gone. */
 	s.bytes[frame_at(0) + 30] ^= 1;
 	s.bytes[frame_at(0) + 17] ^= 1;

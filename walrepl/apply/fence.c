@@ -295,7 +295,7 @@ bool wrep_fence_wal_is_used_up(struct wrep_db *db)
 	pthread_mutex_lock(&db->lock);
 	if (db->wal_held && db->capture) {
 		shm = wrep_db_file(db, WREP_SHM);
-		used_up = shm && wrep_capture_position(db->capture, &at) == 0 &&
+		used_up = shm && wrep_wal_content_position(db->capture, &at) == 0 &&
 			  wrep_wal_index_copied(shm->fd, at.frame_count, at.salt);
 		wrep_file_unref(shm);
 	}

@@ -195,8 +195,8 @@ static int empty_side_file(struct wrep_file *f)
 	else if (f->kind == WREP_SHM)
 		in_use = db->opens || db->fenced; /* mapped */
 	else if (f->kind == WREP_WAL)
-		in_use =
-			db->fenced || wrep_capture_position(db->capture, &at) < 0 || at.frame_count;
+		in_use = db->fenced || wrep_wal_content_position(db->capture, &at) < 0 ||
+			 at.frame_count;
 	if (in_use) {
 		wrep_logf(db->w, 'W',
 			  "refused to empty a file that holds transactions, or is in use name=%s: "
@@ -570,7 +570,7 @@ static bool is_unpublished(struct wrep_db *db)
 {
 	struct wrep_file *shm = wrep_db_file(db, WREP_SHM);
 	struct wrep_wal_position at;
-	bool is = shm && wrep_capture_position(db->capture, &at) == 0 &&
+	bool is = shm && wrep_wal_content_position(db->capture, &at) == 0 &&
 		  wrep_wal_index_lags(shm->fd, at.frame_count, at.salt);
 
 	wrep_file_unref(shm);
@@ -645,8 +645,9 @@ static int check_checkpoint(struct wrep_db *db, const uint8_t *buf, size_t len, 
 			continue;
 		/* an older image: the newest is beyond what readers let the checkpoint copy */
 		if (!capture_of(db) ||
-		    (!wrep_capture_holds(db->capture, (uint32_t)page, hash) &&
-		     !(look_again(db) && wrep_capture_holds(db->capture, (uint32_t)page, hash))))
+		    (!wrep_wal_content_holds(db->capture, (uint32_t)page, hash) &&
+		     !(look_again(db) &&
+		       wrep_wal_content_holds(db->capture, (uint32_t)page, hash))))
 			return -EPERM;
 	}
 	return 0;
@@ -679,7 +680,7 @@ static bool wal_may_go(struct wrep_db *db)
 	struct wrep_file *f = db->files[WREP_DB];
 
 	if (!db->capture || !f || db->local_version != db->state.version ||
-	    wrep_capture_copied(db->capture, f->fd, &db->state.sum))
+	    wrep_wal_content_copied(db->capture, f->fd, &db->state.sum))
 		return true;
 	wrep_logf(db->w, 'W',
 		  "refused to remove the -wal, which holds transactions that the database "
@@ -694,7 +695,7 @@ static bool cuts_wal(struct wrep_db *db, uint64_t size)
 {
 	struct wrep_wal_position at;
 
-	return !capture_of(db) || wrep_capture_position(db->capture, &at) < 0 ||
+	return !capture_of(db) || wrep_wal_content_position(db->capture, &at) < 0 ||
 	       (at.frame_count && size < wrep_wal_frame_offset(at.page_size, at.frame_count));
 }
 
@@ -844,7 +845,7 @@ static int goes_on_with_ended(struct wrep_db *db, uint64_t off)
 {
 	struct wrep_wal_position at;
 
-	if (db->wal_ended && (off == 0 || wrep_capture_position(db->capture, &at) < 0 ||
+	if (db->wal_ended && (off == 0 || wrep_wal_content_position(db->capture, &at) < 0 ||
 			      off == wrep_wal_frame_offset(at.page_size, at.frame_count)))
 		db->wal_ended = 0;
 	return db->wal_ended;
@@ -959,8 +960,8 @@ static bool is_checkpoint_size(struct wrep_db *db, uint64_t size)
 	if (!pages)
 		return false;
 	return (db->local_version == db->state.version && pages >= db->state.sum.page_count) ||
-	       (capture_of(db) && (wrep_capture_fits(db->capture, pages) ||
-				   (look_again(db) && wrep_capture_fits(db->capture, pages))));
+	       (capture_of(db) && (wrep_wal_content_fits(db->capture, pages) ||
+				   (look_again(db) && wrep_wal_content_fits(db->capture, pages))));
 }
 
 static int truncate_again(struct wrep_postponed *r)
@@ -1223,7 +1224,7 @@ static void flush_shm(struct wrep_file *f, struct wrep_op *op)
 
 	/* Under the fence only the daemon's SQLite writes, and it does not die half-way alone. */
 	if (db->files[WREP_SHM] != f || db->fenced || !db->capture || db->pending ||
-	    wrep_capture_position(db->capture, &at) != 0 || at.frame_count == 0 ||
+	    wrep_wal_content_position(db->capture, &at) != 0 || at.frame_count == 0 ||
 	    !wrep_wal_index_lags(f->fd, at.frame_count, at.salt))
 		return;
 	/* Another process that holds the WAL write lock is about to update the wal-index itself. */

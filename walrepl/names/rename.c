@@ -362,7 +362,7 @@ static int fold(struct former *old)
 
 	if (!old->capture || !old->files[WREP_DB] || !old->held)
 		return 0;
-	rc = wrep_capture_position(old->capture, &at);
+	rc = wrep_wal_content_position(old->capture, &at);
 	if (rc || !at.frame_count)
 		return rc;
 	rc = last_size(old->files[WREP_WAL]->fd, &at, &page_count);
@@ -376,7 +376,7 @@ static int fold(struct former *old)
 
 		for (uint32_t i = 0; i < n; i++)
 			pgno[i] = (uint32_t)first + i;
-		rc = wrep_capture_find(old->capture, at.page_size, pgno, n, offset);
+		rc = wrep_wal_content_find(old->capture, at.page_size, pgno, n, offset);
 		for (uint32_t i = 0; i < n && !rc; i++) {
 			if (!offset[i])
 				continue;

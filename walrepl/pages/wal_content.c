@@ -9,7 +9,7 @@
 #include "pages/pagesum.h"
 #include "pages/wal_chain.h"
 
-int wrep_capture_position(struct wrep_capture *c, struct wrep_wal_position *out)
+int wrep_wal_content_position(struct wrep_capture *c, struct wrep_wal_position *out)
 {
 	int rc = wrep_wal_chain_load(&c->chain);
 
@@ -77,7 +77,7 @@ static int index_frames(struct wrep_capture *c)
 
 /* Which image of a page is the newest is for the -wal to say, not for the replicated state: where the
  * files lag, that is ahead, and may be back at the content of an older frame. */
-bool wrep_capture_copied(struct wrep_capture *c, int db_fd, const struct wrep_pagesum *sum)
+bool wrep_wal_content_copied(struct wrep_capture *c, int db_fd, const struct wrep_pagesum *sum)
 {
 	bool copied = true;
 	uint32_t page_size, page_count;
@@ -109,8 +109,8 @@ bool wrep_capture_copied(struct wrep_capture *c, int db_fd, const struct wrep_pa
 	return copied;
 }
 
-int wrep_capture_find(struct wrep_capture *c, uint32_t page_size, const uint32_t *pgno,
-		      uint32_t count, uint64_t *offset)
+int wrep_wal_content_find(struct wrep_capture *c, uint32_t page_size, const uint32_t *pgno,
+			  uint32_t count, uint64_t *offset)
 {
 	int rc = wrep_wal_chain_load(&c->chain);
 
@@ -125,7 +125,7 @@ int wrep_capture_find(struct wrep_capture *c, uint32_t page_size, const uint32_t
 	return 0;
 }
 
-bool wrep_capture_holds(struct wrep_capture *c, uint32_t pgno, uint64_t hash)
+bool wrep_wal_content_holds(struct wrep_capture *c, uint32_t pgno, uint64_t hash)
 {
 	size_t slot;
 
@@ -147,7 +147,7 @@ bool wrep_capture_holds(struct wrep_capture *c, uint32_t pgno, uint64_t hash)
 	return false;
 }
 
-bool wrep_capture_fits(struct wrep_capture *c, uint32_t page_count)
+bool wrep_wal_content_fits(struct wrep_capture *c, uint32_t page_count)
 {
 	if (wrep_wal_chain_load(&c->chain) != 0)
 		return false;

@@ -202,7 +202,7 @@ static int read_pages(struct wrep_db *db, uint32_t page_size, const uint8_t *pgn
 	if (wal) {
 		if (db->fenced && !db->pending)
 			wrep_capture_forget(db->capture);
-		rc = wrep_capture_find(db->capture, page_size, pgno, count, offset);
+		rc = wrep_wal_content_find(db->capture, page_size, pgno, count, offset);
 	}
 	for (uint32_t i = 0; i < count && !rc; i++) {
 		int fd = offset[i] ? wal->fd : db->files[WREP_DB]->fd;

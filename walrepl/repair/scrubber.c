@@ -63,7 +63,7 @@ static bool page_is_sound(struct wrep_db *db, uint32_t pgno, const uint8_t *page
 		return false;
 	if (db->fenced)
 		wrep_capture_forget(db->capture);
-	return wrep_capture_holds(db->capture, pgno, db->state.sum.hash[pgno - 1]);
+	return wrep_wal_content_holds(db->capture, pgno, db->state.sum.hash[pgno - 1]);
 }
 
 void wrep_page_damaged(struct wrep_db *db, uint32_t pgno)

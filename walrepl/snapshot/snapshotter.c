@@ -153,7 +153,7 @@ static int note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_sync
 		/* Behind the fence the daemon's SQLite writes it. */
 		if (db->fenced && !db->pending)
 			wrep_capture_forget(db->capture);
-		if (wrep_capture_position(db->capture, &at) < 0)
+		if (wrep_wal_content_position(db->capture, &at) < 0)
 			at.frame_count = 0;
 	}
 	shm = at.frame_count ? wrep_db_file(db, WREP_SHM) : NULL;
@@ -446,7 +446,7 @@ int wrep_keeper_release(struct wrep_db *db)
 	if (s.files[0] && db->capture) {
 		if (db->fenced && !db->pending)
 			wrep_capture_forget(db->capture);
-		copied = wrep_capture_copied(db->capture, s.files[0]->fd, &db->state.sum);
+		copied = wrep_wal_content_copied(db->capture, s.files[0]->fd, &db->state.sum);
 	}
 	pthread_mutex_unlock(&db->lock);
 	if (!held || rc)
