@@ -7,7 +7,7 @@
 #include <time.h>
 #include "walrepl.h"
 
-/* Of a file that was made just now, whatever the umask left of its mode. 0 or -errno. */
+/* Give them to a file that was made just now, whatever the umask left of its mode. 0 or -errno. */
 int wrep_attr_own(int fd, mode_t mode, uid_t uid, gid_t gid);
 /* Change what `attr->valid` names. 0 or -errno: then some of it may have changed. */
 int wrep_attr_set(int fd, const struct wrep_attr *attr);

@@ -1,6 +1,6 @@
 /* Whole reads and writes of files, and the clock. Private to walrepl. */
-#ifndef WALREPL_IO_H
-#define WALREPL_IO_H
+#ifndef WALREPL_BASE_IO_H
+#define WALREPL_BASE_IO_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* What an entry says, for people: the fields of entry.h without the page images. */
+/* An entry told to people: the fields of entry.h without the page images. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

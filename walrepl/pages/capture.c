@@ -17,7 +17,7 @@
  * fills the hole in front of it with zeros, as a longer truncation does; another header, which makes the
  * frames that are there already valid or not, so that they are read (`recheck`). A write into a frame
  * before it moves the scan position back first. A header is not changed, nor a committed frame, but by one
- * that starts a new generation at offset 0. What is refused changes nothing: the scan goes back to the
+ * that starts a new generation at offset 0. A refused write changes nothing: the scan goes back to the
  * first byte that the write would have changed, the hole included. And where a write was let through, but
  * only a part of it got into the file (a full disk), that part was never judged: what follows the committed
  * end is judged then, and made invalid if it completes something (wrep_capture_write_failed()).
@@ -64,7 +64,7 @@ static void follow_chain(struct wrep_capture *c)
 	c->append_end = append_start(c);
 }
 
-/* What is appended from here on is another transaction's. */
+/* The frames appended from here on are another transaction's. */
 static void begin_appends(struct wrep_capture *c)
 {
 	c->append_changes = chain_changes(c);
@@ -604,7 +604,7 @@ void wrep_capture_refused(struct wrep_capture *c)
 		first = c->chain.committed;
 	if (first < c->chain.scanned)
 		wrep_wal_chain_set_scan(&c->chain, (uint32_t)first);
-	/* What the write would have overwritten may have been valid before. */
+	/* The frame that the write would have overwritten may have been valid before. */
 	c->chain.recheck = true;
 	begin_appends(c);
 }

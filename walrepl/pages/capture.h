@@ -8,8 +8,8 @@
  *
  * The caller serialises all calls on one capture (the database's lock).
  */
-#ifndef WALREPL_CAPTURE_H
-#define WALREPL_CAPTURE_H
+#ifndef WALREPL_PAGES_CAPTURE_H
+#define WALREPL_PAGES_CAPTURE_H
 
 #include <stdbool.h>
 #include "pages/pagesum.h"
@@ -67,7 +67,7 @@ int wrep_capture_write_failed(struct wrep_capture *c, uint64_t off);
  * when the -wal cannot be read. */
 uint64_t wrep_capture_uncommitted(struct wrep_capture *c, size_t len, uint64_t off);
 
-/* What the open transaction has appended so far, as far as it is known: `*count` whole frames from frame
+/* The frames that the open transaction has appended so far, as far as they are known: `*count` whole frames from frame
  * `*first` on are in the backing file, or will be when the last ordinary write is. They may be of any
  * content, also without checksums (which SQLite may still have to compute), and the application may
  * overwrite them, or go back and append others in their place. Returns a number that is another one as

@@ -18,17 +18,17 @@ struct wrep_capture {
 
 	/* ---- capture.c's ---- */
 
-	/* What SQLite was seen doing: the frame (+ 1) whose header it wrote and whose page is next, and
+	/* SQLite was seen doing this: the frame (+ 1) whose header it wrote and whose page is next, and
 	 * the lowest frame whose page it overwrote since it last appended a frame with a checksum. */
 	uint64_t appending;
 	uint32_t overwritten;
 
-	/* What the open transaction has appended: without a gap from the committed end up to here. */
+	/* The open transaction has appended this: without a gap from the committed end up to here. */
 	uint64_t append_end;
 	uint64_t attempt;	 /* how many have begun to, but for changes of the chain */
 	uint64_t append_changes; /* of the chain: as of which `append_end` is */
 
-	/* What the last write was judged on: the header, and how much was committed. */
+	/* The last write was judged on this: the header, and how much was committed. */
 	bool before_valid;
 	uint8_t before[WREP_WAL_HEADER_BYTES];
 	uint32_t before_committed;

@@ -1,6 +1,6 @@
 /* Uncommitted pages over a database file.
  *
- * What is written goes into a sparse temporary file at the same offsets, and a bit per 512-byte unit
+ * A write goes into a sparse temporary file at the same offsets, and a bit per 512-byte unit
  * says that the unit is there. A read takes each unit from the temporary file, from the database
  * file, or, where neither has it, as zeros:
  *
@@ -120,7 +120,7 @@ static int read_all(int fd, void *buf, size_t len, uint64_t off)
 	return 0;
 }
 
-/* What the writer sees of [off, off + len), which may reach behind the end: zeros there. */
+/* Read [off, off + len) as the writer sees it; it may reach behind the end: zeros there. */
 static int read_range(const struct wrep_overlay *o, int base_fd, uint8_t *p, size_t len,
 		      uint64_t off)
 {
@@ -255,7 +255,7 @@ int wrep_overlay_write(struct wrep_overlay *o, int base_fd, const void *buf, siz
 	if (rc == 0)
 		rc = wrep_write_all(o->fd, buf, len, off);
 	if (rc != 0) {
-		/* What came through behind the end must not show when the file grows. */
+		/* The bytes that came through behind the end must not show when the file grows. */
 		if (end > o->size && ftruncate(o->fd, (off_t)o->size) != 0)
 			return -errno;
 		/* On a full disk a rollback, which writes what is in the database file, gets through. */

@@ -6,8 +6,8 @@
  * with a bitmap of what was written, in units of 512 bytes (the smallest page). Memory: 1 bit per
  * 512 bytes. The caller serialises all calls.
  */
-#ifndef WALREPL_OVERLAY_H
-#define WALREPL_OVERLAY_H
+#ifndef WALREPL_PAGES_OVERLAY_H
+#define WALREPL_PAGES_OVERLAY_H
 
 #include <stdbool.h>
 #include <stddef.h>

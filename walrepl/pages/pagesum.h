@@ -6,8 +6,8 @@
  * so does the lock page (file_format.h), which SQLite never writes. Derived from
  * committed entries alone, hence equal on all nodes.
  */
-#ifndef WALREPL_PAGESUM_H
-#define WALREPL_PAGESUM_H
+#ifndef WALREPL_PAGES_PAGESUM_H
+#define WALREPL_PAGES_PAGESUM_H
 
 #include <stddef.h>
 #include <stdint.h>

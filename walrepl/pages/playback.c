@@ -14,7 +14,7 @@
 #include "sqlite/journal_format.h"
 #include "sqlite/wal_format.h"
 
-/* Of the database that the overlay shows; 0: an empty one, or none. */
+/* The page size of the database that the overlay shows; 0: an empty one, or none. */
 static uint32_t page_size_of(struct wrep_overlay *o, int base_fd)
 {
 	uint8_t head[18];

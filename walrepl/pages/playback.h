@@ -1,8 +1,8 @@
 /* A -wal or a -journal that came by copying, played into the overlay of its database: what SQLite makes of the
  * two when it opens them. Private to walrepl. Any thread; the caller serialises calls on one overlay.
  */
-#ifndef WALREPL_PLAYBACK_H
-#define WALREPL_PLAYBACK_H
+#ifndef WALREPL_PAGES_PLAYBACK_H
+#define WALREPL_PAGES_PLAYBACK_H
 
 #include "pages/overlay.h"
 

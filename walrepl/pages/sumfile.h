@@ -4,8 +4,8 @@
  * is written in place and may be torn by a crash, or be ahead of the durable version: a hash that
  * differs from that version's belongs to a page which the log's tail writes again (restore.c).
  */
-#ifndef WALREPL_SUMFILE_H
-#define WALREPL_SUMFILE_H
+#ifndef WALREPL_PAGES_SUMFILE_H
+#define WALREPL_PAGES_SUMFILE_H
 
 #include <pthread.h>
 #include <stdbool.h>

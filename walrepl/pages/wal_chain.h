@@ -78,8 +78,8 @@ static inline uint64_t wrep_wal_chain_committed_end(const struct wrep_wal_chain 
 /* All zeros but for the descriptor is a chain of which nothing is read yet. */
 void wrep_wal_chain_close(struct wrep_wal_chain *c);
 
-/* Make the state agree with the backing file, unless it does. What is valid through a commit frame is
- * committed. 0, -EIO, -ENOMEM. */
+/* Make the state agree with the backing file, unless it does. Frames that are valid through a commit
+ * frame are committed. 0, -EIO, -ENOMEM. */
 int wrep_wal_chain_load(struct wrep_wal_chain *c);
 /* Distrust everything: something failed half way. */
 void wrep_wal_chain_reset(struct wrep_wal_chain *c);

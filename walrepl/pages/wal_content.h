@@ -1,5 +1,5 @@
-/* What is committed in a -wal, as a capture follows it. Private to walrepl. As with the capture, the caller
- * serialises all calls (the database's lock).
+/* The content that is committed in a -wal, as a capture follows it. Private to walrepl. As with the capture,
+ * the caller serialises all calls (the database's lock).
  */
 #ifndef WALREPL_PAGES_WAL_CONTENT_H
 #define WALREPL_PAGES_WAL_CONTENT_H

@@ -8,13 +8,13 @@
  * of each of them; before it come the PAGES of each.
  *
  * PAGES may be sent before the transaction is complete (txn/streaming.c), so they may hold what is not of it
- * after all. Of several images of a page the last one in the log counts; a page above the COMMIT's
+ * after all. The last image of a page in the log counts; a page above the COMMIT's
  * `page_count`, and one that the COMMIT names as dropped, does not count at all.
  *
  * All numbers are little-endian; a diagram stands in record/entry_format.h.
  */
-#ifndef WALREPL_ENTRY_H
-#define WALREPL_ENTRY_H
+#ifndef WALREPL_RECORD_ENTRY_H
+#define WALREPL_RECORD_ENTRY_H
 
 #include <stdbool.h>
 #include "base/bytes.h"

@@ -1,7 +1,7 @@
 /* The bytes of the entries in the Raft log: for the entry_*.c alone.
  *
  * Every entry begins with the same 16 bytes; each type goes on as drawn. Numbers are little-endian.
- * What is drawn as 0 must be 0, so that a later version can give it a meaning.
+ * A field that is drawn as 0 must be 0, so that a later version can give it a meaning.
  *
  *   all          0: u8 type | 1: u8 version | 2: u16 0 | 4: u32 0   | 8: u64 db_id
  *   CREATE       db_id is 0, 2: u16 name_len, 4: u32 mode
@@ -35,7 +35,7 @@
  *
  * Version history: 1, the first. (DISCARD and GROUP joined it before any release.)
  *   2: PAGES may repeat pages of those before them, in any order from one to the next, and a COMMIT may
- *      drop pages; commit_mode 3; MKDIR, RMDIR and RENAME; names with a '/'. What version 1 holds reads the same.
+ *      drop pages; commit_mode 3; MKDIR, RMDIR and RENAME; names with a '/'. Entries of version 1 read the same.
  */
 #ifndef WALREPL_RECORD_ENTRY_FORMAT_H
 #define WALREPL_RECORD_ENTRY_FORMAT_H

@@ -220,7 +220,7 @@ static ssize_t decode_groups(const uint8_t *p, const uint8_t *end, uint32_t coun
 	return 8 + (ssize_t)count * 8;
 }
 
-/* What stands behind the groups, up to `end`. 0, -EBADMSG, -ENOMEM. */
+/* The directories, which stand behind the groups, up to `end`. 0, -EBADMSG, -ENOMEM. */
 static int decode_dirs(const uint8_t *p, const uint8_t *end, struct wrep_manifest *out)
 {
 	uint32_t count;

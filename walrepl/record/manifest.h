@@ -3,8 +3,8 @@
  * It is the payload of raftlog's snapshot, so it is replaced atomically, together with the index from
  * which the log is delivered again after a restart.
  */
-#ifndef WALREPL_MANIFEST_H
-#define WALREPL_MANIFEST_H
+#ifndef WALREPL_RECORD_MANIFEST_H
+#define WALREPL_RECORD_MANIFEST_H
 
 #include <stdbool.h>
 #include <stddef.h>

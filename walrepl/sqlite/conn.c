@@ -202,8 +202,8 @@ static int leave_wal(struct wrep_conn *c)
 	int r;
 
 	c->leaving = true;
-	/* In SQLite's order. What is held stays held when the next is not to be had: PENDING keeps
-	 * new readers away while the old ones leave. */
+	/* In SQLite's order. A lock stays held when the next is not to be had: PENDING keeps new
+	 * readers away while the old ones leave. */
 	for (size_t i = 0; i < sizeof(locks) / sizeof(locks[0]); i++) {
 		r = wrep_vfs_hold(c->vfs, locks[i]);
 		if (r)
@@ -287,13 +287,13 @@ static int fetch(const struct wrep_conn_txn *txn, uint32_t first, uint32_t count
 	return 0;
 }
 
-/* What sqlite3_wal_append() asks, and why there was no answer. */
+/* A transaction that sqlite3_wal_append() asks for, and why there was no answer. */
 struct append {
 	const struct wrep_conn_txn *txn;
 	int error;
 };
 
-static_assert(SQLITE_WAL_APPEND_MAX <= WREP_CONN_FETCH_MAX, "a lot must fit one fetch");
+static_assert(SQLITE_WAL_APPEND_MAX <= WREP_CONN_FETCH_MAX, "a batch must fit one fetch");
 
 static int append_fetch(void *ctx, int first, int count, unsigned *pgnos, const void **images)
 {

@@ -7,8 +7,8 @@
  * maps the backing files. Every write to a backing file is invalidated in the kernel's cache before
  * SQLite goes on, so before the wal-index says that it is there.
  */
-#ifndef WALREPL_CONN_H
-#define WALREPL_CONN_H
+#ifndef WALREPL_SQLITE_CONN_H
+#define WALREPL_SQLITE_CONN_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -41,8 +41,8 @@ bool wrep_db_header_parse(const uint8_t bytes[WREP_DB_HEADER_BYTES], uint32_t *p
 /* The number of the page that is never written. */
 uint32_t wrep_lock_page(uint32_t page_size);
 
-/* What is behind the name of the database in that of its file of `kind`: "" for WREP_DB, "-wal", "-shm" or
- * "-journal". */
+/* The end of the name of a database's file of `kind`, behind that of the database: "" for WREP_DB, "-wal",
+ * "-shm" or "-journal". */
 const char *wrep_kind_suffix(enum wrep_kind kind);
 
 #endif

@@ -38,7 +38,7 @@ struct wrep_journal_header {
 
 /* The header at `off`; false: there is none, or not one of a journal that holds something. */
 bool wrep_journal_read_header(int fd, uint64_t off, struct wrep_journal_header *h);
-/* Of a page record. */
+/* The checksum of a page record. */
 uint32_t wrep_journal_checksum(const uint8_t *page, uint32_t page_size, uint32_t nonce);
 
 #define WREP_SUPER_PATH_MAX 4096

@@ -57,7 +57,7 @@ static bool matches(const char *const *globs, const char *name)
 	return false;
 }
 
-/* Of ".NAME.XXXXXX" the length of NAME; 0 when it is none. */
+/* The length of NAME in ".NAME.XXXXXX"; 0 when it is none. */
 static size_t copied_name(const char *name, size_t len)
 {
 	if (len < 1 + 1 + COPY_SUFFIX_BYTES || name[0] != '.' ||

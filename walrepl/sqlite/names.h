@@ -8,8 +8,8 @@
  * ".NAME.XXXXXX", six letters or digits behind a database's name, is what rsync calls a copy of it that is
  * not complete: a database as well.
  */
-#ifndef WALREPL_NAMES_H
-#define WALREPL_NAMES_H
+#ifndef WALREPL_SQLITE_NAMES_H
+#define WALREPL_SQLITE_NAMES_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,9 +1,8 @@
 /* The files and the locks beneath the daemon's own SQLite connection to one database. Private to
  * walrepl; used by conn.c alone, and like it by one thread.
  *
- * What SQLite reads, writes and maps are the backing files in the data directory; what it locks are
- * the same files opened through the mount, because only there do its locks meet those of
- * applications. The locks are OFD locks: they belong to the descriptor, neither to the process nor
+ * SQLite reads, writes and maps the backing files in the data directory. It locks the same files opened
+ * through the mount, because only there do its locks meet those of applications. The locks are OFD locks: they belong to the descriptor, neither to the process nor
  * to whoever else in it opens and closes the same file.
  *
  * (A child process that keeps the descriptors keeps the locks: they are all close-on-exec.)
@@ -12,8 +11,8 @@
  * database directly). The kernel sees the union: what SQLite gives back stays locked while it is
  * held here, and the other way round.
  */
-#ifndef WALREPL_VFS_H
-#define WALREPL_VFS_H
+#ifndef WALREPL_SQLITE_VFS_H
+#define WALREPL_SQLITE_VFS_H
 
 #include "sqlite/conn_host.h"
 

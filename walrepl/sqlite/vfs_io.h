@@ -1,6 +1,6 @@
 /* Reading and writing a database and its -wal: sqlite3_io_methods of vfs.c's files. Private to vfs.c.
  *
- * The files are the backing ones. What is written is invalidated in the kernel's cache before the call
+ * The files are the backing ones. Each write is invalidated in the kernel's cache before the call
  * returns. Results are SQLite's.
  */
 #ifndef WALREPL_SQLITE_VFS_IO_H

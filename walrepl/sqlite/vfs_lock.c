@@ -108,9 +108,9 @@ unsigned wrep_vfs_held(const struct wrep_vfs *v)
 
 /* ---- SQLite's locks on the database ---- */
 
-/* SHARED is all that this connection ever needs, since it writes through the -wal only. What needs
- * more (rolling back a journal, leaving WAL mode, deleting the -wal with the last close) is not
- * this connection's business: busy. */
+/* SHARED is all that this connection ever needs, since it writes through the -wal only. SQLite asks for
+ * more to roll back a journal, to leave WAL mode, to delete the -wal with the last close. None of
+ * that is this connection's business: busy. */
 int wrep_vfs_lock(sqlite3_file *file, int level)
 {
 	struct wrep_vfs *v = ((struct wrep_vfs_file *)file)->v;
@@ -226,7 +226,7 @@ static int shm_open_locked(struct wrep_vfs *v)
 }
 
 /* Make the -shm at least `size` long. Allocating now is what keeps a full tmpfs from becoming a
- * SIGBUS at some later store. What is there already stays as it is. */
+ * SIGBUS at some later store. The bytes that are there already stay as they are. */
 static int shm_extend(struct wrep_vfs *v, off_t size)
 {
 	int r;

@@ -9,8 +9,8 @@
 
 struct wrep_vfs;
 
-/* What conn.c may hold. The first three are bytes of the database file
- * (file_format.h), the last is byte 120 of the -shm (section 2.3 of the WAL-index format). */
+/* The locks that conn.c may hold. The first three are bytes of the database file (file_format.h), the last is
+ * byte 120 of the -shm (section 2.3 of the WAL-index format). */
 #define WREP_HOLD_RESERVED 1u  /* the intention to write: keeps writers out */
 #define WREP_HOLD_PENDING 2u   /* keeps new readers out */
 #define WREP_HOLD_EXCLUSIVE 4u /* there are no readers */

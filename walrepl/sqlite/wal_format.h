@@ -15,8 +15,8 @@
  * A frame is valid when its salts and its checksum match; what follows an invalid frame is not part
  * of the log, however valid it looks. All functions here are pure; any thread.
  */
-#ifndef WALREPL_WALFILE_H
-#define WALREPL_WALFILE_H
+#ifndef WALREPL_SQLITE_WAL_FORMAT_H
+#define WALREPL_SQLITE_WAL_FORMAT_H
 
 #include <stdbool.h>
 #include <stddef.h>
