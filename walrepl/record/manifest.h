@@ -42,7 +42,8 @@ struct wrep_manifest {
 	uint64_t redo_until;
 	size_t count, capacity;
 	struct wrep_manifest_db *dbs; /* in no order before wrep_manifest_sort() */
-	/* Of the GROUP entries behind the snapshot up to this one, those that took effect: why, state/multi_list.c says. */
+	/* Those of the GROUP entries behind the snapshot, up to this one, that took effect: state/multi_list.c
+	 * says why. */
 	uint64_t judged_until;
 	size_t group_count;
 	uint64_t *groups; /* indices, ascending */
