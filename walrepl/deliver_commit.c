@@ -17,15 +17,18 @@
 #include "apply/apply_multi.h"
 #include "apply/install.h"
 #include "base/report.h"
-#include "base/work.h"
+#include "base/wrep.h"
 #include "db/db.h"
 #include "db/spool.h"
 #include "db/table.h"
 #include "pages/capture.h"
+#include "record/entry.h"
 #include "repair/fetch.h"
+#include "state/parts.h"
+#include "state/state.h"
+#include "state/version.h"
 #include "txn/commit.h"
 #include "txn/multi_commit.h"
-#include "txn/sender.h"
 
 /* ---- what an entry does to its databases --------------------------------------------------------- */
 

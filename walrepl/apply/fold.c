@@ -18,8 +18,8 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "apply/applier.h"
 #include "apply/fence.h"
+#include "base/phase.h"
 #include "base/work.h"
 #include "base/wrep.h"
 #include "db/attach.h"

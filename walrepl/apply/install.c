@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include "apply/applier.h"
 #include "apply/apply_multi.h"
+#include "base/phase.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"

@@ -19,7 +19,7 @@
 #include "db/pin.h"
 #include "db/side_stray.h"
 #include "db/table.h"
-#include "file/file.h"
+#include "file/open.h"
 #include "txn/unjournaled.h"
 
 int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_op *op)

@@ -10,7 +10,6 @@
 #include "db/pin.h"
 #include "db/table.h"
 #include "pages/capture.h"
-#include "record/entry.h"
 #include "sqlite/conn.h"
 #include "sqlite/conn_host.h"
 

@@ -25,6 +25,7 @@
 #include "db/table.h"
 #include "record/entry.h"
 #include "record/manifest.h"
+#include "state/name_tree.h"
 #include "state/state.h"
 #include "txn/super_journal.h"
 

@@ -24,11 +24,10 @@
 #include "db/stray.h"
 #include "pages/capture.h"
 #include "pages/overlay.h"
-#include "pages/pagesum.h"
 #include "record/entry.h"
 #include "sqlite/names.h"
 #include "sqlite/wal_index.h"
-#include "state/parts.h"
+#include "state/version.h"
 #include "txn/sender.h"
 #include "txn/streaming.h"
 

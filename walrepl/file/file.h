@@ -1,10 +1,26 @@
-/* Requests for files, and what they share. */
+/* Requests for files: what they share. */
 #ifndef WALREPL_FILE_FILE_H
 #define WALREPL_FILE_FILE_H
 
 #include "db/db.h"
 
-/* An open that met others waits until they are gone (postponed.h). WREP_PENDING or -errno. No lock held. */
-int wrep_postpone_open(struct wrep_file *f, int flags, struct wrep_op *op);
+/* The database that `name` belongs to, with a reference; fills `kind`. */
+struct wrep_db *wrep_file_db(struct wrep *w, const char *name, enum wrep_kind *kind);
+/* What an application is told. No lock held. */
+int wrep_file_cannot_open(struct wrep_db *db, int rc);
+void wrep_file_unhold(struct wrep_db *db);
+int wrep_file_refuse_write(struct wrep_db *db, const char *what);
+/* Somebody writes while what the overlay holds waits for Raft. Under a journal, and in fsync, SQLite
+ * waits itself, and this is no SQLite. What was committed by closing the file may find the next writer
+ * at work already: it tries again (SQLite does, on EINTR). db->lock held, released. */
+int wrep_file_write_later(struct wrep_db *db, struct wrep_op *op);
+/* The overlay belongs to a transaction that waits for Raft. (In WAL mode a checkpoint goes on
+ * beside a commit of another process.) db->lock held. */
+bool wrep_file_rollback_pending(const struct wrep_db *db);
+/* What a node that may not write takes nevertheless: a rollback by a journal, of a transaction whose writes it has
+ * refused, or that began while it led. It brings back what is in the database file already, so nobody can
+ * be shown anything else by it. A journal that is older than the file is refused: its pages
+ * differ. (What was written without a journal the applier takes back.) db->lock held. */
+bool wrep_file_is_rollback(const struct wrep_db *db);
 
 #endif

@@ -9,8 +9,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "record/entry.h"
 #include "record/manifest.h"
+#include "state/name_tree.h"
+#include "state/parts.h"
 #include "state/state.h"
+#include "state/version.h"
 #include "walrepl.h"
 
 static_assert((int)WREP_REFUSED == (int)WREP_HISTORY_PASSED_OVER, "a verdict is what is told");

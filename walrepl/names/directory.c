@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include "apply/applier.h"
 #include "base/io.h"
+#include "base/phase.h"
 #include "base/report.h"
 #include "base/work.h"
 #include "base/wrep.h"
@@ -17,6 +18,7 @@
 #include "record/entry.h"
 #include "sqlite/names.h"
 #include "state/state.h"
+#include "state/version.h"
 #include "txn/proposal.h"
 
 /* ---- what applications ask for ------------------------------------------------------------------ */

@@ -48,7 +48,6 @@
 #include "db/table.h"
 #include "pages/pagesum.h"
 #include "pages/sumfile.h"
-#include "record/entry.h"
 #include "record/manifest.h"
 #include "repair/page_server.h"
 #include "repair/wire.h"

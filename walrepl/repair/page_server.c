@@ -30,7 +30,6 @@
 #include "db/table.h"
 #include "pages/capture.h"
 #include "pages/wal_content.h"
-#include "record/entry.h"
 #include "repair/scrubber.h"
 #include "repair/wire.h"
 #include "snapshot/snapshotter.h"

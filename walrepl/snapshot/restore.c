@@ -44,13 +44,14 @@
 #include "db/pin.h"
 #include "db/state_files.h"
 #include "db/table.h"
-#include "pages/pagesum.h"
 #include "pages/sumfile.h"
+#include "pages/wal_chain.h"
 #include "record/entry.h"
 #include "record/manifest.h"
 #include "sqlite/names.h"
 #include "sqlite/wal_format.h"
 #include "state/state.h"
+#include "state/version.h"
 
 /* ---- the -wal ------------------------------------------------------------------------------------ */
 

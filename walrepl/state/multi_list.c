@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "record/manifest.h"
 
 void wrep_multi_list_clear(struct wrep_multi_list *l)
 {

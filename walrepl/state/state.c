@@ -38,6 +38,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include "record/entry.h"
+#include "record/manifest.h"
+#include "state/multi_list.h"
+#include "state/name_tree.h"
+#include "state/version.h"
 
 struct wrep_replicated *wrep_state_new(void)
 {

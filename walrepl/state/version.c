@@ -10,7 +10,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "pages/pagesum.h"
+#include "record/entry.h"
+#include "record/manifest.h"
 #include "sqlite/file_format.h"
+#include "state/parts.h"
 
 void wrep_version_init(struct wrep_version *v, uint64_t id)
 {

@@ -17,6 +17,8 @@
 #include "base/wrep.h"
 #include "db/db.h"
 #include "record/entry.h"
+#include "record/manifest.h"
+#include "state/multi_list.h"
 #include "state/state.h"
 #include "txn/commit.h"
 #include "txn/sender.h"

@@ -12,7 +12,6 @@
 #include "db/spool.h"
 #include "db/table.h"
 #include "record/entry.h"
-#include "state/parts.h"
 
 static void part_done(struct rlog_request *req, enum rlog_outcome outcome);
 
