@@ -19,6 +19,7 @@
 #include "base/report.h"
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/pin.h"
 #include "db/spool.h"
 #include "db/table.h"
 #include "pages/capture.h"

@@ -18,6 +18,7 @@
 #include "db/db.h"
 #include "db/departure.h"
 #include "db/directory.h"
+#include "db/files.h"
 #include "db/pin.h"
 #include "db/stray.h"
 #include "db/table.h"
@@ -31,6 +32,7 @@
 #include "sqlite/conn.h"
 #include "state/state.h"
 #include "txn/exclusive.h"
+#include "txn/sender.h"
 #include "txn/streaming.h"
 #include "txn/super_journal.h"
 #include "txn/unjournaled.h"
@@ -197,6 +199,19 @@ static void end(struct wrep *w)
 	release(w);
 }
 
+static void db_freed(struct wrep_db *db)
+{
+	wrep_ahead_forget(db);
+	wrep_sender_free(db);
+}
+
+static const struct wrep_up up = {
+	.damaged = wrep_fetch_wanted,
+	.db_closing = wrep_ahead_forget,
+	.db_freed = db_freed,
+	.housekeeping_due = wrep_keeper_wake,
+};
+
 int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[RLOG_ERRMSG_SIZE])
 {
 	struct wrep *w = calloc(1, sizeof *w);
@@ -206,10 +221,10 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 
 	if (!w)
 		return -ENOMEM;
+	w->up = &up;
 	w->config = *config;
 	if (!w->config.max_transaction_bytes)
 		w->config.max_transaction_bytes = WREP_TRANSACTION_BYTES_DEFAULT;
-	w->damaged = wrep_fetch_wanted;
 	w->node_id = config->log.id;
 	TAILQ_INIT(&w->waiters);
 	wrep_idle_init(w);

@@ -18,11 +18,14 @@
 #include "base/work.h"
 #include "db/db.h"
 #include "db/pin.h"
+#include "db/files.h"
+#include "db/sync.h"
 #include "db/table.h"
 #include "apply/opening.h"
 #include "file/file.h"
 #include "snapshot/snapshotter.h"
 #include "txn/commit.h"
+#include "txn/discard.h"
 #include "txn/streaming.h"
 #include "txn/unjournaled.h"
 
@@ -30,6 +33,16 @@
 
 static char dir[] = "/tmp/wrep-idle-XXXXXX";
 static struct wrep w;
+
+static void nothing_of_database(struct wrep_db *db)
+{
+}
+
+static const struct wrep_up up = {
+	.db_closing = nothing_of_database,
+	.db_freed = nothing_of_database,
+	.housekeeping_due = wrep_keeper_wake,
+};
 static struct wrep_db *db;
 static unsigned lines;
 
@@ -86,6 +99,7 @@ static int setup(void **state)
 	w.config.shm_fd = w.config.state_fd = w.config.data_fd;
 	w.config.host.log = host_log;
 	pthread_mutex_init(&w.lock, NULL);
+	w.up = &up;
 	wrep_idle_init(&w);
 	lines = 0;
 	if (w.config.data_fd < 0 || wrep_keeper_new(&w))

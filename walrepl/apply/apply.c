@@ -28,6 +28,7 @@
 #include "base/wrep.h"
 #include "db/attach.h"
 #include "db/db.h"
+#include "db/files.h"
 #include "db/pin.h"
 #include "db/spool.h"
 #include "db/table.h"
@@ -36,6 +37,7 @@
 #include "snapshot/snapshotter.h"
 #include "sqlite/conn.h"
 #include "sqlite/file_format.h"
+#include "txn/discard.h"
 #include "txn/sender.h"
 
 #define RETRY_MS 2	       /* between attempts at a busy lock */

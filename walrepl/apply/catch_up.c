@@ -116,7 +116,7 @@ static bool prove_all(struct wrep *w)
 		sound = db->removed || db->damaged || (wrep_prove(db) && file_is_whole(db));
 		pthread_mutex_unlock(&db->lock);
 		if (!sound)
-			w->damaged(w, "the database file is damaged", db);
+			w->up->damaged(w, "the database file is damaged", db);
 		wrep_db_unref(db);
 	}
 	free(all);

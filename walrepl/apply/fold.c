@@ -24,6 +24,7 @@
 #include "base/wrep.h"
 #include "db/attach.h"
 #include "db/db.h"
+#include "db/files.h"
 #include "db/side_stray.h"
 #include "db/table.h"
 #include "record/entry.h"

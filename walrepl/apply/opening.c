@@ -16,6 +16,7 @@
 #include "base/work.h"
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/files.h"
 #include "db/pin.h"
 #include "db/side_stray.h"
 #include "db/table.h"

@@ -21,13 +21,23 @@ struct wrep_exclusive;
 struct wrep_replicated;
 struct offer;
 
+/* What lower floors ask of upper ones: the only calls that go up. replica.c hands them down at open. */
+struct wrep_up {
+	/* This node's files are unfit, for the reason given: as wrep_fetch_wanted(). No lock held. [any thread] */
+	void (*damaged)(struct wrep *w, const char *reason, struct wrep_db *db);
+	/* The -wal's descriptor, or its capture, goes: nobody may go on with what it has seen. db->lock held. */
+	void (*db_closing)(struct wrep_db *db);
+	/* The last reference is gone. No lock held. [any thread] */
+	void (*db_freed)(struct wrep_db *db);
+	/* There is something for the keeper's thread to do. Any lock but the keeper's may be held. [any thread] */
+	void (*housekeeping_due)(struct wrep *w);
+};
+
 #define WREP_BUCKETS 1024
 
 struct wrep {
+	const struct wrep_up *up;
 	struct wrep_config config;
-	/* What floors below repair/ tell it, which wrep_open() hands down: the file of `db` is not what was committed, for
-	 * the reason given; it is got from a peer. No lock held. [any thread] */
-	void (*damaged)(struct wrep *w, const char *reason, struct wrep_db *db);
 	struct rlog *log;
 	uint64_t node_id;
 	uint64_t origin;	   /* of this process's transactions */

@@ -7,8 +7,8 @@
 #include <unistd.h>
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/files.h"
 #include "db/pin.h"
-#include "db/table.h"
 #include "pages/capture.h"
 #include "sqlite/conn.h"
 #include "sqlite/conn_host.h"

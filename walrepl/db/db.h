@@ -73,7 +73,8 @@ struct wrep_direct {
 
 struct wrep_db {
 	_Atomic unsigned refs;
-	struct wrep *w;
+	struct wrep *w; /* may be gone before the last reference */
+	const struct wrep_up *up;
 	const char *_Atomic name;		   /* changed by the applier, w->lock held */
 	struct wrep_name *names;		   /* guarded by w->lock */
 	uint64_t id;				   /* index of the entry that created it */

@@ -21,6 +21,7 @@
 #include "base/attr.h"
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/files.h"
 #include "db/stray.h"
 #include "db/table.h"
 #include "record/entry.h"

@@ -10,7 +10,7 @@
  * Three things keep the files open beyond that. An undecided transaction and an overlay: what becomes
  * of them needs the files. And what was written and is not on the disk yet: should the kernel fail to
  * write it, only who has the file open then is sure to be told by the next sync. So a database that is
- * idle and *unsynced* stays open until the next durable point; of more than UNSYNCED_MAX the keeper syncs the
+ * idle and *unsynced* stays open until the next durable point; of more than WREP_UNSYNCED_MAX the keeper syncs the
  * longest idle ones before that.
  *
  * Descriptors may run out all the same. Applications are refused (EMFILE) while there are still some left
@@ -29,12 +29,10 @@
 #include "base/report.h"
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/files.h"
 #include "db/table.h"
 #include "pages/capture.h"
-#include "snapshot/snapshotter.h"
-#include "txn/streaming.h"
 
-#define UNSYNCED_MAX 64
 #define RESERVE 128  /* descriptors that applications cannot use up, or half of what there is */
 #define LOG_MS 60000 /* between two lines that say that there are none left */
 
@@ -117,7 +115,7 @@ static void close_file(struct wrep_file *f)
 	if (fstat(f->fd, &st) == 0)
 		f->ino = st.st_ino;
 	if (f->kind == WREP_WAL && db->files[WREP_WAL] == f && db->capture) {
-		wrep_ahead_forget(db); /* a guess about what this capture has seen */
+		db->up->db_closing(db);
 		wrep_capture_close(db->capture);
 		db->capture = NULL;
 	}
@@ -155,14 +153,14 @@ static void enlist(struct wrep_db *db)
 		w->idle_tail = &db->next_idle;
 		w->idle_count++;
 	}
-	many = w->idle_count > UNSYNCED_MAX;
+	many = w->idle_count > WREP_UNSYNCED_MAX;
 	pthread_mutex_unlock(&w->idle_lock);
 	if (many)
-		wrep_keeper_wake(w);
+		w->up->housekeeping_due(w);
 }
 
 /* The first of the queue if it is longer than `max`, else NULL; a reference. */
-static struct wrep_db *pop(struct wrep *w, unsigned max)
+struct wrep_db *wrep_idle_pop(struct wrep *w, unsigned max)
 {
 	struct wrep_db *db = NULL;
 
@@ -228,7 +226,7 @@ void wrep_file_let_go(struct wrep_file *f)
 
 void wrep_db_missing(struct wrep_db *db)
 {
-	db->w->damaged(db->w, "the database file is gone from the data directory", db);
+	db->w->up->damaged(db->w, "the database file is gone from the data directory", db);
 }
 
 /* ---- the keeper's part --------------------------------------------------------------------------- */
@@ -238,36 +236,25 @@ bool wrep_idle_many(struct wrep *w)
 	bool many;
 
 	pthread_mutex_lock(&w->idle_lock);
-	many = w->idle_count > UNSYNCED_MAX;
+	many = w->idle_count > WREP_UNSYNCED_MAX;
 	pthread_mutex_unlock(&w->idle_lock);
 	return many;
-}
-
-void wrep_idle_trim(struct wrep *w)
-{
-	struct wrep_db *db;
-
-	while ((db = pop(w, UNSYNCED_MAX / 2))) {
-		struct wrep_synced s = {0};
-
-		pthread_mutex_lock(&db->lock);
-		/* In use again: it comes back at its next rest. */
-		if (!db->holds && db->unsynced && db->files[WREP_DB] && !wrep_db_hold(db, true)) {
-			db->unsynced = false;
-			wrep_synced_take(db, &s, db->files[WREP_WAL] != NULL);
-		}
-		pthread_mutex_unlock(&db->lock);
-		if (s.files[0])
-			wrep_keeper_sync(db, &s);
-		wrep_synced_drop(db, &s);
-		wrep_db_unref(db);
-	}
 }
 
 void wrep_idle_clear(struct wrep *w)
 {
 	struct wrep_db *db;
 
-	while ((db = pop(w, 0)))
+	while ((db = wrep_idle_pop(w, 0)))
 		wrep_db_unref(db);
+}
+
+void wrep_db_settled(struct wrep_db *db)
+{
+	if (!db->removed) {
+		wrep_db_rest(db);
+		return;
+	}
+	for (int k = 0; k < 4; k++)
+		wrep_db_forget_file(db, k);
 }

@@ -23,7 +23,14 @@ bool wrep_out_of_descriptors(struct wrep *w, int error, const char *name);
 bool wrep_descriptor_is_spare(const struct wrep *w, int fd);
 /* Sync and close some of those that are idle, if they are many. Keeper only. */
 bool wrep_idle_many(struct wrep *w);
-void wrep_idle_trim(struct wrep *w);
 void wrep_idle_clear(struct wrep *w); /* nothing is enlisted any more */
+/* The undecided transaction is decided: if the database was removed meanwhile, let its files go.
+ * db->lock held. */
+void wrep_db_settled(struct wrep_db *db);
+
+/* So many idle databases may be unsynced. */
+#define WREP_UNSYNCED_MAX 64
+/* The first of them if they are more than `max`, else NULL; a reference. */
+struct wrep_db *wrep_idle_pop(struct wrep *w, unsigned max);
 
 #endif

@@ -2,7 +2,6 @@
 #include "db/state_files.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include "base/wrep.h"

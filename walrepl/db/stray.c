@@ -17,6 +17,7 @@
 #include "base/io.h"
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/files.h"
 #include "db/pin.h"
 #include "record/entry.h"
 #include "sqlite/names.h"
@@ -64,13 +65,6 @@ void wrep_stray_remove_files(struct wrep *w, uint64_t number)
 	unlinkat(w->config.state_fd, name, 0);
 	wrep_stray_file_name(name, number, "");
 	unlinkat(w->config.state_fd, name, 0);
-}
-
-void wrep_stray_free(struct wrep_stray *s)
-{
-	if (s)
-		free(s->name);
-	free(s);
 }
 
 /* With its file, which has a reference for the table, but not in that yet. */

@@ -45,7 +45,6 @@ bool wrep_stray_copies(int flags);
 int wrep_strays_load(struct wrep *w);
 
 void wrep_strays_forget_all(struct wrep *w);
-void wrep_stray_free(struct wrep_stray *s); /* with its file */
 /* With a reference, or NULL. */
 struct wrep_file *wrep_stray_find(struct wrep *w, const char *name);
 /* As wrep_list(), but with whole names. */

@@ -4,9 +4,9 @@
 #include <unistd.h>
 #include "base/attr.h"
 #include "db/db.h"
+#include "db/files.h"
 #include "db/pin.h"
 #include "db/stray.h"
-#include "db/table.h"
 #include "file/file.h"
 #include "pages/overlay.h"
 #include "txn/proposal.h"

@@ -11,6 +11,7 @@
 #include "db/db.h"
 #include "db/departure.h"
 #include "db/directory.h"
+#include "db/files.h"
 #include "db/pin.h"
 #include "db/stray.h"
 #include "db/table.h"
@@ -121,7 +122,8 @@ static int create_in(struct wrep_db *db, const struct creation *c, struct wrep_o
 		rc = wrep_file_cannot_open(db, rc);
 	} else {
 		op->file = f;
-		rc = wrep_file_open_with(db, f, c->as->flags, c->internal, op, WREP_OP_CREATE);
+		op->state = WREP_OP_CREATE;
+		rc = wrep_file_open_with(db, f, c->as->flags, c->internal, op);
 		if (rc < 0)
 			wrep_op_drop_file(op);
 	}

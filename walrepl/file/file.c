@@ -18,6 +18,7 @@
 #include "base/report.h"
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/files.h"
 #include "db/pin.h"
 #include "db/stray.h"
 #include "db/table.h"

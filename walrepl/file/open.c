@@ -84,11 +84,11 @@ static int admit_to_side_file(struct wrep_file *f, int flags, struct wrep_op *op
 
 static int open_again(struct wrep_postponed *r)
 {
-	return wrep_file_open_with(r->file->db, r->file, r->flags, false, r->op, r->op->state);
+	return wrep_file_open_with(r->file->db, r->file, r->flags, false, r->op);
 }
 
 int wrep_file_open_with(struct wrep_db *db, struct wrep_file *f, int flags, bool internal,
-			struct wrep_op *op, int state)
+			struct wrep_op *op)
 {
 	struct wrep *w = db->w;
 	bool now = f && (internal || f->kind != WREP_DB);
@@ -112,7 +112,6 @@ int wrep_file_open_with(struct wrep_db *db, struct wrep_file *f, int flags, bool
 		}
 		pthread_mutex_unlock(&db->lock);
 	}
-	op->state = state;
 	if (rc == -EAGAIN && now)
 		rc = wrep_postpone_open(f, flags, op);
 	if (rc || now)
@@ -156,7 +155,8 @@ int wrep_file_open(struct wrep_file *f, int flags, bool internal, struct wrep_op
 		return wrep_super_open(f);
 	if (f->kind == WREP_STRAY)
 		return wrep_stray_open(f, flags, op);
-	return wrep_file_open_with(f->db, f, flags, internal, op, WREP_OP_OPEN);
+	op->state = WREP_OP_OPEN;
+	return wrep_file_open_with(f->db, f, flags, internal, op);
 }
 
 int wrep_file_adopt(struct wrep_file *f)

@@ -13,6 +13,7 @@
 #include "base/wrep.h"
 #include "db/db.h"
 #include "db/departure.h"
+#include "db/files.h"
 #include "db/stray.h"
 #include "db/table.h"
 #include "file/postponed.h"

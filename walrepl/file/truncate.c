@@ -17,9 +17,9 @@
 #include "snapshot/snapshotter.h"
 #include "sqlite/journal_format.h"
 #include "txn/commit.h"
+#include "txn/discard.h"
 #include "txn/journal.h"
 #include "txn/sender.h"
-#include "txn/shape.h"
 #include "txn/unjournaled.h"
 
 /* Does the database fit into a file that is cut to `size`? A checkpoint gives the file the size that the database
@@ -102,6 +102,11 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 }
 
 /* The database is held. */
+static int truncate_wal(struct wrep_deferred *d)
+{
+	return wrep_file_truncate(d->file, d->off, true, d->op);
+}
+
 static int truncate_file(struct wrep_file *f, uint64_t size, bool opened, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
@@ -120,7 +125,10 @@ static int truncate_file(struct wrep_file *f, uint64_t size, bool opened, struct
 			}
 			if (db->wal_held && wrep_wal_is_cut(db, size)) {
 				pthread_mutex_unlock(&db->lock);
-				return wrep_keeper_defer(f, WREP_DEFER_TRUNCATE, NULL, 0, size, op);
+				return wrep_keeper_defer(
+					f,
+					&(struct wrep_deferred){.again = truncate_wal, .off = size},
+					NULL, op);
 			}
 			rc = wrep_capture_truncate(db->capture, size);
 			break;

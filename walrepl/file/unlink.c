@@ -4,6 +4,7 @@
 #include <unistd.h>
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/files.h"
 #include "db/pin.h"
 #include "db/stray.h"
 #include "db/table.h"
@@ -17,6 +18,11 @@
 #include "txn/sender.h"
 #include "txn/super_journal.h"
 #include "txn/unjournaled.h"
+
+static int unlink_wal(struct wrep_deferred *d)
+{
+	return wrep_unlink(d->file->db->w, d->file->name, d->op);
+}
 
 int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 {
@@ -61,7 +67,7 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		rc = -EBUSY;
 	} else if (kind == WREP_WAL && db->wal_held) {
 		pthread_mutex_unlock(&db->lock);
-		rc = wrep_keeper_defer(f, WREP_DEFER_UNLINK, NULL, 0, 0, op);
+		rc = wrep_keeper_defer(f, &(struct wrep_deferred){.again = unlink_wal}, NULL, op);
 		goto out;
 	} else if (kind == WREP_JOURNAL && wrep_journal_commits(db)) {
 		shape = calloc(1, sizeof *shape);

@@ -6,7 +6,7 @@
 #include <unistd.h>
 #include "base/report.h"
 #include "db/db.h"
-#include "db/table.h"
+#include "db/files.h"
 #include "pages/capture.h"
 #include "pages/capture_state.h"
 #include "pages/pagesum.h"

@@ -5,7 +5,7 @@
 #include "base/io.h"
 #include "base/report.h"
 #include "db/db.h"
-#include "db/table.h"
+#include "db/files.h"
 #include "file/file.h"
 #include "file/journal.h"
 #include "file/postponed.h"
@@ -17,9 +17,9 @@
 #include "snapshot/snapshotter.h"
 #include "sqlite/wal_index.h"
 #include "txn/commit.h"
+#include "txn/discard.h"
 #include "txn/journal.h"
 #include "txn/sender.h"
-#include "txn/shape.h"
 #include "txn/streaming.h"
 #include "txn/unjournaled.h"
 
@@ -149,6 +149,11 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 	return rc;
 }
 
+static int write_wal(struct wrep_deferred *d)
+{
+	return wrep_file_write(d->file, d->bytes, d->len, d->off, d->op);
+}
+
 int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
 		    struct wrep_op *op)
 {
@@ -190,7 +195,11 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 			}
 			if (db->wal_held) {
 				pthread_mutex_unlock(&db->lock);
-				return wrep_keeper_defer(f, WREP_DEFER_WRITE, buf, len, off, op);
+				return wrep_keeper_defer(f,
+							 &(struct wrep_deferred){.again = write_wal,
+										 .off = off,
+										 .len = len},
+							 buf, op);
 			}
 		}
 		if (!db->fenced && wrep_capture_uncommitted(db->capture, len, off) >

@@ -38,10 +38,8 @@
  */
 #include "names/rename.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,11 +55,11 @@
 #include "db/db.h"
 #include "db/departure.h"
 #include "db/directory.h"
+#include "db/files.h"
 #include "db/pin.h"
 #include "db/side_stray.h"
 #include "db/state_files.h"
 #include "db/table.h"
-#include "file/stray.h"
 #include "names/database.h"
 #include "pages/capture.h"
 #include "pages/capture_state.h"
@@ -78,6 +76,7 @@
 #include "state/name_tree.h"
 #include "state/state.h"
 #include "state/version.h"
+#include "txn/discard.h"
 #include "txn/proposal.h"
 #include "txn/sender.h"
 #include "txn/streaming.h"
@@ -230,42 +229,11 @@ static int wait_closed(struct wrep_db *db, const char *to, unsigned flags, struc
 	return rc;
 }
 
-int wrep_rename(struct wrep *w, const char *from, const char *to, unsigned flags,
-		struct wrep_op *op)
+int wrep_db_rename(struct wrep_db *db, const char *to, unsigned flags, struct wrep_op *op)
 {
-	char base[WREP_PATH_MAX + 1];
-	enum wrep_kind kind;
-	struct wrep_dir *dir;
-	struct wrep_db *db;
-	int rc;
-
-	if (flags & ~RENAME_NOREPLACE)
-		return -EINVAL;
-	if (wrep_dir_lookup(w, from, &dir) == 0) {
-		wrep_dir_unref(dir);
-		return -EXDEV;
-	}
-	if (!wrep_names_kind(w->config.match, from, &kind, base))
-		return -EPERM;
-	if (kind != WREP_DB)
-		return wrep_stray_rename(w, from, to, flags, op);
-	if (!wrep_names_kind(w->config.match, to, &kind, base))
-		return wrep_name_refusal(w, to);
-	if (kind != WREP_DB)
-		return -EPERM;
-	if (wrep_dir_lookup(w, to, &dir) == 0) {
-		wrep_dir_unref(dir);
-		return -EISDIR;
-	}
-	db = wrep_db_by_name(w, from);
-	if (!db)
-		return -ENOENT;
-	if (!atomic_load(&w->may_write))
-		rc = -EROFS;
-	else
-		rc = is_open(db) ? wait_closed(db, to, flags, op) : submit(db, to, flags, op);
-	wrep_db_unref(db);
-	return rc;
+	if (!atomic_load(&db->w->may_write))
+		return -EROFS;
+	return is_open(db) ? wait_closed(db, to, flags, op) : submit(db, to, flags, op);
 }
 
 /* ---- on the disk --------------------------------------------------------------------------------- */

@@ -26,6 +26,7 @@
 #include "base/report.h"
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/files.h"
 #include "db/pin.h"
 #include "db/table.h"
 #include "pages/capture.h"

@@ -27,7 +27,6 @@
  */
 #include "snapshot/restore.h"
 
-#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -41,6 +40,7 @@
 #include "base/wrep.h"
 #include "db/db.h"
 #include "db/directory.h"
+#include "db/files.h"
 #include "db/pin.h"
 #include "db/state_files.h"
 #include "db/table.h"

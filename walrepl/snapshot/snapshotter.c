@@ -49,9 +49,11 @@
 #include "db/db.h"
 #include "db/departure.h"
 #include "db/directory.h"
+#include "db/files.h"
 #include "db/pin.h"
 #include "db/side_stray.h"
 #include "db/spool.h"
+#include "db/sync.h"
 #include "db/table.h"
 #include "pages/capture.h"
 #include "pages/sumfile.h"
@@ -69,16 +71,6 @@
 #define RETRY_MS 2000 /* after a point that failed */
 #define LOG_LOOKS 16u /* looks, at least, while log_bytes are delivered */
 #define HOLD_MS 10000 /* after a peer has fetched: until its log follows that of the leader */
-
-struct deferred {
-	struct deferred *next;
-	struct wrep_file *file; /* a reference */
-	enum wrep_deferral what;
-	struct wrep_op *op;
-	uint64_t off; /* TRUNCATE: the size */
-	size_t len;
-	uint8_t bytes[];
-};
 
 struct wrep_keeper {
 	struct wrep *w;
@@ -105,7 +97,7 @@ struct wrep_keeper {
 	pthread_mutex_t lock; /* guards all below */
 	pthread_cond_t wake, told;
 	bool stop;
-	struct deferred *deferred, **deferred_tail;
+	struct wrep_deferred *deferred, **deferred_tail;
 	unsigned wanted, done; /* points asked for, and how many of these requests were served */
 	int done_rc;
 	enum { BARRIER_NONE, BARRIER_OUT, BARRIER_PASSED } barrier;
@@ -170,48 +162,9 @@ static int note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_sync
 	return 1;
 }
 
-/* A sync failed. What the kernel had of the file may be gone by now, and the next sync would succeed all
- * the same: nothing here can be believed, but a restart makes all of it from the log again. */
-static int sync_failed(struct wrep_db *db)
-{
-	int rc = -errno;
-
-	wrep_fatalf(db->w,
-		    "cannot sync a database file name=%s error=\"%s\"; repair the disk and mount "
-		    "again",
-		    db->name, strerror(-rc));
-	return rc;
-}
-
-int wrep_keeper_sync(struct wrep_db *db, const struct wrep_synced *s)
-{
-	/* The file's mode and owner are part of the database: not fdatasync(). */
-	if (fsync(s->files[0]->fd) < 0 || (s->files[1] && fdatasync(s->files[1]->fd) < 0))
-		return sync_failed(db);
-	return 0;
-}
-
-void wrep_synced_take(struct wrep_db *db, struct wrep_synced *s, bool wal)
-{
-	s->files[0] = wrep_db_file(db, WREP_DB);
-	if (wal)
-		s->files[1] = wrep_db_file(db, WREP_WAL);
-}
-
-void wrep_synced_drop(struct wrep_db *db, struct wrep_synced *s)
-{
-	if (s->files[0]) {
-		pthread_mutex_lock(&db->lock);
-		wrep_db_unhold(db);
-		pthread_mutex_unlock(&db->lock);
-	}
-	wrep_file_unref(s->files[0]);
-	wrep_file_unref(s->files[1]);
-}
-
 static int sync_database(struct wrep_db *db, const struct wrep_synced *s)
 {
-	int rc = s->files[0] ? wrep_keeper_sync(db, s) : 0;
+	int rc = s->files[0] ? wrep_db_sync(db, s) : 0;
 
 	if (!rc)
 		rc = wrep_sumfile_store(db->w->config.state_fd, db->id, &db->state.sum, &db->lock);
@@ -451,7 +404,9 @@ int wrep_keeper_release(struct wrep_db *db)
 	pthread_mutex_unlock(&db->lock);
 	if (!held || rc)
 		goto out;
-	rc = !s.files[0] || !copied ? -EBUSY : fdatasync(s.files[0]->fd) < 0 ? sync_failed(db) : 0;
+	rc = !s.files[0] || !copied	     ? -EBUSY
+	     : fdatasync(s.files[0]->fd) < 0 ? wrep_db_sync_failed(db)
+					     : 0;
 	if (!rc)
 		rc = wrep_manifest_copy(&k->last, &m);
 	d = wrep_manifest_find(&m, db->id);
@@ -519,21 +474,20 @@ int wrep_keeper_rename(struct wrep_db *db, const char *name, const struct wrep_d
 
 /* ---- requests ------------------------------------------------------------------------------------ */
 
-int wrep_keeper_defer(struct wrep_file *f, enum wrep_deferral what, const void *buf, size_t len,
-		      uint64_t off, struct wrep_op *op)
+int wrep_keeper_defer(struct wrep_file *f, const struct wrep_deferred *like, const void *bytes,
+		      struct wrep_op *op)
 {
 	struct wrep_keeper *k = f->db->w->keeper;
-	struct deferred *d = malloc(sizeof *d + len);
+	struct wrep_deferred *d = malloc(sizeof *d + like->len);
 
 	if (!d)
 		return -ENOMEM;
-	*d = (struct deferred){.file = wrep_file_ref(f),
-			       .what = what,
-			       .op = op,
-			       .off = off,
-			       .len = len};
-	if (len)
-		memcpy(d->bytes, buf, len);
+	*d = *like;
+	d->next = NULL;
+	d->file = wrep_file_ref(f);
+	d->op = op;
+	if (bytes)
+		memcpy(d->bytes, bytes, like->len);
 	pthread_mutex_lock(&k->lock);
 	*k->deferred_tail = d;
 	k->deferred_tail = &d->next;
@@ -543,19 +497,15 @@ int wrep_keeper_defer(struct wrep_file *f, enum wrep_deferral what, const void *
 }
 
 /* Do what was put off, or fail it; what is done again may be put off again. */
-static void settle(struct deferred *d, bool stopping)
+static void settle(struct wrep_deferred *d, bool stopping)
 {
 	struct wrep_file *f = d->file;
 	int rc = stopping ? -EIO : wrep_keeper_release(f->db);
 
 	if (rc == -EBUSY)
 		rc = -EIO; /* the -wal holds what the database file does not: as wal_may_go() says */
-	if (!rc && d->what == WREP_DEFER_WRITE)
-		rc = wrep_file_write(f, d->bytes, d->len, d->off, d->op);
-	else if (!rc && d->what == WREP_DEFER_TRUNCATE)
-		rc = wrep_file_truncate(f, d->off, true, d->op);
-	else if (!rc)
-		rc = wrep_unlink(f->db->w, f->name, d->op);
+	if (!rc)
+		rc = d->again(d);
 	if (rc != WREP_PENDING)
 		d->op->done(d->op, rc);
 	wrep_file_unref(f);
@@ -785,7 +735,7 @@ static void end_point(struct wrep_keeper *k)
 
 static void settle_next(struct wrep_keeper *k)
 {
-	struct deferred *d = k->deferred;
+	struct wrep_deferred *d = k->deferred;
 	bool stop = k->stop;
 
 	k->deferred = d->next;

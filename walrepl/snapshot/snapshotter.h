@@ -13,23 +13,24 @@ void wrep_keeper_wake(
 	struct wrep *w); /* to trim the idle ones; any lock but the keeper's may be held */
 /* An entry of that many bytes has been delivered. */
 void wrep_keeper_delivered(struct wrep *w, size_t bytes);
-/* The files of a database that are to be synced. */
-struct wrep_synced {
-	struct wrep_file *files[2]; /* the database's, and its -wal or NULL; references */
-};
-/* Of a database that is held; the hold passes to `s`. db->lock held. */
-void wrep_synced_take(struct wrep_db *db, struct wrep_synced *s, bool wal);
-void wrep_synced_drop(struct wrep_db *db, struct wrep_synced *s); /* no lock held */
-/* Make them durable. 0, or -errno: the node stops. No lock held. */
-int wrep_keeper_sync(struct wrep_db *db, const struct wrep_synced *s);
 /* The manifest no longer counts on the -wal of `db`, and its file is durable with all that the -wal
  * held. 0, -EBUSY (the file does not hold all of it), -errno. Blocks on the disk. db->lock not held;
  * not on raftlog's thread nor on one that serves requests. */
 int wrep_keeper_release(struct wrep_db *db);
-/* What an application asked for must wait until the -wal may go; then it is done and `op` finished. */
-enum wrep_deferral { WREP_DEFER_WRITE, WREP_DEFER_TRUNCATE, WREP_DEFER_UNLINK };
-int wrep_keeper_defer(struct wrep_file *f, enum wrep_deferral what, const void *buf, size_t len,
-		      uint64_t off, struct wrep_op *op); /* WREP_PENDING or -ENOMEM */
+/* What an application asked for must wait until the -wal may go; then `again` does it. */
+struct wrep_deferred {
+	struct wrep_deferred *next;
+	int (*again)(struct wrep_deferred
+			     *d); /* as the function that put it off; no lock held [keeper] */
+	struct wrep_file *file;	  /* a reference */
+	struct wrep_op *op;
+	uint64_t off; /* of a write; of a truncation: the size */
+	size_t len;   /* of `bytes` */
+	uint8_t bytes[];
+};
+/* Takes what `like` says, and a reference to `f`; copies its `len` bytes. WREP_PENDING or -ENOMEM. No lock held. */
+int wrep_keeper_defer(struct wrep_file *f, const struct wrep_deferred *like, const void *bytes,
+		      struct wrep_op *op);
 /* Take a durable point now; waits until it is taken. 0, -EAGAIN (this node is not whole itself),
  * -ETIMEDOUT, -errno. */
 int wrep_keeper_point(struct wrep *w, unsigned timeout_ms);

@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "db/db.h"
-#include "db/table.h"
+#include "db/files.h"
 #include "record/entry.h"
 #include "sqlite/journal_format.h"
 #include "txn/commit.h"

@@ -22,15 +22,12 @@
 #include "state/state.h"
 #include "txn/commit.h"
 #include "txn/sender.h"
-#include "txn/super_journal.h"
 
 /* ---- on its way -------------------------------------------------------------------------------- */
 
 static void tell(struct wrep_group *g, int result)
 {
-	wrep_super_decided(g->super, result);
 	g->op->done(g->op, result);
-	wrep_file_unref(g->super);
 	free(g);
 }
 
@@ -169,15 +166,14 @@ static int add_member(struct wrep_group *g, struct wrep_db *db, uint32_t at)
 	return rc;
 }
 
-int wrep_group_commit(struct wrep_file *super, struct wrep_db **dbs, size_t count,
-		      struct wrep_op *op)
+int wrep_group_commit(struct wrep *w, struct wrep_db **dbs, size_t count, struct wrep_op *op)
 {
 	struct wrep_group *g = calloc(1, sizeof *g + count * sizeof g->members[0]);
 	uint32_t members = 0;
 	int rc = g ? 0 : -ENOMEM;
 
 	if (g) {
-		g->w = super->w;
+		g->w = w;
 		g->op = op;
 		g->count = (uint32_t)count; /* at most; what fits is reckoned by it */
 	}
@@ -191,7 +187,6 @@ int wrep_group_commit(struct wrep_file *super, struct wrep_db **dbs, size_t coun
 		free(g);
 		return rc < 0 ? rc : 0;
 	}
-	g->super = wrep_file_ref(super);
 	g->count = members;
 	if (members == 1) {
 		struct wrep_commit *c = g->members[0];

@@ -4,32 +4,23 @@
 #ifndef WALREPL_GROUP_H
 #define WALREPL_GROUP_H
 
-#include "base/work.h"
-#include "base/wrep.h"
 #include "db/db.h"
-#include "db/pin.h"
-#include "db/table.h"
-#include "file/file.h"
-#include "txn/commit.h"
-#include "txn/streaming.h"
-#include "txn/unjournaled.h"
+#include "record/manifest.h"
 
 struct wrep_group {
 	struct rlog_request request; /* first */
 	struct wrep *w;
-	struct wrep_file *super; /* whose removal it is; a reference */
-	struct wrep_op *op;	 /* who removes it */
-	struct wrep_op alone;	 /* the op of its only member, when it has no other */
+	struct wrep_op *op;   /* who waits for it */
+	struct wrep_op alone; /* the op of its only member, when it has no other */
 	/* One thread at a time is at it: who started it, then who ended the last part of a member. */
 	uint32_t current; /* the member whose parts are being submitted, or the next */
 	uint32_t count;
 	struct wrep_commit *members[]; /* in ascending order of the databases' ids */
 };
 
-/* Commit what the overlays of `dbs` hold, by one entry. 0 (there is nothing to be agreed on), WREP_PENDING
- * (wrep_super_decided() is called before the op ends), -errno. No lock held. */
-int wrep_group_commit(struct wrep_file *super, struct wrep_db **dbs, size_t count,
-		      struct wrep_op *op);
+/* Commit what the overlays of `dbs` hold, by one entry. 0 (there is nothing to be agreed on), WREP_PENDING,
+ * -errno. No lock held. */
+int wrep_group_commit(struct wrep *w, struct wrep_db **dbs, size_t count, struct wrep_op *op);
 /* It took no effect on the files here: forget it, and tell the application. No lock held. */
 void wrep_group_end(struct wrep_group *g, int result);
 /* It is in the files: tell the application. Its members were freed. No lock held. */

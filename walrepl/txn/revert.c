@@ -10,6 +10,7 @@
 #include "db/db.h"
 #include "db/table.h"
 #include "txn/commit.h"
+#include "txn/discard.h"
 #include "txn/sender.h"
 #include "txn/take_back.h"
 

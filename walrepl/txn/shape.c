@@ -11,7 +11,6 @@
 #include "pages/overlay.h"
 #include "pages/pagesum.h"
 #include "sqlite/file_format.h"
-#include "txn/streaming.h"
 
 /* With SQLITE_FCNTL_CHUNK_SIZE there may be a piece of a page behind the last one. db->lock held. */
 static bool ends_with_zeros(struct wrep_db *db, uint64_t file_size, uint32_t page_size)
@@ -118,22 +117,4 @@ bool wrep_overlay_restores(struct wrep_db *db)
 			return false;
 	}
 	return true;
-}
-
-int wrep_overlay_begin(struct wrep_file *f)
-{
-	struct wrep_db *db = f->db;
-	struct stat st;
-	int rc;
-
-	if (db->overlay)
-		return 0;
-	wrep_ahead_forget(db);
-	rc = fstat(f->fd, &st) < 0
-		     ? -errno
-		     : wrep_overlay_open(&db->overlay, db->w->config.data_fd, (uint64_t)st.st_size);
-	db->differed = false;
-	if (rc)
-		db->direct.active = false; /* without an overlay there is nothing to commit */
-	return rc;
 }

@@ -13,7 +13,5 @@ int wrep_overlay_changes(struct wrep_db *db, uint32_t page_size, uint32_t page_c
 /* Does the overlay show just what the database file holds? (Which may be older than what is committed.) db->lock
  * held. */
 bool wrep_overlay_restores(struct wrep_db *db);
-/* The overlay of the database, empty where there was none. db->lock held. */
-int wrep_overlay_begin(struct wrep_file *f);
 
 #endif

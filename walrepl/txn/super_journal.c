@@ -44,6 +44,7 @@
 #include "base/io.h"
 #include "base/wrep.h"
 #include "db/db.h"
+#include "db/files.h"
 #include "db/pin.h"
 #include "db/table.h"
 #include "pages/overlay.h"
@@ -405,7 +406,8 @@ static int find_members(const struct wrep_file *super, struct wrep_db ***out, si
 	return 0;
 }
 
-void wrep_super_decided(struct wrep_file *f, int result)
+/* The removal of `f` is decided: 0: it takes place. */
+static void decided(struct wrep_file *f, int result)
 {
 	pthread_mutex_lock(&f->w->lock);
 	f->super_deciding = false;
@@ -414,12 +416,53 @@ void wrep_super_decided(struct wrep_file *f, int result)
 		remove_file(f);
 }
 
+/* A removal that waits for Raft. */
+struct removal {
+	struct wrep_op op; /* first */
+	struct wrep_op *application;
+	struct wrep_file *file; /* a reference */
+};
+
+static void removal_done(struct wrep_op *op, int result)
+{
+	struct removal *r = (struct removal *)op;
+
+	decided(r->file, result);
+	r->application->done(r->application, result);
+	wrep_file_unref(r->file);
+	free(r);
+}
+
+/* Commit what the databases hold whose journals name it. As wrep_super_unlink(). */
+static int commit_members(struct wrep_file *f, struct wrep_op *op)
+{
+	struct removal *r = calloc(1, sizeof *r);
+	struct wrep_db **members;
+	size_t count;
+	int rc = r ? find_members(f, &members, &count) : -ENOMEM;
+
+	if (rc) {
+		free(r);
+		return rc;
+	}
+	r->op.done = removal_done;
+	r->application = op;
+	r->file = wrep_file_ref(f);
+	rc = wrep_group_commit(f->w, members, count, &r->op);
+	for (size_t i = 0; i < count; i++)
+		wrep_db_unref(members[i]);
+	free(members);
+	if (rc != WREP_PENDING) {
+		wrep_file_unref(f);
+		free(r);
+	}
+	return rc;
+}
+
 int wrep_super_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 {
 	struct wrep_file *f = wrep_super_find(w, name);
-	struct wrep_db **members;
 	bool mine = false;
-	size_t count;
 	int rc;
 
 	if (!f)
@@ -432,15 +475,9 @@ int wrep_super_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		wrep_file_unref(f);
 		return -EBUSY;
 	}
-	rc = find_members(f, &members, &count);
-	if (!rc) {
-		rc = wrep_group_commit(f, members, count, op);
-		for (size_t i = 0; i < count; i++)
-			wrep_db_unref(members[i]);
-		free(members);
-	}
+	rc = commit_members(f, op);
 	if (rc != WREP_PENDING)
-		wrep_super_decided(f, rc);
+		decided(f, rc);
 	wrep_file_unref(f);
 	return rc;
 }

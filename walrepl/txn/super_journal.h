@@ -8,15 +8,7 @@
 #ifndef WALREPL_SUPER_H
 #define WALREPL_SUPER_H
 
-#include "base/work.h"
-#include "base/wrep.h"
 #include "db/db.h"
-#include "db/pin.h"
-#include "db/table.h"
-#include "file/file.h"
-#include "txn/commit.h"
-#include "txn/streaming.h"
-#include "txn/unjournaled.h"
 
 /* The super-journal of that name, with a reference; NULL: there is none. No lock held. */
 struct wrep_file *wrep_super_find(struct wrep *w, const char *name);
@@ -31,8 +23,6 @@ void wrep_super_release(struct wrep_file *f);
 
 /* An application removes it: commits what it is the super-journal of. As wrep_unlink(). */
 int wrep_super_unlink(struct wrep *w, const char *name, struct wrep_op *op);
-/* That is decided: remove it, or (a result other than 0) leave it to those who roll back. No lock held. */
-void wrep_super_decided(struct wrep_file *f, int result);
 
 /* Forget all. Their names may go with the databases' (restore.c), or have gone. */
 void wrep_super_forget_all(struct wrep *w);

@@ -8,6 +8,7 @@
 #include "db/attach.h"
 #include "db/db.h"
 #include "db/table.h"
+#include "txn/discard.h"
 
 /* The daemon is going away, or its mount. What no transaction has committed goes first, out of the kernel's cache as
  * well: that lives on for as long as an application has the file open, and nobody tells any more what in there

@@ -64,6 +64,7 @@
 #include "record/entry.h"
 #include "sqlite/file_format.h"
 #include "txn/commit.h"
+#include "txn/discard.h"
 #include "txn/exclusive.h"
 #include "txn/journal.h"
 #include "txn/revert.h"
