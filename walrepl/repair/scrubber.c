@@ -27,7 +27,6 @@
 #include "pages/capture.h"
 #include "pages/pagesum.h"
 #include "pages/wal_content.h"
-#include "repair/fetch.h"
 
 #define SCRUB_RATE (8u << 20) /* bytes a second, default of wrep_config.scrub_rate */
 #define CHUNK_BYTES (256u << 10)
@@ -71,7 +70,7 @@ void wrep_page_damaged(struct wrep_db *db, uint32_t pgno)
 {
 	wrep_damagef(db->w, "a page of a database file is damaged database=%s page=%u offset=%llu",
 		     db->name, pgno, (unsigned long long)(pgno - 1) * db->state.sum.page_size);
-	wrep_fetch_wanted(db->w, "the database file is damaged", db);
+	db->w->up->damaged(db->w, "the database file is damaged", db);
 }
 
 /* The page as it is in the file under this hold of db->lock. */
@@ -172,7 +171,7 @@ static size_t check_chunk(struct wrep_db *db, uint64_t *off, uint8_t *chunk)
 
 	pthread_mutex_lock(&db->lock);
 	end = (uint64_t)db->state.sum.page_count * db->state.sum.page_size;
-	f = (in_motion(db) && !end) || *off >= end ? NULL : wrep_db_file(db, WREP_DB);
+	f = *off >= end ? NULL : wrep_db_file(db, WREP_DB);
 	rc = f ? wrep_db_hold(db, true) : 0;
 	pthread_mutex_unlock(&db->lock);
 	if (!f || rc) {
