@@ -3,7 +3,7 @@
 #include "base/io.h"
 #include "db/db.h"
 #include "pages/overlay.h"
-#include "repair/scrubber.h"
+#include "repair/page_check.h"
 
 ssize_t wrep_file_read(struct wrep_file *f, void *buf, size_t len, uint64_t off)
 {

@@ -31,7 +31,7 @@
 #include "db/table.h"
 #include "pages/capture.h"
 #include "pages/wal_content.h"
-#include "repair/scrubber.h"
+#include "repair/page_check.h"
 #include "repair/wire.h"
 #include "snapshot/snapshotter.h"
 

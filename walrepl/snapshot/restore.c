@@ -13,7 +13,7 @@
  * one in there (`redo_until`). Until a database has got there it is *unverified*: its checksum is taken
  * from the entries and not compared. Then the hashes, added up anew, must give it: wrep_prove(). That
  * finds a lost or flipped hash, and a write of the log's that did not come through; a flipped bit in a
- * page is found when the page is read (repair/scrubber.c).
+ * page is found when the page is read (repair/page_check.c).
  *
  * A transaction over several databases may be in the files of some and not of others. The manifest says
  * which of them took effect (state/multi_list.c).
