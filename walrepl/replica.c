@@ -27,6 +27,7 @@
 #include "repair/fetch.h"
 #include "repair/page_server.h"
 #include "repair/scrubber.h"
+#include "snapshot/current_manifest.h"
 #include "snapshot/restore.h"
 #include "snapshot/snapshotter.h"
 #include "sqlite/conn.h"

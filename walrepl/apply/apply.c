@@ -34,7 +34,7 @@
 #include "db/table.h"
 #include "pages/capture.h"
 #include "record/entry.h"
-#include "snapshot/snapshotter.h"
+#include "snapshot/wal_hold.h"
 #include "sqlite/conn.h"
 #include "sqlite/file_format.h"
 #include "txn/discard.h"

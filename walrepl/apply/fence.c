@@ -28,7 +28,7 @@
 #include "pages/capture.h"
 #include "pages/wal_content.h"
 #include "record/entry.h"
-#include "snapshot/snapshotter.h"
+#include "snapshot/wal_hold.h"
 #include "sqlite/conn.h"
 #include "sqlite/journal_format.h"
 #include "sqlite/wal_index.h"

@@ -4,7 +4,7 @@
  * next; but who copies or moves the file alone would lose what the -wal holds, or get half a transaction. So
  * when the last application has gone the applier *folds* the database: the daemon's own SQLite
  * copies the frames into the file and cuts the -wal, under the locks that all others respect (a -wal is never
- * started over beside them), and only when no manifest counts on its frames (snapshot/snapshotter.c); then -wal
+ * started over beside them), and only when no manifest counts on its frames (snapshot/wal_hold.c); then -wal
  * and -shm go. What the dead process wrote under a -journal is forgotten with it: it was never committed
  * (but where the -journal names a super-journal: who comes next finds out what became of that).
  * An open that finds something left, with nobody else in, comes through the applier and waits for that.

@@ -95,7 +95,7 @@ struct wrep_db {
 	bool touched;	/* since the manifest last told of it */
 	unsigned holds; /* db/pin.c: opens of its files, and others who use their descriptors */
 	bool unsynced;	/* its files were written to since they were synced */
-	bool wal_held;	/* the manifest counts on frames of the -wal: see snapshot/snapshotter.c */
+	bool wal_held;	/* the manifest counts on frames of the -wal: see snapshot/wal_hold.c */
 	bool wal_aside; /* restored: there may be a -wal that was moved aside (restore.c) */
 	bool wal_going; /* the applier may be starting it over, or removing it: no manifest counts on it */
 	pthread_cond_t wal_gone; /* it is done with that: wrep_fence_wal_gone() */

@@ -14,7 +14,7 @@
 #include "pages/capture.h"
 #include "pages/overlay.h"
 #include "pages/wal_content.h"
-#include "snapshot/snapshotter.h"
+#include "snapshot/wal_hold.h"
 #include "sqlite/journal_format.h"
 #include "txn/commit.h"
 #include "txn/discard.h"

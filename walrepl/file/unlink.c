@@ -12,7 +12,7 @@
 #include "file/journal.h"
 #include "file/wal.h"
 #include "record/entry.h"
-#include "snapshot/snapshotter.h"
+#include "snapshot/wal_hold.h"
 #include "txn/commit.h"
 #include "txn/proposal.h"
 #include "txn/sender.h"

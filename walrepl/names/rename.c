@@ -68,7 +68,7 @@
 #include "pages/wal_content.h"
 #include "record/entry.h"
 #include "snapshot/restore.h"
-#include "snapshot/snapshotter.h"
+#include "snapshot/current_manifest.h"
 #include "sqlite/journal_format.h"
 #include "sqlite/names.h"
 #include "sqlite/wal_format.h"

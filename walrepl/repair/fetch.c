@@ -52,6 +52,7 @@
 #include "record/manifest.h"
 #include "repair/page_server.h"
 #include "repair/wire.h"
+#include "snapshot/current_manifest.h"
 #include "snapshot/restore.h"
 #include "snapshot/snapshotter.h"
 #include "sqlite/file_format.h"

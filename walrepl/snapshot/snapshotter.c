@@ -21,7 +21,7 @@
  * So no reader can hold a durable point up: what a checkpoint cannot copy yet, the manifest leaves in
  * the -wal. The price: as long as it does (`wal_held`), SQLite may not start that -wal over, cut it or
  * remove it. It does none of these before all of it is copied; then the request waits here until the
- * database file is synced and a manifest is written that needs no -wal (wrep_keeper_release()). That is
+ * database file is synced and a manifest is written that needs no -wal (wal_hold.c). That is
  * once for each durable point at most, and costs what SQLite's own sync of a checkpoint would.
  *
  * When one is due. The log behind the last point is a quarter of --log-size: delivery wakes the keeper as
@@ -58,9 +58,10 @@
 #include "pages/capture.h"
 #include "pages/sumfile.h"
 #include "pages/wal_content.h"
-#include "record/entry.h"
 #include "record/manifest.h"
-#include "snapshot/restore.h"
+#include "snapshot/current_manifest.h"
+#include "snapshot/snapshotter_state.h"
+#include "snapshot/wal_hold.h"
 #include "sqlite/conn.h"
 #include "sqlite/wal_index.h"
 #include "txn/multi_commit.h"
@@ -71,40 +72,6 @@
 #define RETRY_MS 2000 /* after a point that failed */
 #define LOG_LOOKS 16u /* looks, at least, while log_bytes are delivered */
 #define HOLD_MS 10000 /* after a peer has fetched: until its log follows that of the leader */
-
-struct wrep_keeper {
-	struct wrep *w;
-	pthread_t thread;
-	bool running;
-
-	pthread_mutex_t point_lock; /* guards the next five */
-	struct wrep_manifest last;
-	uint64_t last_index;
-	bool adopted;	     /* `last` says something: there is a snapshot */
-	bool closed;	     /* no manifest can be written any more */
-	unsigned generation; /* of the databases: a point of another one is void */
-
-	/* the thread's own */
-	uint64_t point_index; /* of the point that the barrier is out for */
-	unsigned point_generation;
-	unsigned serving; /* requests for a point that it serves */
-	uint64_t not_before_ms;
-	uint64_t held_by,
-		held_from; /* the database and the first entry of the open transaction that
-					the last point stopped at; 0: none */
-	bool failing;	   /* the last point failed, and a line says so */
-
-	pthread_mutex_t lock; /* guards all below */
-	pthread_cond_t wake, told;
-	bool stop;
-	struct wrep_deferred *deferred, **deferred_tail;
-	unsigned wanted, done; /* points asked for, and how many of these requests were served */
-	int done_rc;
-	enum { BARRIER_NONE, BARRIER_OUT, BARRIER_PASSED } barrier;
-	int barrier_rc;
-	unsigned holds;
-	uint64_t hold_until_ms;
-};
 
 static uint64_t in_ms(unsigned ms)
 {
@@ -226,98 +193,13 @@ static int fill_in(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manife
 
 /* ---- the manifest ------------------------------------------------------------------------------ */
 
-/* How much of the log stays behind for followers that are slow. */
-static uint64_t keep_bytes(const struct wrep *w)
-{
-	return wrep_log_bytes(w) / 2;
-}
-
-/* Make `m` the manifest, at `index`. On success its content is the keeper's. point_lock held. */
-static int publish(struct wrep_keeper *k, struct wrep_manifest *m, uint64_t index)
-{
-	struct rlog_buf *buf = wrep_manifest_encode(m);
-	int rc = buf ? rlog_snapshot(k->w->log, index, buf, keep_bytes(k->w)) : -ENOMEM;
-
-	rlog_buf_unref(buf);
-	if (rc)
-		return rc;
-	wrep_manifest_clear(&k->last);
-	k->last = *m;
-	wrep_manifest_sort(&k->last);
-	memset(m, 0, sizeof *m);
-	k->last_index = index;
-	k->adopted = true;
-	return 0;
-}
-
-/* The -wal of those that the manifest does not say to need it may go. point_lock held. */
-static void let_go(struct wrep_keeper *k, struct wrep_db *db)
-{
-	const struct wrep_manifest_db *d = wrep_manifest_find(&k->last, db->id);
-
-	bool aside;
-
-	pthread_mutex_lock(&db->lock);
-	if (!d || !d->wal_frames)
-		db->wal_held = false;
-	aside = db->wal_aside;
-	db->wal_aside = false;
-	pthread_mutex_unlock(&db->lock);
-	if (aside)
-		wrep_wal_aside_remove(db->w, db->id);
-}
-
-/* All names, as of one entry, which is not before `index`; `*all`: references of the databases in `m`, in
- * the same order. 0 or -ENOMEM. */
-static int note_names(struct wrep *w, uint64_t index, struct wrep_manifest *m,
-		      struct wrep_db ***all)
-{
-	size_t room = 0;
-	int rc = 0;
-
-	*all = NULL;
-	pthread_mutex_lock(&w->lock);
-	m->names_index = w->names_index > index ? w->names_index : index;
-	for (size_t b = 0; b < WREP_BUCKETS && !rc; b++) {
-		for (struct wrep_db *db = w->by_name[b]; db && !rc; db = db->next_by_name) {
-			struct wrep_manifest_db *d;
-
-			if (m->count == room) {
-				struct wrep_db **more;
-
-				room = room ? room * 2 : 64;
-				more = reallocarray(*all, room, sizeof *more);
-				if (!more) {
-					rc = -ENOMEM;
-					break;
-				}
-				*all = more;
-			}
-			d = wrep_manifest_add(m);
-			if (!d) {
-				rc = -ENOMEM;
-				break;
-			}
-			strcpy(d->name, db->name);
-			d->id = d->index = db->id;
-			(*all)[m->count - 1] = wrep_db_ref(db);
-		}
-	}
-	if (!rc)
-		rc = wrep_dirs_note(w, m);
-	pthread_mutex_unlock(&w->lock);
-	if (!rc)
-		wrep_dirs_describe(w, m);
-	return rc;
-}
-
 /* Everything up to `index` has been applied. point_lock held. */
 static int take_point(struct wrep_keeper *k, uint64_t index)
 {
 	struct wrep *w = k->w;
 	struct wrep_manifest m = {0};
 	struct wrep_db **all;
-	int rc = note_names(w, index, &m, &all);
+	int rc = wrep_current_manifest_names(w, index, &m, &all);
 	size_t count = m.count;
 
 	k->held_by = 0;
@@ -345,12 +227,12 @@ static int take_point(struct wrep_keeper *k, uint64_t index)
 	if (!rc)
 		rc = wrep_groups_note(w, &m);
 	if (!rc)
-		rc = publish(k, &m, index);
+		rc = wrep_current_manifest_publish(k, &m, index);
 	if (!rc)
 		wrep_groups_forget(w, index);
 	for (size_t i = 0; i < count; i++) {
 		if (!rc) {
-			let_go(k, all[i]);
+			wrep_wal_hold_end(k, all[i]);
 		} else {
 			pthread_mutex_lock(&all[i]->lock);
 			all[i]->touched = true;
@@ -363,154 +245,7 @@ static int take_point(struct wrep_keeper *k, uint64_t index)
 	return rc;
 }
 
-void wrep_keeper_adopt(struct wrep *w, struct wrep_manifest *m, uint64_t index)
-{
-	struct wrep_keeper *k = w->keeper;
-
-	pthread_mutex_lock(&k->point_lock);
-	wrep_manifest_clear(&k->last);
-	k->last = *m;
-	wrep_manifest_sort(&k->last);
-	memset(m, 0, sizeof *m);
-	k->last_index = index;
-	k->adopted = true;
-	pthread_mutex_unlock(&k->point_lock);
-}
-
-int wrep_keeper_release(struct wrep_db *db)
-{
-	struct wrep *w = db->w;
-	struct wrep_keeper *k = w->keeper;
-	struct wrep_manifest m = {0};
-	struct wrep_synced s = {0};
-	struct wrep_manifest_db *d;
-	bool held, copied = true;
-	int rc = 0;
-
-	pthread_mutex_lock(&k->point_lock);
-	pthread_mutex_lock(&db->lock);
-	held = db->wal_held && !db->removed;
-	rc = k->closed ? -EBUSY : 0;
-	if (held && !rc && db->files[WREP_DB])
-		rc = wrep_db_hold(db, true);
-	if (held && !rc &&
-	    db->files[WREP_DB]) /* else it is being renamed, and this is done there */
-		wrep_synced_take(db, &s, false);
-	if (s.files[0] && db->capture) {
-		if (db->fenced && !db->pending)
-			wrep_capture_forget(db->capture);
-		copied = wrep_wal_content_copied(db->capture, s.files[0]->fd, &db->state.sum);
-	}
-	pthread_mutex_unlock(&db->lock);
-	if (!held || rc)
-		goto out;
-	rc = !s.files[0] || !copied	     ? -EBUSY
-	     : fdatasync(s.files[0]->fd) < 0 ? wrep_db_sync_failed(db)
-					     : 0;
-	if (!rc)
-		rc = wrep_manifest_copy(&k->last, &m);
-	d = wrep_manifest_find(&m, db->id);
-	if (d)
-		d->wal_frames = 0;
-	if (!rc && k->adopted)
-		rc = publish(k, &m, k->last_index);
-	if (!rc)
-		let_go(k, db);
-out:
-	wrep_manifest_clear(&m);
-	wrep_synced_drop(db, &s);
-	pthread_mutex_unlock(&k->point_lock);
-	return rc;
-}
-
-void wrep_keeper_lock(struct wrep *w)
-{
-	pthread_mutex_lock(&w->keeper->point_lock);
-}
-
-void wrep_keeper_unlock(struct wrep *w)
-{
-	pthread_mutex_unlock(&w->keeper->point_lock);
-}
-
-int wrep_keeper_rename(struct wrep_db *db, const char *name, const struct wrep_db *replaced,
-		       uint64_t index)
-{
-	struct wrep *w = db->w;
-	struct wrep_keeper *k = w->keeper;
-	struct wrep_manifest m = {.redo_until = k->last.redo_until};
-	struct wrep_db **all = NULL;
-	size_t kept = 0;
-	int rc = k->closed ? -EBUSY : 0;
-
-	if (rc || !k->adopted) /* a restart begins with nothing */
-		return rc;
-	rc = note_names(w, index, &m, &all);
-	for (size_t i = 0; all && i < m.count; i++)
-		wrep_db_unref(all[i]);
-	free(all);
-	for (size_t i = 0; i < m.count && !rc; i++) {
-		struct wrep_manifest_db d = m.dbs[i];
-		const struct wrep_manifest_db *old = wrep_manifest_find(&k->last, d.id);
-
-		if (replaced && d.id == replaced->id)
-			continue;
-		/* One that came since is as its entry made it: all that is in it comes again. */
-		m.dbs[kept] = old ? *old : d;
-		strcpy(m.dbs[kept].name, d.id == db->id ? name : d.name);
-		if (d.id == db->id)
-			m.dbs[kept].wal_frames = 0;
-		kept++;
-	}
-	m.count = kept;
-	/* `replaced` is not in it any more, but may have had its part in a group: see state/multi_list.c. */
-	if (!rc)
-		rc = wrep_groups_note(w, &m);
-	if (!rc)
-		rc = publish(k, &m, k->last_index);
-	wrep_manifest_clear(&m);
-	return rc;
-}
-
 /* ---- requests ------------------------------------------------------------------------------------ */
-
-int wrep_keeper_defer(struct wrep_file *f, const struct wrep_deferred *like, const void *bytes,
-		      struct wrep_op *op)
-{
-	struct wrep_keeper *k = f->db->w->keeper;
-	struct wrep_deferred *d = malloc(sizeof *d + like->len);
-
-	if (!d)
-		return -ENOMEM;
-	*d = *like;
-	d->next = NULL;
-	d->file = wrep_file_ref(f);
-	d->op = op;
-	if (bytes)
-		memcpy(d->bytes, bytes, like->len);
-	pthread_mutex_lock(&k->lock);
-	*k->deferred_tail = d;
-	k->deferred_tail = &d->next;
-	pthread_cond_signal(&k->wake);
-	pthread_mutex_unlock(&k->lock);
-	return WREP_PENDING;
-}
-
-/* Do what was put off, or fail it; what is done again may be put off again. */
-static void settle(struct wrep_deferred *d, bool stopping)
-{
-	struct wrep_file *f = d->file;
-	int rc = stopping ? -EIO : wrep_keeper_release(f->db);
-
-	if (rc == -EBUSY)
-		rc = -EIO; /* the -wal holds what the database file does not: as wal_may_go() says */
-	if (!rc)
-		rc = d->again(d);
-	if (rc != WREP_PENDING)
-		d->op->done(d->op, rc);
-	wrep_file_unref(f);
-	free(d);
-}
 
 /* Tell those who asked for a point, up to the `until`-th, what became of it. k->lock held. */
 static void serve(struct wrep_keeper *k, unsigned until, int rc)
@@ -733,19 +468,6 @@ static void end_point(struct wrep_keeper *k)
 	serve(k, k->serving, rc);
 }
 
-static void settle_next(struct wrep_keeper *k)
-{
-	struct wrep_deferred *d = k->deferred;
-	bool stop = k->stop;
-
-	k->deferred = d->next;
-	if (!k->deferred)
-		k->deferred_tail = &k->deferred;
-	pthread_mutex_unlock(&k->lock);
-	settle(d, stop);
-	pthread_mutex_lock(&k->lock);
-}
-
 static void *keeper_main(void *arg)
 {
 	struct wrep_keeper *k = arg;
@@ -754,7 +476,7 @@ static void *keeper_main(void *arg)
 	pthread_mutex_lock(&k->lock);
 	while (!k->stop) {
 		if (k->deferred) {
-			settle_next(k);
+			wrep_deferred_settle_next(k);
 			continue;
 		}
 		pthread_mutex_unlock(&k->lock);
@@ -781,7 +503,7 @@ static void *keeper_main(void *arg)
 		rlog_cond_wait(&k->wake, &k->lock, in_ms(LOOK_MS));
 	}
 	while (k->deferred)
-		settle_next(k);
+		wrep_deferred_settle_next(k);
 	pthread_cond_broadcast(&k->told);
 	pthread_mutex_unlock(&k->lock);
 	return NULL;
