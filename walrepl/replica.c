@@ -139,9 +139,9 @@ static void on_log(void *ctx, char level, const char *line)
 static void release(struct wrep *w)
 {
 	rlog_free(w->log);
-	wrep_idle_clear(w);
+	wrep_unsynced_clear(w);
 	wrep_keeper_free(w);
-	wrep_idle_destroy(w);
+	wrep_pin_destroy(w);
 	wrep_state_free(w->state);
 	pthread_cond_destroy(&w->peers_gone);
 	pthread_mutex_destroy(&w->delivery);
@@ -228,7 +228,7 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 		w->config.max_transaction_bytes = WREP_TRANSACTION_BYTES_DEFAULT;
 	w->node_id = config->log.id;
 	TAILQ_INIT(&w->waiters);
-	wrep_idle_init(w);
+	wrep_pin_init(w);
 	pthread_mutex_init(&w->lock, NULL);
 	wrep_phase_init(&w->phase);
 	pthread_cond_init(&w->peers_gone, NULL);

@@ -67,7 +67,7 @@ static struct wrep_db *make(const char *name, uint64_t id)
 	assert_int_equal(wrep_file_make(made, WREP_DB, open_backing(name), 0,
 					&made->files[WREP_DB]),
 			 0);
-	wrep_db_rest(made);
+	wrep_db_close_unpinned(made);
 	return made;
 }
 
@@ -100,7 +100,7 @@ static int setup(void **state)
 	w.config.host.log = host_log;
 	pthread_mutex_init(&w.lock, NULL);
 	w.up = &up;
-	wrep_idle_init(&w);
+	wrep_pin_init(&w);
 	lines = 0;
 	if (w.config.data_fd < 0 || wrep_keeper_new(&w))
 		return -1;
@@ -112,9 +112,9 @@ static int teardown(void **state)
 {
 	(void)state;
 	remove_all();
-	wrep_idle_clear(&w);
+	wrep_unsynced_clear(&w);
 	wrep_keeper_free(&w);
-	wrep_idle_destroy(&w);
+	wrep_pin_destroy(&w);
 	pthread_mutex_destroy(&w.lock);
 	close(w.config.data_fd);
 	return 0;
@@ -145,37 +145,37 @@ static void files_are_open_while_held(void **state)
 	add(WREP_WAL); /* found while idle, as by a listing */
 	assert_false(is_open(WREP_WAL));
 	assert_null(db->capture);
-	assert_int_equal(wrep_db_hold(db, false), 0);
-	assert_int_equal(wrep_db_hold(db, false), 0);
+	assert_int_equal(wrep_db_pin(db, false), 0);
+	assert_int_equal(wrep_db_pin(db, false), 0);
 	add(WREP_JOURNAL);
 	assert_true(is_open(WREP_DB) && is_open(WREP_WAL) && is_open(WREP_JOURNAL));
 	assert_non_null(db->capture);
 	assert_int_equal(wrep_file_stat(db->files[WREP_DB], &before), 0);
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 	assert_true(is_open(WREP_DB));
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 	assert_false(is_open(WREP_DB) || is_open(WREP_WAL) || is_open(WREP_JOURNAL));
 	assert_null(db->capture);
 	/* asked for its attributes it stays closed */
 	assert_int_equal(wrep_file_stat(db->files[WREP_DB], &after), 0);
 	assert_int_equal(before.st_ino, after.st_ino);
 	assert_false(is_open(WREP_DB));
-	assert_int_equal(wrep_db_hold(db, false), 0);
+	assert_int_equal(wrep_db_pin(db, false), 0);
 	assert_true(is_open(WREP_DB) && is_open(WREP_WAL) && is_open(WREP_JOURNAL));
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 }
 
 static void another_file_under_the_name_is_not_opened(void **state)
 {
 	close(open_backing("other"));
 	assert_int_equal(renameat(w.config.data_fd, "other", w.config.data_fd, "a.db"), 0);
-	assert_int_equal(wrep_db_hold(db, true), -ENOENT);
+	assert_int_equal(wrep_db_pin(db, true), -ENOENT);
 	assert_false(is_open(WREP_DB));
-	assert_int_equal(db->holds, 0);
+	assert_int_equal(db->pins, 0);
 	unlinkat(w.config.data_fd, "a.db", 0);
-	assert_int_equal(wrep_db_hold(db, true), -ENOENT);
+	assert_int_equal(wrep_db_pin(db, true), -ENOENT);
 	assert_int_equal(symlinkat("a.db-journal", w.config.data_fd, "a.db"), 0);
-	assert_int_equal(wrep_db_hold(db, true), -ENOENT);
+	assert_int_equal(wrep_db_pin(db, true), -ENOENT);
 }
 
 static void side_file_that_is_gone_is_forgotten(void **state)
@@ -183,28 +183,28 @@ static void side_file_that_is_gone_is_forgotten(void **state)
 	add(WREP_WAL);
 	add(WREP_JOURNAL);
 	unlinkat(w.config.data_fd, "a.db-wal", 0);
-	assert_int_equal(wrep_db_hold(db, true), 0);
+	assert_int_equal(wrep_db_pin(db, true), 0);
 	assert_null(db->files[WREP_WAL]);
 	assert_null(db->capture);
 	assert_true(is_open(WREP_JOURNAL));
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 }
 
 static void removed_file_is_closed_by_its_last_user(void **state)
 {
 	struct wrep_file *f;
 
-	assert_int_equal(wrep_db_hold(db, false), 0);
+	assert_int_equal(wrep_db_pin(db, false), 0);
 	f = wrep_file_ref(db->files[WREP_DB]);
 	assert_int_equal(wrep_file_opened(f, 0, true, 0), 0);
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 	wrep_db_forget_file(db, WREP_DB);
 	assert_true(f->fd >= 0);
-	wrep_file_let_go(f);
+	wrep_file_unpin(f);
 	assert_int_equal(f->fd, -1);
 	/* The kernel still knows it, but nobody can open it any more. */
 	assert_int_equal(wrep_file_opened(f, 0, true, 0), -ESTALE);
-	assert_int_equal(db->holds, 0);
+	assert_int_equal(db->pins, 0);
 	wrep_file_unref(f);
 }
 
@@ -213,8 +213,8 @@ static void idle_file_that_is_removed_is_closed_at_once(void **state)
 	struct wrep_file *f;
 
 	db->unsynced = true;
-	assert_int_equal(wrep_db_hold(db, false), 0);
-	wrep_db_unhold(db);
+	assert_int_equal(wrep_db_pin(db, false), 0);
+	wrep_db_unpin(db);
 	f = wrep_file_ref(db->files[WREP_DB]);
 	assert_true(f->fd >= 0);
 	wrep_db_forget_file(db, WREP_DB);
@@ -226,9 +226,9 @@ static void unfinished_business_keeps_files_open(void **state)
 {
 	struct wrep_commit pending;
 
-	assert_int_equal(wrep_db_hold(db, true), 0);
+	assert_int_equal(wrep_db_pin(db, true), 0);
 	db->pending = &pending;
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 	assert_true(is_open(WREP_DB));
 	assert_int_equal(wrep_overlay_open(&db->overlay, w.config.data_fd, 0), 0);
 	db->pending = NULL;
@@ -237,9 +237,9 @@ static void unfinished_business_keeps_files_open(void **state)
 	wrep_db_drop_overlay(db);
 	assert_false(is_open(WREP_DB));
 
-	assert_int_equal(wrep_db_hold(db, true), 0);
+	assert_int_equal(wrep_db_pin(db, true), 0);
 	db->lost = true;
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 	assert_true(is_open(WREP_DB));
 }
 
@@ -252,15 +252,15 @@ static void unsynced_files_stay_open_up_to_a_number(void **state)
 	for (unsigned i = 0; i < MANY; i++) {
 		snprintf(name, sizeof(name), "b%u.db", i);
 		dbs[i] = make(name, i + 2);
-		assert_int_equal(wrep_db_hold(dbs[i], true), 0);
+		assert_int_equal(wrep_db_pin(dbs[i], true), 0);
 		dbs[i]->unsynced = true;
-		wrep_db_unhold(dbs[i]);
+		wrep_db_unpin(dbs[i]);
 		assert_true(dbs[i]->files[WREP_DB]->fd >= 0);
 	}
-	assert_true(wrep_idle_many(&w));
-	assert_int_equal(wrep_db_hold(dbs[0], true), 0); /* the oldest is in use again */
-	wrep_idle_trim(&w);
-	assert_false(wrep_idle_many(&w));
+	assert_true(wrep_unsynced_many(&w));
+	assert_int_equal(wrep_db_pin(dbs[0], true), 0); /* the oldest is in use again */
+	wrep_unsynced_trim(&w);
+	assert_false(wrep_unsynced_many(&w));
 	for (unsigned i = 0; i < MANY; i++)
 		open_count += dbs[i]->files[WREP_DB]->fd >= 0;
 	assert_in_range(open_count, 1, MANY / 2);
@@ -270,7 +270,7 @@ static void unsynced_files_stay_open_up_to_a_number(void **state)
 	assert_true(dbs[MANY - 1]->unsynced && dbs[MANY - 1]->files[WREP_DB]->fd >= 0);
 	/* A durable point comes. */
 	dbs[0]->unsynced = false;
-	wrep_db_unhold(dbs[0]);
+	wrep_db_unpin(dbs[0]);
 	assert_int_equal(dbs[0]->files[WREP_DB]->fd, -1);
 }
 
@@ -281,17 +281,17 @@ static void last_descriptors_are_not_for_applications(void **state)
 	close(next);
 	unlinkat(w.config.data_fd, "next", 0);
 	w.fd_spare = next;
-	assert_int_equal(wrep_db_hold(db, false), -EMFILE);
-	assert_int_equal(db->holds, 0);
+	assert_int_equal(wrep_db_pin(db, false), -EMFILE);
+	assert_int_equal(db->pins, 0);
 	assert_false(is_open(WREP_DB));
-	assert_int_equal(wrep_db_hold(db, true), 0);
+	assert_int_equal(wrep_db_pin(db, true), 0);
 	/* Open already: nothing is to be had. */
-	assert_int_equal(wrep_db_hold(db, false), 0);
-	wrep_db_unhold(db);
-	wrep_db_unhold(db);
+	assert_int_equal(wrep_db_pin(db, false), 0);
+	wrep_db_unpin(db);
+	wrep_db_unpin(db);
 	w.fd_spare = next + 1;
-	assert_int_equal(wrep_db_hold(db, false), 0);
-	wrep_db_unhold(db);
+	assert_int_equal(wrep_db_pin(db, false), 0);
+	wrep_db_unpin(db);
 }
 
 static void shortage_is_told_now_and_then(void **state)

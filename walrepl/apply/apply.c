@@ -118,10 +118,10 @@ int wrep_apply_cold(struct wrep_db *db, const struct wrep_gathered *g)
 	int rc = 0;
 
 	pthread_mutex_lock(&db->lock);
-	rc = wrep_db_hold(db, true);
+	rc = wrep_db_pin(db, true);
 	f = rc ? NULL : wrep_db_file(db, WREP_DB);
 	if (!rc && !f)
-		wrep_db_unhold(db);
+		wrep_db_unpin(db);
 	db->unsynced |= f != NULL;
 	db->half_applied |= f != NULL;
 	pthread_mutex_unlock(&db->lock);
@@ -136,7 +136,7 @@ int wrep_apply_cold(struct wrep_db *db, const struct wrep_gathered *g)
 	if (!rc && ftruncate(f->fd, (off_t)g->txn.page_count * g->txn.page_size) < 0)
 		rc = -errno;
 	pthread_mutex_lock(&db->lock);
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 	pthread_mutex_unlock(&db->lock);
 	wrep_file_unref(f);
 	wrep_db_invalidate(db, WREP_DB, 0,

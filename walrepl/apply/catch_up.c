@@ -90,12 +90,12 @@ static bool file_is_whole(struct wrep_db *db)
 		return true; /* what is read is checked then */
 	while (pages && !db->state.sum.hash[pages - 1])
 		pages--; /* never written */
-	rc = wrep_db_hold(db, true);
+	rc = wrep_db_pin(db, true);
 	if (rc)
 		return rc != -ENOENT; /* not now */
 	whole = fstat(db->files[WREP_DB]->fd, &st) == 0 &&
 		(uint64_t)st.st_size >= (uint64_t)pages * db->state.sum.page_size;
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 	return whole;
 }
 

@@ -69,10 +69,10 @@ static void discard_overlay(struct wrep_db *db)
 	wrep_db_backing_name(db, WREP_JOURNAL, name);
 	pthread_mutex_lock(&db->lock);
 	journal = wrep_db_file(db, WREP_JOURNAL);
-	has_super = journal && wrep_db_hold(db, true) == 0;
+	has_super = journal && wrep_db_pin(db, true) == 0;
 	if (has_super) {
 		has_super = wrep_journal_super(journal->fd, super);
-		wrep_db_unhold(db);
+		wrep_db_unpin(db);
 	}
 	wrep_file_unref(journal);
 	changed = !db->overlay && !db->pending && (db->fenced || !db->opens) &&

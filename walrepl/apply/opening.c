@@ -25,7 +25,7 @@
 
 int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_op *op)
 {
-	int rc = f->revoked ? -ESTALE : wrep_db_hold(f->db, internal);
+	int rc = f->revoked ? -ESTALE : wrep_db_pin(f->db, internal);
 
 	if (rc)
 		return rc;
@@ -36,7 +36,7 @@ int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_
 	if (!rc && f->kind == WREP_DB && !internal)
 		rc = wrep_strays_admit(f->db, flags);
 	if (rc)
-		wrep_db_unhold(f->db);
+		wrep_db_unpin(f->db);
 	else if (f->kind == WREP_DB && !internal)
 		f->db->opens++;
 	return rc;
@@ -156,8 +156,7 @@ static struct wrep_waiter *unpark(struct wrep *w)
 	struct wrep_waiter *waiter;
 
 	pthread_mutex_lock(&w->lock);
-	TAILQ_FOREACH(waiter, &w->waiters, link)
-	{
+	TAILQ_FOREACH(waiter, &w->waiters, link) {
 		if (waiter->parked)
 			break;
 	}
@@ -196,8 +195,7 @@ static void end_wait(struct wrep *w, struct wrep_op *op, bool parked_only, int r
 	bool parked = false;
 
 	pthread_mutex_lock(&w->lock);
-	TAILQ_FOREACH(waiter, &w->waiters, link)
-	{
+	TAILQ_FOREACH(waiter, &w->waiters, link) {
 		if (waiter->op == op && (waiter->parked || !parked_only))
 			break;
 	}

@@ -8,7 +8,7 @@
 enum { WREP_OP_OPEN, WREP_OP_CREATE }; /* wrep_op.state: does a failure own op->file? */
 
 /* The last steps of an open, on whatever thread: holds the database, and counts an application's, unless
- * it is refused. `op` tells who asks; NULL: `internal`. 0, as wrep_db_hold(), -EAGAIN: then
+ * it is refused. `op` tells who asks; NULL: `internal`. 0, as wrep_db_pin(), -EAGAIN: then
  * wrep_postpone_open(), or -errno. db->lock held. */
 int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_op *op);
 void wrep_op_drop_file(struct wrep_op *op);

@@ -93,7 +93,7 @@ struct wrep_db {
 	uint64_t local_version, local_index;
 	bool local_wal_mode;
 	bool touched;	/* since the manifest last told of it */
-	unsigned holds; /* db/pin.c: opens of its files, and others who use their descriptors */
+	unsigned pins;	/* db/pin.c: opens of its files, and others who use their descriptors */
 	bool unsynced;	/* its files were written to since they were synced */
 	bool wal_held;	/* the manifest counts on frames of the -wal: see snapshot/wal_hold.c */
 	bool wal_aside; /* restored: there may be a -wal that was moved aside (restore.c) */

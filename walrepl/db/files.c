@@ -107,7 +107,7 @@ struct wrep_file *wrep_db_file(struct wrep_db *db, enum wrep_kind kind)
 		/* The daemon's own SQLite makes -wal and -shm as well. Before the applier has made
 		 * the database itself, what lies under the name belonged to a former one. */
 		wrep_db_backing_name(db, kind, name);
-		if (!db->holds) {
+		if (!db->pins) {
 			if (fstatat(wrep_dir_fd(db->w, kind), name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
 			    !S_ISREG(st.st_mode))
 				return NULL;
@@ -137,7 +137,7 @@ void wrep_db_forget_file(struct wrep_db *db, enum wrep_kind kind)
 		wrep_capture_close(db->capture);
 		db->capture = NULL;
 	}
-	if (f && !db->holds && f->fd >= 0) { /* else whoever has it open goes on with it */
+	if (f && !db->pins && f->fd >= 0) { /* else whoever has it open goes on with it */
 		close(f->fd);
 		f->fd = -1;
 	}

@@ -36,7 +36,7 @@
 #define RESERVE 128  /* descriptors that applications cannot use up, or half of what there is */
 #define LOG_MS 60000 /* between two lines that say that there are none left */
 
-void wrep_idle_init(struct wrep *w)
+void wrep_pin_init(struct wrep *w)
 {
 	struct rlimit files;
 
@@ -49,7 +49,7 @@ void wrep_idle_init(struct wrep *w)
 	}
 }
 
-void wrep_idle_destroy(struct wrep *w)
+void wrep_pin_destroy(struct wrep *w)
 {
 	assert(!w->idle);
 	pthread_mutex_destroy(&w->idle_lock);
@@ -160,7 +160,7 @@ static void enlist(struct wrep_db *db)
 }
 
 /* The first of the queue if it is longer than `max`, else NULL; a reference. */
-struct wrep_db *wrep_idle_pop(struct wrep *w, unsigned max)
+struct wrep_db *wrep_unsynced_pop(struct wrep *w, unsigned max)
 {
 	struct wrep_db *db = NULL;
 
@@ -177,10 +177,10 @@ struct wrep_db *wrep_idle_pop(struct wrep *w, unsigned max)
 	return db;
 }
 
-void wrep_db_rest(struct wrep_db *db)
+void wrep_db_close_unpinned(struct wrep_db *db)
 {
 	/* What stands in for a lost file has no name by which it could be opened again. */
-	if (db->holds || db->pending || db->overlay || db->lost || !db->files[WREP_DB] ||
+	if (db->pins || db->pending || db->overlay || db->lost || !db->files[WREP_DB] ||
 	    db->files[WREP_DB]->fd < 0)
 		return;
 	if (db->unsynced) {
@@ -194,33 +194,33 @@ void wrep_db_rest(struct wrep_db *db)
 
 /* ---- holds ------------------------------------------------------------------------------------- */
 
-int wrep_db_hold(struct wrep_db *db, bool internal)
+int wrep_db_pin(struct wrep_db *db, bool internal)
 {
 	int rc = 0;
 
-	if (!db->holds)
+	if (!db->pins)
 		rc = open_all(db, internal);
 	if (!rc)
-		db->holds++;
+		db->pins++;
 	else
-		wrep_db_rest(db);
+		wrep_db_close_unpinned(db);
 	return rc;
 }
 
-void wrep_db_unhold(struct wrep_db *db)
+void wrep_db_unpin(struct wrep_db *db)
 {
-	assert(db->holds > 0);
-	if (!--db->holds)
-		wrep_db_rest(db);
+	assert(db->pins > 0);
+	if (!--db->pins)
+		wrep_db_close_unpinned(db);
 }
 
-void wrep_file_let_go(struct wrep_file *f)
+void wrep_file_unpin(struct wrep_file *f)
 {
 	struct wrep_db *db = f->db;
 
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 	/* Removed while it was open: nobody can open it again. */
-	if (!db->holds && db->files[f->kind] != f)
+	if (!db->pins && db->files[f->kind] != f)
 		close_file(f);
 }
 
@@ -231,7 +231,7 @@ void wrep_db_missing(struct wrep_db *db)
 
 /* ---- the keeper's part --------------------------------------------------------------------------- */
 
-bool wrep_idle_many(struct wrep *w)
+bool wrep_unsynced_many(struct wrep *w)
 {
 	bool many;
 
@@ -241,18 +241,18 @@ bool wrep_idle_many(struct wrep *w)
 	return many;
 }
 
-void wrep_idle_clear(struct wrep *w)
+void wrep_unsynced_clear(struct wrep *w)
 {
 	struct wrep_db *db;
 
-	while ((db = wrep_idle_pop(w, 0)))
+	while ((db = wrep_unsynced_pop(w, 0)))
 		wrep_db_unref(db);
 }
 
 void wrep_db_settled(struct wrep_db *db)
 {
 	if (!db->removed) {
-		wrep_db_rest(db);
+		wrep_db_close_unpinned(db);
 		return;
 	}
 	for (int k = 0; k < 4; k++)

@@ -43,23 +43,23 @@ void wrep_synced_drop(struct wrep_db *db, struct wrep_synced *s)
 {
 	if (s->files[0]) {
 		pthread_mutex_lock(&db->lock);
-		wrep_db_unhold(db);
+		wrep_db_unpin(db);
 		pthread_mutex_unlock(&db->lock);
 	}
 	wrep_file_unref(s->files[0]);
 	wrep_file_unref(s->files[1]);
 }
 
-void wrep_idle_trim(struct wrep *w)
+void wrep_unsynced_trim(struct wrep *w)
 {
 	struct wrep_db *db;
 
-	while ((db = wrep_idle_pop(w, WREP_UNSYNCED_MAX / 2))) {
+	while ((db = wrep_unsynced_pop(w, WREP_UNSYNCED_MAX / 2))) {
 		struct wrep_synced s = {0};
 
 		pthread_mutex_lock(&db->lock);
 		/* In use again: it comes back at its next rest. */
-		if (!db->holds && db->unsynced && db->files[WREP_DB] && !wrep_db_hold(db, true)) {
+		if (!db->pins && db->unsynced && db->files[WREP_DB] && !wrep_db_pin(db, true)) {
 			db->unsynced = false;
 			wrep_synced_take(db, &s, db->files[WREP_WAL] != NULL);
 		}

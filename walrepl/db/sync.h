@@ -13,7 +13,7 @@ void wrep_synced_take(struct wrep_db *db, struct wrep_synced *s, bool wal);
 void wrep_synced_drop(struct wrep_db *db, struct wrep_synced *s); /* no lock held */
 /* Make them durable. 0, or -errno: the node stops. No lock held. */
 int wrep_db_sync(struct wrep_db *db, const struct wrep_synced *s);
-void wrep_idle_trim(struct wrep *w);
+void wrep_unsynced_trim(struct wrep *w);
 
 /* A sync failed, errno says why: the node stops. Returns -errno. */
 int wrep_db_sync_failed(struct wrep_db *db);

@@ -77,7 +77,7 @@ int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct 
 	}
 	if (db) { /* else it is a super-journal, open as long as it is there */
 		pthread_mutex_lock(&db->lock);
-		rc = wrep_db_hold(db, false);
+		rc = wrep_db_pin(db, false);
 		pthread_mutex_unlock(&db->lock);
 		if (rc)
 			return wrep_file_cannot_open(db, rc);
@@ -87,6 +87,6 @@ int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct 
 	if (!rc)
 		rc = wrep_attr_set(f->fd, attr);
 	if (db)
-		wrep_file_unhold(db);
+		wrep_file_unpin_db(db);
 	return rc;
 }

@@ -94,7 +94,7 @@ static int create_in(struct wrep_db *db, const struct creation *c, struct wrep_o
 	bool held;
 
 	pthread_mutex_lock(&db->lock);
-	rc = wrep_db_hold(db, c->internal);
+	rc = wrep_db_pin(db, c->internal);
 	held = !rc;
 	f = rc ? NULL : wrep_db_file(db, c->kind);
 	if (f && (c->as->flags & O_EXCL))
@@ -128,7 +128,7 @@ static int create_in(struct wrep_db *db, const struct creation *c, struct wrep_o
 			wrep_op_drop_file(op);
 	}
 	if (held)
-		wrep_file_unhold(db);
+		wrep_file_unpin_db(db);
 	return rc;
 }
 

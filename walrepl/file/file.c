@@ -69,10 +69,10 @@ int wrep_file_cannot_open(struct wrep_db *db, int rc)
 	return -ESTALE;
 }
 
-void wrep_file_unhold(struct wrep_db *db)
+void wrep_file_unpin_db(struct wrep_db *db)
 {
 	pthread_mutex_lock(&db->lock);
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 	pthread_mutex_unlock(&db->lock);
 }
 

@@ -8,7 +8,7 @@
 struct wrep_db *wrep_file_db(struct wrep *w, const char *name, enum wrep_kind *kind);
 /* What an application is told. No lock held. */
 int wrep_file_cannot_open(struct wrep_db *db, int rc);
-void wrep_file_unhold(struct wrep_db *db);
+void wrep_file_unpin_db(struct wrep_db *db);
 int wrep_file_refuse_write(struct wrep_db *db, const char *what);
 /* Somebody writes while what the overlay holds waits for Raft. Under a journal, and in fsync, SQLite
  * waits itself, and this is no SQLite. What was committed by closing the file may find the next writer

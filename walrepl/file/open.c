@@ -108,7 +108,7 @@ int wrep_file_open_with(struct wrep_db *db, struct wrep_file *f, int flags, bool
 		if (!rc && now && !internal && (flags & O_TRUNC)) {
 			rc = empty_side_file(f);
 			if (rc)
-				wrep_db_unhold(db);
+				wrep_db_unpin(db);
 		}
 		pthread_mutex_unlock(&db->lock);
 	}
@@ -198,7 +198,7 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 		db->folding |= fold;
 	}
 	wrep_db_ref(db);
-	wrep_file_let_go(f);
+	wrep_file_unpin(f);
 	wrep_txn_unlock(db);
 	if (revert)
 		wrep_queue_push(db->w->queue, revert);

@@ -35,8 +35,9 @@ static bool is_checkpoint_size(struct wrep_db *db, uint64_t size)
 	if (!pages)
 		return false;
 	return (db->local_version == db->state.version && pages >= db->state.sum.page_count) ||
-	       (wrep_wal_capture(db) && (wrep_wal_content_fits(db->capture, pages) ||
-				   (wrep_wal_look_again(db) && wrep_wal_content_fits(db->capture, pages))));
+	       (wrep_wal_capture(db) &&
+		(wrep_wal_content_fits(db->capture, pages) ||
+		 (wrep_wal_look_again(db) && wrep_wal_content_fits(db->capture, pages))));
 }
 
 static int truncate_again(struct wrep_postponed *r)
@@ -174,14 +175,14 @@ int wrep_file_truncate(struct wrep_file *f, uint64_t size, bool opened, struct w
 	if (f->kind == WREP_STRAY)
 		return wrep_stray_truncate(f, size);
 	pthread_mutex_lock(&db->lock);
-	rc = wrep_db_hold(db, false);
+	rc = wrep_db_pin(db, false);
 	if (!rc)
 		wrep_db_ref(db); /* `f` may go when `op` is done */
 	pthread_mutex_unlock(&db->lock);
 	if (rc)
 		return wrep_file_cannot_open(db, rc);
 	rc = f->fd < 0 ? -ESTALE : truncate_file(f, size, opened, op);
-	wrep_file_unhold(db);
+	wrep_file_unpin_db(db);
 	wrep_db_unref(db);
 	return rc;
 }

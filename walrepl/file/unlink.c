@@ -41,7 +41,7 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		return wrep_stray_unlink(w, name);
 	pthread_mutex_lock(&db->lock);
 	/* A database may go although its file has gone before. */
-	rc = kind == WREP_DB ? 0 : wrep_db_hold(db, false);
+	rc = kind == WREP_DB ? 0 : wrep_db_pin(db, false);
 	held = kind != WREP_DB && !rc;
 	f = rc ? NULL : wrep_db_file(db, kind);
 	if (rc) {
@@ -88,7 +88,7 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 	wrep_txn_unlock(db);
 out:
 	if (held)
-		wrep_file_unhold(db);
+		wrep_file_unpin_db(db);
 	wrep_file_unref(f);
 	wrep_db_unref(db);
 	return rc;

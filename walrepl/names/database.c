@@ -138,7 +138,7 @@ static void run_create(struct wrep *w, struct wrep_work *work)
 					: wrep_file_opened(f, copies ? O_WRONLY : 0, false, c->op);
 		if (c->op && !open_rc)
 			c->op->file = wrep_file_ref(f);
-		wrep_db_rest(db);
+		wrep_db_close_unpinned(db);
 	}
 	pthread_mutex_unlock(&db->lock);
 	if (rc == 0) {
@@ -217,7 +217,7 @@ static void run_setattr(struct wrep *w, struct wrep_work *work)
 
 	(void)w;
 	pthread_mutex_lock(&db->lock);
-	f = db->retired || wrep_db_hold(db, true) ? NULL : wrep_db_file(db, WREP_DB);
+	f = db->retired || wrep_db_pin(db, true) ? NULL : wrep_db_file(db, WREP_DB);
 	pthread_mutex_unlock(&db->lock);
 	if (!f)
 		rc = -ENOENT;
@@ -229,7 +229,7 @@ static void run_setattr(struct wrep *w, struct wrep_work *work)
 	pthread_mutex_lock(&db->lock);
 	db->touched = true;
 	if (f)
-		wrep_db_unhold(db);
+		wrep_db_unpin(db);
 	pthread_mutex_unlock(&db->lock);
 	wrep_file_unref(f);
 	if (!c->op) /* an application's own change the kernel knows by the reply */

@@ -67,8 +67,8 @@
 #include "pages/wal_chain.h"
 #include "pages/wal_content.h"
 #include "record/entry.h"
-#include "snapshot/restore.h"
 #include "snapshot/current_manifest.h"
+#include "snapshot/restore.h"
 #include "sqlite/journal_format.h"
 #include "sqlite/names.h"
 #include "sqlite/wal_format.h"
@@ -261,7 +261,7 @@ static int give_up(struct wrep_db *db, struct former *old)
 	else if (db->pending)
 		rc = -EBUSY;
 	else
-		rc = wrep_db_hold(db, true);
+		rc = wrep_db_pin(db, true);
 	old->held = !rc;
 	if (rc == -ENOENT) /* who opens it under its new name finds that out */
 		rc = 0;
@@ -300,8 +300,8 @@ static void former_clear(struct former *old)
 		wrep_capture_close(old->capture);
 	pthread_mutex_lock(&old->db->lock);
 	if (old->held)
-		wrep_db_unhold(old->db);
-	for (int k = 0; k < 4 && !old->db->holds; k++) {
+		wrep_db_unpin(old->db);
+	for (int k = 0; k < 4 && !old->db->pins; k++) {
 		if (old->files[k] && old->files[k]->fd >= 0) {
 			close(old->files[k]->fd); /* nobody has it open */
 			old->files[k]->fd = -1;

@@ -149,11 +149,11 @@ static int send_sums(struct offer *o)
 	}
 	memset(a, 0, WREP_STREAM_SUMS_HEAD);
 	pthread_mutex_lock(&db->lock);
-	if (!db->files[WREP_DB] || wrep_db_hold(db, true)) {
+	if (!db->files[WREP_DB] || wrep_db_pin(db, true)) {
 		rc = -EIO;
 	} else {
 		rc = fstat(db->files[WREP_DB]->fd, &st) < 0 ? -EIO : 0;
-		wrep_db_unhold(db);
+		wrep_db_unpin(db);
 	}
 	wrep_put32(a, db->state.sum.page_size);
 	wrep_put32(a + 4, db->state.sum.page_count);
@@ -195,7 +195,7 @@ static int read_pages(struct wrep_db *db, uint32_t page_size, const uint8_t *pgn
 	else if (db->state.sum.page_size != page_size)
 		rc = -ESTALE;
 	if (!rc)
-		rc = wrep_db_hold(db, true);
+		rc = wrep_db_pin(db, true);
 	held = !rc;
 	wal = rc ? NULL : wrep_db_file(db, WREP_WAL);
 	memset(offset, 0, sizeof offset);
@@ -220,7 +220,7 @@ static int read_pages(struct wrep_db *db, uint32_t page_size, const uint8_t *pgn
 		out += page_size;
 	}
 	if (held)
-		wrep_db_unhold(db);
+		wrep_db_unpin(db);
 	pthread_mutex_unlock(&db->lock);
 	wrep_file_unref(wal);
 	return rc;

@@ -53,7 +53,7 @@ static size_t check_chunk(struct wrep_db *db, uint64_t *off, uint8_t *chunk)
 	pthread_mutex_lock(&db->lock);
 	end = (uint64_t)db->state.sum.page_count * db->state.sum.page_size;
 	f = *off >= end ? NULL : wrep_db_file(db, WREP_DB);
-	rc = f ? wrep_db_hold(db, true) : 0;
+	rc = f ? wrep_db_pin(db, true) : 0;
 	pthread_mutex_unlock(&db->lock);
 	if (!f || rc) {
 		wrep_file_unref(f);
@@ -68,7 +68,7 @@ static size_t check_chunk(struct wrep_db *db, uint64_t *off, uint8_t *chunk)
 	if (n >= 0)
 		wrep_pages_are_sound(f, chunk, (size_t)n, len, *off);
 	pthread_mutex_lock(&db->lock);
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 	pthread_mutex_unlock(&db->lock);
 	wrep_file_unref(f);
 	*off += len;

@@ -195,7 +195,7 @@ static int restore_database(struct wrep *w, const struct wrep_manifest_db *d, ui
 		return rc;
 	}
 	if (!d->wal_frames || db->lost) {
-		wrep_db_rest(db);
+		wrep_db_close_unpinned(db);
 		return 0;
 	}
 	db->unsynced = true;
@@ -208,7 +208,7 @@ static int restore_database(struct wrep *w, const struct wrep_manifest_db *d, ui
 		db->lost = true;
 		rc = 0;
 	}
-	wrep_db_rest(db);
+	wrep_db_close_unpinned(db);
 	return rc;
 }
 

@@ -95,7 +95,7 @@ static int note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_sync
 		return 0;
 	if (!db->files[WREP_DB])
 		return -EAGAIN;
-	rc = wrep_db_hold(db, true);
+	rc = wrep_db_pin(db, true);
 	if (rc && !(rc == -ENOENT && db->damaged))
 		return rc;
 	d->version = db->local_version;
@@ -486,9 +486,9 @@ static void *keeper_main(void *arg)
 			end_point(k);
 		if (k->barrier == BARRIER_NONE)
 			begin_point(k);
-		if (wrep_idle_many(k->w)) {
+		if (wrep_unsynced_many(k->w)) {
 			pthread_mutex_unlock(&k->lock);
-			wrep_idle_trim(k->w);
+			wrep_unsynced_trim(k->w);
 			pthread_mutex_lock(&k->lock);
 		}
 		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)

@@ -48,7 +48,7 @@ int wrep_keeper_release(struct wrep_db *db)
 	held = db->wal_held && !db->removed;
 	rc = k->closed ? -EBUSY : 0;
 	if (held && !rc && db->files[WREP_DB])
-		rc = wrep_db_hold(db, true);
+		rc = wrep_db_pin(db, true);
 	if (held && !rc &&
 	    db->files[WREP_DB]) /* else it is being renamed, and this is done there */
 		wrep_synced_take(db, &s, false);

@@ -24,7 +24,7 @@ void wrep_db_drop_overlay(struct wrep_db *db)
 	wrep_overlay_close(db->overlay);
 	db->overlay = NULL;
 	db->direct.active = false;
-	wrep_db_rest(db);
+	wrep_db_close_unpinned(db);
 }
 
 bool wrep_db_revoke(struct wrep_db *db, bool lost)
@@ -50,7 +50,7 @@ bool wrep_db_revoke(struct wrep_db *db, bool lost)
 		old[0]->revoked = true;
 		old[0]->lost = lost || db->direct.active;
 		db->files[WREP_DB] = rc ? NULL : fresh;
-		if (!db->holds && old[0]->fd >= 0) {
+		if (!db->pins && old[0]->fd >= 0) {
 			close(old[0]->fd);
 			old[0]->fd = -1;
 		}

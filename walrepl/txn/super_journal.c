@@ -294,13 +294,13 @@ static bool names_super(struct wrep_db *db, const struct wrep_file *super,
 	struct wrep_file *journal = wrep_db_file(db, WREP_JOURNAL);
 	bool named;
 
-	if (!journal || wrep_db_hold(db, true)) {
+	if (!journal || wrep_db_pin(db, true)) {
 		wrep_file_unref(journal);
 		return false;
 	}
 	named = wrep_journal_fd_is_hot(journal->fd) && wrep_journal_super(journal->fd, path) &&
 		(!super || is_path_of(path, super->name));
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 	wrep_file_unref(journal);
 	return named;
 }

@@ -383,7 +383,7 @@ bool wrep_direct_is_copy(const struct wrep_db *db, uint64_t played_index)
 int wrep_direct_take_strays(struct wrep_db *db, struct wrep_op *op)
 {
 	struct stat st;
-	int rc = wrep_db_hold(db, false);
+	int rc = wrep_db_pin(db, false);
 
 	if (rc) {
 		pthread_mutex_unlock(&db->lock);
@@ -401,7 +401,7 @@ int wrep_direct_take_strays(struct wrep_db *db, struct wrep_op *op)
 		pthread_mutex_unlock(&db->lock);
 	}
 	pthread_mutex_lock(&db->lock);
-	wrep_db_unhold(db);
+	wrep_db_unpin(db);
 	pthread_mutex_unlock(&db->lock);
 	return rc;
 }
