@@ -102,7 +102,7 @@ static void on_view(void *ctx, const struct rlog_view *view)
 	pthread_mutex_unlock(&w->lock);
 	wrep_view_queue(w, sequence);
 	if (other)
-		wrep_ahead_look(w, true); /* a COMMIT of this term could not complete them */
+		wrep_streaming_tick(w, true); /* a COMMIT of this term could not complete them */
 	wrep_deliver_discard_dead(w);
 	w->config.host.view(w->config.host_ctx, view);
 }
@@ -183,7 +183,7 @@ static void end(struct wrep *w)
 	if (wrep_db_all(w, &all, &count) == 0) {
 		for (size_t i = 0; i < count; i++) {
 			pthread_mutex_lock(&all[i]->lock);
-			wrep_ahead_forget(all[i]);
+			wrep_streaming_forget(all[i]);
 			for (int k = 0; k < 4; k++)
 				wrep_db_forget_file(all[i], k);
 			pthread_mutex_unlock(&all[i]->lock);
@@ -202,13 +202,13 @@ static void end(struct wrep *w)
 
 static void db_freed(struct wrep_db *db)
 {
-	wrep_ahead_forget(db);
+	wrep_streaming_forget(db);
 	wrep_sender_free(db);
 }
 
 static const struct wrep_up up = {
 	.damaged = wrep_fetch_wanted,
-	.db_closing = wrep_ahead_forget,
+	.db_closing = wrep_streaming_forget,
 	.db_freed = db_freed,
 	.housekeeping_due = wrep_keeper_wake,
 };

@@ -75,7 +75,8 @@ struct wrep {
 	 * is being dealt with. */
 	_Atomic uint64_t delivered, delivering;
 	_Atomic uint64_t delivered_bytes; /* of all entries, since the start */
-	_Atomic unsigned aheads; /* databases with parts of an incomplete transaction out */
+	_Atomic unsigned
+		streaming_count; /* databases with parts of an incomplete transaction out */
 	uint64_t
 		prove_from; /* a peer's files were as of entries up to here: no proof before; lock */
 	_Atomic bool prove_waits; /* raftlog has told that this node caught up, but for that */

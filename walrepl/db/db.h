@@ -20,7 +20,7 @@
 #include "state/version.h"
 
 struct wrep_commit;
-struct wrep_ahead;
+struct wrep_streaming;
 struct wrep_outgoing;
 struct wrep_source;
 struct wrep_spool;
@@ -126,8 +126,9 @@ struct wrep_db {
 	int wal_ended; /* how one in the -wal failed, if none has begun since: its rest may come */
 	/* Where entries to be submitted come from: the undecided transaction, and what leaves before there is one */
 	const struct wrep_source *commit_source, *stream_source;
-	bool sending;		  /* a thread is submitting entries of transactions here */
-	struct wrep_ahead *ahead; /* parts that leave before their transaction is complete */
+	bool sending; /* a thread is submitting entries of transactions here */
+	struct wrep_streaming
+		*streaming; /* parts that leave before their transaction is complete */
 	struct wrep_outgoing
 		*to_discard; /* parts that wait for nothing: a DISCARD is to be submitted */
 	unsigned opens;	     /* of the database file, by applications */

@@ -189,7 +189,7 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 		assert(db->opens > 0);
 		last = --db->opens == 0;
 		if (last) {
-			wrep_ahead_stop(db);
+			wrep_streaming_stop(db);
 			idle = !db->conn_idle && (db->fenced || !atomic_load(&db->w->may_write));
 		}
 		db->conn_idle |= idle;

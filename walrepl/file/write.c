@@ -76,13 +76,13 @@ static int write_overlay(struct wrep_file *f, const void *buf, size_t len, uint6
 
 	if (wrep_overlay_bytes_with(db->overlay, len, off) > db->w->config.max_transaction_bytes &&
 	    !restores(f, buf, len, off)) {
-		wrep_ahead_stop(db);
+		wrep_streaming_stop(db);
 		return wrep_refuse_large(db);
 	}
 	note_difference(f, buf, len, off);
 	rc = wrep_overlay_write(db->overlay, f->fd, buf, len, off);
 	if (!rc && !again)
-		wrep_ahead_wrote_overlay(db, len, off);
+		wrep_streaming_wrote_overlay(db, len, off);
 	return rc;
 }
 
@@ -205,7 +205,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		if (!db->fenced && wrep_capture_uncommitted(db->capture, len, off) >
 					   db->w->config.max_transaction_bytes) {
 			rc = wrep_refuse_large(db);
-			wrep_ahead_stop(db);
+			wrep_streaming_stop(db);
 			break;
 		}
 		if (db->fenced)
@@ -222,7 +222,7 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 		if (rc == 0) {
 			rc = wrep_write_all(f->fd, buf, len, off);
 			if (!rc)
-				wrep_ahead_wrote_wal(db);
+				wrep_streaming_wrote_wal(db);
 			else if (wrep_capture_write_failed(db->capture, off) < 0)
 				unfit = true;
 		} else if (rc == -EBADMSG)

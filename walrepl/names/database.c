@@ -297,7 +297,7 @@ void wrep_db_unlinked(struct wrep_db *db)
 	pthread_mutex_lock(&db->lock);
 	db->removed = true;
 	dead = wrep_version_take_parts(&db->state);
-	wrep_ahead_forget(db);
+	wrep_streaming_forget(db);
 	wrep_txn_unlock(db);
 	wrep_apply_queue_drop(db->w, wrep_spool_take(dead));
 	wrep_db_remove(db);

@@ -271,7 +271,7 @@ static int give_up(struct wrep_db *db, struct former *old)
 		if (old->files[WREP_JOURNAL] && old->held &&
 		    !wrep_journal_super(old->files[WREP_JOURNAL]->fd, old->super))
 			old->super[0] = '\0';
-		wrep_ahead_forget(db); /* it reads through the capture */
+		wrep_streaming_forget(db); /* it reads through the capture */
 		old->capture = db->capture;
 		db->capture = NULL;
 		if (old->capture && db->fenced) /* the daemon's SQLite wrote behind its back */

@@ -531,7 +531,7 @@ static void retire(struct wrep_db *db)
 	if (!db->pending)
 		for (int k = 0; k < 4; k++)
 			wrep_db_forget_file(db, k);
-	wrep_ahead_forget(db);
+	wrep_streaming_forget(db);
 	wrep_txn_unlock(db);
 	for (int i = 0; i < 2; i++) {
 		if (file[i])

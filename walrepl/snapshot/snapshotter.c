@@ -480,7 +480,7 @@ static void *keeper_main(void *arg)
 			continue;
 		}
 		pthread_mutex_unlock(&k->lock);
-		wrep_ahead_look(k->w, false);
+		wrep_streaming_tick(k->w, false);
 		pthread_mutex_lock(&k->lock);
 		if (k->barrier == BARRIER_PASSED)
 			end_point(k);

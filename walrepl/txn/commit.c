@@ -453,7 +453,7 @@ static void take_streamed(struct wrep_db *db, struct wrep_commit *c)
 	struct wrep_streamed s;
 
 	c->send_count = c->change_count;
-	if (!wrep_ahead_take(db, &complete, &s))
+	if (!wrep_streaming_take(db, &complete, &s))
 		return;
 	if (c->member_count && s.dropped_count > wrep_entry_group_dropped_max(c->member_count)) {
 		wrep_outgoing_give_up(db, s.out, -EIO);

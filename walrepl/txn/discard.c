@@ -20,7 +20,7 @@
 
 void wrep_db_drop_overlay(struct wrep_db *db)
 {
-	wrep_ahead_forget(db);
+	wrep_streaming_forget(db);
 	wrep_overlay_close(db->overlay);
 	db->overlay = NULL;
 	db->direct.active = false;
@@ -86,7 +86,7 @@ int wrep_overlay_begin(struct wrep_file *f)
 
 	if (db->overlay)
 		return 0;
-	wrep_ahead_forget(db);
+	wrep_streaming_forget(db);
 	rc = fstat(f->fd, &st) < 0
 		     ? -errno
 		     : wrep_overlay_open(&db->overlay, db->w->config.data_fd, (uint64_t)st.st_size);

@@ -52,7 +52,7 @@
 /* When a part waits longer than this at the commit, it is better sent anew, with all the time there is. */
 #define STUCK_MS 1000
 
-struct wrep_ahead {
+struct wrep_streaming {
 	struct wrep_outgoing *out; /* NULL: nothing is sent yet, or it is given up */
 	enum wrep_commit_mode mode;
 	uint32_t page_size;
@@ -75,7 +75,7 @@ struct wrep_ahead {
 /* ---- beginning and end --------------------------------------------------------------------------- */
 
 /* How many frames or pages the transaction has written. */
-static uint64_t written(const struct wrep_db *db, const struct wrep_ahead *a)
+static uint64_t written(const struct wrep_db *db, const struct wrep_streaming *a)
 {
 	uint32_t first, count, page_size;
 
@@ -88,12 +88,12 @@ static uint64_t written(const struct wrep_db *db, const struct wrep_ahead *a)
 }
 
 /* Stop sending, and have what was sent discarded. */
-static void stop(struct wrep_db *db, struct wrep_ahead *a)
+static void stop(struct wrep_db *db, struct wrep_streaming *a)
 {
 	uint64_t count = written(db, a), sent = a->next - a->first;
 
 	if (a->out) {
-		atomic_fetch_sub(&db->w->aheads, 1);
+		atomic_fetch_sub(&db->w->streaming_count, 1);
 		wrep_outgoing_give_up(db, a->out, -ECANCELED);
 	}
 	a->out = NULL;
@@ -105,45 +105,45 @@ static void stop(struct wrep_db *db, struct wrep_ahead *a)
 	a->sent_bytes = 0;
 }
 
-void wrep_ahead_stop(struct wrep_db *db)
+void wrep_streaming_stop(struct wrep_db *db)
 {
-	if (db->ahead)
-		stop(db, db->ahead);
+	if (db->streaming)
+		stop(db, db->streaming);
 }
 
-void wrep_ahead_forget(struct wrep_db *db)
+void wrep_streaming_forget(struct wrep_db *db)
 {
-	if (!db->ahead)
+	if (!db->streaming)
 		return;
-	stop(db, db->ahead);
-	free(db->ahead->written);
-	free(db->ahead);
-	db->ahead = NULL;
+	stop(db, db->streaming);
+	free(db->streaming->written);
+	free(db->streaming);
+	db->streaming = NULL;
 	db->stream_source = NULL;
 }
 
 static const struct wrep_source source;
 
-static struct wrep_ahead *begin(struct wrep_db *db, enum wrep_commit_mode mode)
+static struct wrep_streaming *begin(struct wrep_db *db, enum wrep_commit_mode mode)
 {
-	struct wrep_ahead *a = calloc(1, sizeof *a);
+	struct wrep_streaming *a = calloc(1, sizeof *a);
 
 	if (a) {
 		a->mode = mode;
-		db->ahead = a;
+		db->streaming = a;
 		db->stream_source = &source;
 	}
 	return a;
 }
 
-void wrep_ahead_wrote_wal(struct wrep_db *db)
+void wrep_streaming_wrote_wal(struct wrep_db *db)
 {
-	struct wrep_ahead *a = db->ahead;
+	struct wrep_streaming *a = db->streaming;
 	uint32_t first, count, page_size;
 	uint64_t attempt = wrep_capture_appended(db->capture, &first, &count, &page_size);
 
 	if (a && (a->mode != WREP_COMMIT_WAL || a->attempt != attempt)) {
-		wrep_ahead_forget(db);
+		wrep_streaming_forget(db);
 		a = NULL;
 	}
 	if (!a && (uint64_t)count * page_size >= START_BYTES) {
@@ -169,9 +169,9 @@ static uint32_t page_size_of(struct wrep_db *db, size_t len)
 	return len <= UINT32_MAX && wrep_page_size_valid((uint32_t)len) ? (uint32_t)len : 0;
 }
 
-void wrep_ahead_wrote_overlay(struct wrep_db *db, size_t len, uint64_t off)
+void wrep_streaming_wrote_overlay(struct wrep_db *db, size_t len, uint64_t off)
 {
-	struct wrep_ahead *a = db->ahead;
+	struct wrep_streaming *a = db->streaming;
 	uint64_t pgno, end;
 
 	if (!a)
@@ -212,8 +212,8 @@ static int compare_picks(const void *a, const void *b)
 
 /* What is worth sending of the next `count` frames or pages, in the order of an entry. Page 1 is not: it
  * changes again with the commit, and says what mode the database is in. */
-static uint32_t pick_pages(struct wrep_db *db, const struct wrep_ahead *a, const uint8_t *frames,
-			   uint32_t count, struct pick *picks)
+static uint32_t pick_pages(struct wrep_db *db, const struct wrep_streaming *a,
+			   const uint8_t *frames, uint32_t count, struct pick *picks)
 {
 	uint32_t found = 0, kept = 0;
 
@@ -236,7 +236,7 @@ static uint32_t pick_pages(struct wrep_db *db, const struct wrep_ahead *a, const
 	return kept;
 }
 
-static int read_page(struct wrep_db *db, const struct wrep_ahead *a, const uint8_t *frames,
+static int read_page(struct wrep_db *db, const struct wrep_streaming *a, const uint8_t *frames,
 		     const struct pick *pick, uint8_t *page)
 {
 	uint64_t frame_bytes = wrep_wal_frame_bytes(a->page_size);
@@ -256,7 +256,7 @@ static int read_page(struct wrep_db *db, const struct wrep_ahead *a, const uint8
 }
 
 /* An entry of the pages picked. */
-static int encode(struct wrep_db *db, struct wrep_ahead *a, const uint8_t *frames,
+static int encode(struct wrep_db *db, struct wrep_streaming *a, const uint8_t *frames,
 		  const struct pick *picks, uint32_t count, struct rlog_request **out)
 {
 	struct wrep_entry e = {
@@ -300,7 +300,7 @@ static int encode(struct wrep_db *db, struct wrep_ahead *a, const uint8_t *frame
 }
 
 /* A part of the next `count` frames or pages. It may be that none is worth it. 0 or -errno. */
-static int make_part(struct wrep_db *db, struct wrep_ahead *a, uint32_t count,
+static int make_part(struct wrep_db *db, struct wrep_streaming *a, uint32_t count,
 		     struct rlog_request **out)
 {
 	struct pick *picks = malloc(count * sizeof *picks);
@@ -316,7 +316,7 @@ static int make_part(struct wrep_db *db, struct wrep_ahead *a, uint32_t count,
 		a->out = wrep_outgoing_new(db->w, &source);
 		rc = a->out ? 0 : -ENOMEM;
 		if (!rc)
-			atomic_fetch_add(&db->w->aheads, 1);
+			atomic_fetch_add(&db->w->streaming_count, 1);
 		a->log_begin = atomic_load(&db->w->delivered_bytes);
 	}
 	if (!rc) {
@@ -333,7 +333,7 @@ static int make_part(struct wrep_db *db, struct wrep_ahead *a, uint32_t count,
 
 static struct rlog_request *next(struct wrep_db *db)
 {
-	struct wrep_ahead *a = db->ahead;
+	struct wrep_streaming *a = db->streaming;
 	struct rlog_request *req = NULL;
 
 	while (a && a->page_size && !req) {
@@ -357,13 +357,13 @@ static struct rlog_request *next(struct wrep_db *db)
 
 static struct wrep_outgoing *outgoing(struct wrep_db *db)
 {
-	return db->ahead->out;
+	return db->streaming->out;
 }
 
 static void part_failed(struct wrep_db *db, struct wrep_outgoing *out, int error)
 {
 	wrep_outgoing_fail(db, out, error);
-	stop(db, db->ahead);
+	stop(db, db->streaming);
 }
 
 static const struct wrep_source source = {
@@ -382,7 +382,8 @@ static int compare_changes(const void *a, const void *b)
 }
 
 /* Compare what was sent with what the transaction is. False: it has to be sent as a whole. */
-static bool compare(struct wrep_ahead *a, const struct wrep_complete *c, struct wrep_streamed *s)
+static bool compare(struct wrep_streaming *a, const struct wrep_complete *c,
+		    struct wrep_streamed *s)
 {
 	uint32_t *unsent = malloc(((size_t)c->change_count + 1) * sizeof *unsent);
 	uint32_t *dropped = malloc((a->sent_count + 1) * sizeof *dropped);
@@ -425,9 +426,9 @@ no:
 	return false;
 }
 
-bool wrep_ahead_take(struct wrep_db *db, const struct wrep_complete *c, struct wrep_streamed *s)
+bool wrep_streaming_take(struct wrep_db *db, const struct wrep_complete *c, struct wrep_streamed *s)
 {
-	struct wrep_ahead *a = db->ahead;
+	struct wrep_streaming *a = db->streaming;
 	uint32_t first, count, page_size;
 	bool of_use;
 
@@ -441,15 +442,15 @@ bool wrep_ahead_take(struct wrep_db *db, const struct wrep_complete *c, struct w
 	if (of_use) {
 		s->out = a->out;
 		a->out = NULL;
-		atomic_fetch_sub(&db->w->aheads, 1);
+		atomic_fetch_sub(&db->w->streaming_count, 1);
 	}
-	wrep_ahead_forget(db);
+	wrep_streaming_forget(db);
 	return of_use;
 }
 
 /* ---- guesses that lead nowhere ----------------------------------------------------------------------- */
 
-static bool leads_nowhere(struct wrep_db *db, struct wrep_ahead *a)
+static bool leads_nowhere(struct wrep_db *db, struct wrep_streaming *a)
 {
 	struct wrep *w = db->w;
 	uint64_t since = atomic_load(&w->delivered_bytes) - a->log_begin;
@@ -458,19 +459,20 @@ static bool leads_nowhere(struct wrep_db *db, struct wrep_ahead *a)
 	       since > a->sent_bytes + wrep_log_bytes(w) / 2;
 }
 
-void wrep_ahead_look(struct wrep *w, bool all)
+void wrep_streaming_tick(struct wrep *w, bool all)
 {
 	struct wrep_db **dbs;
 	size_t count;
 
-	if (!atomic_load(&w->aheads) || wrep_db_all(w, &dbs, &count) < 0)
+	if (!atomic_load(&w->streaming_count) || wrep_db_all(w, &dbs, &count) < 0)
 		return;
 	for (size_t i = 0; i < count; i++) {
 		struct wrep_db *db = dbs[i];
 
 		pthread_mutex_lock(&db->lock);
-		if (db->ahead && db->ahead->out && (all || leads_nowhere(db, db->ahead)))
-			stop(db, db->ahead);
+		if (db->streaming && db->streaming->out &&
+		    (all || leads_nowhere(db, db->streaming)))
+			stop(db, db->streaming);
 		wrep_txn_unlock(db);
 		wrep_db_unref(db);
 	}

@@ -1,4 +1,4 @@
-/* What is sent of a transaction before it is complete. db->lock held, but for wrep_ahead_look(). "Due": the
+/* What is sent of a transaction before it is complete. db->lock held, but for wrep_streaming_tick(). "Due": the
  * caller unlocks by wrep_txn_unlock(), which submits what is to be submitted. */
 #ifndef WALREPL_TXN_STREAMING_H
 #define WALREPL_TXN_STREAMING_H
@@ -7,9 +7,9 @@
 #include "txn/sender.h"
 
 /* An ordinary write of the application's is in the -wal: due. */
-void wrep_ahead_wrote_wal(struct wrep_db *db);
+void wrep_streaming_wrote_wal(struct wrep_db *db);
 /* One is in the overlay, where there was nothing yet: due. */
-void wrep_ahead_wrote_overlay(struct wrep_db *db, size_t len, uint64_t off);
+void wrep_streaming_wrote_overlay(struct wrep_db *db, size_t len, uint64_t off);
 /* A complete transaction. */
 struct wrep_complete {
 	enum wrep_commit_mode mode;
@@ -26,11 +26,12 @@ struct wrep_streamed {
 	uint32_t dropped_count;
 };
 /* The caller owns them from now on. False: there are none, or none of use. */
-bool wrep_ahead_take(struct wrep_db *db, const struct wrep_complete *c, struct wrep_streamed *s);
+bool wrep_streaming_take(struct wrep_db *db, const struct wrep_complete *c,
+			 struct wrep_streamed *s);
 /* Send no more of the transaction that the application is at, and have discarded what was: due. */
-void wrep_ahead_stop(struct wrep_db *db);
-void wrep_ahead_forget(struct wrep_db *db); /* and that transaction is over: due */
+void wrep_streaming_stop(struct wrep_db *db);
+void wrep_streaming_forget(struct wrep_db *db); /* and that transaction is over: due */
 /* Stop those that lead nowhere, or all. No lock held. */
-void wrep_ahead_look(struct wrep *w, bool all);
+void wrep_streaming_tick(struct wrep *w, bool all);
 
 #endif
