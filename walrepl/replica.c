@@ -161,7 +161,7 @@ static void stop(struct wrep *w)
 	pthread_mutex_unlock(&w->lock);
 	wrep_phase_close(w);
 	wrep_queue_close(w->queue);
-	wrep_departures_look(w);
+	wrep_departures_tick(w);
 	wrep_scrub_stop(w);
 	wrep_exclusive_stop(w);
 	wrep_offers_stop(w);
@@ -277,7 +277,7 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 		if (!rc)
 			rc = wrep_scrub_start(w);
 		if (!rc)
-			rc = wrep_exclusive_start(w, wrep_direct_look);
+			rc = wrep_exclusive_start(w, wrep_unjournaled_tick);
 		if (rc)
 			snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot prepare the data directory: %s",
 				 strerror(-rc));
@@ -305,7 +305,7 @@ fail:
 
 void wrep_stop(struct wrep *w)
 {
-	wrep_direct_end_all(w);
+	wrep_unjournaled_end_all(w);
 	if (wrep_is_ready(w))
 		wrep_keeper_point(w, CLOSE_POINT_MS); /* the next start has less to do */
 	stop(w);
@@ -351,7 +351,7 @@ int wrep_databases(struct wrep *w, struct wrep_db_status **out, size_t *count)
 			s->page_size = db->state.sum.page_size;
 			s->page_count = db->state.sum.page_count;
 			s->damaged = db->damaged;
-			s->uncommitted = db->direct.active && !db->direct.alone;
+			s->uncommitted = db->unjournaled.active && !db->unjournaled.alone;
 			s->mode = !db->state.sum.page_count ? "empty"
 				  : db->state.wal_mode	    ? "wal"
 							    : "delete";

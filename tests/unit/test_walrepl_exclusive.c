@@ -80,7 +80,7 @@ static bool look(struct wrep_db *at)
 	looks++;
 	pthread_mutex_lock(&db.lock);
 	if (!goes_on)
-		db.direct.active = false;
+		db.unjournaled.active = false;
 	pthread_mutex_unlock(&db.lock);
 	return goes_on;
 }
@@ -108,7 +108,7 @@ static void call(uint64_t number, int type, int result)
 static void begin_session(void)
 {
 	pthread_mutex_lock(&db.lock);
-	db.direct.active = true;
+	db.unjournaled.active = true;
 	wrep_exclusive_begin(&db);
 	pthread_mutex_unlock(&db.lock);
 }
@@ -177,7 +177,7 @@ static void session_that_may_end_by_fsync_waits_for_nothing(void **state)
 	assert_false(wrep_exclusive_must_wait(&db));
 	begin_session();
 	pthread_mutex_lock(&db.lock);
-	db.direct.active = false;
+	db.unjournaled.active = false;
 	pthread_mutex_unlock(&db.lock);
 	while (!looks)
 		usleep(1000);
@@ -243,7 +243,7 @@ static void host_that_cannot_tell_is_named_once_and_sessions_are_looked_at(void 
 		while (looks < 5 * (i + 1))
 			usleep(1000);
 		goes_on = false;
-		while (db.direct.active)
+		while (db.unjournaled.active)
 			usleep(1000);
 	}
 	assert_int_equal(lines, 1);

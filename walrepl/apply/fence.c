@@ -100,7 +100,7 @@ static int close_fence(struct wrep_db *db)
 	bool wal_mode, alone = false, direct;
 	int rc = 0;
 
-	wrep_direct_shut_out(db);
+	wrep_unjournaled_shut_out(db);
 	pthread_mutex_lock(&db->lock);
 	wal_mode = db->local_wal_mode;
 	pthread_mutex_unlock(&db->lock);
@@ -111,7 +111,7 @@ static int close_fence(struct wrep_db *db)
 		rc = wrep_conn_keep_out(db->conn);
 		alone = !rc;
 		pthread_mutex_lock(&db->lock);
-		direct = alone && db->direct.active && !db->pending;
+		direct = alone && db->unjournaled.active && !db->pending;
 		pthread_mutex_unlock(&db->lock);
 		if (direct) { /* written without fsync, and others may have read it since */
 			wrep_db_detach(db);

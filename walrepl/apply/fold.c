@@ -70,7 +70,7 @@ bool wrep_fold_is_due(struct wrep_db *db)
 	if (!is_idle(db))
 		return false;
 	if (db->overlay)
-		return !db->direct.active && !is_of_several(db);
+		return !db->unjournaled.active && !is_of_several(db);
 	return look(db, WREP_WAL).st_size > 0;
 }
 

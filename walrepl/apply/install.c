@@ -114,7 +114,7 @@ static bool install_commit(struct wrep *w, struct wrep_db *db, struct wrep_commi
 	}
 	db->touched = db->unsynced = true;
 	if (!rc && c->mode == WREP_COMMIT_REPLACE)
-		wrep_direct_copied(db, c->index, c->strays);
+		wrep_unjournaled_copied(db, c->index, c->strays);
 	wrep_db_settled(db);
 	pthread_mutex_unlock(&db->lock);
 	if (rc < 0 && !(last && rc == -ENOSPC)) /* the next start does it again, from the log */

@@ -32,7 +32,7 @@ int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_
 	if (f->fd < 0) /* it has lost its name, and the last who had it open is gone */
 		rc = -ESTALE;
 	else if (f->kind == WREP_DB && !internal)
-		rc = wrep_direct_admit_open(f, flags, op);
+		rc = wrep_unjournaled_admit_open(f, flags, op);
 	if (!rc && f->kind == WREP_DB && !internal)
 		rc = wrep_strays_admit(f->db, flags);
 	if (rc)

@@ -56,7 +56,7 @@ struct wrep_name {
 };
 
 /* Writes into the database file that no journal covers; txn/unjournaled.c. */
-struct wrep_direct {
+struct wrep_unjournaled {
 	bool active; /* the overlay holds such */
 	bool alone; /* the writer takes none of SQLite's locks: nobody else may have the file open */
 	bool ending;	   /* the applier is about to take them back: opens go through its queue */
@@ -113,7 +113,7 @@ struct wrep_db {
 	 * thread? */
 	bool differed, journaled;
 	pid_t journal_tid;
-	struct wrep_direct direct;
+	struct wrep_unjournaled unjournaled;
 	struct wrep_watched *watched; /* exclusive.c: for the end of the session, or NULL */
 	bool syncs;		      /* the last session ended by fsync */
 	struct {

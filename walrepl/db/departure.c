@@ -46,7 +46,7 @@ int wrep_departure_wait(struct wrep_departure *d)
 		wrep_db_unref(d->db);
 		return -EIO;
 	}
-	wrep_departures_look(w); /* the last may have gone just now */
+	wrep_departures_tick(w); /* the last may have gone just now */
 	return WREP_PENDING;
 }
 
@@ -72,7 +72,7 @@ static struct wrep_departure *take(struct wrep *w, bool *closing)
 	return d;
 }
 
-void wrep_departures_look(struct wrep *w)
+void wrep_departures_tick(struct wrep *w)
 {
 	struct wrep_departure *d;
 	bool closing;

@@ -20,6 +20,6 @@ bool wrep_departure_late(struct wrep_op *op);
 /* Takes `d`, with WREP_PENDING; else -EIO. No lock held. */
 int wrep_departure_wait(struct wrep_departure *d);
 /* A database was closed, or some time has passed: those that wait go on, or end. No lock held. */
-void wrep_departures_look(struct wrep *w);
+void wrep_departures_tick(struct wrep *w);
 
 #endif

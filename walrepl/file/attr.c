@@ -68,8 +68,9 @@ int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct 
 		/* `cp -p` and the like set them before they close what they copied. */
 		pthread_mutex_lock(&db->lock);
 		revoked = f->revoked;
-		if ((attr->valid & WREP_ATTR_TIMES) && db->direct.active && db->direct.alone)
-			db->direct.times = *attr;
+		if ((attr->valid & WREP_ATTR_TIMES) && db->unjournaled.active &&
+		    db->unjournaled.alone)
+			db->unjournaled.times = *attr;
 		pthread_mutex_unlock(&db->lock);
 		if (revoked)
 			return -ESTALE;

@@ -60,7 +60,7 @@ static int is_copied(struct wrep_db *db, const char *name, int flags, struct wre
 
 	if (!wrep_stray_copies(flags))
 		return 0;
-	if (!db->opens || !db->files[WREP_DB] || (db->direct.active && db->direct.alone))
+	if (!db->opens || !db->files[WREP_DB] || (db->unjournaled.active && db->unjournaled.alone))
 		return 1;
 	if (!op->tid || w->config.host.has_open(w->config.host_ctx, op->tid, db->files[WREP_DB]))
 		return 0; /* some programs' own VFS truncates */

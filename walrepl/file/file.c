@@ -96,7 +96,7 @@ int wrep_file_write_later(struct wrep_db *db, struct wrep_op *op)
 {
 	int rc = -EIO;
 
-	if (wrep_direct_is_ending(db)) {
+	if (wrep_unjournaled_is_ending(db)) {
 		op->next = db->pending->writers;
 		db->pending->writers = op;
 		rc = WREP_PENDING;
@@ -107,5 +107,5 @@ int wrep_file_write_later(struct wrep_db *db, struct wrep_op *op)
 
 bool wrep_file_is_rollback(const struct wrep_db *db)
 {
-	return !wrep_direct_may_write(db) && !db->direct.active;
+	return !wrep_db_may_write(db) && !db->unjournaled.active;
 }

@@ -44,7 +44,7 @@ int wrep_file_flush(struct wrep_file *f, struct wrep_op *op)
 		return 0;
 	pthread_mutex_lock(&db->lock);
 	if (f->kind == WREP_DB)
-		return wrep_direct_flush(f, op); /* unlocks */
+		return wrep_unjournaled_flush(f, op); /* unlocks */
 	flush_shm(f, op);
 	pthread_mutex_unlock(&db->lock);
 	return 0;

@@ -14,7 +14,7 @@
 
 bool wrep_journal_commits(struct wrep_db *db)
 {
-	return db->overlay && !wrep_direct_is_ending(db);
+	return db->overlay && !wrep_unjournaled_is_ending(db);
 }
 
 int wrep_journal_write(struct wrep_file *f, const uint8_t *buf, size_t len, uint64_t off,

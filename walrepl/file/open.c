@@ -122,7 +122,7 @@ int wrep_file_open_with(struct wrep_db *db, struct wrep_file *f, int flags, bool
 		pthread_mutex_lock(&db->lock);
 		if (db->files[WREP_DB] != f) /* just now */
 			rc = -ESTALE;
-		else if ((atomic_load(&w->may_write) || db->fenced) && !db->direct.ending &&
+		else if ((atomic_load(&w->may_write) || db->fenced) && !db->unjournaled.ending &&
 			 !db->folding && (db->opens || !wrep_fold_is_due(db)))
 			rc = wrep_file_opened(f, flags, internal, op);
 		else
@@ -193,7 +193,7 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 			idle = !db->conn_idle && (db->fenced || !atomic_load(&db->w->may_write));
 		}
 		db->conn_idle |= idle;
-		revert = wrep_direct_released(db);
+		revert = wrep_unjournaled_released(db);
 		fold = last && !db->folding && wrep_fold_is_due(db);
 		db->folding |= fold;
 	}
@@ -207,6 +207,6 @@ void wrep_file_release(struct wrep_file *f, bool internal)
 	if (idle)
 		wrep_idle_queue(db);
 	if (last)
-		wrep_departures_look(db->w);
+		wrep_departures_tick(db->w);
 	wrep_db_unref(db);
 }

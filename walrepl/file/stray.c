@@ -177,7 +177,7 @@ static int pair(struct wrep *w, struct wrep_file *f, const char *name, struct wr
 	pthread_mutex_unlock(&w->stray_lock);
 	pthread_mutex_lock(&db->lock);
 	busy = db->opens;
-	belongs = wrep_direct_is_copy(db, played_index);
+	belongs = wrep_unjournaled_is_copy(db, played_index);
 	if (!belongs || (busy && wrep_departure_late(op))) {
 		pthread_mutex_unlock(&db->lock);
 		wrep_logf(
@@ -189,7 +189,7 @@ static int pair(struct wrep *w, struct wrep_file *f, const char *name, struct wr
 		pthread_mutex_unlock(&db->lock);
 		rc = wrep_postpone(db, f, &(struct wrep_postponed){.again = flush_again}, NULL, op);
 	} else {
-		rc = wrep_direct_take_strays(db, op); /* unlocks */
+		rc = wrep_unjournaled_take_strays(db, op); /* unlocks */
 	}
 	wrep_db_unref(db);
 	return rc;

@@ -71,9 +71,9 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 	} else if (!opened && (written || db->opens) && (!db->opens || wrep_departure_late(op))) {
 		rc = -EBUSY; /* truncate(2), beside a writer */
 	} else {
-		rc = !opened && db->opens ? -EAGAIN : wrep_direct_admit(f, op);
+		rc = !opened && db->opens ? -EAGAIN : wrep_unjournaled_admit(f, op);
 		if (rc == WREP_PENDING)
-			return wrep_direct_put_off(db, op); /* unlocks */
+			return wrep_unjournaled_put_off(db, op); /* unlocks */
 		if (rc == -EAGAIN) {
 			pthread_mutex_unlock(&db->lock);
 			return wrep_postpone(db, f,
@@ -92,11 +92,11 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 		if (!rc)
 			rc = wrep_overlay_truncate(db->overlay, size);
 		if (!rc && !opened)
-			return wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
+			return wrep_unjournaled_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
 		if (!opened)
 			wrep_db_drop_overlay(db);
 		else if (rc)
-			wrep_direct_failed(db);
+			wrep_unjournaled_failed(db);
 	}
 	wrep_txn_unlock(db);
 	return rc;

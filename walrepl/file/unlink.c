@@ -60,7 +60,7 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		pthread_mutex_unlock(&db->lock);
 		rc = atomic_load(&w->may_write) ? wrep_submit_meta(w, db, &e, 0, op) : -EROFS;
 		goto out;
-	} else if ((db->pending && !(kind == WREP_JOURNAL && wrep_direct_is_ending(db))) ||
+	} else if ((db->pending && !(kind == WREP_JOURNAL && wrep_unjournaled_is_ending(db))) ||
 		   (db->fenced && db->local_wal_mode && kind != WREP_JOURNAL)) {
 		rc = -EBUSY; /* under the fence the daemon's SQLite has -wal and -shm open */
 	} else if (kind == WREP_WAL && !wrep_wal_may_go(db)) {

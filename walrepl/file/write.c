@@ -126,9 +126,9 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 	} else if (wrep_file_is_rollback(db) && restores(f, buf, len, off)) {
 		rc = db->overlay ? wrep_overlay_write(db->overlay, f->fd, buf, len, off) : 0;
 	} else {
-		rc = wrep_direct_admit(f, op);
+		rc = wrep_unjournaled_admit(f, op);
 		if (rc == WREP_PENDING)
-			return wrep_direct_put_off(db, op); /* unlocks */
+			return wrep_unjournaled_put_off(db, op); /* unlocks */
 		if (rc == -EAGAIN) {
 			pthread_mutex_unlock(&db->lock);
 			return wrep_postpone(db, f,
@@ -143,7 +143,7 @@ static int write_database(struct wrep_file *f, const void *buf, size_t len, uint
 		if (!rc)
 			rc = write_overlay(f, buf, len, off);
 		if (rc)
-			wrep_direct_failed(db);
+			wrep_unjournaled_failed(db);
 	}
 	wrep_txn_unlock(db);
 	return rc;
@@ -180,10 +180,10 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 	switch (f->kind) {
 	case WREP_WAL:
 		/* It has just left a journal mode in which nothing was committed yet. */
-		if (db->direct.active && !db->direct.alone)
+		if (db->unjournaled.active && !db->unjournaled.alone)
 			return wrep_file_rollback_pending(db)
 				       ? wrep_file_write_later(db, op) /* both unlock */
-				       : wrep_direct_put_off(db, op);
+				       : wrep_unjournaled_put_off(db, op);
 		rc = wrep_wal_goes_on_with_ended(db, off);
 		if (rc)
 			break;

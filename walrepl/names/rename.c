@@ -157,7 +157,7 @@ static int submit(struct wrep_db *db, const char *to, unsigned flags, struct wre
 	if (!wrep_strays_wait(w, to))
 		return submit_alone(db, to, flags, op);
 	pthread_mutex_lock(&db->lock);
-	is_copy = wrep_direct_is_copy(db, 0) && !db->opens;
+	is_copy = wrep_unjournaled_is_copy(db, 0) && !db->opens;
 	pthread_mutex_unlock(&db->lock);
 	if (!is_copy) {
 		wrep_logf(w, 'W',
@@ -177,7 +177,7 @@ static int submit(struct wrep_db *db, const char *to, unsigned flags, struct wre
 	rc = wrep_strays_move(w, to, db->name);
 	if (!rc) {
 		pthread_mutex_lock(&db->lock);
-		rc = wrep_direct_take_strays(db, &p->op); /* unlocks */
+		rc = wrep_unjournaled_take_strays(db, &p->op); /* unlocks */
 	}
 	if (rc != WREP_PENDING)
 		paired_done(&p->op, rc);
@@ -281,7 +281,7 @@ static int give_up(struct wrep_db *db, struct former *old)
 				old->files[k]->revoked = true;
 			wrep_db_forget_file(db, k);
 		}
-		if (old->files[WREP_DB] && db->direct.active)
+		if (old->files[WREP_DB] && db->unjournaled.active)
 			old->files[WREP_DB]->lost = true; /* what was written without a journal */
 		wrep_db_drop_overlay(db);
 		/* Else what readers have cached might be all that they need. */

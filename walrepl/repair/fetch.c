@@ -522,7 +522,7 @@ static void retire(struct wrep_db *db)
 	db->removed = db->retired = true;
 	file[0] = db->files[WREP_DB] ? wrep_file_ref(db->files[WREP_DB]) : NULL;
 	file[1] = db->files[WREP_WAL] ? wrep_file_ref(db->files[WREP_WAL]) : NULL;
-	if (file[0] && db->direct.active)
+	if (file[0] && db->unjournaled.active)
 		file[0]->lost = true;
 	if (db->files[WREP_SHM])
 		wrep_wal_index_spoil(db->files[WREP_SHM]->fd);

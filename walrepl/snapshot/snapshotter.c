@@ -494,8 +494,8 @@ static void *keeper_main(void *arg)
 		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)
 			continue;
 		pthread_mutex_unlock(&k->lock);
-		wrep_departures_look(k->w);
-		wrep_journals_look(k->w);
+		wrep_departures_tick(k->w);
+		wrep_take_back_tick(k->w);
 		wrep_strays_tidy(k->w);
 		pthread_mutex_lock(&k->lock);
 		if (k->deferred || k->stop || k->barrier == BARRIER_PASSED)

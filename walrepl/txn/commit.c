@@ -570,7 +570,7 @@ static bool is_commit(struct wrep_db *db, const struct wrep_commit *c)
 		return false;
 	if (c->member_count || c->mode == WREP_COMMIT_REPLACE)
 		return true;
-	if (c->direct_sequence)
+	if (c->session)
 		return !db->differed;
 	return db->journaled && same_process(db, db->journal_tid, c->op ? c->op->tid : 0);
 }

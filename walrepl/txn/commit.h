@@ -34,12 +34,12 @@ struct wrep_commit {
 	uint64_t journal_size;	/* TRUNCATE: the journal's size to be */
 	uint8_t *journal_bytes; /* WRITE: what is written to the journal ... */
 	size_t journal_len;
-	uint64_t journal_off;	  /* ... and where */
-	uint64_t direct_sequence; /* SYNC, CLOSE: of which session */
-	bool strays;		  /* which has what lay beside it */
-	struct wrep_attr times;	  /* to be set behind it; valid 0: none */
-	struct wrep_op *sharers;  /* more ops, linked by `next`, that end as `op` does */
-	struct wrep_op *writers;  /* and of processes that write: they shall try again */
+	uint64_t journal_off;	 /* ... and where */
+	uint64_t session;	 /* SYNC, CLOSE: of which session */
+	bool strays;		 /* which has what lay beside it */
+	struct wrep_attr times;	 /* to be set behind it; valid 0: none */
+	struct wrep_op *sharers; /* more ops, linked by `next`, that end as `op` does */
+	struct wrep_op *writers; /* and of processes that write: they shall try again */
 	uint64_t base_version;
 	uint64_t index; /* of its COMMIT, once that is committed */
 	uint64_t checksum;

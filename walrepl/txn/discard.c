@@ -23,7 +23,7 @@ void wrep_db_drop_overlay(struct wrep_db *db)
 	wrep_streaming_forget(db);
 	wrep_overlay_close(db->overlay);
 	db->overlay = NULL;
-	db->direct.active = false;
+	db->unjournaled.active = false;
 	wrep_db_close_unpinned(db);
 }
 
@@ -48,7 +48,7 @@ bool wrep_db_revoke(struct wrep_db *db, bool lost)
 			     ? -errno
 			     : wrep_file_make(db, WREP_DB, fd, old[0]->ino, &fresh);
 		old[0]->revoked = true;
-		old[0]->lost = lost || db->direct.active;
+		old[0]->lost = lost || db->unjournaled.active;
 		db->files[WREP_DB] = rc ? NULL : fresh;
 		if (!db->pins && old[0]->fd >= 0) {
 			close(old[0]->fd);
@@ -92,6 +92,6 @@ int wrep_overlay_begin(struct wrep_file *f)
 		     : wrep_overlay_open(&db->overlay, db->w->config.data_fd, (uint64_t)st.st_size);
 	db->differed = false;
 	if (rc)
-		db->direct.active = false; /* without an overlay there is nothing to commit */
+		db->unjournaled.active = false; /* without an overlay there is nothing to commit */
 	return rc;
 }

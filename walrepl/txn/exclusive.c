@@ -45,7 +45,7 @@ enum tracing { TRACING_OFF, TRACING_ON, TRACING_IMPOSSIBLE };
 
 struct wrep_exclusive {
 	struct wrep *w;
-	wrep_exclusive_look *look;
+	wrep_exclusive_tick *look;
 	pthread_t thread;
 	pthread_mutex_t lock; /* a leaf, but for the host's; guards all below */
 	pthread_cond_t wake;
@@ -204,7 +204,7 @@ static void forget(struct wrep_exclusive *x, struct wrep_watched *e)
 
 	pthread_mutex_lock(&db->lock);
 	pthread_mutex_lock(&x->lock);
-	if (db->direct.active && !db->direct.alone && !db->pending) {
+	if (db->unjournaled.active && !db->unjournaled.alone && !db->pending) {
 		e->look_at_ms = wrep_now_ms() + LOOK_FIRST_MS;
 		pthread_mutex_unlock(&x->lock);
 		pthread_mutex_unlock(&db->lock);
@@ -346,7 +346,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-int wrep_exclusive_start(struct wrep *w, wrep_exclusive_look *look_at)
+int wrep_exclusive_start(struct wrep *w, wrep_exclusive_tick *look_at)
 {
 	struct wrep_exclusive *x = calloc(1, sizeof *x);
 	int rc;

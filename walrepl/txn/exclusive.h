@@ -14,9 +14,9 @@ struct wrep_db;
 struct wrep_op;
 
 /* Looks at a session, and commits it if it is time to. True: it is there and goes on. No lock held. */
-typedef bool wrep_exclusive_look(struct wrep_db *db);
+typedef bool wrep_exclusive_tick(struct wrep_db *db);
 
-int wrep_exclusive_start(struct wrep *w, wrep_exclusive_look *look); /* 0 or -errno */
+int wrep_exclusive_start(struct wrep *w, wrep_exclusive_tick *look); /* 0 or -errno */
 void wrep_exclusive_stop(struct wrep *w);
 
 /* Is the host not told yet of lock calls, though it should be before a session of this database begins? Then

@@ -24,7 +24,7 @@ static void run(struct wrep *w, struct wrep_work *work)
 {
 	struct revert_work *r = (struct revert_work *)work;
 	struct wrep_db *db = r->db;
-	struct wrep_direct *d = &db->direct;
+	struct wrep_unjournaled *d = &db->unjournaled;
 	struct wrep_file *f = NULL;
 	bool there, revoke = false, alone = false;
 

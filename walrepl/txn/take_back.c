@@ -41,7 +41,7 @@ static void run(struct wrep *w, struct wrep_work *work)
 		bool journal;
 
 		pthread_mutex_lock(&all[i]->lock);
-		journal = all[i]->overlay && !all[i]->pending && !all[i]->direct.active;
+		journal = all[i]->overlay && !all[i]->pending && !all[i]->unjournaled.active;
 		pthread_mutex_unlock(&all[i]->lock);
 		if (journal && wrep_take_back(all[i]))
 			wrep_logf(w, 'W',
@@ -60,11 +60,11 @@ static const struct wrep_work_ops ops = {.name = "take back",
 void wrep_unmounted(struct wrep *w)
 {
 	atomic_store(&w->unmounted, true);
-	wrep_journals_look(w);
+	wrep_take_back_tick(w);
 }
 
 /* Again and again: what waits for Raft when the mount goes may turn out refused. */
-void wrep_journals_look(struct wrep *w)
+void wrep_take_back_tick(struct wrep *w)
 {
 	struct wrep_work *work;
 

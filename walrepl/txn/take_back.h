@@ -7,6 +7,6 @@
 /* All lose the database, if somebody is writing to it. False: nobody is, or it has come to wait for Raft. [applier] */
 bool wrep_take_back(struct wrep_db *db);
 /* Again, if the mount is gone: see wrep_unmounted(). [any thread] */
-void wrep_journals_look(struct wrep *w);
+void wrep_take_back_tick(struct wrep *w);
 
 #endif

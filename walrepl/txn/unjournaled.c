@@ -13,7 +13,7 @@
  * A commit must hold whole transactions, nothing of the next one. Everything in the overlay was written under
  * EXCLUSIVE, by writes that have been answered. So if nobody who wrote it holds the lock at some moment, all
  * that was written before that moment is whole transactions. Two things prove such a moment.
- *  - The writer is asked for (wrep_direct_look()), and does not hold the lock. db->lock is held, so nothing
+ *  - The writer is asked for (wrep_unjournaled_tick()), and does not hold the lock. db->lock is held, so nothing
  *    has been written since.
  *  - Somebody got EXCLUSIVE since the last write (wrep_exclusive_retaken()): it was free just before. The host
  *    tells of that before the first write that is made under it, because its record is there before the
@@ -103,16 +103,16 @@ static int refuse(struct wrep_db *db, const char *reason)
 
 static void begin(struct wrep_db *db, bool alone, pid_t process)
 {
-	if (db->direct.active && db->direct.alone == alone) {
-		db->direct.process = process; /* the next one, before the last has closed */
+	if (db->unjournaled.active && db->unjournaled.alone == alone) {
+		db->unjournaled.process = process; /* the next one, before the last has closed */
 		return;
 	}
-	db->direct = (struct wrep_direct){
+	db->unjournaled = (struct wrep_unjournaled){
 		.active = true,
 		.alone = alone,
 		.process = process,
-		.sequence = db->direct.sequence + 1,
-		.undoes = db->direct.failed && !alone,
+		.sequence = db->unjournaled.sequence + 1,
+		.undoes = db->unjournaled.failed && !alone,
 	};
 	if (!alone)
 		wrep_exclusive_begin(db);
@@ -141,7 +141,7 @@ static bool is_whole(struct wrep_db *db)
 	uint32_t page_size, page_count;
 	bool whole;
 
-	return db->overlay && db->files[WREP_DB] && !db->direct.broken &&
+	return db->overlay && db->files[WREP_DB] && !db->unjournaled.broken &&
 	       wrep_overlay_shape(db, &page_size, &page_count, &whole) && whole;
 }
 
@@ -152,7 +152,7 @@ static bool is_at_an_end(struct wrep_db *db)
 	return wrep_exclusive_retaken(db) && is_whole(db);
 }
 
-bool wrep_direct_may_write(const struct wrep_db *db)
+bool wrep_db_may_write(const struct wrep_db *db)
 {
 	return atomic_load(&db->w->may_write) && !db->fenced;
 }
@@ -163,10 +163,10 @@ static int refuse_follower(struct wrep_db *db)
 	return -EROFS;
 }
 
-int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
+int wrep_unjournaled_admit(struct wrep_file *f, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
-	struct wrep_direct *d = &db->direct;
+	struct wrep_unjournaled *d = &db->unjournaled;
 	bool hot = db->overlay ? !d->active || wrep_journal_is_hot(db) : wrep_journal_is_hot(db);
 	pid_t process, holder, tid = op->tid;
 	int rc;
@@ -182,7 +182,7 @@ int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 		return WREP_PENDING;
 	/* Nobody who minds the fence comes here; who had begun before it closed is refused at once, and not only at
 	 * his commit: what gathers in the overlay is what everybody else on this node reads. */
-	if (hot && !wrep_direct_may_write(db)) {
+	if (hot && !wrep_db_may_write(db)) {
 		db->journaled = false; /* it will be rolled back */
 		return refuse_follower(db);
 	}
@@ -202,7 +202,7 @@ int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 						  "it with: sqlite3 DB '.restore FILE'");
 			if (hot)
 				return 0; /* SQLite without locks (nolock=1) */
-			if (!wrep_direct_may_write(db))
+			if (!wrep_db_may_write(db))
 				return refuse_follower(db);
 			rc = begin_alone(db, process);
 			d->written = !rc;
@@ -213,7 +213,7 @@ int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 	}
 	if (hot) /* its removal commits what went before as well */
 		d->active = false;
-	else if (!wrep_direct_may_write(db))
+	else if (!wrep_db_may_write(db))
 		return refuse_follower(db);
 	else if (!d->active && wrep_exclusive_must_wait(db))
 		return WREP_PENDING;
@@ -222,17 +222,17 @@ int wrep_direct_admit(struct wrep_file *f, struct wrep_op *op)
 	return 0;
 }
 
-int wrep_direct_admit_open(struct wrep_file *f, int flags, struct wrep_op *op)
+int wrep_unjournaled_admit_open(struct wrep_file *f, int flags, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
 	int rc;
 
 	/* Who has it alone may be about to close it: what failed is thrown away with the RELEASE only. */
-	if (db->direct.active && db->direct.alone)
+	if (db->unjournaled.active && db->unjournaled.alone)
 		return wrep_departure_late(op) ? -EBUSY : -EAGAIN;
 	if (!(flags & O_TRUNC))
 		return 0;
-	if (!wrep_direct_may_write(db))
+	if (!wrep_db_may_write(db))
 		return -EROFS;
 	if (db->opens && !wrep_departure_late(op))
 		return -EAGAIN;
@@ -249,11 +249,11 @@ int wrep_direct_admit_open(struct wrep_file *f, int flags, struct wrep_op *op)
 	return rc;
 }
 
-void wrep_direct_failed(struct wrep_db *db)
+void wrep_unjournaled_failed(struct wrep_db *db)
 {
 	/* SQLite under its lock rolls back, unless it can write no more. */
-	if (db->direct.active && (db->direct.alone || !wrep_direct_may_write(db)))
-		db->direct.broken = true;
+	if (db->unjournaled.active && (db->unjournaled.alone || !wrep_db_may_write(db)))
+		db->unjournaled.broken = true;
 }
 
 /* ---- the end of a session ------------------------------------------------------------------------ */
@@ -264,7 +264,7 @@ static void refused(struct wrep_commit *c, int result)
 	/* The pages of the other writers may be locked in the kernel's cache, which is to be emptied before the
 	 * others are told. */
 	wrep_commit_tell_writers(c, -EIO);
-	wrep_revert_queue(c->db, &(struct wrep_revert){.sequence = c->direct_sequence,
+	wrep_revert_queue(c->db, &(struct wrep_revert){.sequence = c->session,
 						       .trigger = c->trigger,
 						       .commit = c,
 						       .result = result});
@@ -273,14 +273,14 @@ static void refused(struct wrep_commit *c, int result)
 /* db->lock held, released; takes `c`. `op` waits for it. */
 static int submit(struct wrep_db *db, struct wrep_commit *c, struct wrep_op *op)
 {
-	uint64_t sequence = c->direct_sequence;
+	uint64_t sequence = c->session;
 	enum wrep_trigger trigger = c->trigger;
 	bool copied = c->mode == WREP_COMMIT_REPLACE, strays = c->strays;
 	int rc = wrep_commit_rollback(db, c);
 
 	if (rc == 0) {
 		if (copied) /* the same as before */
-			wrep_direct_copied(db, db->local_index, strays);
+			wrep_unjournaled_copied(db, db->local_index, strays);
 		wrep_txn_unlock(db);
 	} else if (rc < 0) {
 		wrep_revert_queue(db, &(struct wrep_revert){.sequence = sequence,
@@ -292,9 +292,9 @@ static int submit(struct wrep_db *db, struct wrep_commit *c, struct wrep_op *op)
 	return rc;
 }
 
-int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wrep_op *op)
+int wrep_unjournaled_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wrep_op *op)
 {
-	struct wrep_direct *d = &db->direct;
+	struct wrep_unjournaled *d = &db->unjournaled;
 	struct wrep_commit *c;
 	uint32_t page_size, page_count;
 	uint64_t sequence = d->sequence;
@@ -355,7 +355,7 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 	}
 	c->mode = d->alone ? WREP_COMMIT_REPLACE : WREP_COMMIT_ROLLBACK;
 	c->trigger = trigger;
-	c->direct_sequence = sequence;
+	c->session = sequence;
 	c->refused = refused;
 	db->syncs = trigger == WREP_TRIGGER_SYNC;
 	c->times = d->times;
@@ -364,7 +364,7 @@ int wrep_direct_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wre
 	return submit(db, c, op);
 }
 
-void wrep_direct_copied(struct wrep_db *db, uint64_t index, bool strays)
+void wrep_unjournaled_copied(struct wrep_db *db, uint64_t index, bool strays)
 {
 	db->copied.index = index;
 	db->copied.strays = strays;
@@ -372,15 +372,15 @@ void wrep_direct_copied(struct wrep_db *db, uint64_t index, bool strays)
 	wrep_strays_played(db, index);
 }
 
-bool wrep_direct_is_copy(const struct wrep_db *db, uint64_t played_index)
+bool wrep_unjournaled_is_copy(const struct wrep_db *db, uint64_t played_index)
 {
 	return db->copied.index && (!db->copied.strays || db->copied.index == played_index) &&
 	       db->copied.index == db->local_index && db->local_version == db->state.version &&
 	       !db->removed && !db->retired && db->files[WREP_DB] && !db->overlay && !db->pending &&
-	       wrep_direct_may_write(db) && wrep_now_ms() - db->copied.at_ms < PAIR_MS;
+	       wrep_db_may_write(db) && wrep_now_ms() - db->copied.at_ms < PAIR_MS;
 }
 
-int wrep_direct_take_strays(struct wrep_db *db, struct wrep_op *op)
+int wrep_unjournaled_take_strays(struct wrep_db *db, struct wrep_op *op)
 {
 	struct stat st;
 	int rc = wrep_db_pin(db, false);
@@ -393,10 +393,10 @@ int wrep_direct_take_strays(struct wrep_db *db, struct wrep_op *op)
 	if (!rc)
 		rc = wrep_overlay_begin(db->files[WREP_DB]);
 	if (!rc) { /* the file keeps its times: they are those of the copy */
-		db->direct.times = (struct wrep_attr){.valid = WREP_ATTR_TIMES,
-						      .atime = st.st_atim,
-						      .mtime = st.st_mtim};
-		rc = wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
+		db->unjournaled.times = (struct wrep_attr){.valid = WREP_ATTR_TIMES,
+							   .atime = st.st_atim,
+							   .mtime = st.st_mtim};
+		rc = wrep_unjournaled_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
 	} else {
 		pthread_mutex_unlock(&db->lock);
 	}
@@ -406,16 +406,16 @@ int wrep_direct_take_strays(struct wrep_db *db, struct wrep_op *op)
 	return rc;
 }
 
-bool wrep_direct_is_ending(const struct wrep_db *db)
+bool wrep_unjournaled_is_ending(const struct wrep_db *db)
 {
-	return db->pending && db->pending->trigger == WREP_TRIGGER_CLOSE && !db->direct.alone;
+	return db->pending && db->pending->trigger == WREP_TRIGGER_CLOSE && !db->unjournaled.alone;
 }
 
 /* Commit the session, whose writer waits for nothing; `writer`, or NULL, is the next. db->lock held,
  * released. 0: there was nothing to commit; WREP_PENDING; -errno. */
 static int commit_unasked(struct wrep_db *db, struct wrep_op *writer)
 {
-	struct wrep_direct *d = &db->direct;
+	struct wrep_unjournaled *d = &db->unjournaled;
 	uint64_t sequence = d->sequence;
 	struct wrep_commit *c;
 
@@ -435,7 +435,7 @@ static int commit_unasked(struct wrep_db *db, struct wrep_op *writer)
 	}
 	c->mode = WREP_COMMIT_ROLLBACK;
 	c->trigger = WREP_TRIGGER_CLOSE;
-	c->direct_sequence = sequence;
+	c->session = sequence;
 	c->refused = refused;
 	if (writer)
 		writer->next = NULL;
@@ -444,11 +444,11 @@ static int commit_unasked(struct wrep_db *db, struct wrep_op *writer)
 	return submit(db, c, writer);
 }
 
-int wrep_direct_put_off(struct wrep_db *db, struct wrep_op *op)
+int wrep_unjournaled_put_off(struct wrep_db *db, struct wrep_op *op)
 {
 	int rc;
 
-	if (db->direct.active) {
+	if (db->unjournaled.active) {
 		rc = commit_unasked(db, op); /* unlocks */
 	} else {
 		wrep_db_ref(db); /* the file may go when `op` is done */
@@ -459,10 +459,10 @@ int wrep_direct_put_off(struct wrep_db *db, struct wrep_op *op)
 	return rc ? rc : -EINTR;
 }
 
-bool wrep_direct_look(struct wrep_db *db)
+bool wrep_unjournaled_tick(struct wrep_db *db)
 {
 	struct wrep_host *host = &db->w->config.host;
-	struct wrep_direct *d = &db->direct;
+	struct wrep_unjournaled *d = &db->unjournaled;
 	struct wrep_file *f;
 	bool released;
 
@@ -497,7 +497,7 @@ static bool is_writer(struct wrep_db *db, pid_t tid)
 int wrep_file_sync(struct wrep_file *f, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
-	struct wrep_direct *d = &db->direct;
+	struct wrep_unjournaled *d = &db->unjournaled;
 	int rc = 0;
 
 	if (f->kind == WREP_STRAY)
@@ -509,7 +509,7 @@ int wrep_file_sync(struct wrep_file *f, struct wrep_op *op)
 		rc = -EIO;
 	else if (d->active && db->files[WREP_DB] == f &&
 		 (d->alone || op->tid == db->locker_tid || process_of(db, op->tid) == d->process))
-		return wrep_direct_commit(db, WREP_TRIGGER_SYNC, op); /* unlocks */
+		return wrep_unjournaled_commit(db, WREP_TRIGGER_SYNC, op); /* unlocks */
 	else if (db->files[WREP_DB] == f && db->overlay && is_writer(db, op->tid) &&
 		 (rc = wrep_super_sync(db, op)) != 0)
 		return rc; /* unlocked */
@@ -522,12 +522,12 @@ static int flush_alone(struct wrep_db *db, struct wrep_op *op)
 {
 	struct wrep_host *host = &db->w->config.host;
 	void *ctx = db->w->config.host_ctx;
-	struct wrep_direct *d = &db->direct;
+	struct wrep_unjournaled *d = &db->unjournaled;
 	uint64_t sequence = d->sequence;
 	pid_t process = process_of(db, op->tid);
 
 	if (db->pending || !process || !d->process)
-		return wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
+		return wrep_unjournaled_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
 	if (process == d->process && host->is_killed(ctx, op->tid)) {
 		d->ending = true;
 		pthread_mutex_unlock(&db->lock);
@@ -548,13 +548,13 @@ static int flush_alone(struct wrep_db *db, struct wrep_op *op)
 		pthread_mutex_unlock(&db->lock);
 		return 0;
 	}
-	return wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
+	return wrep_unjournaled_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
 }
 
-int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op)
+int wrep_unjournaled_flush(struct wrep_file *f, struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
-	struct wrep_direct *d = &db->direct;
+	struct wrep_unjournaled *d = &db->unjournaled;
 	uint64_t sequence = d->sequence;
 	pid_t holder;
 	bool mine;
@@ -571,7 +571,7 @@ int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op)
 		return flush_alone(db, op); /* unlocks */
 	holder = db->pending ? 0 : lock_holder(db);
 	if (!holder || !is_same(holder, d->process) || is_at_an_end(db))
-		return wrep_direct_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
+		return wrep_unjournaled_commit(db, WREP_TRIGGER_CLOSE, op); /* unlocks */
 	d->ending = true;
 	pthread_mutex_unlock(&db->lock);
 	wrep_logf(db->w, 'I',
@@ -583,17 +583,17 @@ int wrep_direct_flush(struct wrep_file *f, struct wrep_op *op)
 	return WREP_PENDING;
 }
 
-struct wrep_work *wrep_direct_released(struct wrep_db *db)
+struct wrep_work *wrep_unjournaled_released(struct wrep_db *db)
 {
 	db->locker_tid = 0;
-	if (db->opens || !db->direct.active || db->direct.ending || db->pending)
+	if (db->opens || !db->unjournaled.active || db->unjournaled.ending || db->pending)
 		return NULL;
-	db->direct.ending = true;
-	return wrep_revert_new(db, &(struct wrep_revert){.sequence = db->direct.sequence,
+	db->unjournaled.ending = true;
+	return wrep_revert_new(db, &(struct wrep_revert){.sequence = db->unjournaled.sequence,
 							 .trigger = WREP_TRIGGER_NONE});
 }
 
-void wrep_direct_end_all(struct wrep *w)
+void wrep_unjournaled_end_all(struct wrep *w)
 {
 	struct wrep_db **all;
 	size_t count;
@@ -602,7 +602,7 @@ void wrep_direct_end_all(struct wrep *w)
 		return;
 	for (size_t i = 0; i < count; i++) {
 		struct wrep_db *db = all[i];
-		struct wrep_direct *d = &db->direct;
+		struct wrep_unjournaled *d = &db->unjournaled;
 		uint64_t sequence;
 		bool is;
 
@@ -620,12 +620,13 @@ void wrep_direct_end_all(struct wrep *w)
 	free(all);
 }
 
-void wrep_direct_shut_out(struct wrep_db *db)
+void wrep_unjournaled_shut_out(struct wrep_db *db)
 {
 	bool is;
 
 	pthread_mutex_lock(&db->lock);
-	is = db->direct.active && (db->direct.alone || db->local_wal_mode) && !db->pending;
+	is = db->unjournaled.active && (db->unjournaled.alone || db->local_wal_mode) &&
+	     !db->pending;
 	pthread_mutex_unlock(&db->lock);
 	if (!is)
 		return;
