@@ -283,7 +283,8 @@ int wrep_deliver_commit(struct wrep_delivery *d, struct wrep_db *db)
 /* ---- several databases --------------------------------------------------------------------------- */
 
 /* It took effect: what the applier has to do for it. All locks held, released. */
-static void carry_out_all(struct wrep_delivery *d, const struct members *m, struct wrep_group *own)
+static void carry_out_all(struct wrep_delivery *d, const struct members *m,
+			  struct wrep_multi_commit *own)
 {
 	struct wrep_multi *multi =
 		wrep_multi_new(own ? &wrep_install_multi_ops : &wrep_apply_multi_ops, m->count);
@@ -324,7 +325,8 @@ static void carry_out_all(struct wrep_delivery *d, const struct members *m, stru
 }
 
 /* Find the databases. True: an application's own is to be applied to what has taken the place of its files. */
-static bool find_members(struct wrep_delivery *d, struct members *m, const struct wrep_group *own)
+static bool find_members(struct wrep_delivery *d, struct members *m,
+			 const struct wrep_multi_commit *own)
 {
 	bool retired = false;
 	size_t at = 0;
@@ -345,7 +347,7 @@ static bool find_members(struct wrep_delivery *d, struct members *m, const struc
 
 int wrep_deliver_multi_commit(struct wrep_delivery *d)
 {
-	struct wrep_group *own = (struct wrep_group *)d->req;
+	struct wrep_multi_commit *own = (struct wrep_multi_commit *)d->req;
 	struct members m = {.w = d->w,
 			    .changes = calloc(d->e.member_count, sizeof *m.changes),
 			    .of = calloc(d->e.member_count, sizeof *m.of)};
@@ -364,9 +366,9 @@ int wrep_deliver_multi_commit(struct wrep_delivery *d)
 	if (rc == WREP_TAKES_EFFECT) {
 		carry_out_all(d, &m, retired ? NULL : own); /* unlocks */
 		if (retired)
-			wrep_group_end(own, 0);
+			wrep_multi_commit_end(own, 0);
 	} else if (rc >= 0 && own) {
-		wrep_group_end(own, -EIO);
+		wrep_multi_commit_end(own, -EIO);
 	}
 	for (uint32_t i = 0; i < m.count; i++)
 		wrep_db_unref(m.of[i].db);

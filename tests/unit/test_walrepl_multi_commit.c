@@ -969,8 +969,8 @@ static void manifest_names_the_groups_behind_its_snapshot(void **state)
 	assert_int_equal(w->state->multi.count, 3);
 	pthread_mutex_unlock(&w->delivery);
 	memset(&m, 0, sizeof(m));
-	wrep_groups_forget(w, index_now - 2);
-	assert_int_equal(wrep_groups_note(w, &m), 0);
+	wrep_multi_commits_forget(w, index_now - 2);
+	assert_int_equal(wrep_multi_commits_note(w, &m), 0);
 	assert_int_equal(m.group_count, 2);
 	assert_int_equal(m.groups[0], index_now - 1);
 	assert_int_equal(m.judged_until, index_now);

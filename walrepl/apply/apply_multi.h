@@ -8,7 +8,7 @@
 #include "record/entry.h"
 
 struct wrep_commit;
-struct wrep_group;
+struct wrep_multi_commit;
 
 /* What it does to one of them. */
 struct wrep_part {
@@ -22,8 +22,8 @@ struct wrep_part {
 struct wrep_multi {
 	struct wrep_work work; /* first */
 	uint64_t index;
-	struct rlog_buf *buf;	  /* another node's: the entry, a reference */
-	struct wrep_group *group; /* an application's own */
+	struct rlog_buf *buf;		 /* another node's: the entry, a reference */
+	struct wrep_multi_commit *group; /* an application's own */
 	uint32_t count;
 	struct wrep_part members[]; /* in order of the ids */
 };

@@ -187,7 +187,7 @@ static void run_multi(struct wrep *w, struct wrep_work *work)
 		install_commit(w, m->db, m->commit, m->spool);
 		wrep_commit_free(m->commit);
 	}
-	wrep_group_done(multi->group);
+	wrep_multi_commit_done(multi->group);
 }
 
 const struct wrep_work_ops wrep_install_multi_ops = {

@@ -136,7 +136,7 @@ int wrep_keeper_rename(struct wrep_db *db, const char *name, const struct wrep_d
 	m.count = kept;
 	/* `replaced` is not in it any more, but may have had its part in a group: see state/multi_list.c. */
 	if (!rc)
-		rc = wrep_groups_note(w, &m);
+		rc = wrep_multi_commits_note(w, &m);
 	if (!rc)
 		rc = wrep_current_manifest_publish(k, &m, k->last_index);
 	wrep_manifest_clear(&m);

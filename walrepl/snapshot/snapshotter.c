@@ -225,11 +225,11 @@ static int take_point(struct wrep_keeper *k, uint64_t index)
 		index = k->last_index;
 	/* After all databases were noted: see state/multi_list.c. */
 	if (!rc)
-		rc = wrep_groups_note(w, &m);
+		rc = wrep_multi_commits_note(w, &m);
 	if (!rc)
 		rc = wrep_current_manifest_publish(k, &m, index);
 	if (!rc)
-		wrep_groups_forget(w, index);
+		wrep_multi_commits_forget(w, index);
 	for (size_t i = 0; i < count; i++) {
 		if (!rc) {
 			wrep_wal_hold_end(k, all[i]);

@@ -5,7 +5,7 @@
 #include "db/db.h"
 #include "txn/sender.h"
 
-struct wrep_group;
+struct wrep_multi_commit;
 
 /* What the application waits for in rollback mode. */
 enum wrep_trigger {
@@ -25,7 +25,7 @@ struct wrep_commit {
 	/* Set by who made it. A member of a multi-commit: of how many (0: it is none), whose entry its COMMIT
 	 * becomes a part of; its parts are delivered, or failed. No lock held. [any thread] */
 	uint32_t member_count;
-	struct wrep_group *group;
+	struct wrep_multi_commit *group;
 	void (*parts_done)(struct wrep_commit *c);
 	/* It took no effect: tells those who wait, and takes `c`. NULL: wrep_commit_tell(). No lock held. */
 	void (*refused)(struct wrep_commit *c, int result);

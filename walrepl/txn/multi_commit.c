@@ -25,25 +25,25 @@
 
 /* ---- on its way -------------------------------------------------------------------------------- */
 
-static void tell(struct wrep_group *g, int result)
+static void tell(struct wrep_multi_commit *g, int result)
 {
 	g->op->done(g->op, result);
 	free(g);
 }
 
-static void dismiss(struct wrep_group *g, bool refused, int result)
+static void dismiss(struct wrep_multi_commit *g, bool refused, int result)
 {
 	for (uint32_t i = 0; i < g->count; i++)
 		wrep_commit_dismiss(g->members[i], refused);
 	tell(g, result);
 }
 
-void wrep_group_end(struct wrep_group *g, int result)
+void wrep_multi_commit_end(struct wrep_multi_commit *g, int result)
 {
 	dismiss(g, false, result); /* what parts there were, the entry has taken */
 }
 
-void wrep_group_done(struct wrep_group *g)
+void wrep_multi_commit_done(struct wrep_multi_commit *g)
 {
 	tell(g, 0);
 }
@@ -51,13 +51,14 @@ void wrep_group_done(struct wrep_group *g)
 /* Its only member has been decided. */
 static void alone_done(struct wrep_op *op, int result)
 {
-	tell((struct wrep_group *)((char *)op - offsetof(struct wrep_group, alone)), result);
+	tell((struct wrep_multi_commit *)((char *)op - offsetof(struct wrep_multi_commit, alone)),
+	     result);
 }
 
 /* raftlog: refused or unknown. */
 static void group_refused(struct rlog_request *req, enum rlog_outcome outcome)
 {
-	struct wrep_group *g = (struct wrep_group *)req;
+	struct wrep_multi_commit *g = (struct wrep_multi_commit *)req;
 
 	if (outcome == RLOG_UNKNOWN)
 		wrep_logf(g->w, 'W',
@@ -71,7 +72,7 @@ static void group_refused(struct rlog_request *req, enum rlog_outcome outcome)
 }
 
 /* All parts are delivered. */
-static int encode(struct wrep_group *g)
+static int encode(struct wrep_multi_commit *g)
 {
 	struct wrep_entry *members = calloc(g->count, sizeof *members);
 	int rc = members ? 0 : -ENOMEM;
@@ -110,7 +111,7 @@ static int failure(struct wrep_commit *c)
 static void parts_done(struct wrep_commit *c);
 
 /* Have the parts of the next member submitted, or, when all are, the entry. */
-static void go_on(struct wrep_group *g)
+static void go_on(struct wrep_multi_commit *g)
 {
 	int rc = g->current ? failure(g->members[g->current - 1]) : 0;
 
@@ -142,7 +143,7 @@ static void parts_done(struct wrep_commit *c)
 }
 
 /* Make what the overlay of `db` holds the undecided transaction there. 1, 0 (it holds nothing), -errno. */
-static int add_member(struct wrep_group *g, struct wrep_db *db, uint32_t at)
+static int add_member(struct wrep_multi_commit *g, struct wrep_db *db, uint32_t at)
 {
 	struct wrep_commit *c = calloc(1, sizeof *c);
 	int rc;
@@ -166,9 +167,9 @@ static int add_member(struct wrep_group *g, struct wrep_db *db, uint32_t at)
 	return rc;
 }
 
-int wrep_group_commit(struct wrep *w, struct wrep_db **dbs, size_t count, struct wrep_op *op)
+int wrep_multi_commit_start(struct wrep *w, struct wrep_db **dbs, size_t count, struct wrep_op *op)
 {
-	struct wrep_group *g = calloc(1, sizeof *g + count * sizeof g->members[0]);
+	struct wrep_multi_commit *g = calloc(1, sizeof *g + count * sizeof g->members[0]);
 	uint32_t members = 0;
 	int rc = g ? 0 : -ENOMEM;
 
@@ -205,7 +206,7 @@ int wrep_group_commit(struct wrep *w, struct wrep_db **dbs, size_t count, struct
 
 /* ---- what took effect ---------------------------------------------------------------------------- */
 
-int wrep_groups_note(struct wrep *w, struct wrep_manifest *m)
+int wrep_multi_commits_note(struct wrep *w, struct wrep_manifest *m)
 {
 	int rc;
 
@@ -215,7 +216,7 @@ int wrep_groups_note(struct wrep *w, struct wrep_manifest *m)
 	return rc;
 }
 
-void wrep_groups_forget(struct wrep *w, uint64_t index)
+void wrep_multi_commits_forget(struct wrep *w, uint64_t index)
 {
 	pthread_mutex_lock(&w->delivery);
 	wrep_multi_list_forget(&w->state->multi, index);

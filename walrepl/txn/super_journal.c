@@ -448,7 +448,7 @@ static int commit_members(struct wrep_file *f, struct wrep_op *op)
 	r->op.done = removal_done;
 	r->application = op;
 	r->file = wrep_file_ref(f);
-	rc = wrep_group_commit(f->w, members, count, &r->op);
+	rc = wrep_multi_commit_start(f->w, members, count, &r->op);
 	for (size_t i = 0; i < count; i++)
 		wrep_db_unref(members[i]);
 	free(members);
