@@ -79,7 +79,7 @@ static void on_needs_state(void *ctx, uint64_t leader_id, const char *leader_add
 
 static void on_stream(void *ctx, int fd, uint64_t from_id)
 {
-	wrep_offer(ctx, fd, from_id);
+	wrep_page_server_start(ctx, fd, from_id);
 }
 
 /* The view decides who may write here. Losing it to another leader takes effect at once; gaining it
@@ -164,7 +164,7 @@ static void stop(struct wrep *w)
 	wrep_departures_tick(w);
 	wrep_scrub_stop(w);
 	wrep_exclusive_stop(w);
-	wrep_offers_stop(w);
+	wrep_page_servers_stop(w);
 	wrep_fetch_stop(w);
 	wrep_keeper_stop(w);
 	if (w->log)

@@ -19,7 +19,7 @@ struct wrep_keeper;
 struct wrep_scrub;
 struct wrep_exclusive;
 struct wrep_replicated;
-struct offer;
+struct wrep_page_server;
 
 /* What lower floors ask of upper ones: the only calls that go up. replica.c hands them down at open. */
 struct wrep_up {
@@ -98,8 +98,8 @@ struct wrep {
 	int fd_limit,
 		fd_spare; /* of the process; those from fd_spare on are for the daemon alone */
 	_Atomic uint64_t short_logged_ms;
-	struct offer *offers; /* lock: peers that fetch */
-	unsigned offer_count;
+	struct wrep_page_server *page_servers; /* lock: peers that fetch */
+	unsigned page_server_count;
 	pthread_cond_t peers_gone; /* an offer ended, or a fetch */
 
 	_Atomic bool unmounted;	  /* see wrep_unmounted() */

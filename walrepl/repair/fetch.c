@@ -70,7 +70,7 @@
 
 struct fetch {
 	struct wrep *w;
-	struct wrep_stream stream;
+	struct wrep_wire stream;
 	uint8_t *pages;	   /* of this node's file, or those that were asked for */
 	uint8_t *question; /* PAGES */
 	uint64_t logged_ms;
@@ -135,13 +135,13 @@ static uint64_t successor(const struct wrep *w, const struct rlog_status *status
 
 /* ---- one database ------------------------------------------------------------------------------ */
 
-static int ask(struct fetch *f, enum wrep_stream_type type, const void *body, size_t len,
-	       enum wrep_stream_type expected)
+static int ask(struct fetch *f, enum wrep_wire_type type, const void *body, size_t len,
+	       enum wrep_wire_type expected)
 {
-	int rc = stopping(f) ? -ECANCELED : wrep_stream_send(&f->stream, type, body, len);
+	int rc = stopping(f) ? -ECANCELED : wrep_wire_send(&f->stream, type, body, len);
 
 	if (!rc)
-		rc = wrep_stream_receive(&f->stream);
+		rc = wrep_wire_receive(&f->stream);
 	if (rc)
 		return rc;
 	if (f->stream.type == expected)
@@ -496,7 +496,7 @@ static int attempt(struct fetch *f)
 	if (!stop)
 		w->fetch_fd = fd;
 	pthread_mutex_unlock(&w->lock);
-	wrep_stream_init(&f->stream, fd, stopping, f);
+	wrep_wire_init(&f->stream, fd, stopping, f);
 	rc = stop ? -ECANCELED : fetch_all(f);
 	if (rc == -EAGAIN && f->stream.type == WREP_STREAM_REFUSED && f->stream.len)
 		wrep_logf(w, 'I', "the leader cannot be asked yet: %.*s", (int)f->stream.len,
@@ -505,7 +505,7 @@ static int attempt(struct fetch *f)
 	w->fetch_fd = -1;
 	pthread_mutex_unlock(&w->lock);
 	close(fd);
-	wrep_stream_clear(&f->stream);
+	wrep_wire_clear(&f->stream);
 	return rc;
 }
 
@@ -600,7 +600,7 @@ static void run(struct wrep *w, struct wrep_work *work)
 	atomic_store(&w->compared_bytes, 0);
 	atomic_store(&w->fetched_bytes, 0);
 	wrep_keeper_void(w);
-	wrep_offers_stop(w);
+	wrep_page_servers_stop(w);
 	retire_all(w);
 	f.pages = malloc(WREP_STREAM_PAGES_BYTES);
 	f.question = malloc(WREP_STREAM_PAGES_HEAD + WREP_STREAM_PAGES_BYTES / 512 * 4);

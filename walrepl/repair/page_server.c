@@ -40,11 +40,11 @@
 #define PAGES_LOCKED 16	      /* pages read under one hold of a database's lock */
 #define BUSY_RATE (32u << 20) /* bytes a second while applications commit */
 
-struct offer {
+struct wrep_page_server {
 	struct wrep *w;
-	struct offer *next; /* in w->offers */
+	struct wrep_page_server *next; /* in w->page_servers */
 	uint64_t from;
-	struct wrep_stream stream;
+	struct wrep_wire stream;
 	uint64_t delivered; /* when last looked at: have there been commits? */
 	bool holds;	    /* the snapshot: it was asked for */
 	uint8_t *answer;
@@ -52,12 +52,12 @@ struct offer {
 
 static bool closing(void *arg)
 {
-	return !wrep_goes_on(((struct offer *)arg)->w);
+	return !wrep_goes_on(((struct wrep_page_server *)arg)->w);
 }
 
-static int refuse(struct offer *o, const char *why)
+static int refuse(struct wrep_page_server *o, const char *why)
 {
-	wrep_stream_send(&o->stream, WREP_STREAM_REFUSED, why, strlen(why));
+	wrep_wire_send(&o->stream, WREP_STREAM_REFUSED, why, strlen(why));
 	return -EAGAIN;
 }
 
@@ -80,7 +80,7 @@ static int copy_image(struct wrep *w, uint64_t oldest, struct rlog_buf **out)
 	return rc;
 }
 
-static int send_image(struct offer *o)
+static int send_image(struct wrep_page_server *o)
 {
 	struct wrep *w = o->w;
 	struct rlog_buf *image;
@@ -103,13 +103,13 @@ static int send_image(struct offer *o)
 	}
 	if (rc)
 		return refuse(o, "the databases cannot be made durable here now");
-	rc = wrep_stream_send(&o->stream, WREP_STREAM_IMAGE, image->data, image->len);
+	rc = wrep_wire_send(&o->stream, WREP_STREAM_IMAGE, image->data, image->len);
 	rlog_buf_unref(image);
 	return rc;
 }
 
 /* The database in question, if it lives; `*moving`: it does, but must be asked for again. */
-static struct wrep_db *find(struct offer *o, uint64_t id, bool *moving)
+static struct wrep_db *find(struct wrep_page_server *o, uint64_t id, bool *moving)
 {
 	struct wrep_db *db = wrep_db_by_id(o->w, id);
 	bool gone = true;
@@ -128,7 +128,7 @@ static struct wrep_db *find(struct offer *o, uint64_t id, bool *moving)
 	return NULL;
 }
 
-static int send_sums(struct offer *o)
+static int send_sums(struct wrep_page_server *o)
 {
 	uint32_t first, count = 0;
 	struct wrep_db *db;
@@ -145,7 +145,7 @@ static int send_sums(struct offer *o)
 		return refuse(o, "a database is being renamed");
 	if (!db || !first) {
 		wrep_db_unref(db);
-		return wrep_stream_send(&o->stream, WREP_STREAM_GONE, "", 0);
+		return wrep_wire_send(&o->stream, WREP_STREAM_GONE, "", 0);
 	}
 	memset(a, 0, WREP_STREAM_SUMS_HEAD);
 	pthread_mutex_lock(&db->lock);
@@ -172,8 +172,8 @@ static int send_sums(struct offer *o)
 	wrep_put32(a + 12, st.st_uid);
 	wrep_put32(a + 16, st.st_gid);
 	wrep_put64(a + 24, (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec);
-	return wrep_stream_send(&o->stream, WREP_STREAM_SUMS, a,
-				WREP_STREAM_SUMS_HEAD + (size_t)count * 8);
+	return wrep_wire_send(&o->stream, WREP_STREAM_SUMS, a,
+			      WREP_STREAM_SUMS_HEAD + (size_t)count * 8);
 }
 
 /* Some pages as newly committed as they are: from the -wal where it has them, else from the file.
@@ -227,7 +227,7 @@ static int read_pages(struct wrep_db *db, uint32_t page_size, const uint8_t *pgn
 }
 
 /* While applications commit, this may cost them only so much. */
-static void pause_for(struct offer *o, size_t bytes)
+static void pause_for(struct wrep_page_server *o, size_t bytes)
 {
 	uint64_t delivered = atomic_load(&o->w->delivered);
 	struct timespec t = {0};
@@ -238,7 +238,7 @@ static void pause_for(struct offer *o, size_t bytes)
 	nanosleep(&t, NULL);
 }
 
-static int send_pages(struct offer *o)
+static int send_pages(struct wrep_page_server *o)
 {
 	const uint8_t *b = o->stream.body;
 	uint32_t page_size, count, done = 0, bad = 0;
@@ -257,7 +257,7 @@ static int send_pages(struct offer *o)
 	if (moving)
 		return refuse(o, "a database is being renamed");
 	if (!db)
-		return wrep_stream_send(&o->stream, WREP_STREAM_GONE, "", 0);
+		return wrep_wire_send(&o->stream, WREP_STREAM_GONE, "", 0);
 	while (done < count && !rc) {
 		uint32_t n = count - done < PAGES_LOCKED ? count - done : PAGES_LOCKED;
 
@@ -271,34 +271,34 @@ static int send_pages(struct offer *o)
 	if (bad)
 		return refuse(o, "a page is damaged here");
 	if (rc == -ENOENT)
-		return wrep_stream_send(&o->stream, WREP_STREAM_GONE, "", 0);
+		return wrep_wire_send(&o->stream, WREP_STREAM_GONE, "", 0);
 	if (rc == -ESTALE)
-		return wrep_stream_send(&o->stream, WREP_STREAM_CHANGED, "", 0);
+		return wrep_wire_send(&o->stream, WREP_STREAM_CHANGED, "", 0);
 	if (rc)
 		return rc;
-	rc = wrep_stream_send(&o->stream, WREP_STREAM_PAGES, o->answer, (size_t)count * page_size);
+	rc = wrep_wire_send(&o->stream, WREP_STREAM_PAGES, o->answer, (size_t)count * page_size);
 	pause_for(o, (size_t)count * page_size);
 	return rc;
 }
 
-static int send_end(struct offer *o)
+static int send_end(struct wrep_page_server *o)
 {
 	uint8_t index[8];
 
 	/* Hashes and pages that were served are of this entry or earlier ones. */
 	wrep_put64(index, atomic_load(&o->w->delivering));
-	return wrep_stream_send(&o->stream, WREP_STREAM_END, index, sizeof index);
+	return wrep_wire_send(&o->stream, WREP_STREAM_END, index, sizeof index);
 }
 
 static void *offer_main(void *arg)
 {
-	struct offer *o = arg, **p;
+	struct wrep_page_server *o = arg, **p;
 	struct wrep *w = o->w;
 	int rc;
 
 	prctl(PR_SET_NAME, "offer");
 	do {
-		rc = wrep_stream_receive(&o->stream);
+		rc = wrep_wire_receive(&o->stream);
 		if (rc)
 			break;
 		switch (o->stream.type) {
@@ -324,12 +324,12 @@ static void *offer_main(void *arg)
 	if (o->holds)
 		wrep_keeper_unhold(w);
 	close(o->stream.fd);
-	wrep_stream_clear(&o->stream);
+	wrep_wire_clear(&o->stream);
 	pthread_mutex_lock(&w->lock);
-	for (p = &w->offers; *p != o; p = &(*p)->next)
+	for (p = &w->page_servers; *p != o; p = &(*p)->next)
 		;
 	*p = o->next;
-	w->offer_count--;
+	w->page_server_count--;
 	pthread_cond_broadcast(&w->peers_gone);
 	pthread_mutex_unlock(&w->lock);
 	free(o->answer);
@@ -337,9 +337,9 @@ static void *offer_main(void *arg)
 	return NULL;
 }
 
-void wrep_offer(struct wrep *w, int fd, uint64_t from_id)
+void wrep_page_server_start(struct wrep *w, int fd, uint64_t from_id)
 {
-	struct offer *o = calloc(1, sizeof *o);
+	struct wrep_page_server *o = calloc(1, sizeof *o);
 	bool go = false;
 	pthread_t thread;
 
@@ -347,21 +347,21 @@ void wrep_offer(struct wrep *w, int fd, uint64_t from_id)
 		o->w = w;
 		o->from = from_id;
 		o->answer = malloc(WREP_STREAM_PAGES_BYTES + WREP_STREAM_SUMS_HEAD);
-		wrep_stream_init(&o->stream, fd, closing, o);
+		wrep_wire_init(&o->stream, fd, closing, o);
 	}
 	if (o && o->answer) {
 		pthread_mutex_lock(&w->lock);
-		go = wrep_goes_on(w) && wrep_opened(w) && w->offer_count < OFFERS_MAX;
+		go = wrep_goes_on(w) && wrep_opened(w) && w->page_server_count < OFFERS_MAX;
 		if (go) {
-			w->offer_count++;
-			o->next = w->offers;
-			w->offers = o;
+			w->page_server_count++;
+			o->next = w->page_servers;
+			w->page_servers = o;
 			go = pthread_create(&thread, NULL, offer_main, o) == 0;
 			if (go) {
 				pthread_detach(thread);
 			} else {
-				w->offers = o->next;
-				w->offer_count--;
+				w->page_servers = o->next;
+				w->page_server_count--;
 			}
 		}
 		pthread_mutex_unlock(&w->lock);
@@ -374,12 +374,12 @@ void wrep_offer(struct wrep *w, int fd, uint64_t from_id)
 	free(o);
 }
 
-void wrep_offers_stop(struct wrep *w)
+void wrep_page_servers_stop(struct wrep *w)
 {
 	pthread_mutex_lock(&w->lock);
-	for (struct offer *o = w->offers; o; o = o->next)
+	for (struct wrep_page_server *o = w->page_servers; o; o = o->next)
 		shutdown(o->stream.fd, SHUT_RDWR);
-	while (w->offer_count)
+	while (w->page_server_count)
 		pthread_cond_wait(&w->peers_gone, &w->lock);
 	pthread_mutex_unlock(&w->lock);
 }

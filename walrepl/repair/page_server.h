@@ -4,8 +4,8 @@
 
 #include "base/wrep.h"
 
-void wrep_offer(struct wrep *w, int fd, uint64_t from_id);
-void wrep_offers_stop(
+void wrep_page_server_start(struct wrep *w, int fd, uint64_t from_id);
+void wrep_page_servers_stop(
 	struct wrep *w); /* the node stops, or is about to fetch: ends them, and waits */
 
 #endif

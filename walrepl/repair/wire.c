@@ -13,12 +13,12 @@
 #define LOOK_MS 1000
 #define PATIENCE 10 /* looks */
 
-void wrep_stream_init(struct wrep_stream *s, int fd, bool (*stop)(void *arg), void *arg)
+void wrep_wire_init(struct wrep_wire *s, int fd, bool (*stop)(void *arg), void *arg)
 {
-	*s = (struct wrep_stream){.fd = fd, .stop = stop, .arg = arg};
+	*s = (struct wrep_wire){.fd = fd, .stop = stop, .arg = arg};
 }
 
-void wrep_stream_clear(struct wrep_stream *s)
+void wrep_wire_clear(struct wrep_wire *s)
 {
 	free(s->body);
 	s->body = NULL;
@@ -28,7 +28,7 @@ void wrep_stream_clear(struct wrep_stream *s)
 /* As of struct rlog_waiter. */
 static int wait_for(void *arg, int fd, short events)
 {
-	struct wrep_stream *s = arg;
+	struct wrep_wire *s = arg;
 	struct pollfd p = {.fd = fd, .events = events};
 
 	for (int i = 0; i < PATIENCE; i++) {
@@ -44,8 +44,7 @@ static int wait_for(void *arg, int fd, short events)
 	return -ETIMEDOUT;
 }
 
-int wrep_stream_send(struct wrep_stream *s, enum wrep_stream_type type, const void *body,
-		     size_t len)
+int wrep_wire_send(struct wrep_wire *s, enum wrep_wire_type type, const void *body, size_t len)
 {
 	const struct rlog_waiter waiter = {wait_for, s};
 	uint8_t head[HEAD_BYTES];
@@ -58,7 +57,7 @@ int wrep_stream_send(struct wrep_stream *s, enum wrep_stream_type type, const vo
 	return rc ? rc : rlog_send_whole(s->fd, body, len, &waiter);
 }
 
-int wrep_stream_receive(struct wrep_stream *s)
+int wrep_wire_receive(struct wrep_wire *s)
 {
 	const struct rlog_waiter waiter = {wait_for, s};
 	uint8_t head[HEAD_BYTES];

@@ -28,7 +28,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum wrep_stream_type {
+enum wrep_wire_type {
 	WREP_STREAM_OPEN = 1,
 	WREP_STREAM_IMAGE,
 	WREP_STREAM_SUMS,
@@ -46,20 +46,19 @@ enum wrep_stream_type {
 #define WREP_STREAM_BODY_MAX (256u << 20)  /* an image, which holds the names of all databases */
 
 /* One side of a connection. */
-struct wrep_stream {
+struct wrep_wire {
 	int fd;			 /* blocking; the owner's */
 	bool (*stop)(void *arg); /* asked every second: give up? */
 	void *arg;
 	uint8_t *body; /* of the last frame received */
 	size_t len, room;
-	enum wrep_stream_type type;
+	enum wrep_wire_type type;
 };
 
-void wrep_stream_init(struct wrep_stream *s, int fd, bool (*stop)(void *arg), void *arg);
-void wrep_stream_clear(struct wrep_stream *s); /* frees; does not close */
+void wrep_wire_init(struct wrep_wire *s, int fd, bool (*stop)(void *arg), void *arg);
+void wrep_wire_clear(struct wrep_wire *s); /* frees; does not close */
 /* 0, -ECANCELED (stop said so), -ETIMEDOUT (nothing moved for ten seconds), -EBADMSG, -errno. */
-int wrep_stream_send(struct wrep_stream *s, enum wrep_stream_type type, const void *body,
-		     size_t len);
-int wrep_stream_receive(struct wrep_stream *s);
+int wrep_wire_send(struct wrep_wire *s, enum wrep_wire_type type, const void *body, size_t len);
+int wrep_wire_receive(struct wrep_wire *s);
 
 #endif
