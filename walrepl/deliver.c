@@ -91,13 +91,13 @@ void wrep_deliver_discard_dead(struct wrep *w)
 /* Two at once: the second finds it there. So does who submitted the entry that made it, after a restart. */
 static void open_existing(struct wrep_delivery *d, struct wrep_db *db)
 {
-	struct wrep_meta_request *m = (struct wrep_meta_request *)d->req;
+	struct wrep_proposal *m = (struct wrep_proposal *)d->req;
 
 	if (m && (db->id == d->at.index || !(m->open_flags & O_EXCL))) {
 		wrep_open_push(wrep_open_new(db, NULL, m->open_flags, m->op));
 		free(m);
 	} else if (m) {
-		wrep_meta_finish(d->req, -EEXIST);
+		wrep_proposal_finish(d->req, -EEXIST);
 	}
 }
 
@@ -126,7 +126,7 @@ static int deliver_create(struct wrep_delivery *d, struct wrep_db *none)
 	if (db)
 		open_existing(d, db);
 	else
-		wrep_meta_finish(d->req, effect.error);
+		wrep_proposal_finish(d->req, effect.error);
 	wrep_db_unref(db);
 	return 0;
 }
@@ -140,7 +140,7 @@ static int deliver_unlink(struct wrep_delivery *d, struct wrep_db *db)
 		wrep_db_unlinked(db);
 		wrep_unlink_queue(db, d->at.index, effect.parent, d->buf, d->req);
 	} else {
-		wrep_meta_finish(d->req, effect.error);
+		wrep_proposal_finish(d->req, effect.error);
 	}
 	return 0;
 }
@@ -238,7 +238,7 @@ static void pass_over(struct wrep_delivery *d)
 	else if (d->e.type == WREP_ENTRY_DISCARD)
 		free(d->req);
 	else
-		wrep_meta_finish(d->req, -ENOENT);
+		wrep_proposal_finish(d->req, -ENOENT);
 }
 
 struct handler {

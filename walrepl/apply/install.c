@@ -70,7 +70,7 @@ static bool again_times(struct wrep_commit *c)
 	if (!c->times.valid || c->sharers || c->writers)
 		return false;
 	pthread_mutex_lock(&w->lock); /* wrep_close() frees the log */
-	submitted = w->resumable && wrep_submit_attr(c->db, &c->times, c->op) == WREP_PENDING;
+	submitted = w->resumable && wrep_propose_attr(c->db, &c->times, c->op) == WREP_PENDING;
 	pthread_mutex_unlock(&w->lock);
 	return submitted;
 }

@@ -74,7 +74,7 @@ int wrep_file_setattr(struct wrep_file *f, const struct wrep_attr *attr, struct 
 		pthread_mutex_unlock(&db->lock);
 		if (revoked)
 			return -ESTALE;
-		return wrep_submit_attr(db, attr, op);
+		return wrep_propose_attr(db, attr, op);
 	}
 	if (db) { /* else it is a super-journal, open as long as it is there */
 		pthread_mutex_lock(&db->lock);

@@ -151,7 +151,7 @@ static int create_database(struct wrep *w, const char *name, const struct wrep_n
 	e.mode = as->mode & 07777;
 	e.uid = as->uid;
 	e.gid = as->gid;
-	return wrep_submit_meta(w, NULL, &e, as->flags, op);
+	return wrep_propose(w, NULL, &e, as->flags, op);
 }
 
 int wrep_create(struct wrep *w, const char *name, const struct wrep_new_file *as, bool internal,

@@ -58,7 +58,7 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		struct wrep_entry e = {.type = WREP_ENTRY_UNLINK, .db_id = db->id};
 
 		pthread_mutex_unlock(&db->lock);
-		rc = atomic_load(&w->may_write) ? wrep_submit_meta(w, db, &e, 0, op) : -EROFS;
+		rc = atomic_load(&w->may_write) ? wrep_propose(w, db, &e, 0, op) : -EROFS;
 		goto out;
 	} else if ((db->pending && !(kind == WREP_JOURNAL && wrep_unjournaled_is_ending(db))) ||
 		   (db->fenced && db->local_wal_mode && kind != WREP_JOURNAL)) {

@@ -94,7 +94,7 @@ static void push(struct change_work *c, struct wrep_db *db, uint64_t index, stru
 	c->db = wrep_db_ref(db);
 	c->index = index;
 	c->buf = rlog_buf_ref(buf);
-	c->op = wrep_meta_take_op(req, &c->open_flags);
+	c->op = wrep_proposal_take_op(req, &c->open_flags);
 	c->work.bytes = buf->len;
 	wrep_work_is_about(&c->work, db->id);
 	wrep_queue_push(db->w->queue, &c->work);

@@ -40,7 +40,7 @@ int wrep_mkdir(struct wrep *w, const char *path, mode_t mode, uid_t uid, gid_t g
 	if (!atomic_load(&w->may_write))
 		return -EROFS;
 	strcpy(e.name, path);
-	return wrep_submit_meta(w, NULL, &e, 0, op);
+	return wrep_propose(w, NULL, &e, 0, op);
 }
 
 int wrep_rmdir(struct wrep *w, const char *path, struct wrep_op *op)
@@ -56,7 +56,7 @@ int wrep_rmdir(struct wrep *w, const char *path, struct wrep_op *op)
 		return -ENOTEMPTY;
 	if (!atomic_load(&w->may_write))
 		return -EROFS;
-	return wrep_submit_meta(w, NULL, &e, 0, op);
+	return wrep_propose(w, NULL, &e, 0, op);
 }
 
 int wrep_dir_setattr(struct wrep_dir *d, const struct wrep_attr *attr, struct wrep_op *op)
@@ -68,7 +68,7 @@ int wrep_dir_setattr(struct wrep_dir *d, const struct wrep_attr *attr, struct wr
 	if (!atomic_load(&d->w->may_write))
 		return -EROFS;
 	wrep_setattr_entry(d->id, attr, &e);
-	return wrep_submit_meta(d->w, NULL, &e, 0, op);
+	return wrep_propose(d->w, NULL, &e, 0, op);
 }
 
 /* ---- on the disk -------------------------------------------------------------------------------- */
@@ -225,7 +225,7 @@ static void push(struct wrep *w, struct dir_work *work, struct rlog_buf *buf,
 		 struct rlog_request *req)
 {
 	work->buf = rlog_buf_ref(buf);
-	work->op = wrep_meta_take_op(req, NULL);
+	work->op = wrep_proposal_take_op(req, NULL);
 	work->work.bytes = buf->len;
 	wrep_queue_push(w->queue, &work->work);
 }
@@ -241,12 +241,12 @@ void wrep_mkdir_delivered(struct wrep *w, uint64_t index, const struct wrep_entr
 	int rc = wrep_state_change_names(w->state, index, e, &effect);
 
 	if (!rc && effect.verdict != WREP_TAKES_EFFECT) {
-		wrep_meta_finish(req, effect.error);
+		wrep_proposal_finish(req, effect.error);
 		return;
 	}
 	d = rc ? NULL : wrep_dir_new(w, e->name, index);
 	if (!d) {
-		wrep_meta_finish(req, -ENOMEM);
+		wrep_proposal_finish(req, -ENOMEM);
 		wrep_fatalf(w, "out of memory while making a directory name=%s", e->name);
 		return;
 	}
@@ -265,7 +265,7 @@ void wrep_dir_delivered(struct wrep *w, uint64_t index, const struct wrep_entry 
 
 	wrep_state_change_names(w->state, index, e, &effect);
 	if (effect.verdict != WREP_TAKES_EFFECT) {
-		wrep_meta_finish(req, effect.error);
+		wrep_proposal_finish(req, effect.error);
 		return;
 	}
 	work = new_work(removes ? &rmdir_ops : &dirattr_ops, effect.data, index);

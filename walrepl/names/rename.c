@@ -119,7 +119,7 @@ static int submit_alone(struct wrep_db *db, const char *to, unsigned flags, stru
 	if (!atomic_load(&db->w->may_write))
 		return -EROFS;
 	strcpy(e.name, to);
-	return wrep_submit_meta(db->w, db, &e, 0, op);
+	return wrep_propose(db->w, db, &e, 0, op);
 }
 
 /* What waited at the new name is to be in the database before it gets that. */
@@ -588,11 +588,11 @@ void wrep_rename_delivered(struct wrep *w, struct wrep_db *db, uint64_t index,
 
 	if (wrep_state_change_names(w->state, index, e, &effect)) {
 		wrep_fatalf(w, "out of memory while renaming a database name=%s", e->name);
-		wrep_meta_finish(req, -ENOMEM);
+		wrep_proposal_finish(req, -ENOMEM);
 		return;
 	}
 	if (effect.verdict != WREP_TAKES_EFFECT) {
-		wrep_meta_finish(req, effect.error);
+		wrep_proposal_finish(req, effect.error);
 		return;
 	}
 	if (effect.replaced)
@@ -607,7 +607,7 @@ void wrep_rename_delivered(struct wrep *w, struct wrep_db *db, uint64_t index,
 	r->replaced = replaced;
 	r->index = index;
 	r->buf = rlog_buf_ref(buf);
-	r->op = wrep_meta_take_op(req, NULL);
+	r->op = wrep_proposal_take_op(req, NULL);
 	r->work.bytes = buf->len;
 	wrep_work_is_about(&r->work, db->id);
 	if (replaced)

@@ -12,7 +12,7 @@
 
 static void meta_done(struct rlog_request *req, enum rlog_outcome outcome)
 {
-	struct wrep_meta_request *m = (struct wrep_meta_request *)req;
+	struct wrep_proposal *m = (struct wrep_proposal *)req;
 
 	if (outcome == RLOG_UNKNOWN)
 		wrep_logf(m->w, 'W',
@@ -24,10 +24,10 @@ static void meta_done(struct rlog_request *req, enum rlog_outcome outcome)
 	free(m);
 }
 
-int wrep_submit_meta(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e, int open_flags,
-		     struct wrep_op *op)
+int wrep_propose(struct wrep *w, struct wrep_db *db, const struct wrep_entry *e, int open_flags,
+		 struct wrep_op *op)
 {
-	struct wrep_meta_request *m = calloc(1, sizeof *m);
+	struct wrep_proposal *m = calloc(1, sizeof *m);
 
 	(void)db;
 	if (!m)
@@ -45,17 +45,17 @@ int wrep_submit_meta(struct wrep *w, struct wrep_db *db, const struct wrep_entry
 	return WREP_PENDING;
 }
 
-int wrep_submit_attr(struct wrep_db *db, const struct wrep_attr *attr, struct wrep_op *op)
+int wrep_propose_attr(struct wrep_db *db, const struct wrep_attr *attr, struct wrep_op *op)
 {
 	struct wrep_entry e;
 
 	wrep_setattr_entry(db->id, attr, &e);
-	return wrep_submit_meta(db->w, db, &e, 0, op);
+	return wrep_propose(db->w, db, &e, 0, op);
 }
 
-void wrep_meta_finish(struct rlog_request *req, int result)
+void wrep_proposal_finish(struct rlog_request *req, int result)
 {
-	struct wrep_meta_request *m = (struct wrep_meta_request *)req;
+	struct wrep_proposal *m = (struct wrep_proposal *)req;
 
 	if (!m)
 		return;
@@ -64,9 +64,9 @@ void wrep_meta_finish(struct rlog_request *req, int result)
 	free(m);
 }
 
-struct wrep_op *wrep_meta_take_op(struct rlog_request *req, int *open_flags)
+struct wrep_op *wrep_proposal_take_op(struct rlog_request *req, int *open_flags)
 {
-	struct wrep_meta_request *m = (struct wrep_meta_request *)req;
+	struct wrep_proposal *m = (struct wrep_proposal *)req;
 	struct wrep_op *op = m ? m->op : NULL;
 
 	if (m && open_flags)
