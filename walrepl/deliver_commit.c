@@ -175,7 +175,7 @@ static bool is_moving(struct wrep_db *db)
 	bool moving;
 
 	pthread_mutex_lock(&db->lock);
-	moving = db->moving > 0;
+	moving = db->renames_pending > 0;
 	pthread_mutex_unlock(&db->lock);
 	return moving;
 }

@@ -154,7 +154,7 @@ static int append(struct wrep_db *db, const struct wrep_gathered *g)
 		return rc;
 	pthread_mutex_lock(&db->lock);
 	txn.keep_wal = db->wal_held;
-	db->wal_going = !db->wal_held;
+	db->wal_resetting = !db->wal_held;
 	pthread_mutex_unlock(&db->lock);
 	rc = wrep_conn_apply_wal(db->conn, &txn);
 	wrep_fence_wal_gone(db);

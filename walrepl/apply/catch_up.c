@@ -113,7 +113,7 @@ static bool prove_all(struct wrep *w)
 		bool sound;
 
 		pthread_mutex_lock(&db->lock);
-		sound = db->removed || db->damaged || (wrep_prove(db) && file_is_whole(db));
+		sound = db->removed || db->damaged || (wrep_verify(db) && file_is_whole(db));
 		pthread_mutex_unlock(&db->lock);
 		if (!sound)
 			w->up->damaged(w, "the database file is damaged", db);
@@ -130,10 +130,10 @@ static void run_caught_up(struct wrep *w, struct wrep_work *work)
 	(void)work;
 	wrep_phase_wait_opened(w); /* so that it is known whether this node is alone */
 	pthread_mutex_lock(&w->lock);
-	atomic_store(&w->prove_waits, true);
-	early = atomic_load(&w->delivered) < w->prove_from;
+	atomic_store(&w->verify_waits, true);
+	early = atomic_load(&w->delivered) < w->verify_from;
 	if (!early)
-		atomic_store(&w->prove_waits, false);
+		atomic_store(&w->verify_waits, false);
 	pthread_mutex_unlock(&w->lock);
 	if (early)
 		return; /* wrep_caught_up_delivered() comes back to it */
@@ -159,11 +159,11 @@ void wrep_caught_up_delivered(struct wrep *w, uint64_t index)
 {
 	bool proves;
 
-	if (!atomic_load(&w->prove_waits))
+	if (!atomic_load(&w->verify_waits))
 		return;
 	pthread_mutex_lock(&w->lock);
-	proves = index >= w->prove_from;
+	proves = index >= w->verify_from;
 	pthread_mutex_unlock(&w->lock);
-	if (proves && atomic_exchange(&w->prove_waits, false))
+	if (proves && atomic_exchange(&w->verify_waits, false))
 		wrep_caught_up_queue(w);
 }

@@ -266,8 +266,8 @@ int wrep_fence_wal_goes(struct wrep_db *db)
 
 	for (;;) {
 		pthread_mutex_lock(&db->lock);
-		db->wal_going = !db->wal_held;
-		if (db->wal_going) {
+		db->wal_resetting = !db->wal_held;
+		if (db->wal_resetting) {
 			pthread_mutex_unlock(&db->lock);
 			return 0;
 		}
@@ -283,7 +283,7 @@ int wrep_fence_wal_goes(struct wrep_db *db)
 void wrep_fence_wal_gone(struct wrep_db *db)
 {
 	pthread_mutex_lock(&db->lock);
-	db->wal_going = false;
+	db->wal_resetting = false;
 	pthread_cond_broadcast(&db->wal_gone);
 	pthread_mutex_unlock(&db->lock);
 }

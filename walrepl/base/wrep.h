@@ -78,9 +78,9 @@ struct wrep {
 	_Atomic unsigned
 		streaming_count; /* databases with parts of an incomplete transaction out */
 	uint64_t
-		prove_from; /* a peer's files were as of entries up to here: no proof before; lock */
-	_Atomic bool prove_waits; /* raftlog has told that this node caught up, but for that */
-	bool restored;		  /* from a snapshot; const after rlog_open() */
+		verify_from; /* a peer's files were as of entries up to here: no proof before; lock */
+	_Atomic bool verify_waits; /* raftlog has told that this node caught up, but for that */
+	bool restored;		   /* from a snapshot; const after rlog_open() */
 	/* raftlog's thread holds it while it deals with an entry, and looks at the phase inside. */
 	pthread_mutex_t delivery;
 	int fetch_fd; /* lock: its connection, or -1 */

@@ -87,17 +87,17 @@ struct wrep_db {
 	/* replicated */
 	struct wrep_version state;
 	bool removed;
-	unsigned moving;	      /* RENAME entries delivered that the applier has not got to */
+	unsigned renames_pending;     /* RENAME entries delivered that the applier has not got to */
 	struct wrep_spool *unapplied; /* of committed ones that the files lag behind; references */
 	/* local */
 	uint64_t local_version, local_index;
 	bool local_wal_mode;
-	bool touched;	/* since the manifest last told of it */
-	unsigned pins;	/* db/pin.c: opens of its files, and others who use their descriptors */
-	bool unsynced;	/* its files were written to since they were synced */
-	bool wal_held;	/* the manifest counts on frames of the -wal: see snapshot/wal_hold.c */
-	bool wal_aside; /* restored: there may be a -wal that was moved aside (restore.c) */
-	bool wal_going; /* the applier may be starting it over, or removing it: no manifest counts on it */
+	bool touched;  /* since the manifest last told of it */
+	unsigned pins; /* db/pin.c: opens of its files, and others who use their descriptors */
+	bool unsynced; /* its files were written to since they were synced */
+	bool wal_held; /* the manifest counts on frames of the -wal: see snapshot/wal_hold.c */
+	bool wal_moved_aside; /* restored: there may be a -wal that was moved aside (restore.c) */
+	bool wal_resetting; /* the applier may be starting it over, or removing it: no manifest counts on it */
 	pthread_cond_t wal_gone; /* it is done with that: wrep_fence_wal_gone() */
 	bool retired; /* its file is being replaced by what a peer has: nobody may see it (fetch.c) */
 	bool lost;    /* restored without its file */

@@ -420,7 +420,7 @@ static int swap(struct wrep_db *db, struct wrep_db *replaced, const char *to,
 		db->files[WREP_DB] = f;
 		db->touched = true;
 		db->wal_held = db->unsynced = false;
-		db->moving--;
+		db->renames_pending--;
 		w->names_index = index;
 	}
 	pthread_mutex_unlock(&db->lock);
@@ -600,7 +600,7 @@ void wrep_rename_delivered(struct wrep *w, struct wrep_db *db, uint64_t index,
 	if (replaced)
 		wrep_db_unlinked(replaced);
 	pthread_mutex_lock(&db->lock);
-	db->moving++;
+	db->renames_pending++;
 	pthread_mutex_unlock(&db->lock);
 	r = wrep_work_make(sizeof *r, &rename_ops);
 	r->db = wrep_db_ref(db);

@@ -11,7 +11,7 @@
  * written since `version` makes all of that right, and what a page held in between does not matter. All
  * of it was delivered to this process's predecessor, so it is in the local log: no index above the last
  * one in there (`redo_until`). Until a database has got there it is *unverified*: its checksum is taken
- * from the entries and not compared. Then the hashes, added up anew, must give it: wrep_prove(). That
+ * from the entries and not compared. Then the hashes, added up anew, must give it: wrep_verify(). That
  * finds a lost or flipped hash, and a write of the log's that did not come through; a flipped bit in a
  * page is found when the page is read (repair/page_check.c).
  *
@@ -178,7 +178,7 @@ static int restore_database(struct wrep *w, const struct wrep_manifest_db *d, ui
 	db->local_version = d->version;
 	db->local_index = d->index;
 	db->local_wal_mode = d->wal_mode;
-	db->wal_aside = true;
+	db->wal_moved_aside = true;
 	db->touched = d->wal_frames > 0;
 	fd = d->gone ? -1 : openat(w->config.data_fd, d->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 && (d->gone || errno == ENOENT)) {
@@ -304,7 +304,7 @@ int wrep_restore(struct wrep *w, const struct wrep_manifest *m, uint64_t last_in
 {
 	int rc = wrep_state_restore(w->state, m, last_index);
 
-	w->prove_from = m->redo_until;
+	w->verify_from = m->redo_until;
 	if (!rc)
 		rc = wrep_dirs_restore(w, m);
 	for (size_t i = 0; i < m->count && !rc; i++)
@@ -315,7 +315,7 @@ int wrep_restore(struct wrep *w, const struct wrep_manifest *m, uint64_t last_in
 	return rc ? rc : wrep_restore_nothing(w);
 }
 
-bool wrep_prove(struct wrep_db *db)
+bool wrep_verify(struct wrep_db *db)
 {
 	if (db->lost && db->state.unverified)
 		return false;

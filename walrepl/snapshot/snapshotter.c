@@ -89,7 +89,7 @@ static int note(struct wrep_db *db, struct wrep_manifest_db *d, struct wrep_sync
 	struct wrep_file *shm;
 	int rc;
 
-	while (db->wal_going) /* the applier waits for nobody then */
+	while (db->wal_resetting) /* the applier waits for nobody then */
 		pthread_cond_wait(&db->wal_gone, &db->lock);
 	if (db->removed)
 		return 0;

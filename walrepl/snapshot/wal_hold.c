@@ -26,8 +26,8 @@ void wrep_wal_hold_end(struct wrep_keeper *k, struct wrep_db *db)
 	pthread_mutex_lock(&db->lock);
 	if (!d || !d->wal_frames)
 		db->wal_held = false;
-	aside = db->wal_aside;
-	db->wal_aside = false;
+	aside = db->wal_moved_aside;
+	db->wal_moved_aside = false;
 	pthread_mutex_unlock(&db->lock);
 	if (aside)
 		wrep_wal_aside_remove(db->w, db->id);

@@ -476,7 +476,7 @@ static int start(struct wrep_db *db, struct wrep_commit *c)
 {
 	uint32_t per_entry = images_per_entry(c), group_max = 0;
 
-	if (db->removed || db->moving || db->local_version != db->state.version) {
+	if (db->removed || db->renames_pending || db->local_version != db->state.version) {
 		wrep_commit_log_refused(db, WREP_REFUSED_TOO_LATE);
 		return -EIO; /* built on a state that is no longer the database's */
 	}
