@@ -21,6 +21,7 @@
 #include "db/spool.h"
 #include "db/table.h"
 #include "deliver_commit.h"
+#include "file/open.h"
 #include "names/database.h"
 #include "names/directory.h"
 #include "names/rename.h"
@@ -94,7 +95,7 @@ static void open_existing(struct wrep_delivery *d, struct wrep_db *db)
 	struct wrep_proposal *m = (struct wrep_proposal *)d->req;
 
 	if (m && (db->id == d->at.index || !(m->open_flags & O_EXCL))) {
-		wrep_open_push(wrep_open_new(db, NULL, m->open_flags, m->op));
+		wrep_open_push(wrep_open_new(db, NULL, m->open_flags, wrep_postpone_open, m->op));
 		free(m);
 	} else if (m) {
 		wrep_proposal_finish(d->req, -EEXIST);

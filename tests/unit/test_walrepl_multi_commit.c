@@ -24,6 +24,7 @@
 #include "db/pin.h"
 #include "db/table.h"
 #include "apply/opening.h"
+#include "file/open.h"
 #include "file/file.h"
 #include "repair/fetch.h"
 #include "snapshot/snapshotter.h"
@@ -784,7 +785,7 @@ static void opens_behind_what_a_fetch_passes_over_wait_for_it(void **state)
 	deliver_foreign(&t, 1);
 	queue_unlock(&unlock_ops, fd);
 	o.op.state = WREP_OP_OPEN;
-	work = wrep_open_new(f->db, NULL, O_RDWR, &o.op);
+	work = wrep_open_new(f->db, NULL, O_RDWR, wrep_postpone_open, &o.op);
 	/* Else it is served while the transaction is tried again. */
 	assert_true(wrep_phase_unfit(w));
 	wrep_open_push(work);

@@ -20,7 +20,6 @@
 #include "db/pin.h"
 #include "db/side_stray.h"
 #include "db/table.h"
-#include "file/open.h"
 #include "txn/unjournaled.h"
 
 int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_op *op)
@@ -69,6 +68,7 @@ struct wrep_waiter {
 	struct wrep_db *db;	/* a reference, or NULL */
 	struct wrep_file *file; /* the one meant, a reference; NULL: whatever has the name */
 	int flags;
+	wrep_put_off_fn *put_off;
 };
 
 static struct wrep_waiter *new_waiter(struct wrep *w, const struct wrep_work_ops *ops,
@@ -286,7 +286,7 @@ static void open_database(struct wrep *w, struct wrep_waiter *o, bool may_fold)
 		pthread_mutex_unlock(&db->lock);
 	}
 	if (rc == -EAGAIN)
-		rc = wrep_postpone_open(f, o->flags, op);
+		rc = o->put_off(f, o->flags, op);
 	if (rc == WREP_PENDING) {
 		/* Its turn comes when the last other one has gone. */
 	} else if (!rc) {
@@ -313,7 +313,7 @@ static bool waits_for_fetch(struct wrep *w, struct wrep_waiter *o)
 
 	if (!wrep_fetching(w))
 		return false;
-	later = (struct wrep_waiter *)wrep_open_new(o->db, o->file, o->flags, NULL);
+	later = (struct wrep_waiter *)wrep_open_new(o->db, o->file, o->flags, o->put_off, NULL);
 	pthread_mutex_lock(&w->lock);
 	waits = wrep_fetching(w) && !wrep_stopping(w);
 	if (waits && o->op) {
@@ -374,13 +374,14 @@ static const struct wrep_work_ops open_ops = {
 };
 
 struct wrep_work *wrep_open_new(struct wrep_db *db, struct wrep_file *f, int flags,
-				struct wrep_op *op)
+				wrep_put_off_fn *put_off, struct wrep_op *op)
 {
 	struct wrep_waiter *o = new_waiter(db->w, &open_ops, op);
 
 	o->db = wrep_db_ref(db);
 	o->file = f ? wrep_file_ref(f) : NULL;
 	o->flags = flags;
+	o->put_off = put_off;
 	wrep_work_is_about(&o->work, db->id);
 	return &o->work;
 }

@@ -9,14 +9,16 @@ enum { WREP_OP_OPEN, WREP_OP_CREATE }; /* wrep_op.state: does a failure own op->
 
 /* The last steps of an open, on whatever thread: holds the database, and counts an application's, unless
  * it is refused. `op` tells who asks; NULL: `internal`. 0, as wrep_db_pin(), -EAGAIN: then
- * wrep_postpone_open(), or -errno. db->lock held. */
+ * it is to be put off, or -errno. db->lock held. */
 int wrep_file_opened(struct wrep_file *f, int flags, bool internal, struct wrep_op *op);
 void wrep_op_drop_file(struct wrep_op *op);
 void wrep_op_finish_open(struct wrep_op *op, int result);
+/* An open of `f` that met others (-EAGAIN) waits until they are gone. WREP_PENDING or -errno. No lock held. */
+typedef int wrep_put_off_fn(struct wrep_file *f, int flags, struct wrep_op *op);
 /* An open of `f`, or of whatever has the name of `db`: for wrep_open_park() or wrep_open_push(), else to be dropped.
  * It can be interrupted from then on. */
 struct wrep_work *wrep_open_new(struct wrep_db *db, struct wrep_file *f, int flags,
-				struct wrep_op *op);
+				wrep_put_off_fn *put_off, struct wrep_op *op);
 /* 0 when this node has caught up; until then WREP_PENDING, and `*work`, taken, is queued when it has. -ENOTCONN: the
  * node stops. */
 int wrep_open_park(struct wrep *w, struct wrep_work **work);

@@ -116,7 +116,7 @@ int wrep_file_open_with(struct wrep_db *db, struct wrep_file *f, int flags, bool
 		rc = wrep_postpone_open(f, flags, op);
 	if (rc || now)
 		return wrep_file_cannot_open(db, rc);
-	work = wrep_open_new(db, f, flags, op);
+	work = wrep_open_new(db, f, flags, wrep_postpone_open, op);
 	rc = wrep_open_park(w, &work);
 	if (!rc && f) {
 		pthread_mutex_lock(&db->lock);
