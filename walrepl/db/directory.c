@@ -20,15 +20,10 @@
 #include <xxhash.h>
 #include "base/attr.h"
 #include "base/wrep.h"
-#include "db/db.h"
-#include "db/files.h"
-#include "db/stray.h"
-#include "db/table.h"
 #include "record/entry.h"
 #include "record/manifest.h"
 #include "state/name_tree.h"
 #include "state/state.h"
-#include "txn/super_journal.h"
 
 /* ---- what applications see ---------------------------------------------------------------------- */
 
@@ -104,7 +99,7 @@ bool wrep_dir_is_gone(struct wrep_dir *d)
 }
 
 /* Is `path` in the directory `dir` itself? What is behind the directory's name, or NULL. */
-static const char *name_in(const char *path, const char *dir)
+const char *wrep_dir_name_in(const char *path, const char *dir)
 {
 	size_t len = strlen(dir);
 
@@ -136,7 +131,7 @@ unsigned wrep_dir_count(struct wrep *w, const char *path)
 }
 
 /* The directories in `path`: references in a malloc'd array that ends with NULL; NULL: out of memory. */
-static struct wrep_dir **dirs_in(struct wrep *w, const char *path)
+struct wrep_dir **wrep_dirs_in(struct wrep *w, const char *path)
 {
 	struct wrep_dir **all;
 	size_t n = 0;
@@ -149,60 +144,10 @@ static struct wrep_dir **dirs_in(struct wrep *w, const char *path)
 	n = 0;
 	for (size_t b = 0; all && b < WREP_BUCKETS; b++)
 		for (struct wrep_dir *d = w->dirs[b]; d; d = d->next)
-			if (name_in(d->path, path))
+			if (wrep_dir_name_in(d->path, path))
 				all[n++] = wrep_dir_ref(d);
 	pthread_mutex_unlock(&w->lock);
 	return all;
-}
-
-struct each_in {
-	const char *path;
-	int (*each)(void *arg, const char *name);
-	void *arg;
-};
-
-static int one_elsewhere(void *arg, const char *name)
-{
-	struct each_in *in = arg;
-	const char *last = name_in(name, in->path);
-
-	return last ? in->each(in->arg, last) : 0;
-}
-
-int wrep_list(struct wrep *w, const char *path, int (*each)(void *arg, const char *name), void *arg)
-{
-	struct wrep_dir **dirs = dirs_in(w, path);
-	struct wrep_db **all;
-	const char *name;
-	size_t count;
-	int rc = dirs ? wrep_db_all(w, &all, &count) : -ENOMEM, stop = 0;
-
-	for (size_t i = 0; dirs && dirs[i]; i++) {
-		if (!rc && !stop)
-			stop = each(arg, name_in(dirs[i]->path, path));
-		wrep_dir_unref(dirs[i]);
-	}
-	free(dirs);
-	if (rc < 0)
-		return rc;
-	for (size_t i = 0; i < count; i++) {
-		for (int k = 0; !stop && k < 4 && name_in(all[i]->name, path); k++) {
-			struct wrep_file *f;
-
-			pthread_mutex_lock(&all[i]->lock);
-			f = wrep_db_file(all[i], k);
-			pthread_mutex_unlock(&all[i]->lock);
-			name = f ? name_in(f->name, path) : NULL;
-			if (name)
-				stop = each(arg, name);
-			wrep_file_unref(f);
-		}
-		wrep_db_unref(all[i]);
-	}
-	free(all);
-	if (!stop)
-		stop = wrep_super_list(w, one_elsewhere, &(struct each_in){path, each, arg});
-	return stop ? stop : wrep_strays_list(w, one_elsewhere, &(struct each_in){path, each, arg});
 }
 
 int wrep_dir_stat(struct wrep_dir *d, struct stat *st)

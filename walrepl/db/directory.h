@@ -19,6 +19,10 @@ struct wrep_dir {
 	_Atomic(void *) host_data;
 	char path[];
 };
+/* Is `path` in the directory `dir` itself? What is behind the directory's name, or NULL. */
+const char *wrep_dir_name_in(const char *path, const char *dir);
+/* The directories in `path`: references in a malloc'd array that ends with NULL; NULL: out of memory. */
+struct wrep_dir **wrep_dirs_in(struct wrep *w, const char *path);
 struct wrep_dir *wrep_dir_new(struct wrep *w, const char *path, uint64_t id); /* NULL: no memory */
 /* Let it be found, or not, as of entry `index`. [applier] */
 void wrep_dir_show(struct wrep_dir *d, uint64_t index);
