@@ -3,6 +3,7 @@
 #define WALREPL_FILE_FILE_H
 
 #include "db/db.h"
+#include "guarded.h"
 
 /* The database that `name` belongs to, with a reference; fills `kind`. */
 struct wrep_db *wrep_file_db(struct wrep *w, const char *name, enum wrep_kind *kind);
@@ -13,7 +14,7 @@ int wrep_file_refuse_write(struct wrep_db *db, const char *what);
 /* Somebody writes while what the overlay holds waits for Raft. Under a journal, and in fsync, SQLite
  * waits itself, and this is no SQLite. What was committed by closing the file may find the next writer
  * at work already: it tries again (SQLite does, on EINTR). db->lock held, released. */
-int wrep_file_write_later(struct wrep_db *db, struct wrep_op *op);
+int wrep_file_write_later(struct wrep_db *db, struct wrep_op *op) RELEASES(db->lock);
 /* The overlay belongs to a transaction that waits for Raft. (In WAL mode a checkpoint goes on
  * beside a commit of another process.) db->lock held. */
 bool wrep_file_rollback_pending(const struct wrep_db *db);

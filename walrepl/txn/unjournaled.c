@@ -271,6 +271,8 @@ static void refused(struct wrep_commit *c, int result)
 }
 
 /* db->lock held, released; takes `c`. `op` waits for it. */
+static int submit(struct wrep_db *db, struct wrep_commit *c, struct wrep_op *op) RELEASES(db->lock);
+
 static int submit(struct wrep_db *db, struct wrep_commit *c, struct wrep_op *op)
 {
 	uint64_t sequence = c->session;
@@ -413,6 +415,8 @@ bool wrep_unjournaled_is_ending(const struct wrep_db *db)
 
 /* Commit the session, whose writer waits for nothing; `writer`, or NULL, is the next. db->lock held,
  * released. 0: there was nothing to commit; WREP_PENDING; -errno. */
+static int commit_unasked(struct wrep_db *db, struct wrep_op *writer) RELEASES(db->lock);
+
 static int commit_unasked(struct wrep_db *db, struct wrep_op *writer)
 {
 	struct wrep_unjournaled *d = &db->unjournaled;

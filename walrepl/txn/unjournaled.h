@@ -4,6 +4,7 @@
 
 #include "base/work.h"
 #include "db/db.h"
+#include "guarded.h"
 #include "txn/commit.h"
 
 /* May the thread that asks write to the database file, and are the writes under a journal or do they begin a
@@ -18,10 +19,11 @@ bool wrep_db_may_write(const struct wrep_db *db);
 void wrep_unjournaled_failed(struct wrep_db *db);
 /* The database file was written, or cut: commit it at once, whoever did it. db->lock held, released.
  * As wrep_file_sync(). */
-int wrep_unjournaled_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wrep_op *op);
+int wrep_unjournaled_commit(struct wrep_db *db, enum wrep_trigger trigger, struct wrep_op *op)
+	RELEASES(db->lock);
 /* Commit the session that is there, on which `op` would build, or have watched for the end of the one that
  * `op` would begin; then `op` is to be tried again: -EINTR, or -EIO. db->lock held, released. */
-int wrep_unjournaled_put_off(struct wrep_db *db, struct wrep_op *op);
+int wrep_unjournaled_put_off(struct wrep_db *db, struct wrep_op *op) RELEASES(db->lock);
 /* As exclusive.h wants it. No lock held. */
 bool wrep_unjournaled_tick(struct wrep_db *db);
 /* Is what waits for Raft a session that nobody's call waits for? db->lock held. */
@@ -34,7 +36,7 @@ int wrep_unjournaled_flush(struct wrep_file *f, struct wrep_op *op);
 struct wrep_work *wrep_unjournaled_released(struct wrep_db *db);
 /* A file was copied beside the database, which is a copy as well, and which nobody has open: commit what it says.
  * db->lock held, released. As wrep_file_flush(). */
-int wrep_unjournaled_take_strays(struct wrep_db *db, struct wrep_op *op);
+int wrep_unjournaled_take_strays(struct wrep_db *db, struct wrep_op *op) RELEASES(db->lock);
 /* Is it what was copied here a short time ago, and nothing else since? Alone; or with what was played at
  * `played_index`, which has been appended to. db->lock held. */
 bool wrep_unjournaled_is_copy(const struct wrep_db *db, uint64_t played_index);
