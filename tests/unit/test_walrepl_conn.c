@@ -200,13 +200,18 @@ struct fixture {
 	off_t settled; /* the size of the -wal that the kernel goes on to know, whatever it was told before */
 	bool published_early, written_early;
 	int settle_error;
+	int wal_error; /* of the mounted -wal's open */
 };
 
 static int mounted_open(void *ctx, const char *name, int flags)
 {
 	struct fixture *f = ctx;
-	int fd = openat(f->dir_fd, name, flags | O_CLOEXEC, 0644);
+	bool wal = !strcmp(name, "b.db-wal");
+	int fd;
 
+	if (wal && f->wal_error)
+		return f->wal_error;
+	fd = openat(f->dir_fd, name, flags | O_CLOEXEC, 0644);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -675,6 +680,28 @@ static void wal_grows_once_no_former_size_can_come_back(void **state)
 	stop(&f);
 }
 
+static void failure_tells_the_code_and_the_call(void **state)
+{
+	struct fixture f;
+	char failure[WREP_CONN_FAILURE_MAX];
+	(void)state;
+
+	start(&f, 4096);
+	f.wal_error = -EIO;
+	assert_int_equal(wrep_conn_fence_close(f.b, false), 0);
+	assert_int_equal(wrep_conn_apply_direct(f.b, next_txn(&f, true)), -EIO);
+	wrep_conn_failure(f.b, -EIO, failure);
+	assert_string_equal(failure, " sqlite=14 call=\"open of the mounted -wal\" "
+				     "call_error=Input/output error");
+	wrep_conn_failure(f.b, -ENOSPC, failure);
+	assert_string_equal(failure, "");
+	f.wal_error = 0;
+	assert_int_equal(wrep_conn_fence_close(f.b, true), 0);
+	wrep_conn_failure(f.b, -EIO, failure);
+	assert_string_equal(failure, "");
+	stop(&f);
+}
+
 static void apply_invalid_transaction_refused(void **state)
 {
 	struct fixture f;
@@ -1024,6 +1051,7 @@ int main(void)
 		cmocka_unit_test(apply_smaller_database_truncates_at_checkpoint),
 		cmocka_unit_test(wal_with_checkpoints_starts_over),
 		cmocka_unit_test(wal_grows_once_no_former_size_can_come_back),
+		cmocka_unit_test(failure_tells_the_code_and_the_call),
 		cmocka_unit_test(apply_invalid_transaction_refused),
 		cmocka_unit_test(fence_in_wal_mode_keeps_writers_out),
 		cmocka_unit_test(fence_in_rollback_mode_keeps_writers_out),

@@ -326,6 +326,8 @@ void wrep_applied(struct wrep_db *db, const struct wrep_entry *e, const struct w
  * the database is removed; or it stays behind for good, since nobody has its file. */
 void wrep_cannot_apply(struct wrep_db *db, int rc)
 {
+	char failure[WREP_CONN_FAILURE_MAX] = "";
+
 	if (wrep_db_is_removed(db))
 		return; /* its end is queued, or everybody's has come */
 	if (rc == -ENOENT) {
@@ -334,10 +336,13 @@ void wrep_cannot_apply(struct wrep_db *db, int rc)
 		db->left_behind = true;
 		pthread_mutex_unlock(&db->lock);
 	} else if (!wrep_closing(db->w)) {
+		if (db->conn)
+			wrep_conn_failure(db->conn, rc, failure);
 		wrep_fatalf(db->w,
 			    "cannot apply a committed transaction database=%s version=%llu "
-			    "error=%s; repair the disk and mount again",
-			    db->name, (unsigned long long)db->local_version + 1, strerror(-rc));
+			    "error=%s%s; repair the disk and mount again",
+			    db->name, (unsigned long long)db->local_version + 1, strerror(-rc),
+			    failure);
 	}
 }
 

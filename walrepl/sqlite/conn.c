@@ -49,6 +49,8 @@ struct wrep_conn {
 	sqlite3 *db;	     /* NULL: not attached */
 	sqlite3_stmt *probe; /* a read transaction that parses nothing */
 	bool leaving;	     /* WAL mode: PENDING is kept until that is done or given up */
+	int code;	     /* SQLite's last result since the caller's last call */
+	struct wrep_vfs_failure failure; /* beneath it */
 };
 
 static int sqlite_errno(int rc)
@@ -77,11 +79,28 @@ static int sqlite_errno(int rc)
 	}
 }
 
-static int conn_errno(const struct wrep_conn *c, int rc)
+static int conn_errno(struct wrep_conn *c, int rc)
 {
 	int shortage = (rc & 0xff) == SQLITE_CANTOPEN ? wrep_vfs_shortage(c->vfs) : 0;
 
+	c->code = rc;
+	c->failure = wrep_vfs_take_failure(c->vfs);
 	return shortage ? shortage : sqlite_errno(rc);
+}
+
+void wrep_conn_failure(const struct wrep_conn *c, int rc, char out[WREP_CONN_FAILURE_MAX])
+{
+	const struct wrep_vfs_failure *f = &c->failure;
+	int len;
+
+	out[0] = '\0';
+	if (!c->code || sqlite_errno(c->code) != rc)
+		return;
+	len = snprintf(out, WREP_CONN_FAILURE_MAX, " sqlite=%d", c->code);
+	if (f->call && f->code == c->code) /* else SQLite came to it by itself */
+		snprintf(out + len, WREP_CONN_FAILURE_MAX - (size_t)len,
+			 " call=\"%s\" call_error=%s", f->call,
+			 f->error ? strerror(f->error) : "too short");
 }
 
 int wrep_conn_init(void)
@@ -135,8 +154,8 @@ static int attach(struct wrep_conn *c)
 {
 	int rc, on = 0, r;
 
-	rc = sqlite3_open_v2(wrep_vfs_filename(c->vfs), &c->db, SQLITE_OPEN_READWRITE,
-			     wrep_vfs_name(c->vfs));
+	rc = sqlite3_open_v2(wrep_vfs_filename(c->vfs), &c->db,
+			     SQLITE_OPEN_READWRITE | SQLITE_OPEN_EXRESCODE, wrep_vfs_name(c->vfs));
 	if (rc == SQLITE_OK)
 		rc = sqlite3_db_config(c->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, &on);
 	if (rc == SQLITE_OK)
@@ -221,6 +240,7 @@ static int leave_wal(struct wrep_conn *c)
 
 int wrep_conn_fence_close(struct wrep_conn *c, bool wal_mode)
 {
+	c->code = SQLITE_OK;
 	if (wal_mode)
 		return close_wal_fence(c);
 	if (c->db)
@@ -308,6 +328,7 @@ int wrep_conn_apply_wal(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 	struct append a = {.txn = txn};
 	int rc;
 
+	c->code = SQLITE_OK;
 	if (!c->db || !wrep_conn_fence_closed(c) || txn->page_size > 65536 ||
 	    txn->image_count > INT32_MAX)
 		return -EINVAL;
@@ -389,6 +410,7 @@ int wrep_conn_apply_direct(struct wrep_conn *c, const struct wrep_conn_txn *txn)
 	unsigned char version[2]; /* of the file format, for writing and for reading; 2: WAL */
 	int r;
 
+	c->code = SQLITE_OK;
 	if (c->db || !wrep_conn_fence_closed(c) || !wrep_page_size_valid(txn->page_size))
 		return -EINVAL;
 	r = wrep_vfs_hold(c->vfs, WREP_HOLD_PENDING);
@@ -418,6 +440,7 @@ int wrep_conn_checkpoint(struct wrep_conn *c, bool all, uint32_t *wal_frames, ui
 {
 	int log = -1, done = -1, r;
 
+	c->code = SQLITE_OK;
 	if (!c->db) {
 		r = attach(c);
 		if (r)

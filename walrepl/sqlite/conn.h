@@ -24,6 +24,11 @@ int wrep_conn_open(struct wrep_conn **out, const char *name, const struct wrep_c
 /* Drops all locks. Leaves the -wal and -shm as they are (no checkpoint, no deletion). */
 void wrep_conn_close(struct wrep_conn *c);
 
+/* After a call that returned `rc`, what failed beneath it, to be appended to a log line: " sqlite=1802 call=..."; empty
+ * where SQLite had no part in it. */
+#define WREP_CONN_FAILURE_MAX 160
+void wrep_conn_failure(const struct wrep_conn *c, int rc, char out[WREP_CONN_FAILURE_MAX]);
+
 /* Close the fence: hold the lock that a writer needs, the WAL write lock (-shm byte 120) of a
  * database in WAL mode, or the RESERVED byte otherwise. For WAL mode this attaches to the -wal and
  * the -shm. 0 when held (also when held already), -EBUSY, -errno; -EINVAL when told of a WAL mode

@@ -149,12 +149,12 @@ static int vfs_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *file,
 		f->base.pMethods = &main_methods;
 	} else if (flags & SQLITE_OPEN_WAL) {
 		f->fd = wal_open(v);
-		wrep_vfs_opened(v, f->fd < 0 ? -errno : 0);
+		wrep_vfs_opened(v, "open of the -wal", f->fd < 0 ? -errno : 0);
 		if (f->fd < 0)
 			return SQLITE_CANTOPEN;
 		f->mounted_fd =
 			v->host.mounted_open(v->host.ctx, v->wal_name, O_RDONLY | O_CLOEXEC);
-		wrep_vfs_opened(v, f->mounted_fd);
+		wrep_vfs_opened(v, "open of the mounted -wal", f->mounted_fd);
 		if (f->mounted_fd < 0) {
 			close(f->fd);
 			return SQLITE_CANTOPEN;
@@ -339,4 +339,12 @@ int wrep_vfs_database_fd(const struct wrep_vfs *v)
 int wrep_vfs_shortage(const struct wrep_vfs *v)
 {
 	return v->shortage;
+}
+
+struct wrep_vfs_failure wrep_vfs_take_failure(struct wrep_vfs *v)
+{
+	struct wrep_vfs_failure last = v->failure;
+
+	v->failure = (struct wrep_vfs_failure){0};
+	return last;
 }

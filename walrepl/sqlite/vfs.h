@@ -30,6 +30,16 @@ const char *wrep_vfs_name(const struct wrep_vfs *v);
 /* SQLITE_CANTOPEN: for lack of descriptors (-EMFILE, -ENFILE)? Else 0. */
 int wrep_vfs_shortage(const struct wrep_vfs *v);
 
+/* A call beneath SQLite that failed. */
+struct wrep_vfs_failure {
+	const char *call; /* NULL: none has */
+	int error;	  /* an errno; 0: the call did too little */
+	int code;	  /* SQLite was told */
+};
+
+/* The last failure since this was called before. */
+struct wrep_vfs_failure wrep_vfs_take_failure(struct wrep_vfs *v);
+
 /* The backing database; owned by the VFS. */
 int wrep_vfs_database_fd(const struct wrep_vfs *v);
 

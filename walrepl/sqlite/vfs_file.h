@@ -10,6 +10,7 @@
 #include <sqlite3.h>
 
 #include "sqlite/conn_host.h"
+#include "sqlite/vfs.h"
 
 struct wrep_vfs {
 	sqlite3_vfs base; /* registered under vfs_name; base.pAppData is this struct */
@@ -28,7 +29,8 @@ struct wrep_vfs {
 	int shm_lock_fd; /* mounted */
 	unsigned shm_shared, shm_exclusive; /* SQLite's locks, a bit each */
 	bool keep_wal;
-	int shortage; /* the last open failed for it: -EMFILE, -ENFILE, or 0 */
+	int shortage;			 /* the last open failed for it: -EMFILE, -ENFILE, or 0 */
+	struct wrep_vfs_failure failure; /* the last one that nobody took */
 	void **regions;
 	int region_count, region_size;
 };
@@ -43,10 +45,20 @@ struct wrep_vfs_file {
 	enum wrep_kind kind; /* WREP_DB or WREP_WAL */
 };
 
+/* Keep which call failed, and with which error (an errno, or 0: it did too little); SQLite is told `code` alone,
+ * which returns. */
+static inline int wrep_vfs_fails(struct wrep_vfs *v, const char *call, int error, int code)
+{
+	v->failure = (struct wrep_vfs_failure){.call = call, .error = error, .code = code};
+	return code;
+}
+
 /* Keep why an open failed (0: it did not); all that SQLite is told is SQLITE_CANTOPEN. */
-static inline void wrep_vfs_opened(struct wrep_vfs *v, int error)
+static inline void wrep_vfs_opened(struct wrep_vfs *v, const char *call, int error)
 {
 	v->shortage = error == -EMFILE || error == -ENFILE ? error : 0;
+	if (error < 0)
+		wrep_vfs_fails(v, call, -error, SQLITE_CANTOPEN);
 }
 
 #endif

@@ -20,10 +20,10 @@ int wrep_vfs_read(sqlite3_file *file, void *buf, int len, sqlite3_int64 off)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return SQLITE_IOERR_READ;
+			return wrep_vfs_fails(f->v, "pread", errno, SQLITE_IOERR_READ);
 		if (n == 0) {
 			memset(p, 0, (size_t)len);
-			return SQLITE_IOERR_SHORT_READ;
+			return wrep_vfs_fails(f->v, "pread", 0, SQLITE_IOERR_SHORT_READ);
 		}
 		p += n;
 		len -= (int)n;
@@ -56,11 +56,13 @@ static int grow(struct wrep_vfs_file *f, sqlite3_int64 end)
 	if (f->kind == WREP_WAL)
 		want = (end + WAL_GROWTH - 1) / WAL_GROWTH * WAL_GROWTH;
 	if (fstat(f->fd, &st))
-		return SQLITE_IOERR_FSTAT;
+		return wrep_vfs_fails(f->v, "fstat", errno, SQLITE_IOERR_FSTAT);
 	if (st.st_size < want) {
 		if (ftruncate(f->fd, want))
-			return errno == ENOSPC || errno == EDQUOT ? SQLITE_FULL
-								  : SQLITE_IOERR_TRUNCATE;
+			return wrep_vfs_fails(f->v, "ftruncate", errno,
+					      errno == ENOSPC || errno == EDQUOT
+						      ? SQLITE_FULL
+						      : SQLITE_IOERR_TRUNCATE);
 	} else {
 		want = st.st_size;
 	}
@@ -73,9 +75,10 @@ static int grow(struct wrep_vfs_file *f, sqlite3_int64 end)
 			  &known) ||
 		    statx(f->mounted_fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE,
 			  &known))
-			return SQLITE_IOERR_FSTAT;
+			return wrep_vfs_fails(f->v, "statx of the mounted file", errno,
+					      SQLITE_IOERR_FSTAT);
 	if (known.stx_size < (uint64_t)want)
-		return SQLITE_IOERR_FSTAT;
+		return wrep_vfs_fails(f->v, "statx of the mounted file", 0, SQLITE_IOERR_FSTAT);
 	f->known = want;
 	return SQLITE_OK;
 }
@@ -95,7 +98,10 @@ int wrep_vfs_write(sqlite3_file *file, const void *buf, int len, sqlite3_int64 o
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0) {
-			rc = errno == ENOSPC || errno == EDQUOT ? SQLITE_FULL : SQLITE_IOERR_WRITE;
+			rc = wrep_vfs_fails(f->v, "pwrite", errno,
+					    errno == ENOSPC || errno == EDQUOT
+						    ? SQLITE_FULL
+						    : SQLITE_IOERR_WRITE);
 			break;
 		}
 		p += n;
@@ -115,7 +121,7 @@ int wrep_vfs_truncate(sqlite3_file *file, sqlite3_int64 size)
 	uint64_t lo, hi;
 
 	if (fstat(f->fd, &st) || ftruncate(f->fd, size))
-		return SQLITE_IOERR_TRUNCATE;
+		return wrep_vfs_fails(f->v, "ftruncate", errno, SQLITE_IOERR_TRUNCATE);
 	if (f->known > size)
 		f->known = size;
 	lo = (uint64_t)(size < st.st_size ? size : st.st_size);
@@ -138,7 +144,7 @@ int wrep_vfs_size(sqlite3_file *file, sqlite3_int64 *size)
 	struct stat st;
 
 	if (fstat(f->fd, &st))
-		return SQLITE_IOERR_FSTAT;
+		return wrep_vfs_fails(f->v, "fstat", errno, SQLITE_IOERR_FSTAT);
 	*size = st.st_size;
 	return SQLITE_OK;
 }

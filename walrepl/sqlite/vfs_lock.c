@@ -48,9 +48,11 @@ static int byte_lock(int fd, short type, off_t start, off_t len)
 	return 0;
 }
 
-static int lock_rc(int r, int ioerr)
+static int lock_rc(struct wrep_vfs *v, int r, int ioerr)
 {
-	return r == 0 ? SQLITE_OK : r == -EBUSY ? SQLITE_BUSY : ioerr;
+	if (r == 0 || r == -EBUSY)
+		return r ? SQLITE_BUSY : SQLITE_OK;
+	return wrep_vfs_fails(v, "lock", -r, ioerr);
 }
 
 int wrep_vfs_hold(struct wrep_vfs *v, unsigned lock)
@@ -125,7 +127,7 @@ int wrep_vfs_lock(sqlite3_file *file, int level)
 	if (!(v->held & WREP_HOLD_PENDING)) {
 		r = byte_lock(v->db_lock_fd, F_RDLCK, WREP_PENDING_BYTE, 1);
 		if (r)
-			return lock_rc(r, SQLITE_IOERR_LOCK);
+			return lock_rc(v, r, SQLITE_IOERR_LOCK);
 	}
 	r = 0;
 	if (!(v->held & WREP_HOLD_EXCLUSIVE))
@@ -133,7 +135,7 @@ int wrep_vfs_lock(sqlite3_file *file, int level)
 	if (!(v->held & WREP_HOLD_PENDING))
 		byte_lock(v->db_lock_fd, F_UNLCK, WREP_PENDING_BYTE, 1);
 	v->shared = r == 0;
-	return lock_rc(r, SQLITE_IOERR_LOCK);
+	return lock_rc(v, r, SQLITE_IOERR_LOCK);
 }
 
 int wrep_vfs_unlock(sqlite3_file *file, int level)
@@ -146,7 +148,7 @@ int wrep_vfs_unlock(sqlite3_file *file, int level)
 	if (!(v->held & WREP_HOLD_EXCLUSIVE))
 		r = byte_lock(v->db_lock_fd, F_UNLCK, WREP_SHARED_FIRST, WREP_SHARED_BYTES);
 	v->shared = false;
-	return r ? SQLITE_IOERR_UNLOCK : SQLITE_OK;
+	return r ? wrep_vfs_fails(v, "unlock", -r, SQLITE_IOERR_UNLOCK) : SQLITE_OK;
 }
 
 int wrep_vfs_check_reserved(sqlite3_file *file, int *out)
@@ -161,7 +163,7 @@ int wrep_vfs_check_reserved(sqlite3_file *file, int *out)
 	if (v->held & WREP_HOLD_RESERVED)
 		return SQLITE_OK;
 	if (fcntl(v->db_lock_fd, F_OFD_GETLK, &l))
-		return SQLITE_IOERR_CHECKRESERVEDLOCK;
+		return wrep_vfs_fails(v, "look at a lock", errno, SQLITE_IOERR_CHECKRESERVEDLOCK);
 	*out = l.l_type != F_UNLCK;
 	return SQLITE_OK;
 }
@@ -176,17 +178,18 @@ static int shm_dead_man_switch(struct wrep_vfs *v)
 	int r;
 
 	if (fcntl(v->shm_lock_fd, F_OFD_GETLK, &l))
-		return SQLITE_IOERR_LOCK;
+		return wrep_vfs_fails(v, "look at a lock", errno, SQLITE_IOERR_LOCK);
 	if (l.l_type == F_WRLCK)
 		return SQLITE_BUSY;
 	if (l.l_type == F_UNLCK) {
 		r = byte_lock(v->shm_lock_fd, F_WRLCK, SHM_DMS, 1);
 		if (r)
-			return lock_rc(r, SQLITE_IOERR_LOCK);
+			return lock_rc(v, r, SQLITE_IOERR_LOCK);
 		if (ftruncate(v->shm_fd, SHM_TRUNCATED))
-			return SQLITE_IOERR_SHMOPEN;
+			return wrep_vfs_fails(v, "truncate of the -shm", errno,
+					      SQLITE_IOERR_SHMOPEN);
 	}
-	return lock_rc(byte_lock(v->shm_lock_fd, F_RDLCK, SHM_DMS, 1), SQLITE_IOERR_LOCK);
+	return lock_rc(v, byte_lock(v->shm_lock_fd, F_RDLCK, SHM_DMS, 1), SQLITE_IOERR_LOCK);
 }
 
 void wrep_vfs_detach(struct wrep_vfs *v)
@@ -212,13 +215,13 @@ static int shm_open_locked(struct wrep_vfs *v)
 	/* First through the mount, which makes the file when there is none. */
 	v->shm_lock_fd =
 		v->host.mounted_open(v->host.ctx, v->shm_name, O_RDWR | O_CREAT | O_CLOEXEC);
-	wrep_vfs_opened(v, v->shm_lock_fd);
+	wrep_vfs_opened(v, "open of the mounted -shm", v->shm_lock_fd);
 	if (v->shm_lock_fd < 0) {
 		v->shm_lock_fd = -1;
 		return SQLITE_CANTOPEN;
 	}
 	v->shm_fd = openat(v->host.shm_fd, v->shm_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	wrep_vfs_opened(v, v->shm_fd < 0 ? -errno : 0);
+	wrep_vfs_opened(v, "open of the -shm", v->shm_fd < 0 ? -errno : 0);
 	rc = v->shm_fd < 0 ? SQLITE_CANTOPEN : shm_dead_man_switch(v);
 	if (rc)
 		wrep_vfs_detach(v);
@@ -234,7 +237,7 @@ static int shm_extend(struct wrep_vfs *v, off_t size)
 	do
 		r = posix_fallocate(v->shm_fd, 0, size);
 	while (r == EINTR);
-	return r ? SQLITE_IOERR_SHMSIZE : SQLITE_OK;
+	return r ? wrep_vfs_fails(v, "allocate the -shm", r, SQLITE_IOERR_SHMSIZE) : SQLITE_OK;
 }
 
 int wrep_vfs_shm_map(sqlite3_file *file, int region, int size, int extend, void volatile **out)
@@ -255,7 +258,7 @@ int wrep_vfs_shm_map(sqlite3_file *file, int region, int size, int extend, void 
 		assert(v->region_count == 0 || v->region_size == size);
 		v->region_size = size;
 		if (fstat(v->shm_fd, &st))
-			return SQLITE_IOERR_SHMSIZE;
+			return wrep_vfs_fails(v, "fstat of the -shm", errno, SQLITE_IOERR_SHMSIZE);
 		if (st.st_size < want) {
 			if (!extend)
 				return SQLITE_OK;
@@ -272,7 +275,8 @@ int wrep_vfs_shm_map(sqlite3_file *file, int region, int size, int extend, void 
 				       v->shm_fd, (off_t)v->region_count * size);
 
 			if (p == MAP_FAILED)
-				return SQLITE_IOERR_SHMMAP;
+				return wrep_vfs_fails(v, "map the -shm", errno,
+						      SQLITE_IOERR_SHMMAP);
 			v->regions[v->region_count++] = p;
 		}
 	}
@@ -305,7 +309,7 @@ int wrep_vfs_shm_lock(sqlite3_file *file, int first, int n, int flags)
 	if (len > 0)
 		r = byte_lock(v->shm_lock_fd, type, start, len);
 	if (r)
-		return lock_rc(r, SQLITE_IOERR_SHMLOCK);
+		return lock_rc(v, r, SQLITE_IOERR_SHMLOCK);
 
 	v->shm_shared &= ~mask;
 	v->shm_exclusive &= ~mask;
