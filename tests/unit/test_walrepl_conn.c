@@ -201,6 +201,7 @@ struct fixture {
 	bool published_early, written_early;
 	int settle_error;
 	int wal_error; /* of the mounted -wal's open */
+	bool wal_unknown; /* the kernel takes the -wal for an empty file, opened now */
 };
 
 static int mounted_open(void *ctx, const char *name, int flags)
@@ -211,7 +212,8 @@ static int mounted_open(void *ctx, const char *name, int flags)
 
 	if (wal && f->wal_error)
 		return f->wal_error;
-	fd = openat(f->dir_fd, name, flags | O_CLOEXEC, 0644);
+	fd = wal && f->wal_unknown ? openat(f->dir_fd, "unknown", O_RDONLY | O_CREAT | O_CLOEXEC, 0644)
+				   : openat(f->dir_fd, name, flags | O_CLOEXEC, 0644);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -253,8 +255,8 @@ static int settle(void *ctx, enum wrep_kind kind, int fd)
 	assert_int_equal(fstat(fd, &st), 0);
 	if (kind == WREP_WAL) {
 		f->settlements++;
-		f->settled = st.st_size;
-		assert_int_equal(st.st_size, wal_size(f));
+		f->settled = wal_size(f);
+		assert_true(f->wal_unknown || st.st_size == f->settled);
 	}
 	return f->settle_error;
 }
@@ -680,6 +682,39 @@ static void wal_grows_once_no_former_size_can_come_back(void **state)
 	stop(&f);
 }
 
+static void wal_of_unknown_size_is_tried_again(void **state)
+{
+	struct fixture f;
+	struct app app;
+	char failure[WREP_CONN_FAILURE_MAX];
+	int fd;
+	(void)state;
+
+	start(&f, 4096);
+	f.wal_unknown = true;
+	assert_int_equal(wrep_conn_fence_close(f.b, false), 0);
+	assert_int_equal(wrep_conn_apply_direct(f.b, next_txn(&f, true)), 0);
+	assert_int_equal(wrep_conn_fence_close(f.b, true), 0);
+	app_open(&app, &f);
+	a_commit(&f, "INSERT INTO t(x) VALUES (randomblob(2000))");
+	assert_int_equal(wrep_conn_apply_wal(f.b, next_txn(&f, true)), -EBUSY);
+	assert_true(wrep_conn_waits_for_size(f.b));
+	wrep_conn_failure(f.b, -EBUSY, failure);
+	assert_string_equal(failure,
+			    " sqlite=5 call=\"statx of the mounted file\" call_error=too short");
+	app_expect_version(&app, f.version - 1);
+	/* it takes the size in */
+	fd = openat(f.dir_fd, "unknown", O_RDWR | O_CLOEXEC);
+	assert_int_equal(ftruncate(fd, wal_size(&f)), 0);
+	close(fd);
+	assert_int_equal(wrep_conn_apply_wal(f.b, &f.txn), 0);
+	assert_false(wrep_conn_waits_for_size(f.b));
+	app_expect_version(&app, f.version);
+	app_stop(&app, 0);
+	assert_int_equal(unlinkat(f.dir_fd, "unknown", 0), 0);
+	stop(&f);
+}
+
 static void failure_tells_the_code_and_the_call(void **state)
 {
 	struct fixture f;
@@ -1051,6 +1086,7 @@ int main(void)
 		cmocka_unit_test(apply_smaller_database_truncates_at_checkpoint),
 		cmocka_unit_test(wal_with_checkpoints_starts_over),
 		cmocka_unit_test(wal_grows_once_no_former_size_can_come_back),
+		cmocka_unit_test(wal_of_unknown_size_is_tried_again),
 		cmocka_unit_test(failure_tells_the_code_and_the_call),
 		cmocka_unit_test(apply_invalid_transaction_refused),
 		cmocka_unit_test(fence_in_wal_mode_keeps_writers_out),

@@ -293,10 +293,17 @@ void wrep_wait_to_retry(struct wrep *w, struct wrep_db *db, int rc, struct wrep_
 	}
 	if (!t->logged && wrep_now_ms() - t->since > BUSY_LOG_MS) {
 		t->logged = 1;
-		wrep_logf(w, 'W',
-			  "replication waits for an application that holds a lock database=%s; "
-			  "end its open transaction",
-			  db->name);
+		if (db->conn && wrep_conn_waits_for_size(db->conn))
+			wrep_logf(
+				w, 'W',
+				"replication waits for the kernel, which does not take in how long "
+				"a file is database=%s; mount again if that lasts",
+				db->name);
+		else
+			wrep_logf(w, 'W',
+				  "replication waits for an application that holds a lock "
+				  "database=%s; end its open transaction",
+				  db->name);
 	}
 	wrep_serve_opens(w);
 	usleep(RETRY_MS * 1000);

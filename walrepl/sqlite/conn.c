@@ -103,6 +103,11 @@ void wrep_conn_failure(const struct wrep_conn *c, int rc, char out[WREP_CONN_FAI
 			 f->error ? strerror(f->error) : "too short");
 }
 
+bool wrep_conn_waits_for_size(const struct wrep_conn *c)
+{
+	return c->code == SQLITE_BUSY && c->failure.call && c->failure.code == SQLITE_BUSY;
+}
+
 int wrep_conn_init(void)
 {
 	/* Refused when SQLite runs already, and then merely a little slower. */

@@ -29,6 +29,9 @@ void wrep_conn_close(struct wrep_conn *c);
 #define WREP_CONN_FAILURE_MAX 160
 void wrep_conn_failure(const struct wrep_conn *c, int rc, char out[WREP_CONN_FAILURE_MAX]);
 
+/* After -EBUSY: the kernel has yet to take in the size of a file. Else somebody holds a lock. */
+bool wrep_conn_waits_for_size(const struct wrep_conn *c);
+
 /* Close the fence: hold the lock that a writer needs, the WAL write lock (-shm byte 120) of a
  * database in WAL mode, or the RESERVED byte otherwise. For WAL mode this attaches to the -wal and
  * the -shm. 0 when held (also when held already), -EBUSY, -errno; -EINVAL when told of a WAL mode
@@ -71,7 +74,7 @@ struct wrep_conn_txn {
 
 /* Append the transaction to the -wal as one commit and publish the wal-index, through the patched
  * SQLite. The fence must be closed for WAL mode. Readers keep their snapshots and are never blocked.
- * 0, -EBUSY (nothing changed), -errno (the caller stops the node). */
+ * 0, -EBUSY (readers see nothing of it), -errno (the caller stops the node). */
 int wrep_conn_apply_wal(struct wrep_conn *c, const struct wrep_conn_txn *txn);
 
 /* Write the transaction into the database file itself, under SQLite's EXCLUSIVE lock (PENDING keeps

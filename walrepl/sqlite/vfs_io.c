@@ -33,7 +33,7 @@ int wrep_vfs_read(sqlite3_file *file, void *buf, int len, sqlite3_int64 off)
 }
 
 #define WAL_GROWTH (1 << 20)
-#define LEARN_TRIES 10000
+#define LEARN_TRIES 1000
 
 /* Make the file at least `end` long, and let the kernel know before anybody may need to.
  *
@@ -44,7 +44,10 @@ int wrep_vfs_read(sqlite3_file *file, void *buf, int len, sqlite3_int64 off)
  * proven known, before the page and the wal-index that leads to it are written. (By statx(), which
  * takes no lock: lseek(SEEK_END) would wait for an application's change of the attributes, and that
  * may wait for us.) Only then it stays known: what the kernel is told in an answer to such a change it
- * takes in at any time, however old. These are waited for in between. */
+ * takes in at any time, however old. These are waited for in between.
+ *
+ * The kernel drops every answer while an application's write or truncation of that file is on its way. It is asked
+ * a number of times, then the applier does something else and comes back: SQLITE_BUSY, and nothing is written. */
 static int grow(struct wrep_vfs_file *f, sqlite3_int64 end)
 {
 	sqlite3_int64 want = end;
@@ -68,7 +71,8 @@ static int grow(struct wrep_vfs_file *f, sqlite3_int64 end)
 	}
 	f->v->host.invalidate(f->v->host.ctx, f->kind, (uint64_t)end, (uint64_t)(want - end + 1));
 	if (f->v->host.settle(f->v->host.ctx, f->kind, f->mounted_fd))
-		return SQLITE_BUSY; /* for want of memory or descriptors: later */
+		/* for want of memory or descriptors: later */
+		return wrep_vfs_fails(f->v, "settle", 0, SQLITE_BUSY);
 	for (int i = 0; i < LEARN_TRIES && known.stx_size < (uint64_t)want; i++)
 		/* ask; then see what the kernel kept of the answer */
 		if (statx(f->mounted_fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_SIZE,
@@ -76,9 +80,11 @@ static int grow(struct wrep_vfs_file *f, sqlite3_int64 end)
 		    statx(f->mounted_fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE,
 			  &known))
 			return wrep_vfs_fails(f->v, "statx of the mounted file", errno,
-					      SQLITE_IOERR_FSTAT);
+					      errno == EINTR || errno == ENOMEM
+						      ? SQLITE_BUSY
+						      : SQLITE_IOERR_FSTAT);
 	if (known.stx_size < (uint64_t)want)
-		return wrep_vfs_fails(f->v, "statx of the mounted file", 0, SQLITE_IOERR_FSTAT);
+		return wrep_vfs_fails(f->v, "statx of the mounted file", 0, SQLITE_BUSY);
 	f->known = want;
 	return SQLITE_OK;
 }
