@@ -305,7 +305,7 @@ int wrep_deliver(void *ctx, uint64_t index, uint64_t term, struct rlog_buf *buf,
 	rc = deliver_entry(&d);
 	if (rc == 0) {
 		atomic_store(&w->delivered, index);
-		wrep_keeper_delivered(w, buf->len);
+		wrep_snapshotter_delivered(w, buf->len);
 	}
 	pthread_mutex_unlock(&w->delivery);
 	if (rc == 0)

@@ -59,7 +59,7 @@ static int on_restore(void *ctx, uint64_t index, struct rlog_buf *payload, uint6
 		wrep_logf(w, 'E', "cannot take up the databases error=\"%s\"", strerror(-rc));
 	} else {
 		atomic_store(&w->delivered, index);
-		wrep_keeper_adopt(w, &m, index);
+		wrep_snapshotter_adopt(w, &m, index);
 		w->restored = true;
 	}
 	wrep_manifest_clear(&m);
@@ -140,7 +140,7 @@ static void release(struct wrep *w)
 {
 	rlog_free(w->log);
 	wrep_unsynced_clear(w);
-	wrep_keeper_free(w);
+	wrep_snapshotter_free(w);
 	wrep_pin_destroy(w);
 	wrep_state_free(w->state);
 	pthread_cond_destroy(&w->peers_gone);
@@ -166,7 +166,7 @@ static void stop(struct wrep *w)
 	wrep_exclusive_stop(w);
 	wrep_page_servers_stop(w);
 	wrep_fetch_stop(w);
-	wrep_keeper_stop(w);
+	wrep_snapshotter_stop(w);
 	if (w->log)
 		rlog_stop(w->log); /* pending commits end as unknown */
 	wrep_applier_stop(w);
@@ -210,7 +210,7 @@ static const struct wrep_up up = {
 	.damaged = wrep_fetch_wanted,
 	.db_closing = wrep_streaming_forget,
 	.db_freed = db_freed,
-	.housekeeping_due = wrep_keeper_wake,
+	.housekeeping_due = wrep_snapshotter_wake,
 };
 
 int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[RLOG_ERRMSG_SIZE])
@@ -241,7 +241,7 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	if (!rc && getrandom(&w->origin, sizeof w->origin, 0) != sizeof w->origin)
 		rc = -EIO;
 	if (!rc)
-		rc = wrep_keeper_new(w);
+		rc = wrep_snapshotter_new(w);
 	if (rc) {
 		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot prepare to replicate: %s",
 			 strerror(-rc));
@@ -273,7 +273,7 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 		if (!rc)
 			rc = wrep_strays_load(w);
 		if (!rc)
-			rc = wrep_keeper_start(w);
+			rc = wrep_snapshotter_start(w);
 		if (!rc)
 			rc = wrep_scrub_start(w);
 		if (!rc)
@@ -307,7 +307,7 @@ void wrep_stop(struct wrep *w)
 {
 	wrep_unjournaled_end_all(w);
 	if (wrep_is_ready(w))
-		wrep_keeper_point(w, CLOSE_POINT_MS); /* the next start has less to do */
+		wrep_snapshotter_take(w, CLOSE_POINT_MS); /* the next start has less to do */
 	stop(w);
 }
 

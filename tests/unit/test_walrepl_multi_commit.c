@@ -728,7 +728,7 @@ static _Atomic int point_result;
 
 static void *ask_for_point(void *arg)
 {
-	point_result = wrep_keeper_point(w, 30000);
+	point_result = wrep_snapshotter_take(w, 30000);
 	return NULL;
 }
 
@@ -809,7 +809,7 @@ static void group_goes_on_without_a_file_that_is_gone_for_good(void **state)
 	deliver_foreign(t, 2);
 	wait_local_version("a.db", 1);
 	wait_local_version("b.db", 1);
-	assert_int_equal(wrep_keeper_point(w, 30000), 0); /* closes what nobody uses */
+	assert_int_equal(wrep_snapshotter_take(w, 30000), 0); /* closes what nobody uses */
 	assert_int_equal(renameat(dir_fd, "a.db", dir_fd, "away"), 0);
 	t[0].base_version = t[1].base_version = 1;
 	t[0].content = t[1].content = 5;
@@ -955,7 +955,7 @@ static void manifest_names_the_groups_behind_its_snapshot(void **state)
 	assert_int_equal(w->state->multi.count, 1);
 	while (!wrep_is_ready(w))
 		usleep(500);
-	assert_int_equal(wrep_keeper_point(w, 5000), 0);
+	assert_int_equal(wrep_snapshotter_take(w, 5000), 0);
 	/* everything delivered is in front of it */
 	assert_int_equal(w->state->multi.count, 0);
 	assert_int_equal(wrep_manifest_decode(snapshot, &m), 0);

@@ -41,7 +41,7 @@ static void nothing_of_database(struct wrep_db *db)
 static const struct wrep_up up = {
 	.db_closing = nothing_of_database,
 	.db_freed = nothing_of_database,
-	.housekeeping_due = wrep_keeper_wake,
+	.housekeeping_due = wrep_snapshotter_wake,
 };
 static struct wrep_db *db;
 static unsigned lines;
@@ -102,7 +102,7 @@ static int setup(void **state)
 	w.up = &up;
 	wrep_pin_init(&w);
 	lines = 0;
-	if (w.config.data_fd < 0 || wrep_keeper_new(&w))
+	if (w.config.data_fd < 0 || wrep_snapshotter_new(&w))
 		return -1;
 	db = make("a.db", 1);
 	return 0;
@@ -113,7 +113,7 @@ static int teardown(void **state)
 	(void)state;
 	remove_all();
 	wrep_unsynced_clear(&w);
-	wrep_keeper_free(&w);
+	wrep_snapshotter_free(&w);
 	wrep_pin_destroy(&w);
 	pthread_mutex_destroy(&w.lock);
 	close(w.config.data_fd);

@@ -148,7 +148,7 @@ int wrep_apply_cold(struct wrep_db *db, const struct wrep_gathered *g)
 static int append(struct wrep_db *db, const struct wrep_gathered *g)
 {
 	struct wrep_conn_txn txn = g->txn;
-	int rc = wrep_fence_wal_is_used_up(db) ? wrep_keeper_release(db) : 0;
+	int rc = wrep_fence_wal_is_used_up(db) ? wrep_snapshotter_release(db) : 0;
 
 	if (rc)
 		return rc;

@@ -274,7 +274,7 @@ int wrep_fence_wal_goes(struct wrep_db *db)
 		pthread_mutex_unlock(&db->lock);
 		rc = wrep_db_checkpoint(db, false, NULL, NULL);
 		if (!rc)
-			rc = wrep_keeper_release(db);
+			rc = wrep_snapshotter_release(db);
 		if (rc)
 			return rc;
 	}

@@ -15,7 +15,7 @@ struct wrep_stray;
 struct wrep_queue;
 struct wrep_idle_conn;
 struct wrep_waiter;
-struct wrep_keeper;
+struct wrep_snapshotter;
 struct wrep_scrub;
 struct wrep_exclusive;
 struct wrep_replicated;
@@ -88,7 +88,7 @@ struct wrep {
 	unsigned damages; /* lock: this and the next two are for wrep_health() */
 	char last_damage[WREP_DAMAGE_SIZE];
 	int64_t last_damage_at;
-	struct wrep_keeper *keeper;
+	struct wrep_snapshotter *snapshotter;
 	struct wrep_scrub *scrub;
 	struct wrep_exclusive *exclusive;
 	pthread_mutex_t

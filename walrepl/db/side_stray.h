@@ -19,7 +19,7 @@ int wrep_strays_move(struct wrep *w, const char *from, const char *to);
 void wrep_stray_trace(struct wrep_db *db, enum wrep_kind kind, const struct stat *st);
 /* The daemon makes the database's own: what is played goes at once. [applier] */
 void wrep_strays_displaced(struct wrep_db *db);
-/* Those that were played some time ago go. [keeper] */
+/* Those that were played some time ago go. [snapshotter] */
 void wrep_strays_tidy(struct wrep *w);
 
 /* The side files of a database, in SQLite's order. */

@@ -126,7 +126,7 @@ static int truncate_file(struct wrep_file *f, uint64_t size, bool opened, struct
 			}
 			if (db->wal_held && wrep_wal_is_cut(db, size)) {
 				pthread_mutex_unlock(&db->lock);
-				return wrep_keeper_defer(
+				return wrep_snapshotter_defer(
 					f,
 					&(struct wrep_deferred){.again = truncate_wal, .off = size},
 					NULL, op);

@@ -67,7 +67,8 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		rc = -EBUSY;
 	} else if (kind == WREP_WAL && db->wal_held) {
 		pthread_mutex_unlock(&db->lock);
-		rc = wrep_keeper_defer(f, &(struct wrep_deferred){.again = unlink_wal}, NULL, op);
+		rc = wrep_snapshotter_defer(f, &(struct wrep_deferred){.again = unlink_wal}, NULL,
+					    op);
 		goto out;
 	} else if (kind == WREP_JOURNAL && wrep_journal_commits(db)) {
 		shape = calloc(1, sizeof *shape);

@@ -195,11 +195,12 @@ int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t o
 			}
 			if (db->wal_held) {
 				pthread_mutex_unlock(&db->lock);
-				return wrep_keeper_defer(f,
-							 &(struct wrep_deferred){.again = write_wal,
-										 .off = off,
-										 .len = len},
-							 buf, op);
+				return wrep_snapshotter_defer(
+					f,
+					&(struct wrep_deferred){.again = write_wal,
+								.off = off,
+								.len = len},
+					buf, op);
 			}
 		}
 		if (!db->fenced && wrep_capture_uncommitted(db->capture, len, off) >

@@ -385,7 +385,7 @@ static int move_aside(struct wrep_db *db, struct former *old, const char *to,
 	if (fsync(w->config.state_fd) < 0)
 		return -errno;
 	rc = wrep_dirs_sync(w);
-	return rc ? rc : wrep_keeper_rename(db, to, replaced, index);
+	return rc ? rc : wrep_snapshotter_rename(db, to, replaced, index);
 }
 
 static void remove_side_files(struct wrep *w, const char *name)
@@ -477,7 +477,7 @@ static int run_once(struct wrep *w, struct rename_work *r, const char *to)
 	wrep_db_detach(db); /* the locks of its connection are on the old inode */
 	if (replaced)
 		wrep_db_detach(replaced);
-	wrep_keeper_lock(
+	wrep_snapshotter_lock(
 		w); /* not earlier: what the kernel wants to write may wait for the keeper */
 	for (;;) {
 		rc = move_aside(db, &old, to, replaced, r->index);
@@ -503,7 +503,7 @@ static int run_once(struct wrep *w, struct rename_work *r, const char *to)
 		rc = swap(db, replaced, to, old.files[WREP_DB], fd, r->index);
 	if (rc && fd >= 0)
 		close(fd);
-	wrep_keeper_unlock(w);
+	wrep_snapshotter_unlock(w);
 	if (!rc && replaced)
 		let_go(replaced);
 	if (!rc)

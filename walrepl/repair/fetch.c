@@ -450,7 +450,7 @@ static int fetch_all(struct fetch *f)
 		rc = wrep_restore(w, &m, m.redo_until);
 		if (!rc) {
 			atomic_store(&w->delivered, index);
-			wrep_keeper_adopt(w, &m, index);
+			wrep_snapshotter_adopt(w, &m, index);
 		} else {
 			wrep_fatalf(w,
 				    "cannot take up the databases that were fetched error=\"%s\"; "
@@ -599,7 +599,7 @@ static void run(struct wrep *w, struct wrep_work *work)
 	pthread_mutex_unlock(&w->delivery);
 	atomic_store(&w->compared_bytes, 0);
 	atomic_store(&w->fetched_bytes, 0);
-	wrep_keeper_void(w);
+	wrep_snapshotter_void(w);
 	wrep_page_servers_stop(w);
 	retire_all(w);
 	f.pages = malloc(WREP_STREAM_PAGES_BYTES);

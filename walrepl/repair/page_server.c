@@ -92,12 +92,12 @@ static int send_image(struct wrep_page_server *o)
 	oldest = wrep_get64(o->stream.body);
 	if (!wrep_is_ready(w))
 		return refuse(o, "this node has not caught up itself");
-	rc = o->holds ? 0 : wrep_keeper_hold(w, POINT_MS);
+	rc = o->holds ? 0 : wrep_snapshotter_hold(w, POINT_MS);
 	o->holds = true;
 	if (!rc)
 		rc = copy_image(w, oldest, &image);
 	if (rc == -ENOENT) { /* what was taken for others, if anything, does not help this one */
-		rc = wrep_keeper_point(w, POINT_MS);
+		rc = wrep_snapshotter_take(w, POINT_MS);
 		if (!rc)
 			rc = copy_image(w, oldest, &image);
 	}
@@ -322,7 +322,7 @@ static void *offer_main(void *arg)
 		wrep_logf(w, 'W', "a peer's fetch broke off node=%08llx error=\"%s\"",
 			  (unsigned long long)o->from, strerror(-rc));
 	if (o->holds)
-		wrep_keeper_unhold(w);
+		wrep_snapshotter_unhold(w);
 	close(o->stream.fd);
 	wrep_wire_clear(&o->stream);
 	pthread_mutex_lock(&w->lock);

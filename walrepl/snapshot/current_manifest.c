@@ -19,7 +19,8 @@ static uint64_t keep_bytes(const struct wrep *w)
 }
 
 /* Make `m` the manifest, at `index`. On success its content is the keeper's. point_lock held. */
-int wrep_current_manifest_publish(struct wrep_keeper *k, struct wrep_manifest *m, uint64_t index)
+int wrep_current_manifest_publish(struct wrep_snapshotter *k, struct wrep_manifest *m,
+				  uint64_t index)
 {
 	struct rlog_buf *buf = wrep_manifest_encode(m);
 	int rc = buf ? rlog_snapshot(k->w->log, index, buf, keep_bytes(k->w)) : -ENOMEM;
@@ -80,9 +81,9 @@ int wrep_current_manifest_names(struct wrep *w, uint64_t index, struct wrep_mani
 	return rc;
 }
 
-void wrep_keeper_adopt(struct wrep *w, struct wrep_manifest *m, uint64_t index)
+void wrep_snapshotter_adopt(struct wrep *w, struct wrep_manifest *m, uint64_t index)
 {
-	struct wrep_keeper *k = w->keeper;
+	struct wrep_snapshotter *k = w->snapshotter;
 
 	pthread_mutex_lock(&k->point_lock);
 	wrep_manifest_clear(&k->last);
@@ -94,21 +95,21 @@ void wrep_keeper_adopt(struct wrep *w, struct wrep_manifest *m, uint64_t index)
 	pthread_mutex_unlock(&k->point_lock);
 }
 
-void wrep_keeper_lock(struct wrep *w)
+void wrep_snapshotter_lock(struct wrep *w)
 {
-	pthread_mutex_lock(&w->keeper->point_lock);
+	pthread_mutex_lock(&w->snapshotter->point_lock);
 }
 
-void wrep_keeper_unlock(struct wrep *w)
+void wrep_snapshotter_unlock(struct wrep *w)
 {
-	pthread_mutex_unlock(&w->keeper->point_lock);
+	pthread_mutex_unlock(&w->snapshotter->point_lock);
 }
 
-int wrep_keeper_rename(struct wrep_db *db, const char *name, const struct wrep_db *replaced,
-		       uint64_t index)
+int wrep_snapshotter_rename(struct wrep_db *db, const char *name, const struct wrep_db *replaced,
+			    uint64_t index)
 {
 	struct wrep *w = db->w;
-	struct wrep_keeper *k = w->keeper;
+	struct wrep_snapshotter *k = w->snapshotter;
 	struct wrep_manifest m = {.redo_until = k->last.redo_until};
 	struct wrep_db **all = NULL;
 	size_t kept = 0;

@@ -25,7 +25,7 @@
  * once for each durable point at most, and costs what SQLite's own sync of a checkpoint would.
  *
  * When one is due. The log behind the last point is a quarter of --log-size: delivery wakes the keeper as
- * the log grows (wrep_keeper_delivered()), and what has come while one point was taken makes the next due at
+ * the log grows (wrep_snapshotter_delivered()), and what has come while one point was taken makes the next due at
  * once. Only an open transaction puts a point off: S may not pass its parts, so as long as the one that the
  * last point stopped at is open, the next would come to the same.
  *
@@ -139,7 +139,7 @@ static int sync_database(struct wrep_db *db, const struct wrep_synced *s)
 }
 
 /* What the last manifest says of a database that nothing has happened to since. */
-static bool unchanged(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest_db *d)
+static bool unchanged(struct wrep_snapshotter *k, struct wrep_db *db, struct wrep_manifest_db *d)
 {
 	const struct wrep_manifest_db *old = wrep_manifest_find(&k->last, db->id);
 	bool touched;
@@ -154,7 +154,7 @@ static bool unchanged(struct wrep_keeper *k, struct wrep_db *db, struct wrep_man
 }
 
 /* `d` has its name already. */
-static int fill_in(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manifest_db *d)
+static int fill_in(struct wrep_snapshotter *k, struct wrep_db *db, struct wrep_manifest_db *d)
 {
 	struct wrep_synced s = {0};
 	char name[WREP_NAME_MAX + 1];
@@ -194,7 +194,7 @@ static int fill_in(struct wrep_keeper *k, struct wrep_db *db, struct wrep_manife
 /* ---- the manifest ------------------------------------------------------------------------------ */
 
 /* Everything up to `index` has been applied. point_lock held. */
-static int take_point(struct wrep_keeper *k, uint64_t index)
+static int take_point(struct wrep_snapshotter *k, uint64_t index)
 {
 	struct wrep *w = k->w;
 	struct wrep_manifest m = {0};
@@ -248,7 +248,7 @@ static int take_point(struct wrep_keeper *k, uint64_t index)
 /* ---- requests ------------------------------------------------------------------------------------ */
 
 /* Tell those who asked for a point, up to the `until`-th, what became of it. k->lock held. */
-static void serve(struct wrep_keeper *k, unsigned until, int rc)
+static void serve(struct wrep_snapshotter *k, unsigned until, int rc)
 {
 	if ((int)(until - k->done) <= 0)
 		return;
@@ -258,7 +258,7 @@ static void serve(struct wrep_keeper *k, unsigned until, int rc)
 }
 
 /* Wait until the `ticket`-th request for a point is served. k->lock held. */
-static int wait_served(struct wrep_keeper *k, unsigned ticket, unsigned timeout_ms)
+static int wait_served(struct wrep_snapshotter *k, unsigned ticket, unsigned timeout_ms)
 {
 	const uint64_t until = in_ms(timeout_ms);
 	int rc = 0;
@@ -270,9 +270,9 @@ static int wait_served(struct wrep_keeper *k, unsigned ticket, unsigned timeout_
 	return rc ? rc : k->stop ? -EIO : k->done_rc;
 }
 
-int wrep_keeper_hold(struct wrep *w, unsigned timeout_ms)
+int wrep_snapshotter_hold(struct wrep *w, unsigned timeout_ms)
 {
-	struct wrep_keeper *k = w->keeper;
+	struct wrep_snapshotter *k = w->snapshotter;
 	int rc;
 
 	pthread_mutex_lock(&k->lock);
@@ -286,9 +286,9 @@ int wrep_keeper_hold(struct wrep *w, unsigned timeout_ms)
 	return rc;
 }
 
-void wrep_keeper_void(struct wrep *w)
+void wrep_snapshotter_void(struct wrep *w)
 {
-	struct wrep_keeper *k = w->keeper;
+	struct wrep_snapshotter *k = w->snapshotter;
 
 	pthread_mutex_lock(&k->point_lock);
 	k->generation++;
@@ -298,9 +298,9 @@ void wrep_keeper_void(struct wrep *w)
 	pthread_mutex_unlock(&k->lock);
 }
 
-void wrep_keeper_unhold(struct wrep *w)
+void wrep_snapshotter_unhold(struct wrep *w)
 {
-	struct wrep_keeper *k = w->keeper;
+	struct wrep_snapshotter *k = w->snapshotter;
 
 	pthread_mutex_lock(&k->lock);
 	k->holds--;
@@ -308,9 +308,9 @@ void wrep_keeper_unhold(struct wrep *w)
 	pthread_mutex_unlock(&k->lock);
 }
 
-int wrep_keeper_point(struct wrep *w, unsigned timeout_ms)
+int wrep_snapshotter_take(struct wrep *w, unsigned timeout_ms)
 {
-	struct wrep_keeper *k = w->keeper;
+	struct wrep_snapshotter *k = w->snapshotter;
 	int rc;
 
 	pthread_mutex_lock(&k->lock);
@@ -323,7 +323,7 @@ int wrep_keeper_point(struct wrep *w, unsigned timeout_ms)
 
 /* ---- the thread ------------------------------------------------------------------------------------ */
 
-static void barrier_passed(struct wrep_keeper *k, int result)
+static void barrier_passed(struct wrep_snapshotter *k, int result)
 {
 	pthread_mutex_lock(&k->lock);
 	k->barrier = BARRIER_PASSED;
@@ -342,7 +342,7 @@ static bool point_due(struct wrep *w)
 }
 
 /* Would a point come to the same entry as the last one? */
-static bool still_held(struct wrep_keeper *k)
+static bool still_held(struct wrep_snapshotter *k)
 {
 	struct wrep_db *db = k->held_by ? wrep_db_by_id(k->w, k->held_by) : NULL;
 	bool held;
@@ -362,7 +362,7 @@ static bool can_point(struct wrep *w)
 }
 
 /* What failed is tried again; the first time is worth a line, and so is its end. */
-static void report(struct wrep_keeper *k, int rc)
+static void report(struct wrep_snapshotter *k, int rc)
 {
 	if (rc && !k->failing)
 		wrep_logf(k->w, 'W',
@@ -376,7 +376,7 @@ static void report(struct wrep_keeper *k, int rc)
 
 struct barrier_work {
 	struct wrep_work work; /* first */
-	struct wrep_keeper *keeper;
+	struct wrep_snapshotter *snapshotter;
 };
 
 /* The keeper's barrier. What the daemon's SQLite can still copy out of a -wal need not be held there. */
@@ -399,13 +399,13 @@ static void run_barrier(struct wrep *w, struct wrep_work *work)
 		}
 		free(all);
 	}
-	barrier_passed(((struct barrier_work *)work)->keeper, 0);
+	barrier_passed(((struct barrier_work *)work)->snapshotter, 0);
 }
 
 static void cancel_barrier(struct wrep *w, struct wrep_work *work)
 {
 	(void)w;
-	barrier_passed(((struct barrier_work *)work)->keeper, -EAGAIN);
+	barrier_passed(((struct barrier_work *)work)->snapshotter, -EAGAIN);
 }
 
 static const struct wrep_work_ops barrier_ops = {
@@ -418,7 +418,7 @@ static const struct wrep_work_ops barrier_ops = {
 
 /* Send the barrier through the applier's queue: when it comes out, all that was delivered by now is in
  * the files. k->lock held, let go meanwhile. */
-static void begin_point(struct wrep_keeper *k)
+static void begin_point(struct wrep_snapshotter *k)
 {
 	struct wrep *w = k->w;
 	bool wanted = k->wanted != k->done;
@@ -443,14 +443,14 @@ static void begin_point(struct wrep_keeper *k)
 	k->serving = k->wanted;
 	pthread_mutex_unlock(&k->lock);
 	barrier = wrep_work_make(sizeof *barrier, &barrier_ops);
-	barrier->keeper = k;
+	barrier->snapshotter = k;
 	wrep_work_is_about_all(&barrier->work);
 	wrep_queue_push(w->queue, &barrier->work);
 	pthread_mutex_lock(&k->lock);
 }
 
 /* The barrier is back. k->lock held, let go meanwhile. */
-static void end_point(struct wrep_keeper *k)
+static void end_point(struct wrep_snapshotter *k)
 {
 	int rc = k->barrier_rc;
 
@@ -470,7 +470,7 @@ static void end_point(struct wrep_keeper *k)
 
 static void *keeper_main(void *arg)
 {
-	struct wrep_keeper *k = arg;
+	struct wrep_snapshotter *k = arg;
 
 	prctl(PR_SET_NAME, "keeper");
 	pthread_mutex_lock(&k->lock);
@@ -509,27 +509,27 @@ static void *keeper_main(void *arg)
 	return NULL;
 }
 
-void wrep_keeper_wake(struct wrep *w)
+void wrep_snapshotter_wake(struct wrep *w)
 {
-	struct wrep_keeper *k = w->keeper;
+	struct wrep_snapshotter *k = w->snapshotter;
 
 	pthread_mutex_lock(&k->lock);
 	pthread_cond_signal(&k->wake);
 	pthread_mutex_unlock(&k->lock);
 }
 
-void wrep_keeper_delivered(struct wrep *w, size_t bytes)
+void wrep_snapshotter_delivered(struct wrep *w, size_t bytes)
 {
 	uint64_t step = wrep_log_bytes(w) / LOG_LOOKS + 1;
 	uint64_t before = atomic_fetch_add(&w->delivered_bytes, bytes);
 
 	if ((before + bytes) / step != before / step)
-		wrep_keeper_wake(w);
+		wrep_snapshotter_wake(w);
 }
 
-int wrep_keeper_new(struct wrep *w)
+int wrep_snapshotter_new(struct wrep *w)
 {
-	struct wrep_keeper *k = calloc(1, sizeof *k);
+	struct wrep_snapshotter *k = calloc(1, sizeof *k);
 
 	if (!k)
 		return -ENOMEM;
@@ -539,22 +539,22 @@ int wrep_keeper_new(struct wrep *w)
 	pthread_mutex_init(&k->lock, NULL);
 	pthread_cond_init(&k->wake, NULL);
 	pthread_cond_init(&k->told, NULL);
-	w->keeper = k;
+	w->snapshotter = k;
 	return 0;
 }
 
-int wrep_keeper_start(struct wrep *w)
+int wrep_snapshotter_start(struct wrep *w)
 {
-	struct wrep_keeper *k = w->keeper;
+	struct wrep_snapshotter *k = w->snapshotter;
 	int rc = pthread_create(&k->thread, NULL, keeper_main, k);
 
 	k->running = !rc;
 	return -rc;
 }
 
-void wrep_keeper_stop(struct wrep *w)
+void wrep_snapshotter_stop(struct wrep *w)
 {
-	struct wrep_keeper *k = w->keeper;
+	struct wrep_snapshotter *k = w->snapshotter;
 
 	if (!k || !k->running)
 		return;
@@ -571,9 +571,9 @@ void wrep_keeper_stop(struct wrep *w)
 	pthread_mutex_unlock(&k->point_lock);
 }
 
-void wrep_keeper_free(struct wrep *w)
+void wrep_snapshotter_free(struct wrep *w)
 {
-	struct wrep_keeper *k = w->keeper;
+	struct wrep_snapshotter *k = w->snapshotter;
 
 	if (!k)
 		return;
@@ -584,5 +584,5 @@ void wrep_keeper_free(struct wrep *w)
 	pthread_cond_destroy(&k->wake);
 	pthread_cond_destroy(&k->told);
 	free(k);
-	w->keeper = NULL;
+	w->snapshotter = NULL;
 }

@@ -7,7 +7,7 @@
 #include "record/manifest.h"
 #include "snapshot/wal_hold.h"
 
-struct wrep_keeper {
+struct wrep_snapshotter {
 	struct wrep *w;
 	pthread_t thread;
 	bool running;

@@ -17,7 +17,7 @@
 #include "snapshot/snapshotter_state.h"
 
 /* The -wal of those that the manifest does not say to need it may go. point_lock held. */
-void wrep_wal_hold_end(struct wrep_keeper *k, struct wrep_db *db)
+void wrep_wal_hold_end(struct wrep_snapshotter *k, struct wrep_db *db)
 {
 	const struct wrep_manifest_db *d = wrep_manifest_find(&k->last, db->id);
 
@@ -33,10 +33,10 @@ void wrep_wal_hold_end(struct wrep_keeper *k, struct wrep_db *db)
 		wrep_wal_aside_remove(db->w, db->id);
 }
 
-int wrep_keeper_release(struct wrep_db *db)
+int wrep_snapshotter_release(struct wrep_db *db)
 {
 	struct wrep *w = db->w;
-	struct wrep_keeper *k = w->keeper;
+	struct wrep_snapshotter *k = w->snapshotter;
 	struct wrep_manifest m = {0};
 	struct wrep_synced s = {0};
 	struct wrep_manifest_db *d;
@@ -79,10 +79,10 @@ out:
 	return rc;
 }
 
-int wrep_keeper_defer(struct wrep_file *f, const struct wrep_deferred *like, const void *bytes,
-		      struct wrep_op *op)
+int wrep_snapshotter_defer(struct wrep_file *f, const struct wrep_deferred *like, const void *bytes,
+			   struct wrep_op *op)
 {
-	struct wrep_keeper *k = f->db->w->keeper;
+	struct wrep_snapshotter *k = f->db->w->snapshotter;
 	struct wrep_deferred *d = malloc(sizeof *d + like->len);
 
 	if (!d)
@@ -105,7 +105,7 @@ int wrep_keeper_defer(struct wrep_file *f, const struct wrep_deferred *like, con
 static void settle(struct wrep_deferred *d, bool stopping)
 {
 	struct wrep_file *f = d->file;
-	int rc = stopping ? -EIO : wrep_keeper_release(f->db);
+	int rc = stopping ? -EIO : wrep_snapshotter_release(f->db);
 
 	if (rc == -EBUSY)
 		rc = -EIO; /* the -wal holds what the database file does not: as wal_may_go() says */
@@ -117,7 +117,7 @@ static void settle(struct wrep_deferred *d, bool stopping)
 	free(d);
 }
 
-void wrep_deferred_settle_next(struct wrep_keeper *k)
+void wrep_deferred_settle_next(struct wrep_snapshotter *k)
 {
 	struct wrep_deferred *d = k->deferred;
 	bool stop = k->stop;
