@@ -10,9 +10,11 @@
 #include "apply/fence.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "apply/applier.h"
 #include "base/io.h"
@@ -305,17 +307,29 @@ bool wrep_fence_wal_is_used_up(struct wrep_db *db)
 	return used_up;
 }
 
+/* db->lock held. */
+static bool has_content(const struct wrep_file *wal)
+{
+	int dir_fd = wrep_dir_fd(wal->db->w, WREP_WAL), rc;
+	struct stat st;
+
+	if (wal->revoked || wal->db->retired)
+		return false;
+	rc = wal->fd >= 0 ? fstat(wal->fd, &st)
+			  : fstatat(dir_fd, wal->name, &st, AT_SYMLINK_NOFOLLOW);
+	return rc == 0 && st.st_size > 0;
+}
+
 int wrep_fence_make_cold(struct wrep_db *db)
 {
-	struct stat st;
 	struct wrep_file *wal;
 	bool has_frames;
 	int rc;
 
 	pthread_mutex_lock(&db->lock);
 	wal = wrep_db_file(db, WREP_WAL);
+	has_frames = wal && has_content(wal);
 	pthread_mutex_unlock(&db->lock);
-	has_frames = wal && wrep_file_stat(wal, &st) == 0 && st.st_size > 0;
 	wrep_file_unref(wal);
 	if (!db->conn && !has_frames) {
 		discard_overlay(db);
