@@ -94,15 +94,16 @@ bool wrep_file_rollback_pending(const struct wrep_db *db)
 
 int wrep_file_write_later(struct wrep_db *db, struct wrep_op *op)
 {
-	int rc = -EIO;
+	if (!wrep_unjournaled_is_ending(db))
+		return -EIO;
+	op->next = db->pending->writers;
+	db->pending->writers = op;
+	return WREP_PENDING;
+}
 
-	if (wrep_unjournaled_is_ending(db)) {
-		op->next = db->pending->writers;
-		db->pending->writers = op;
-		rc = WREP_PENDING;
-	}
-	pthread_mutex_unlock(&db->lock);
-	return rc;
+bool wrep_file_is_unlinked(const struct wrep_file *f)
+{
+	return f->db->files[f->kind] != f;
 }
 
 bool wrep_file_is_rollback(const struct wrep_db *db)

@@ -13,8 +13,11 @@ void wrep_file_unpin_db(struct wrep_db *db);
 int wrep_file_refuse_write(struct wrep_db *db, const char *what);
 /* Somebody writes while what the overlay holds waits for Raft. Under a journal, and in fsync, SQLite
  * waits itself, and this is no SQLite. What was committed by closing the file may find the next writer
- * at work already: it tries again (SQLite does, on EINTR). db->lock held, released. */
-int wrep_file_write_later(struct wrep_db *db, struct wrep_op *op) RELEASES(db->lock);
+ * at work already: it tries again (SQLite does, on EINTR). WREP_PENDING or -EIO. db->lock held. */
+int wrep_file_write_later(struct wrep_db *db, struct wrep_op *op) REQUIRES(db->lock);
+/* Unlinked, by others (SQLite does not write to what it removed): a transaction that ends there would count as
+ * committed, and nobody else would ever see it. db->lock held. */
+bool wrep_file_is_unlinked(const struct wrep_file *f);
 /* The overlay belongs to a transaction that waits for Raft. (In WAL mode a checkpoint goes on
  * beside a commit of another process.) db->lock held. */
 bool wrep_file_rollback_pending(const struct wrep_db *db);

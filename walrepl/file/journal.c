@@ -6,6 +6,7 @@
 #include <string.h>
 #include "base/io.h"
 #include "db/db.h"
+#include "file/file.h"
 #include "sqlite/journal_format.h"
 #include "txn/commit.h"
 #include "txn/journal.h"
@@ -25,6 +26,11 @@ int wrep_journal_write(struct wrep_file *f, const uint8_t *buf, size_t len, uint
 	struct wrep_commit *shape;
 	int rc;
 
+	pthread_mutex_lock(&db->lock);
+	if (wrep_file_is_unlinked(f)) {
+		pthread_mutex_unlock(&db->lock);
+		return -EIO;
+	}
 	if (wrep_journal_begins(buf, len)) {
 		db->journaled = true;
 		db->journal_tid = op->tid;
@@ -47,10 +53,11 @@ int wrep_journal_write(struct wrep_file *f, const uint8_t *buf, size_t len, uint
 	shape->journal_len = len;
 	shape->trigger = WREP_TRIGGER_WRITE;
 	shape->op = op;
-	rc = wrep_commit_rollback(db, shape);
-	if (rc == 0) {
+	rc = wrep_commit_prepare(db, shape);
+	if (rc == 0)
 		rc = wrep_write_all(f->fd, buf, len, off);
-		wrep_txn_unlock(db);
-	}
+	else if (rc == 1)
+		rc = WREP_PENDING;
+	wrep_txn_unlock(db);
 	return rc;
 }

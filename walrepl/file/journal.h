@@ -9,7 +9,7 @@
  * writes wait, and is rolled back. db->lock held. */
 bool wrep_journal_commits(struct wrep_db *db);
 /* A journal that is zeroed at its start while the overlay holds pages: journal_mode=PERSIST
- * commits. db->lock held on entry; as wrep_commit_rollback(). */
+ * commits. 0, WREP_PENDING, -errno. No lock held. */
 int wrep_journal_write(struct wrep_file *f, const uint8_t *buf, size_t len, uint64_t off,
 		       struct wrep_op *op);
 

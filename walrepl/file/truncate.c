@@ -53,9 +53,9 @@ static int truncate_database(struct wrep_file *f, uint64_t size, bool opened, st
 	struct stat st;
 	int rc = 0;
 
-	if (wrep_file_rollback_pending(db))
-		return wrep_file_write_later(db, op); /* unlocks */
-	if (fstat(f->fd, &st) < 0) {
+	if (wrep_file_rollback_pending(db)) {
+		rc = wrep_file_write_later(db, op);
+	} else if (fstat(f->fd, &st) < 0) {
 		rc = -errno;
 	} else if (!written && (uint64_t)st.st_size == size) {
 		rc = 0;

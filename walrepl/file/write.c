@@ -23,6 +23,8 @@
 #include "txn/streaming.h"
 #include "txn/unjournaled.h"
 
+/* ---- a database ------------------------------------------------------------------------------------ */
+
 /* Is that what the database file holds there? */
 static bool restores(struct wrep_file *f, const uint8_t *buf, size_t len, uint64_t off)
 {
@@ -39,20 +41,6 @@ static bool restores(struct wrep_file *f, const uint8_t *buf, size_t len, uint64
 		len -= part;
 	}
 	return true;
-}
-
-/* Has the writer of the last committed transaction of the -wal yet to publish it? He holds the WAL write lock until
- * he has: what is written to the -wal meanwhile is his, and of that transaction. (Without a wal-index,
- * locking_mode=EXCLUSIVE, nobody can tell.) db->lock held. */
-static bool is_unpublished(struct wrep_db *db)
-{
-	struct wrep_file *shm = wrep_db_file(db, WREP_SHM);
-	struct wrep_wal_position at;
-	bool is = shm && wrep_wal_content_position(db->capture, &at) == 0 &&
-		  wrep_wal_index_lags(shm->fd, at.frame_count, at.salt);
-
-	wrep_file_unref(shm);
-	return is;
 }
 
 /* Something is about to be written into the overlay. */
@@ -103,155 +91,208 @@ static int write_again(struct wrep_postponed *r)
 	return wrep_file_write(r->file, r->bytes, r->len, r->off, r->op);
 }
 
-/* db->lock held, released. */
 static int write_database(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
 			  struct wrep_op *op)
 {
 	struct wrep_db *db = f->db;
-	bool outside, wal, checkpoint;
+	bool outside, wal, checkpoint, postpone = false;
 	int rc;
 
-	if (wrep_file_rollback_pending(db))
-		return wrep_file_write_later(db, op); /* unlocks */
+	pthread_mutex_lock(&db->lock);
+	if (wrep_file_is_unlinked(f) || wrep_file_rollback_pending(db)) {
+		rc = wrep_file_is_unlinked(f) ? -EIO : wrep_file_write_later(db, op);
+		pthread_mutex_unlock(&db->lock);
+		return rc;
+	}
 	outside = !db->overlay && !wrep_journal_is_hot(db);
 	wal = outside && db->local_wal_mode;
 	checkpoint = (outside && only_grows(f, buf, len, off)) ||
 		     (wal && wrep_wal_check_checkpoint(db, buf, len, off) == 0);
-	if (checkpoint || (wal && wrep_wal_has_frames(db))) {
-		rc = checkpoint ? 0 : -EPERM;
-		db->unsynced |= !rc;
-		rc = rc < 0 ? wrep_file_refuse_write(db,
-						     "content that no transaction has committed")
-			    : wrep_write_all(f->fd, buf, len, off);
+	if (checkpoint) {
+		db->unsynced = true;
+		rc = wrep_write_all(f->fd, buf, len, off);
+	} else if (wal && wrep_wal_has_frames(db)) {
+		rc = wrep_file_refuse_write(db, "content that no transaction has committed");
 	} else if (wrep_file_is_rollback(db) && restores(f, buf, len, off)) {
 		rc = db->overlay ? wrep_overlay_write(db->overlay, f->fd, buf, len, off) : 0;
 	} else {
 		rc = wrep_unjournaled_admit(f, op);
 		if (rc == WREP_PENDING)
 			return wrep_unjournaled_put_off(db, op); /* unlocks */
-		if (rc == -EAGAIN) {
-			pthread_mutex_unlock(&db->lock);
-			return wrep_postpone(db, f,
-					     &(struct wrep_postponed){.departure.own = 1,
-								      .again = write_again,
-								      .off = off,
-								      .len = len},
-					     buf, op);
-		}
+		postpone = rc == -EAGAIN;
 		if (!rc)
 			rc = wrep_overlay_begin(f);
 		if (!rc)
 			rc = write_overlay(f, buf, len, off);
-		if (rc)
+		if (rc && !postpone)
 			wrep_unjournaled_failed(db);
 	}
 	wrep_txn_unlock(db);
-	return rc;
+	if (!postpone)
+		return rc;
+	return wrep_postpone(db, f,
+			     &(struct wrep_postponed){.departure.own = 1,
+						      .again = write_again,
+						      .off = off,
+						      .len = len},
+			     buf, op);
 }
 
-static int write_wal(struct wrep_deferred *d)
+/* ---- a -wal ---------------------------------------------------------------------------------------- */
+
+static int write_wal_again(struct wrep_deferred *d)
 {
 	return wrep_file_write(d->file, d->bytes, d->len, d->off, d->op);
 }
 
-int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
-		    struct wrep_op *op)
+/* May this be written? 0; WREP_PENDING: when the manifest needs the -wal no more; -errno. db->lock held. */
+static int admit_to_wal(struct wrep_file *f, const uint8_t *buf, size_t len, uint64_t off)
+{
+	struct wrep_db *db = f->db;
+	int rc = wrep_wal_goes_on_with_ended(db, off);
+
+	if (rc)
+		return rc;
+	/* The fence keeps applications out; one that lost its lock is refused here. */
+	if (wrep_wal_starts_over(f, buf, len, off)) {
+		if (!wrep_wal_may_go(db))
+			return -EIO;
+		if (db->wal_held)
+			return WREP_PENDING;
+	}
+	if (db->fenced) {
+		wrep_commit_log_refused(db, WREP_REFUSED_NO_LEADER);
+		return -EIO;
+	}
+	if (wrep_capture_uncommitted(db->capture, len, off) > db->w->config.max_transaction_bytes) {
+		rc = wrep_refuse_large(db);
+		wrep_streaming_stop(db);
+	}
+	return rc;
+}
+
+/* The capture does not take it. db->lock held. */
+static void log_not_captured(struct wrep_db *db, uint64_t off, int error)
+{
+	if (error == -EBADMSG)
+		/* SQLite before 3.53 after a spill and a ROLLBACK TO: see capture.c */
+		wrep_logf(db->w, 'W',
+			  "commit refused: this SQLite wrote a transaction that no "
+			  "recovery would find; use a newer SQLite, or a larger "
+			  "PRAGMA cache_size database=%s",
+			  db->name);
+	else if (error == -EPERM)
+		wrep_logf(db->w, 'W',
+			  "write refused: it would change committed frames of "
+			  "the -wal database=%s offset=%llu",
+			  db->name, (unsigned long long)off);
+}
+
+/* Has the writer of the last committed transaction of the -wal yet to publish it? He holds the WAL write lock until
+ * he has: what is written to the -wal meanwhile is his, and of that transaction. (Without a wal-index,
+ * locking_mode=EXCLUSIVE, nobody can tell.) db->lock held. */
+static bool is_unpublished(struct wrep_db *db)
+{
+	struct wrep_file *shm = wrep_db_file(db, WREP_SHM);
+	struct wrep_wal_position at;
+	bool is = shm && wrep_wal_content_position(db->capture, &at) == 0 &&
+		  wrep_wal_index_lags(shm->fd, at.frame_count, at.salt);
+
+	wrep_file_unref(shm);
+	return is;
+}
+
+struct wal_write {
+	const void *buf;
+	size_t len;
+	uint64_t off;
+	struct wrep_op *op;
+	bool unfit; /* it failed, and cannot be taken back */
+};
+
+/* A write that was admitted. 0, WREP_PENDING, -errno. db->lock held; wrep_txn_unlock() is to follow. */
+static int capture_wal(struct wrep_file *f, struct wal_write *w)
 {
 	struct wrep_db *db = f->db;
 	const struct wrep_wal_txn *txn;
-	bool unfit = false;
+	int rc = wrep_capture_write(db->capture, w->buf, w->len, w->off, &txn);
+
+	if (rc == 1 && txn->repeats && is_unpublished(db)) {
+		rc = wrep_capture_committed(db->capture);
+		if (rc == -ENOSPC)
+			wrep_capture_refused(db->capture);
+	} else if (rc == 1) {
+		rc = wrep_commit_wal(db, txn, w->op);
+	} else if (rc == 0) {
+		rc = wrep_write_all(f->fd, w->buf, w->len, w->off);
+		if (!rc)
+			wrep_streaming_wrote_wal(db);
+		else
+			w->unfit = wrep_capture_write_failed(db->capture, w->off) < 0;
+	} else {
+		log_not_captured(db, w->off, rc);
+	}
+	return rc;
+}
+
+static int write_wal(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
+		     struct wrep_op *op)
+{
+	struct wrep_db *db = f->db;
+	struct wal_write w = {.buf = buf, .len = len, .off = off, .op = op};
+	bool put_off = false;
 	int rc;
 
-	if (f->kind == WREP_SHM)
-		return -EIO;
-	if (!len)
-		return 0;
-	if (f->kind == WREP_SUPER)
-		return wrep_write_all(f->fd, buf, len, off);
-	if (f->kind == WREP_STRAY)
-		return wrep_stray_write(f, buf, len, off);
 	pthread_mutex_lock(&db->lock);
-	/* Unlinked, by others (SQLite does not write to what it removed): a transaction that ends
-	 * there would count as committed, and nobody else would ever see it. */
-	if (db->files[f->kind] != f) {
-		pthread_mutex_unlock(&db->lock);
-		return -EIO;
-	}
-	switch (f->kind) {
-	case WREP_WAL:
-		/* It has just left a journal mode in which nothing was committed yet. */
-		if (db->unjournaled.active && !db->unjournaled.alone)
-			return wrep_file_rollback_pending(db)
-				       ? wrep_file_write_later(db, op) /* both unlock */
-				       : wrep_unjournaled_put_off(db, op);
-		rc = wrep_wal_goes_on_with_ended(db, off);
-		if (rc)
-			break;
-		/* The fence keeps applications out; one that lost its lock is refused here. */
-		if (wrep_wal_starts_over(f, buf, len, off)) {
-			if (!wrep_wal_may_go(db)) {
-				rc = -EIO;
-				break;
-			}
-			if (db->wal_held) {
-				pthread_mutex_unlock(&db->lock);
-				return wrep_snapshotter_defer(
-					f,
-					&(struct wrep_deferred){.again = write_wal,
-								.off = off,
-								.len = len},
-					buf, op);
-			}
-		}
-		if (!db->fenced && wrep_capture_uncommitted(db->capture, len, off) >
-					   db->w->config.max_transaction_bytes) {
-			rc = wrep_refuse_large(db);
-			wrep_streaming_stop(db);
-			break;
-		}
-		if (db->fenced)
-			wrep_commit_log_refused(db, WREP_REFUSED_NO_LEADER);
-		rc = db->fenced ? -EIO : wrep_capture_write(db->capture, buf, len, off, &txn);
-		if (rc == 1 && txn->repeats && is_unpublished(db)) {
-			rc = wrep_capture_committed(db->capture);
-			if (rc == -ENOSPC)
-				wrep_capture_refused(db->capture);
-			break;
-		}
-		if (rc == 1)
-			return wrep_commit_wal(db, txn, op); /* unlocks */
-		if (rc == 0) {
-			rc = wrep_write_all(f->fd, buf, len, off);
-			if (!rc)
-				wrep_streaming_wrote_wal(db);
-			else if (wrep_capture_write_failed(db->capture, off) < 0)
-				unfit = true;
-		} else if (rc == -EBADMSG)
-			/* SQLite before 3.53 after a spill and a ROLLBACK TO: see capture.c */
-			wrep_logf(db->w, 'W',
-				  "commit refused: this SQLite wrote a transaction that no "
-				  "recovery would find; use a newer SQLite, or a larger "
-				  "PRAGMA cache_size database=%s",
-				  db->name);
-		else if (rc == -EPERM)
-			wrep_logf(db->w, 'W',
-				  "write refused: it would change committed frames of "
-				  "the -wal database=%s offset=%llu",
-				  db->name, (unsigned long long)off);
-		break;
-	case WREP_JOURNAL:
-		return wrep_journal_write(f, buf, len, off, op); /* unlocks */
-	case WREP_DB:
-		return write_database(f, buf, len, off, op); /* unlocks */
-	default:
+	if (wrep_file_is_unlinked(f)) {
 		rc = -EIO;
+	} else if (db->unjournaled.active && !db->unjournaled.alone) {
+		/* It has just left a journal mode in which nothing was committed yet. */
+		if (!wrep_file_rollback_pending(db))
+			return wrep_unjournaled_put_off(db, op); /* unlocks */
+		rc = wrep_file_write_later(db, op);
+	} else {
+		rc = admit_to_wal(f, buf, len, off);
+		put_off = rc == WREP_PENDING;
+		if (!rc)
+			rc = capture_wal(f, &w);
 	}
 	wrep_txn_unlock(db);
-	if (unfit)
+	if (put_off)
+		return wrep_snapshotter_defer(f,
+					      &(struct wrep_deferred){.again = write_wal_again,
+								      .off = off,
+								      .len = len},
+					      buf, op);
+	if (w.unfit)
 		wrep_fatalf(
 			db->w,
 			"cannot take back a write into the -wal that failed database=%s; repair "
 			"the disk and mount again",
 			db->name);
 	return rc == -EBADMSG ? -EIO : rc;
+}
+
+int wrep_file_write(struct wrep_file *f, const void *buf, size_t len, uint64_t off,
+		    struct wrep_op *op)
+{
+	if (f->kind == WREP_SHM)
+		return -EIO;
+	if (!len)
+		return 0;
+	switch (f->kind) {
+	case WREP_DB:
+		return write_database(f, buf, len, off, op);
+	case WREP_WAL:
+		return write_wal(f, buf, len, off, op);
+	case WREP_JOURNAL:
+		return wrep_journal_write(f, buf, len, off, op);
+	case WREP_SUPER:
+		return wrep_write_all(f->fd, buf, len, off);
+	case WREP_STRAY:
+		return wrep_stray_write(f, buf, len, off);
+	case WREP_SHM:
+		break;
+	}
+	return -EIO;
 }

@@ -529,15 +529,12 @@ int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct w
 	rc = wrep_capture_reserve(db->capture);
 	if (rc == 0)
 		rc = start(db, c);
-	if (rc == 0) {
-		wrep_txn_unlock(db);
+	if (rc == 0)
 		return WREP_PENDING;
-	}
 fail:
 	wrep_capture_refused(db->capture);
 	db->wal_ended = rc;
-	pthread_mutex_unlock(&db->lock);
-	wrep_commit_free(c);
+	wrep_commit_free(c); /* the caller has a reference to the database, too */
 	return rc;
 }
 

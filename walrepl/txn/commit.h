@@ -72,14 +72,14 @@ void wrep_commit_tell_writers(struct wrep_commit *c, int result);
  * before, or, with `result` 0, what others made of it. Tells, and frees, at once or later. No lock held. */
 void wrep_commit_end(struct wrep_commit *c, int result);
 
-/* A write completed `txn`; db->lock held on entry, released before the return. */
+/* A write completed `txn`: WREP_PENDING, or -errno. db->lock held; wrep_txn_unlock() is to follow. */
 int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct wrep_op *op);
 /* A journal is being removed, truncated or zeroed by the application: agree on what the overlay
  * holds. db->lock held on entry; released when WREP_PENDING or an error is returned, still held
  * when 0 is returned: then nothing was to be agreed on, and the caller does what was asked. */
 int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *shape);
-/* The same for a member of `c->group`: 1: it is the undecided transaction, but nothing is submitted yet;
- * 0: nothing is to be agreed on, or -errno; then `c` is freed. db->lock held. */
+/* The same, which keeps the lock: 1: it is the undecided transaction, but nothing is submitted before
+ * wrep_txn_unlock(); 0: nothing is to be agreed on, or -errno; then `c` is freed. db->lock held. */
 int wrep_commit_prepare(struct wrep_db *db, struct wrep_commit *c);
 /* The COMMIT of a member whose parts are delivered, and then its images, in the place that was made. The
  * latter from now on cannot be given up any more; -errno when it has been. db->lock held. */
