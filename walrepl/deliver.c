@@ -148,7 +148,7 @@ static int deliver_unlink(struct wrep_delivery *d, struct wrep_db *db)
 
 static int deliver_rename(struct wrep_delivery *d, struct wrep_db *db)
 {
-	wrep_rename_delivered(d->w, db, d->at.index, &d->e, d->buf, d->req);
+	wrep_rename_delivered(db, d->at.index, &d->e, d->buf, d->req);
 	return 0;
 }
 

@@ -40,7 +40,11 @@ void fsd_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 	fsd_inherit(fs, parent, &gid, &mode);
 	rv = fsd_path(fs, parent, name, path);
 	if (!rv)
-		rv = wrep_mkdir(fs->wrep, path, mode & 07777, ctx->uid, gid, &pend->op);
+		rv = wrep_mkdir(fs->wrep, path,
+				&(struct wrep_new_file){.mode = mode & 07777,
+							.uid = ctx->uid,
+							.gid = gid},
+				&pend->op);
 	if (rv == -EPERM) {
 		fsd_refuse(req, "to make a directory called like a database's file", name);
 		fsd_pend_unref(pend);

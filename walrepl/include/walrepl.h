@@ -202,12 +202,12 @@ int wrep_list(struct wrep *w, const char *path, int (*each)(void *arg, const cha
  * a database or -wal is no longer called so and nobody has it open. */
 int wrep_file_stat(struct wrep_file *f, struct stat *st);
 
-/* What a new file is to be. */
+/* What a new file, or directory, is to be. */
 struct wrep_new_file {
 	mode_t mode;
 	uid_t uid;
 	gid_t gid;
-	int flags; /* of the open that makes it */
+	int flags; /* of the open that makes a file */
 };
 
 /* Make `name` and open it. A database is created on every node (EROFS where this node may not
@@ -297,7 +297,7 @@ unsigned wrep_dir_count(struct wrep *w, const char *path);
 
 /* On every node, in order with all else; -EROFS where this node may not write. 0, WREP_PENDING, -errno:
  * -EEXIST, -ENOENT, -ENOTEMPTY, -EPERM (a directory may not be called like a database's file). */
-int wrep_mkdir(struct wrep *w, const char *path, mode_t mode, uid_t uid, gid_t gid,
+int wrep_mkdir(struct wrep *w, const char *path, const struct wrep_new_file *as,
 	       struct wrep_op *op);
 int wrep_rmdir(struct wrep *w, const char *path, struct wrep_op *op);
 int wrep_dir_setattr(struct wrep_dir *d, const struct wrep_attr *attr, struct wrep_op *op);

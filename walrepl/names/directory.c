@@ -23,13 +23,12 @@
 
 /* ---- what applications ask for ------------------------------------------------------------------ */
 
-int wrep_mkdir(struct wrep *w, const char *path, mode_t mode, uid_t uid, gid_t gid,
-	       struct wrep_op *op)
+int wrep_mkdir(struct wrep *w, const char *path, const struct wrep_new_file *as, struct wrep_op *op)
 {
 	struct wrep_entry e = {.type = WREP_ENTRY_MKDIR,
-			       .mode = mode & 07777,
-			       .uid = uid,
-			       .gid = gid};
+			       .mode = as->mode & 07777,
+			       .uid = as->uid,
+			       .gid = as->gid};
 	enum wrep_kind kind;
 
 	if (!wrep_names_path_valid(path, strlen(path)))

@@ -398,19 +398,28 @@ static void remove_side_files(struct wrep *w, const char *name)
 	}
 }
 
+struct rename_work {
+	struct wrep_work work;	  /* first */
+	struct wrep_db *db;	  /* a reference */
+	struct wrep_db *replaced; /* what has the name; a reference, or NULL */
+	struct rlog_buf *buf;	  /* the entry, a reference */
+	uint64_t index;
+	struct wrep_op *op; /* of the application that asked for it, or NULL */
+};
+
 /* Let the database be found by its new name, in place of the replaced one. `former`: its file, of which
  * `fd` is another descriptor (-1: it is gone); NULL: there is none. */
-static int swap(struct wrep_db *db, struct wrep_db *replaced, const char *to,
-		const struct wrep_file *former, int fd, uint64_t index)
+static int swap(struct rename_work *r, const char *to, const struct wrep_file *former, int fd)
 {
+	struct wrep_db *db = r->db;
 	struct wrep *w = db->w;
 	struct wrep_file *f = NULL;
 	int rc;
 
 	pthread_mutex_lock(&w->lock);
 	pthread_mutex_lock(&db->lock);
-	if (replaced)
-		wrep_db_hide_locked(replaced);
+	if (r->replaced)
+		wrep_db_hide_locked(r->replaced);
 	wrep_db_hide_locked(db);
 	rc = wrep_db_set_name(db, to);
 	wrep_db_show_locked(db);
@@ -421,7 +430,7 @@ static int swap(struct wrep_db *db, struct wrep_db *replaced, const char *to,
 		db->touched = true;
 		db->wal_held = db->unsynced = false;
 		db->renames_pending--;
-		w->names_index = index;
+		w->names_index = r->index;
 	}
 	pthread_mutex_unlock(&db->lock);
 	pthread_mutex_unlock(&w->lock);
@@ -453,15 +462,6 @@ static void let_go(struct wrep_db *db)
 	wrep_sumfile_remove(w->config.state_fd, db->id);
 	wrep_wal_aside_remove(w, db->id);
 }
-
-struct rename_work {
-	struct wrep_work work;	  /* first */
-	struct wrep_db *db;	  /* a reference */
-	struct wrep_db *replaced; /* what has the name; a reference, or NULL */
-	struct rlog_buf *buf;	  /* the entry, a reference */
-	uint64_t index;
-	struct wrep_op *op; /* of the application that asked for it, or NULL */
-};
 
 static int run_once(struct wrep *w, struct rename_work *r, const char *to)
 {
@@ -500,7 +500,7 @@ static int run_once(struct wrep *w, struct rename_work *r, const char *to)
 		rc = fd < 0 ? -errno : 0;
 	}
 	if (!rc)
-		rc = swap(db, replaced, to, old.files[WREP_DB], fd, r->index);
+		rc = swap(r, to, old.files[WREP_DB], fd);
 	if (rc && fd >= 0)
 		close(fd);
 	wrep_snapshotter_unlock(w);
@@ -578,10 +578,10 @@ static const struct wrep_work_ops rename_ops = {
 
 /* ---- the committed entry ------------------------------------------------------------------------- */
 
-void wrep_rename_delivered(struct wrep *w, struct wrep_db *db, uint64_t index,
-			   const struct wrep_entry *e, struct rlog_buf *buf,
-			   struct rlog_request *req)
+void wrep_rename_delivered(struct wrep_db *db, uint64_t index, const struct wrep_entry *e,
+			   struct rlog_buf *buf, struct rlog_request *req)
 {
+	struct wrep *w = db->w;
 	struct wrep_db *replaced = NULL;
 	struct wrep_name_effect effect;
 	struct rename_work *r;

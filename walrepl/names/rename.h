@@ -6,9 +6,8 @@
 #include "db/db.h"
 #include "record/entry.h"
 
-void wrep_rename_delivered(struct wrep *w, struct wrep_db *db, uint64_t index,
-			   const struct wrep_entry *e, struct rlog_buf *buf,
-			   struct rlog_request *req);
+void wrep_rename_delivered(struct wrep_db *db, uint64_t index, const struct wrep_entry *e,
+			   struct rlog_buf *buf, struct rlog_request *req);
 /* Give a database another name, when nobody has it open. As wrep_rename(). No lock held. */
 int wrep_db_rename(struct wrep_db *db, const char *to, unsigned flags, struct wrep_op *op);
 

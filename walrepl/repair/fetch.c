@@ -192,11 +192,17 @@ static void log_progress(struct fetch *f, const struct wrep_manifest_db *d, uint
 		  pgno, d->page_count, (unsigned long long)atomic_load(&f->w->fetched_bytes));
 }
 
-/* Bring pages [first, first + count) of the file to what their hashes, `theirs`, say; `hash` gets those
- * of what is in the file then. */
-static int compare_pages(struct fetch *f, const struct wrep_manifest_db *d, int fd, uint32_t first,
-			 uint32_t count, const uint8_t *theirs, uint64_t *hash)
+/* The hashes of the leader's pages [first, first + count), 8 bytes each. */
+struct theirs {
+	uint32_t first, count;
+	const uint8_t *hashes;
+};
+
+/* Bring these pages of the file to what their hashes say; `hash` gets those of what is in the file then. */
+static int compare_pages(struct fetch *f, const struct wrep_manifest_db *d, int fd,
+			 const struct theirs *theirs, uint64_t *hash)
 {
+	const uint32_t first = theirs->first, count = theirs->count;
 	const uint32_t per_read = WREP_STREAM_PAGES_BYTES / d->page_size;
 	uint32_t wanted = 0;
 	int rc = 0;
@@ -213,7 +219,7 @@ static int compare_pages(struct fetch *f, const struct wrep_manifest_db *d, int 
 
 		for (uint32_t i = 0; i < n && !rc; i++) {
 			uint32_t pgno = first + at + i;
-			uint64_t their = wrep_get64(theirs + (size_t)(at + i) * 8);
+			uint64_t their = wrep_get64(theirs->hashes + (size_t)(at + i) * 8);
 
 			hash[pgno - 1] = 0;
 			if (!their)
@@ -296,7 +302,7 @@ static int fetch_file(struct fetch *f, struct wrep_manifest_db *d, int fd, uint6
 			break;
 		}
 		memcpy(sums, f->stream.body + WREP_STREAM_SUMS_HEAD, (size_t)count * 8);
-		rc = compare_pages(f, d, fd, first, count, sums, *hash);
+		rc = compare_pages(f, d, fd, &(struct theirs){first, count, sums}, *hash);
 		first += count;
 	} while (!rc && first <= d->page_count);
 	free(sums);

@@ -176,11 +176,16 @@ static int send_sums(struct wrep_page_server *o)
 			      WREP_STREAM_SUMS_HEAD + (size_t)count * 8);
 }
 
+struct wanted {
+	uint32_t page_size, count;
+	const uint8_t *pgnos; /* 4 bytes each */
+};
+
 /* Some pages as newly committed as they are: from the -wal where it has them, else from the file.
  * 0, -ESTALE (the page size has changed), -EBADMSG (`*bad` is damaged here), -errno. */
-static int read_pages(struct wrep_db *db, uint32_t page_size, const uint8_t *pgnos, uint32_t count,
-		      uint8_t *out, uint32_t *bad)
+static int read_pages(struct wrep_db *db, const struct wanted *wanted, uint8_t *out, uint32_t *bad)
 {
+	const uint32_t page_size = wanted->page_size, count = wanted->count;
 	uint64_t offset[PAGES_LOCKED];
 	uint32_t pgno[PAGES_LOCKED];
 	struct wrep_file *wal;
@@ -188,7 +193,7 @@ static int read_pages(struct wrep_db *db, uint32_t page_size, const uint8_t *pgn
 	int rc = 0;
 
 	for (uint32_t i = 0; i < count; i++)
-		pgno[i] = wrep_get32(pgnos + (size_t)i * 4);
+		pgno[i] = wrep_get32(wanted->pgnos + (size_t)i * 4);
 	pthread_mutex_lock(&db->lock);
 	if (!db->files[WREP_DB] || db->removed)
 		rc = -ENOENT;
@@ -259,11 +264,14 @@ static int send_pages(struct wrep_page_server *o)
 	if (!db)
 		return wrep_wire_send(&o->stream, WREP_STREAM_GONE, "", 0);
 	while (done < count && !rc) {
-		uint32_t n = count - done < PAGES_LOCKED ? count - done : PAGES_LOCKED;
+		const struct wanted wanted = {
+			.page_size = page_size,
+			.count = count - done < PAGES_LOCKED ? count - done : PAGES_LOCKED,
+			.pgnos = b + WREP_STREAM_PAGES_HEAD + (size_t)done * 4,
+		};
 
-		rc = read_pages(db, page_size, b + WREP_STREAM_PAGES_HEAD + (size_t)done * 4, n,
-				o->answer + (size_t)done * page_size, &bad);
-		done += n;
+		rc = read_pages(db, &wanted, o->answer + (size_t)done * page_size, &bad);
+		done += wanted.count;
 	}
 	if (bad)
 		wrep_page_damaged(db, bad);

@@ -256,9 +256,10 @@ static int read_page(struct wrep_db *db, const struct wrep_streaming *a, const u
 }
 
 /* An entry of the pages picked. */
-static int encode(struct wrep_db *db, struct wrep_streaming *a, const uint8_t *frames,
-		  const struct pick *picks, uint32_t count, struct rlog_request **out)
+static int encode(struct wrep_db *db, const uint8_t *frames, const struct pick *picks,
+		  uint32_t count, struct rlog_request **out)
 {
+	struct wrep_streaming *a = db->streaming;
 	struct wrep_entry e = {
 		.type = WREP_ENTRY_PAGES,
 		.db_id = db->id,
@@ -324,7 +325,7 @@ static int make_part(struct wrep_db *db, struct wrep_streaming *a, uint32_t coun
 
 		a->next += count;
 		if (kept)
-			rc = encode(db, a, frames, picks, kept, out);
+			rc = encode(db, frames, picks, kept, out);
 	}
 	free(frames);
 	free(picks);
