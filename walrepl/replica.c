@@ -213,15 +213,13 @@ static const struct wrep_up up = {
 	.housekeeping_due = wrep_snapshotter_wake,
 };
 
-int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[RLOG_ERRMSG_SIZE])
+/* With everything that cannot fail; NULL: no memory. */
+static struct wrep *make(const struct wrep_config *config)
 {
 	struct wrep *w = calloc(1, sizeof *w);
-	struct rlog_config log;
-	bool marked = false;
-	int rc;
 
 	if (!w)
-		return -ENOMEM;
+		return NULL;
 	w->up = &up;
 	w->config = *config;
 	if (!w->config.max_transaction_bytes)
@@ -237,22 +235,14 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	w->fetch_fd = -1;
 	w->state = wrep_state_new();
 	w->queue = wrep_queue_new(wrep_queue_in_log_order, on_room, w);
-	rc = w->state && w->queue ? wrep_conn_init() : -ENOMEM;
-	if (!rc && getrandom(&w->origin, sizeof w->origin, 0) != sizeof w->origin)
-		rc = -EIO;
-	if (!rc)
-		rc = wrep_snapshotter_new(w);
-	if (rc) {
-		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot prepare to replicate: %s",
-			 strerror(-rc));
-		goto fail;
-	}
-	rc = wrep_applier_start(w);
-	if (rc) {
-		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot start a thread: %s", strerror(-rc));
-		goto fail;
-	}
-	log = config->log;
+	return w;
+}
+
+/* What raftlog tells may come from now on. */
+static int open_log(struct wrep *w, char errmsg[RLOG_ERRMSG_SIZE])
+{
+	struct rlog_config log = w->config.log;
+
 	log.cb = (struct rlog_callbacks){
 		.apply = wrep_deliver,
 		.view = on_view,
@@ -264,20 +254,56 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 		.stream = on_stream,
 	};
 	log.ctx = w;
-	rc = rlog_open(&w->log, &log, errmsg);
+	return rlog_open(&w->log, &log, errmsg);
+}
+
+/* The log is open, but nothing is delivered yet. `marked`: the files are not what a snapshot says. */
+static int start(struct wrep *w, bool marked)
+{
+	int rc = 0;
+
+	if (!marked && !w->restored)
+		rc = wrep_restore_nothing(w);
+	if (!rc)
+		rc = wrep_strays_load(w);
+	if (!rc)
+		rc = wrep_snapshotter_start(w);
+	if (!rc)
+		rc = wrep_scrub_start(w);
+	if (!rc)
+		rc = wrep_exclusive_start(w, wrep_unjournaled_tick);
+	return rc;
+}
+
+int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[RLOG_ERRMSG_SIZE])
+{
+	struct wrep *w = make(config);
+	bool marked = false;
+	int rc;
+
+	if (!w)
+		return -ENOMEM;
+	rc = w->state && w->queue ? wrep_conn_init() : -ENOMEM;
+	if (!rc && getrandom(&w->origin, sizeof w->origin, 0) != sizeof w->origin)
+		rc = -EIO;
+	if (!rc)
+		rc = wrep_snapshotter_new(w);
+	if (rc) {
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot prepare to replicate: %s",
+			 strerror(-rc));
+		release(w);
+		return rc;
+	}
+	rc = wrep_applier_start(w);
+	if (rc) {
+		snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot start a thread: %s", strerror(-rc));
+		release(w);
+		return rc;
+	}
+	rc = open_log(w, errmsg);
 	if (!rc) {
-		/* Nothing is delivered yet. */
 		marked = wrep_fetch_marked(w);
-		if (!marked && !w->restored)
-			rc = wrep_restore_nothing(w);
-		if (!rc)
-			rc = wrep_strays_load(w);
-		if (!rc)
-			rc = wrep_snapshotter_start(w);
-		if (!rc)
-			rc = wrep_scrub_start(w);
-		if (!rc)
-			rc = wrep_exclusive_start(w, wrep_unjournaled_tick);
+		rc = start(w, marked);
 		if (rc)
 			snprintf(errmsg, RLOG_ERRMSG_SIZE, "cannot prepare the data directory: %s",
 				 strerror(-rc));
@@ -298,9 +324,6 @@ int wrep_open(struct wrep **out, const struct wrep_config *config, char errmsg[R
 	wrep_deliver_discard_dead(w);
 	*out = w;
 	return 0;
-fail:
-	release(w);
-	return rc;
 }
 
 void wrep_stop(struct wrep *w)
