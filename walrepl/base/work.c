@@ -257,8 +257,7 @@ static struct wrep_work *find(struct wrep_queue *q) REQUIRES(q->lock)
 {
 	struct wrep_work *work;
 
-	TAILQ_FOREACH(work, &q->works, link)
-	{
+	TAILQ_FOREACH(work, &q->works, link) {
 		if (!work->running && q->policy(q, work))
 			break;
 	}
@@ -313,8 +312,7 @@ static struct wrep_work *next_overtaking(struct wrep_queue *q, uint64_t last)
 	struct wrep_work *work;
 
 	pthread_mutex_lock(&q->lock);
-	TAILQ_FOREACH(work, &q->overtaking, overtaking_link)
-	{
+	TAILQ_FOREACH(work, &q->overtaking, overtaking_link) {
 		if (work->sequence > last || work->ops->overtakes(work))
 			break;
 	}
@@ -346,8 +344,7 @@ void wrep_queue_retire(struct wrep_queue *q)
 	struct wrep_work *work;
 
 	pthread_mutex_lock(&q->lock);
-	TAILQ_FOREACH(work, &q->works, link)
-	{
+	TAILQ_FOREACH(work, &q->works, link) {
 		if (!work->running && work->ops->retire)
 			work->ops->retire(work);
 	}
@@ -388,8 +385,7 @@ bool wrep_queue_holds(struct wrep_queue *q, const char *name)
 	struct wrep_work *work;
 
 	pthread_mutex_lock(&q->lock);
-	TAILQ_FOREACH(work, &q->works, link)
-	{
+	TAILQ_FOREACH(work, &q->works, link) {
 		if (!work->running && !strcmp(work->ops->name, name))
 			break;
 	}

@@ -29,7 +29,7 @@ struct wrep_up {
 	void (*db_closing)(struct wrep_db *db);
 	/* The last reference is gone. No lock held. [any thread] */
 	void (*db_freed)(struct wrep_db *db);
-	/* There is something for the keeper's thread to do. Any lock but the keeper's may be held. [any thread] */
+	/* There is something for the snapshotter's thread to do. Any lock but the snapshotter's may be held. [any thread] */
 	void (*housekeeping_due)(struct wrep *w);
 };
 

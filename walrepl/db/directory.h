@@ -34,9 +34,9 @@ int wrep_dir_ensure(struct wrep *w, const char *path, const struct wrep_entry *e
 int wrep_dir_open(int at_fd, const char *path); /* a descriptor, or -errno */
 int wrep_dir_apply_attributes(int fd,
 			      const struct wrep_entry *e); /* as a SETATTR says. 0 or -errno */
-/* The directory that `path` is in has changed. [applier, keeper] */
+/* The directory that `path` is in has changed. [applier, snapshotter] */
 void wrep_dir_touch(struct wrep *w, const char *path);
-/* Sync the directories that have changed; the top always. 0 or -errno. [keeper, applier] */
+/* Sync the directories that have changed; the top always. 0 or -errno. [snapshotter, applier] */
 int wrep_dirs_sync(struct wrep *w);
 /* Enter all of them into the manifest; w->lock held. 0 or -ENOMEM. Then say what they look like. */
 int wrep_dirs_note(struct wrep *w, struct wrep_manifest *m);

@@ -10,7 +10,7 @@
  * Three things keep the files open beyond that. An undecided transaction and an overlay: what becomes
  * of them needs the files. And what was written and is not on the disk yet: should the kernel fail to
  * write it, only who has the file open then is sure to be told by the next sync. So a database that is
- * idle and *unsynced* stays open until the next durable point; of more than WREP_UNSYNCED_MAX the keeper syncs the
+ * idle and *unsynced* stays open until the next durable point; of more than WREP_UNSYNCED_MAX the snapshotter syncs the
  * longest idle ones before that.
  *
  * Descriptors may run out all the same. Applications are refused (EMFILE) while there are still some left
@@ -229,7 +229,7 @@ void wrep_db_missing(struct wrep_db *db)
 	db->w->up->damaged(db->w, "the database file is gone from the data directory", db);
 }
 
-/* ---- the keeper's part --------------------------------------------------------------------------- */
+/* ---- the snapshotter's part --------------------------------------------------------------------------- */
 
 bool wrep_unsynced_many(struct wrep *w)
 {

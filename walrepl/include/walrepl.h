@@ -10,9 +10,9 @@
  * its `done` is called later, once, from another thread. The applier thread (one per wrep) is the
  * only one that calls the host's `mounted_open` and `invalidate`.
  *
- * Lock order: the keeper's point_lock, or wrep->delivery; then wrep->lock (the table of databases), then a
+ * Lock order: the snapshotter's point_lock, or wrep->delivery; then wrep->lock (the table of databases), then a
  * database's lock. Who needs those of several databases at once takes them in ascending order of their
- * ids. The keeper takes `delivery` behind its point_lock. Nobody calls the host, an op's `done` or raftlog's
+ * ids. The snapshotter takes `delivery` behind its point_lock. Nobody calls the host, an op's `done` or raftlog's
  * blocking functions while holding wrep->lock or a database's.
  */
 #ifndef WALREPL_H

@@ -478,7 +478,7 @@ static int run_once(struct wrep *w, struct rename_work *r, const char *to)
 	if (replaced)
 		wrep_db_detach(replaced);
 	wrep_snapshotter_lock(
-		w); /* not earlier: what the kernel wants to write may wait for the keeper */
+		w); /* not earlier: what the kernel wants to write may wait for the snapshotter */
 	for (;;) {
 		rc = move_aside(db, &old, to, replaced, r->index);
 		if (!wrep_is_shortage(rc) || wrep_stopping(w))

@@ -18,7 +18,7 @@ static uint64_t keep_bytes(const struct wrep *w)
 	return wrep_log_bytes(w) / 2;
 }
 
-/* Make `m` the manifest, at `index`. On success its content is the keeper's. point_lock held. */
+/* Make `m` the manifest, at `index`. On success its content is the snapshotter's. point_lock held. */
 int wrep_current_manifest_publish(struct wrep_snapshotter *k, struct wrep_manifest *m,
 				  uint64_t index)
 {

@@ -5,7 +5,7 @@
 #include "db/db.h"
 #include "record/manifest.h"
 
-/* Make `m` the manifest, at `index`. On success its content is the keeper's. point_lock held. */
+/* Make `m` the manifest, at `index`. On success its content is the snapshotter's. point_lock held. */
 int wrep_current_manifest_publish(struct wrep_snapshotter *k, struct wrep_manifest *m,
 				  uint64_t index);
 /* All names, as of one entry, which is not before `index`; `*all`: references of the databases in `m`, in

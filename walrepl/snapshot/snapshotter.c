@@ -1,4 +1,4 @@
-/* The keeper: a thread that makes the files durable from time to time, so that the log can be short.
+/* The snapshotter: a thread that makes the files durable from time to time, so that the log can be short.
  *
  * A *durable point* is a manifest (manifest.h) in raftlog's snapshot: "everything up to entry S is in
  * this node's files, on disk". After it raftlog lets go of the log behind S, and a restart applies only
@@ -24,7 +24,7 @@
  * database file is synced and a manifest is written that needs no -wal (wal_hold.c). That is
  * once for each durable point at most, and costs what SQLite's own sync of a checkpoint would.
  *
- * When one is due. The log behind the last point is a quarter of --log-size: delivery wakes the keeper as
+ * When one is due. The log behind the last point is a quarter of --log-size: delivery wakes the snapshotter as
  * the log grows (wrep_snapshotter_delivered()), and what has come while one point was taken makes the next due at
  * once. Only an open transaction puts a point off: S may not pass its parts, so as long as the one that the
  * last point stopped at is open, the next would come to the same.
@@ -379,7 +379,7 @@ struct barrier_work {
 	struct wrep_snapshotter *snapshotter;
 };
 
-/* The keeper's barrier. What the daemon's SQLite can still copy out of a -wal need not be held there. */
+/* The snapshotter's barrier. What the daemon's SQLite can still copy out of a -wal need not be held there. */
 static void run_barrier(struct wrep *w, struct wrep_work *work)
 {
 	struct wrep_db **all;
@@ -468,11 +468,11 @@ static void end_point(struct wrep_snapshotter *k)
 	serve(k, k->serving, rc);
 }
 
-static void *keeper_main(void *arg)
+static void *snapshotter_main(void *arg)
 {
 	struct wrep_snapshotter *k = arg;
 
-	prctl(PR_SET_NAME, "keeper");
+	prctl(PR_SET_NAME, "snapshotter");
 	pthread_mutex_lock(&k->lock);
 	while (!k->stop) {
 		if (k->deferred) {
@@ -546,7 +546,7 @@ int wrep_snapshotter_new(struct wrep *w)
 int wrep_snapshotter_start(struct wrep *w)
 {
 	struct wrep_snapshotter *k = w->snapshotter;
-	int rc = pthread_create(&k->thread, NULL, keeper_main, k);
+	int rc = pthread_create(&k->thread, NULL, snapshotter_main, k);
 
 	k->running = !rc;
 	return -rc;

@@ -10,7 +10,7 @@ int wrep_snapshotter_start(struct wrep *w); /* and after */
 void wrep_snapshotter_stop(struct wrep *w); /* no manifest is written after it */
 void wrep_snapshotter_free(struct wrep *w);
 void wrep_snapshotter_wake(
-	struct wrep *w); /* to trim the idle ones; any lock but the keeper's may be held */
+	struct wrep *w); /* to trim the idle ones; any lock but the snapshotter's may be held */
 /* An entry of that many bytes has been delivered. */
 void wrep_snapshotter_delivered(struct wrep *w, size_t bytes);
 /* Take a durable point now; waits until it is taken. 0, -EAGAIN (this node is not whole itself),

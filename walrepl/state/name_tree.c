@@ -75,7 +75,7 @@ void wrep_tree_clear(struct wrep_tree *t)
 	struct wrep_tree_node *n, *next;
 
 	HASH_ITER(hh, t->names, name, next_name)
-		leave_name(t, name);
+	leave_name(t, name);
 	HASH_ITER(hh, t->nodes, n, next)
 	{
 		HASH_DELETE(hh, t->nodes, n);

@@ -6,8 +6,8 @@
 #ifndef WALREPL_TXN_SENDER_H
 #define WALREPL_TXN_SENDER_H
 
-#include "guarded.h"
 #include "db/db.h"
+#include "guarded.h"
 #include "state/parts.h"
 
 struct wrep_source;
