@@ -715,6 +715,34 @@ static void wal_of_unknown_size_is_tried_again(void **state)
 	stop(&f);
 }
 
+static void wal_that_goes_while_it_is_opened_is_tried_again(void **state)
+{
+	static const int errors[] = {-ENOENT, -ESTALE};
+	struct fixture f;
+	char failure[WREP_CONN_FAILURE_MAX];
+	struct app app;
+	(void)state;
+
+	start(&f, 4096);
+	assert_int_equal(wrep_conn_fence_close(f.b, false), 0);
+	f.wal_error = errors[0];
+	assert_int_equal(wrep_conn_apply_direct(f.b, next_txn(&f, true)), 0);
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		f.wal_error = errors[i];
+		assert_int_equal(wrep_conn_fence_close(f.b, true), -EBUSY);
+	}
+	wrep_conn_failure(f.b, -EIO, failure);
+	assert_non_null(strstr(failure, "call=\"open of the mounted -wal\" call_error=Stale"));
+	f.wal_error = 0;
+	assert_int_equal(wrep_conn_fence_close(f.b, true), 0);
+	app_open(&app, &f);
+	app_expect_version(&app, 0);
+	apply_random(&f, 3);
+	app_expect_version(&app, f.version);
+	app_stop(&app, 0);
+	stop(&f);
+}
+
 static void failure_tells_the_code_and_the_call(void **state)
 {
 	struct fixture f;
@@ -1087,6 +1115,7 @@ int main(void)
 		cmocka_unit_test(wal_with_checkpoints_starts_over),
 		cmocka_unit_test(wal_grows_once_no_former_size_can_come_back),
 		cmocka_unit_test(wal_of_unknown_size_is_tried_again),
+		cmocka_unit_test(wal_that_goes_while_it_is_opened_is_tried_again),
 		cmocka_unit_test(failure_tells_the_code_and_the_call),
 		cmocka_unit_test(apply_invalid_transaction_refused),
 		cmocka_unit_test(fence_in_wal_mode_keeps_writers_out),

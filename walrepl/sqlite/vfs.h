@@ -27,7 +27,7 @@ void wrep_vfs_close(struct wrep_vfs *v);
 const char *wrep_vfs_filename(const struct wrep_vfs *v);
 const char *wrep_vfs_name(const struct wrep_vfs *v);
 
-/* SQLITE_CANTOPEN: for lack of descriptors (-EMFILE, -ENFILE)? Else 0. */
+/* SQLITE_CANTOPEN: for lack of descriptors (-EMFILE, -ENFILE)? Or because the file went just then (-EBUSY)? Else 0. */
 int wrep_vfs_shortage(const struct wrep_vfs *v);
 
 /* A call beneath SQLite that failed. */

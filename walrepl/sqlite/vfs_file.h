@@ -29,7 +29,7 @@ struct wrep_vfs {
 	int shm_lock_fd; /* mounted */
 	unsigned shm_shared, shm_exclusive; /* SQLite's locks, a bit each */
 	bool keep_wal;
-	int shortage;			 /* the last open failed for it: -EMFILE, -ENFILE, or 0 */
+	int shortage; /* the last open failed for it: -EMFILE, -ENFILE, -EBUSY, or 0 */
 	struct wrep_vfs_failure failure; /* the last one that nobody took */
 	void **regions;
 	int region_count, region_size;
@@ -56,7 +56,10 @@ static inline int wrep_vfs_fails(struct wrep_vfs *v, const char *call, int error
 /* Keep why an open failed (0: it did not); all that SQLite is told is SQLITE_CANTOPEN. */
 static inline void wrep_vfs_opened(struct wrep_vfs *v, const char *call, int error)
 {
-	v->shortage = error == -EMFILE || error == -ENFILE ? error : 0;
+	if (error == -ENOENT || error == -ESTALE)
+		v->shortage = -EBUSY; /* an application has just removed the file */
+	else
+		v->shortage = error == -EMFILE || error == -ENFILE ? error : 0;
 	if (error < 0)
 		wrep_vfs_fails(v, call, -error, SQLITE_CANTOPEN);
 }
