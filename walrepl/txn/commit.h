@@ -89,8 +89,6 @@ int wrep_commit_fill(struct wrep_commit *c, struct wrep_entry *e);
  * not be kept. Frees it. No lock held. */
 void wrep_commit_dismiss(struct wrep_commit *c, bool refused);
 
-/* A transaction is larger than it may be: a line that says so. Returns -ENOSPC. */
-int wrep_refuse_large(struct wrep_db *db);
 
 /* `db` has no undecided transaction any more. db->lock held. */
 void wrep_commit_detach(struct wrep_db *db);
