@@ -1,4 +1,4 @@
-/* In the good case: a session is made and mounted (mountpoint.c), its loop runs in a thread of its own (which
+/* In the good case: a session is made and mounted (place.c), its loop runs in a thread of its own (which
  * starts the pool of /dev/fuse readers and, with io_uring, one thread per CPU), and INIT is answered.
  */
 #include "mount/session.h"

@@ -1,6 +1,6 @@
 /* The applier: one thread that brings the backing files up to what the log says, in its order.
  *
- * Transactions are applied or installed (apply.c), fences closed and opened (apply/fence.c), databases created and
+ * Transactions are applied (apply.c) or installed (install.c), fences closed and opened (apply/fence.c), databases created and
  * removed (names/database.c, names/directory.c, names/rename.c), applications let in.
  *
  * What is busy (a reader in rollback mode, a writer that has not noticed that it lost) is tried

@@ -6,7 +6,7 @@
  * appended to the -wal, or written under the EXCLUSIVE lock in rollback mode. Over several databases: readers
  * are kept out of all of them before the first is written.
  *
- * One of an application here that Raft has committed is installed: what was held back goes where it belongs.
+ * One of an application here that Raft has committed is installed (install.c): what was held back goes where it belongs.
  *
  * What is busy (a reader in rollback mode, a writer that has not noticed that it lost) is tried again, and
  * everything behind it waits: the order of the log is kept. wrep_apply_takes() says why nothing gets into the files on top

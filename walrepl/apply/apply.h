@@ -1,4 +1,5 @@
-/* Transactions go into the files. All functions are called by the applier's thread, without a lock held. */
+/* Transactions of other nodes go into the files. raftlog's loop queues them; the applier's thread calls the rest,
+ * without a lock held. */
 #ifndef WALREPL_APPLY_APPLY_H
 #define WALREPL_APPLY_APPLY_H
 
@@ -13,7 +14,7 @@
 void wrep_apply_queue_part(struct wrep_db *db, struct wrep_spool *spool, struct rlog_buf *buf);
 /* Parts that will not be committed, or are no longer needed; takes them. NULL: nothing. No lock held. */
 void wrep_apply_queue_drop(struct wrep *w, struct wrep_spool *spool);
-/* A transaction of another node took effect; takes `parts`, which may be NULL. */
+/* A transaction of another node took effect; takes `spool`, which may be NULL. */
 void wrep_apply_queue(struct wrep_db *db, uint64_t index, struct rlog_buf *buf,
 		      struct wrep_spool *spool, bool changes_nothing);
 

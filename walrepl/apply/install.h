@@ -7,7 +7,7 @@
 
 struct wrep_commit;
 
-/* It took effect: its pages belong into the files, then its application is told. Takes both; `parts` may be NULL.
+/* It took effect: its pages belong into the files, then its application is told. Takes both; `spool` may be NULL.
  * No lock held. [raftlog's thread] */
 void wrep_install_queue(struct wrep_commit *c, struct wrep_spool *spool);
 extern const struct wrep_work_ops

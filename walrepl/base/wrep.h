@@ -55,7 +55,7 @@ struct wrep {
 	unsigned top_dirs;	       /* directories at the top */
 	uint64_t names_index;
 	struct wrep_departure *departures; /* that wait until a database is closed */
-	pthread_mutex_t stray_lock;	   /* stray.c; a leaf */
+	pthread_mutex_t stray_lock;	   /* db/stray.c; a leaf */
 	struct wrep_stray *strays;	   /* stray_lock */
 	uint64_t stray_next;		   /* stray_lock */
 	/* What the log says (state/state.h), but for the versions, which are in the databases. Who deals with entries

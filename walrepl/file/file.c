@@ -1,17 +1,4 @@
-/* The files of a database as request threads use them: lookup, create, open, read, write, truncate,
- * attributes, unlink. Where an operation needs the cluster's agreement it is handed to commit.c;
- * where it needs SQLite's locks, to the applier.
- *
- * What a write to each file means:
- *   -wal      judged by capture.c; all but the last write of a transaction go straight through.
- *   database  in WAL mode a checkpoint writes here, and content that is committed already is let
- *             through; in rollback mode, under a hot journal, pages gather in the overlay. What comes
- *             without a journal does, too: see txn/unjournaled.c.
- *   -journal  local; removing, truncating or zeroing it is the commit.
- *   -mj...    local: txn/super_journal.c; removing it is the commit of several databases.
- *   -shm      never comes here: the kernel passes it through to the backing file.
- *   strays    side files of no database are ordinary files of this node: stray.c.
- */
+/* See file.h. */
 #include "file/file.h"
 
 #include <errno.h>

@@ -144,7 +144,7 @@ static int truncate_file(struct wrep_file *f, uint64_t size, bool opened, struct
 			shape->trigger = WREP_TRIGGER_TRUNCATE;
 			shape->journal_size = size;
 			shape->op = op;
-			rc = wrep_commit_rollback(db, shape);
+			rc = wrep_commit_overlay(db, shape);
 			if (rc)
 				return rc; /* unlocked */
 			break;

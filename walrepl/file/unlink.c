@@ -77,7 +77,7 @@ int wrep_unlink(struct wrep *w, const char *name, struct wrep_op *op)
 		} else {
 			shape->trigger = WREP_TRIGGER_UNLINK;
 			shape->op = op;
-			rc = wrep_commit_rollback(db, shape);
+			rc = wrep_commit_overlay(db, shape);
 			if (rc)
 				goto out; /* unlocked */
 		}

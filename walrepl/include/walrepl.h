@@ -36,7 +36,7 @@ struct wrep_dir;
 
 /* The four files of a database; the super-journals of transactions over several (txn/super_journal.c), any
  * number, each called after one of them; and what is called like a side file, or is rsync's copy of one, and is
- * no database's (stray.h). */
+ * no database's (db/stray.h). */
 enum wrep_kind { WREP_DB, WREP_WAL, WREP_SHM, WREP_JOURNAL, WREP_SUPER, WREP_STRAY };
 
 /* ---- what walrepl needs from the mount ------------------------------------------------------ */
@@ -212,7 +212,7 @@ struct wrep_new_file {
 
 /* Make `name` and open it. A database is created on every node (EROFS where this node may not
  * write); side files are local. -EEXIST with O_EXCL, else an existing file is opened. A side file that is copied
- * here is no database's until that is copied, too (stray.h): EROFS where this node may not write, -EBUSY while an
+ * here is no database's until that is copied, too (db/stray.h): EROFS where this node may not write, -EBUSY while an
  * application has the database open.
  * `internal`: the caller is the applier itself (its thread id: wrep_applier_tid()). 0, WREP_PENDING, -errno; the file
  * comes in op->file. */

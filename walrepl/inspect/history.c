@@ -1,5 +1,5 @@
-/* The table of databases as a log leaves it, without any file: what deliver.c decides when an entry is delivered,
- * decided by the same rules (state/state.c) from the snapshot and the entries alone. There are no page images
+/* The table of databases as a log leaves it, without any file: what state/state.c
+ * decides when an entry is delivered, from the snapshot and the entries alone. There are no page images
  * here, so the versions are without page sums.
  *
  * A log that was compacted begins with what the manifest says. Entries up to the snapshot's index are not

@@ -1,8 +1,8 @@
 /* The snapshotter: a thread that makes the files durable from time to time, so that the log can be short.
  *
  * A *durable point* is a manifest (manifest.h) in raftlog's snapshot: "everything up to entry S is in
- * this node's files, on disk". After it raftlog lets go of the log behind S, and a restart applies only
- * what came after (restore.c). In the good case, for every database that has changed since the last:
+ * this node's files, on disk". After it raftlog lets go of the log in front of S, and a restart applies only
+ * what came behind it (restore.c). In the good case, for every database that has changed since the last:
  *
  *   1. S is the last entry delivered. What was queued for the applier by then is waited for.
  *   2. Note version and index that the files show, and how many frames are committed in the -wal.

@@ -480,7 +480,7 @@ static int start(struct wrep_db *db, struct wrep_commit *c)
 		wrep_commit_log_refused(db, WREP_REFUSED_TOO_LATE);
 		return -EIO; /* built on a state that is no longer the database's */
 	}
-	/* Its writes were counted (file.c); a file that grew by truncation was not. */
+	/* Its writes were counted (file/write.c); a file that grew by truncation was not. */
 	if ((uint64_t)c->change_count * c->page_size > db->w->config.max_transaction_bytes)
 		return wrep_refuse_large(db);
 	take_streamed(db, c);
@@ -634,7 +634,7 @@ fail:
 	return rc;
 }
 
-int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
+int wrep_commit_overlay(struct wrep_db *db, struct wrep_commit *c)
 {
 	int rc = wrep_commit_prepare(db, c);
 
@@ -647,8 +647,6 @@ int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *c)
 	pthread_mutex_unlock(&db->lock);
 	return rc;
 }
-
-/* ---- CREATE, UNLINK, SETATTR --------------------------------------------------------------------- */
 
 /* Frames are a little longer than pages, so that a transaction of just the limit may be refused in
  * WAL mode; none that is larger is let through. */

@@ -77,7 +77,7 @@ int wrep_commit_wal(struct wrep_db *db, const struct wrep_wal_txn *txn, struct w
 /* A journal is being removed, truncated or zeroed by the application: agree on what the overlay
  * holds. db->lock held on entry; released when WREP_PENDING or an error is returned, still held
  * when 0 is returned: then nothing was to be agreed on, and the caller does what was asked. */
-int wrep_commit_rollback(struct wrep_db *db, struct wrep_commit *shape);
+int wrep_commit_overlay(struct wrep_db *db, struct wrep_commit *shape);
 /* The same, which keeps the lock: 1: it is the undecided transaction, but nothing is submitted before
  * wrep_txn_unlock(); 0: nothing is to be agreed on, or -errno; then `c` is freed. db->lock held. */
 int wrep_commit_prepare(struct wrep_db *db, struct wrep_commit *c);
@@ -88,7 +88,6 @@ int wrep_commit_fill(struct wrep_commit *c, struct wrep_entry *e);
 /* It is undecided no more, and took no effect on the files here; `refused`: nor will it, so its parts need
  * not be kept. Frees it. No lock held. */
 void wrep_commit_dismiss(struct wrep_commit *c, bool refused);
-
 
 /* `db` has no undecided transaction any more. db->lock held. */
 void wrep_commit_detach(struct wrep_db *db);

@@ -507,5 +507,5 @@ int wrep_super_sync(struct wrep_db *db, struct wrep_op *op)
 	}
 	shape->trigger = WREP_TRIGGER_NONE;
 	shape->op = op;
-	return wrep_commit_rollback(db, shape);
+	return wrep_commit_overlay(db, shape);
 }

@@ -32,7 +32,7 @@ void wrep_super_forget_all(struct wrep *w);
 void wrep_super_orphaned(struct wrep *w, const char *path);
 
 /* An application syncs the database file. If its transaction is one whose super-journal lies outside of
- * this mount, it is committed now, for nobody asks later. db->lock held; as wrep_commit_rollback(). */
+ * this mount, it is committed now, for nobody asks later. db->lock held; as wrep_commit_overlay(). */
 int wrep_super_sync(struct wrep_db *db, struct wrep_op *op);
 
 #endif

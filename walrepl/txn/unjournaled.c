@@ -278,7 +278,7 @@ static int submit(struct wrep_db *db, struct wrep_commit *c, struct wrep_op *op)
 	uint64_t sequence = c->session;
 	enum wrep_trigger trigger = c->trigger;
 	bool copied = c->mode == WREP_COMMIT_REPLACE, strays = c->strays;
-	int rc = wrep_commit_rollback(db, c);
+	int rc = wrep_commit_overlay(db, c);
 
 	if (rc == 0) {
 		if (copied) /* the same as before */
